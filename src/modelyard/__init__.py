@@ -1,0 +1,3 @@
+"""Modelyard."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,84 @@
+"""The values that flow: frozen, plain data, JSON both ways, with a digest or an id.
+
+None of them knows where it is stored. `AnyValue` is the union of everything a step may take or return;
+`read_value` turns stored JSON back into the value it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.digest import digest_of
+from modelyard.records.base import Value, plain
+from modelyard.records.card import Block, Card, Fact, Section
+from modelyard.records.check import Check, CheckResult, Evidence, Interval, Limit, Status
+from modelyard.records.deployment import Alias, Deployment, Request
+from modelyard.records.event import Draft, Event, EventKind
+from modelyard.records.model import Candidate, Feature, ModelVersion, Problem, Signature, Task
+from modelyard.records.plan import Plan, Resources, Step
+from modelyard.records.run import Run, RunStatus, StepRun, StepStatus, fold_run
+from modelyard.records.table import Column, TableVersion
+
+__all__ = [
+    "Alias",
+    "AnyValue",
+    "Block",
+    "Candidate",
+    "Card",
+    "Check",
+    "CheckResult",
+    "Column",
+    "Deployment",
+    "Draft",
+    "Event",
+    "EventKind",
+    "Evidence",
+    "Fact",
+    "Feature",
+    "Interval",
+    "Limit",
+    "ModelVersion",
+    "Plan",
+    "Problem",
+    "Request",
+    "Resources",
+    "Run",
+    "RunStatus",
+    "Section",
+    "Signature",
+    "Status",
+    "Step",
+    "StepRun",
+    "StepStatus",
+    "TableVersion",
+    "Task",
+    "Value",
+    "fold_run",
+    "identity",
+    "plain",
+    "read_value",
+]
+
+AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment
+
+_KINDS = {"table", "model", "candidate", "problem", "check", "check_result", "evidence", "card", "deployment"}
+
+
+def read_value(data: Any) -> Any:
+    """Turn plain JSON back into the value it was; lists are read item by item, other JSON stays as it is."""
+    if isinstance(data, list):
+        return [read_value(item) for item in data]
+    if isinstance(data, dict) and data.get("kind") in _KINDS:
+        return msgspec.convert(data, AnyValue)
+    return data
+
+
+def identity(value: Any) -> str:
+    """Return the digest that stands for a value in the keys of later steps."""
+    if isinstance(value, Value):
+        return value.identity
+    if isinstance(value, list | tuple):
+        return digest_of([identity(item) for item in value])
+    return digest_of(value)

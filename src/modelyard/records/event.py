@@ -1,0 +1,55 @@
+"""Events: the only thing that is ever written; everything else is read out of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = ["Draft", "Event", "EventKind"]
+
+EventKind = Literal[
+    "run.started",
+    "run.finished",
+    "step.started",
+    "step.finished",
+    "step.cached",
+    "step.failed",
+    "alias.moved",
+    "token.added",
+    "token.revoked",
+    "watch.finished",
+    "verify.finished",
+]
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that has not been written yet.
+
+    Attributes:
+        kind: What happened.
+        run: Id of the run, if it belongs to one.
+        step: Name of the step, if it belongs to one.
+        actor: Who did it: `user:NAME`, `runner`, `server`.
+        payload: Plain JSON, documented for each kind in `docs/reference/events.md`; no secret ever.
+    """
+
+    kind: EventKind
+    run: str = ""
+    step: str = ""
+    actor: str = "runner"
+    payload: dict[str, Any] = {}
+
+
+class Event(Draft, frozen=True, kw_only=True):
+    """A written event.
+
+    Attributes:
+        seq: 1, 2, 3, ... without a gap.
+        time: Seconds since 1970 UTC.
+        hash: SHA-256 over the hash before it and every field, so that no row can be changed alone.
+    """
+
+    seq: int
+    time: float
+    hash: str

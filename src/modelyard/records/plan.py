@@ -1,0 +1,80 @@
+"""Steps and plans: what will be done, before anything is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelyard.records.base import Value
+
+__all__ = ["Plan", "Resources", "Step"]
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a step asks of the machine.
+
+    Attributes:
+        cpus: Cores it may use at once.
+        own_process: Run in a worker process beside its neighbours; short steps stay in the runner's own.
+    """
+
+    cpus: float = 1.0
+    own_process: bool = False
+
+
+class Step(Value, frozen=True, kw_only=True, tag="step"):
+    """One call of one plain function.
+
+    Attributes:
+        name: Unique name in the plan, e.g. `train.lightgbm`.
+        verb: Dotted path of the function, e.g. `modelyard.models.steps:train`.
+        inputs: Parameter of the function -> output of an earlier step, as `step` or `step#output`; a list of
+            those gives the function a list.
+        params: Parameter of the function -> plain JSON.
+        outputs: Names of what it returns; one name means the value itself, several a tuple in this order.
+        probe: Dotted path of a function that looks at the world outside (files, aliases) and returns plain
+            JSON; it is part of the key and is handed to the function as `state`. Empty: nothing outside matters.
+        resources: What it asks of the machine.
+        about: One line for the plan and the pages.
+    """
+
+    name: str
+    verb: str
+    inputs: dict[str, str | list[str]] = {}
+    params: dict[str, Any] = {}
+    outputs: tuple[str, ...] = ("value",)
+    probe: str = ""
+    resources: Resources = Resources()
+    about: str = ""
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Names of the steps whose outputs it takes, each once, in order."""
+        refs: list[str] = []
+        for ref in self.inputs.values():
+            refs.extend([ref] if isinstance(ref, str) else ref)
+        return tuple(dict.fromkeys(ref.partition("#")[0] for ref in refs))
+
+
+class Plan(Value, frozen=True, kw_only=True, tag="plan"):
+    """Ordered steps: each stands after everything it takes.
+
+    Attributes:
+        project: Name of the project.
+        steps: The steps, in an order in which they may run one by one.
+    """
+
+    project: str
+    steps: tuple[Step, ...]
+
+    def step(self, name: str) -> Step:
+        """Return the step called `name`.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
