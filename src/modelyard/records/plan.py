@@ -36,6 +36,7 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
         probe: Dotted path of a function that looks at the world outside (files, aliases) and returns plain
             JSON; it is part of the key and is handed to the function as `state`. Empty: nothing outside matters.
         resources: What it asks of the machine.
+        measures: It only measures values that are stored, so `modelyard verify` can do it again and compare.
         about: One line for the plan and the pages.
     """
 
@@ -46,6 +47,7 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
     outputs: tuple[str, ...] = ("value",)
     probe: str = ""
     resources: Resources = Resources()
+    measures: bool = False
     about: str = ""
 
     @property

@@ -26,6 +26,8 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Wall time.
         cpu_seconds: CPU time of the step itself.
         outputs: Output name -> plain JSON of the value.
+        made_of: Digests that the key was made of (`code`, `params`, `inputs`, `state`, `environment`), so that a
+            later plan can say what changed.
         error: `{"code", "message", "hint", "trace"}` of a failed step.
     """
 
@@ -36,6 +38,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     outputs: dict[str, Any] = {}
+    made_of: dict[str, str] = {}
     error: dict[str, Any] = {}
 
 
@@ -118,6 +121,7 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     seconds=body.get("seconds", 0.0),
                     cpu_seconds=body.get("cpu_seconds", 0.0),
                     outputs=body["outputs"],
+                    made_of=body.get("made_of", {}),
                 )
             case "step.failed":
                 steps[event.step] = StepRun(

@@ -1,0 +1,48 @@
+# One word a job. Each sets up what it needs: Python 3.11+ with its venv module, and make, are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all lint types docs bench clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make the environment from the lock
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Modelyard needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)  ## the main job on real data: two arrivals, a served model, a found drift
+	$(BIN)/python examples/demo/demo.py
+
+lint: $(READY)  ## format, lint, and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+test: $(READY) lint types  ## everything that needs no network and no installed server
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-all: $(READY) lint types  ## and the slow stories, the kill tests and the browser
+	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium)
+	$(BIN)/pytest -n 2 --dist worksteal --slow --browser
+
+docs: $(READY)  ## regenerate the reference from the code, and run the examples in the docs
+	$(BIN)/python tools/reference.py
+	$(BIN)/pytest tests/docs
+
+bench: $(READY)  ## run one benchmark (NAME=steps) or all
+	@for name in $(or $(NAME),$(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))))); do \
+		$(BIN)/python benchmarks/$$name.py || exit 1; done
+
+clean:  ## remove what the jobs made
+	rm -rf demo .mypy_cache .ruff_cache .import_linter_cache build dist

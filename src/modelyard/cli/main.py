@@ -1,0 +1,118 @@
+"""Find the verb, run it, and turn what went wrong into one clear message and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+
+from modelyard import __version__
+from modelyard._kit.errors import ModelyardError, near
+
+__all__ = ["VERBS", "main", "parser"]
+
+# Verb -> what it does, in the order in which a project meets them. Each has a module of its name here.
+VERBS = {
+    "init": "write a small project that runs",
+    "check": "check the file without running anything",
+    "explain": "explain a field of the file, or an error code",
+    "schema": "print the JSON Schema of the file, for editors",
+    "plan": "say what a run would do, and why",
+    "run": "run the file: data to a served model, skipping what did not change",
+    "runs": "list the runs",
+    "show": "show a run, a step, a table, a model or a check",
+    "verify": "recompute what was claimed: a card, a bundle, the ledger",
+    "card": "show or write the model card",
+    "promote": "point an alias at a model",
+    "rollback": "point the champion back at the model before it",
+    "serve": "serve the champion over HTTP",
+    "token": "make, list and revoke the tokens that callers need",
+    "predict": "answer the rows of a file",
+    "watch": "compare the logged requests with the training data",
+    "ui": "open the pages",
+}
+
+_EPILOG = """\
+exit codes:
+  0 it holds   1 a check or a proof failed   2 the input cannot be used   3 a step broke
+  4 somebody else holds the project   5 not allowed   130 stopped by Ctrl-C
+
+begin with:
+  modelyard init my-model && cd my-model && modelyard run
+"""
+
+
+def parser(verbs: Sequence[str] = tuple(VERBS)) -> argparse.ArgumentParser:
+    """Return the parser for these verbs; only their modules are imported."""
+    top = argparse.ArgumentParser(
+        prog="modelyard",
+        description="One file describes a model; one command takes it from raw data to a served, documented, "
+        "watched model, with proof.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"modelyard {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the trace of an error")
+    sub = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in verbs:
+        _module(verb).add(sub)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        # It may stand anywhere: people add it to the end of the line that failed.
+        arguments.remove("--debug")
+    verb = next((a for a in arguments if not a.startswith("-")), "")
+    if verb and verb not in VERBS:
+        close = near(verb, VERBS)
+        hint = f"did you mean `{close[0]}`?" if close else "`modelyard --help` lists the verbs"
+        _say(f"error[cli-unknown-verb]: there is no verb `{verb}`\n  hint: {hint}")
+        return 2
+    args = parser([verb] if verb else tuple(VERBS)).parse_args(arguments or ["--help"])
+    try:
+        return int(_module(args.verb).run(args))
+    except ModelyardError as error:
+        if debug:
+            traceback.print_exc()
+        for problem in error.problems:
+            place = f" {problem.where}" if problem.where else ""
+            hint = f"\n  hint: {problem.hint}" if problem.hint else ""
+            _say(f"error[{problem.code}]{place}: {problem.message}{hint}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        _say("stopped by Ctrl-C; finished steps are kept and the next run goes on from them")
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a clear message, the trace on demand
+        if debug:
+            traceback.print_exc()
+        _say(
+            f"error[internal]: {type(error).__name__}: {error}\n"
+            "  hint: this is a mistake in Modelyard; run again with --debug and report the trace"
+        )
+        return 3
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"modelyard.cli.{verb}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201 - the command line talks on stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main())

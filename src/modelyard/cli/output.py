@@ -1,0 +1,77 @@
+"""Print: data on stdout, talk on stderr, tables that fit, colour only where it is wanted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+import msgspec
+
+__all__ = ["MARKS", "data", "json_line", "paint", "say", "table"]
+
+# One mark a status, readable without colour.
+MARKS = {
+    "passed": "✓",
+    "succeeded": "✓",
+    "cached": "=",
+    "failed": "✗",
+    "insufficient": "?",
+    "skipped": "-",
+    "running": "…",
+    "cancelled": "!",
+    "interrupted": "!",
+    "run": "+",
+    "depends": "~",
+}
+_COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+_STATUS = {"passed": "green", "succeeded": "green", "failed": "red", "cached": "dim", "insufficient": "yellow"}
+
+
+def data(text: str) -> None:
+    """Write a line of data to stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def json_line(value: Any) -> None:
+    """Write a value as one line of JSON to stdout."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str = "") -> None:
+    """Write a line of talk to stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """Return the text in a colour or in the colour of a status, plain where colour is not wanted."""
+    stream = stream or sys.stdout
+    code = _COLOURS.get(_STATUS.get(colour, colour), "")
+    if not code or os.environ.get("NO_COLOR") or not stream.isatty():
+        return text
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Write rows in columns to stdout; the last column is cut to the width of a terminal.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells as text.
+        right: Positions of the columns that stand flush right (numbers).
+    """
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    room = shutil.get_terminal_size((200, 24)).columns if sys.stdout.isatty() else 0
+    for index, row in enumerate(cells):
+        line = "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        if room and len(line) > room:
+            line = line[: room - 1] + "…"
+        data(paint(line, "bold") if index == 0 else line)

@@ -1,0 +1,55 @@
+"""`modelyard plan`: say what a run would do, and why."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from modelyard._kit.text import seconds_text
+from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.project import add_file, add_json, load_spec
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="say what a run would do, and why",
+        description="Print the steps in order, whether each would run, and why. Nothing is written.",
+        epilog="example:\n  modelyard plan --json | jq '.[] | select(.verdict == \"run\")'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    from modelyard.pipeline import preview
+    from modelyard.pipeline.compose import compose
+    from modelyard.store import open_store
+
+    spec = load_spec(args)
+    plan = compose(spec)
+    foreseen = preview(plan, open_store(spec.root))
+    if args.json:
+        json_line(foreseen)
+        return 0
+    rows = [
+        (
+            MARKS[f.verdict],
+            f.step,
+            {"run": "will run", "cached": "cached", "depends": "may run"}[f.verdict],
+            seconds_text(f.seconds) if f.seconds else "",
+            f.why,
+        )
+        for f in foreseen
+    ]
+    table(("", "step", "verdict", "last took", "why"), rows, right=(3,))
+    will = sum(f.verdict == "run" for f in foreseen)
+    may = sum(f.verdict == "depends" for f in foreseen)
+    cached = len(foreseen) - will - may
+    data(paint(f"\n{len(foreseen)} steps: {will} will run, {may} may run, {cached} cached", "bold"))
+    return 0

@@ -1,0 +1,50 @@
+"""What most verbs share: where the project is, and its store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard._kit.errors import NotFound
+
+if TYPE_CHECKING:
+    from modelyard.spec import Spec
+    from modelyard.store import LocalStore
+
+__all__ = ["FILE", "add_file", "add_json", "load_spec", "open_existing"]
+
+FILE = "modelyard.yaml"
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add `-f FILE`, the declaration."""
+    parser.add_argument("-f", "--file", default=FILE, metavar="FILE", help=f"the declaration (default: {FILE})")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout")
+
+
+def load_spec(args: argparse.Namespace) -> Spec:
+    """Read and check the declaration named on the command line."""
+    from modelyard.spec import load
+
+    return load(Path(args.file))
+
+
+def open_existing(args: argparse.Namespace) -> LocalStore:
+    """Open the store beside the declaration; reading verbs do not make one.
+
+    Raises:
+        NotFound: Nothing was ever run here.
+    """
+    from modelyard.store import open_store
+
+    root = Path(getattr(args, "file", FILE)).resolve().parent
+    if not (root / ".modelyard").is_dir():
+        raise NotFound(
+            "project-not-found", f"nothing was run in `{root}` yet", hint="run `modelyard run`, or name the file with -f"
+        )
+    return open_store(root)

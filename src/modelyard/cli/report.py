@@ -1,0 +1,119 @@
+"""What a person wants to see when a run has ended: the models, the checks, what was put aside, what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+from modelyard._kit.digest import short
+from modelyard._kit.text import number, plural
+from modelyard.cli.output import MARKS, data, paint, table
+from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, read_value
+
+__all__ = ["check_row", "report", "results_of"]
+
+
+def report(run: Run) -> None:
+    """Print the summary of a run to stdout."""
+    _leaderboard(run)
+    _checks(run)
+    _quarantine(run)
+    for step in run.steps:
+        for value in map(read_value, step.outputs.values()):
+            if isinstance(value, Deployment):
+                data("")
+                data(f"{value.endpoint}/{value.alias} -> {value.model.family} {short(value.model.digest)} ({value.reason})")
+
+
+def results_of(run: Run) -> list[CheckResult]:
+    """Return every check result of a run, each once, in order."""
+    found: dict[str, CheckResult] = {}
+    for step in run.steps:
+        for value in step.outputs.values():
+            read = read_value(value)
+            for item in read if isinstance(read, list) else [read]:
+                if isinstance(item, CheckResult):
+                    found.setdefault(item.check.name, item)
+    return list(found.values())
+
+
+def check_row(result: CheckResult) -> tuple[str, ...]:
+    """Return a check as the cells of a table: mark, name, value, interval, limit, rows, reason."""
+    evidence = result.evidence
+    interval = evidence.interval
+    spread = f"{number(interval.low)} to {number(interval.high)}" if interval else ""
+    unit = f" {evidence.unit}" if evidence.unit and evidence.value is not None else ""
+    return (
+        paint(MARKS[result.status], result.status),
+        result.check.name if result.check.blocking else f"{result.check.name} (not blocking)",
+        f"{number(evidence.value)}{unit}" if evidence.value is not None else "",
+        spread,
+        str(result.limit or ""),
+        number(evidence.n) if evidence.n else "",
+        result.reason,
+    )
+
+
+def _leaderboard(run: Run) -> None:
+    candidates = [
+        value
+        for step in run.steps
+        for value in map(read_value, step.outputs.values())
+        if isinstance(value, Candidate) and step.name.startswith("train.")
+    ]
+    if not candidates:
+        return
+    sign = -1 if candidates[0].higher_is_better else 1
+    candidates.sort(key=lambda c: (not c.scores, sign * c.mean))
+    winner = _winner(run)
+    data("")
+    table(
+        ("", "family", candidates[0].metric, "on folds", "trials", "cost", ""),
+        [
+            (
+                "★" if c.family == winner else "",
+                c.family,
+                number(c.mean) if c.scores else "out",
+                " ".join(number(s, digits=3) for s in c.scores),
+                number(c.trials),
+                number(c.cost, digits=3),
+                c.failed,
+            )
+            for c in candidates
+        ],
+        right=(2, 4, 5),
+    )
+
+
+def _winner(run: Run) -> str:
+    for step in run.steps:
+        if step.name == "select":
+            for value in map(read_value, step.outputs.values()):
+                if isinstance(value, Candidate):
+                    return value.family
+    return ""
+
+
+def _checks(run: Run) -> None:
+    results = results_of(run)
+    if not results:
+        return
+    # A contract has a result a rule; those that hold without a bad row are counted, not listed.
+    quiet = [r for r in results if r.check.type == "contract" and r.status == "passed" and not r.evidence.value]
+    listed = [r for r in results if r not in quiet]
+    data("")
+    if listed:
+        table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, listed), right=(2, 5))
+    if quiet:
+        data(f"{MARKS['passed']} {plural(len(quiet), 'contract rule')} without a bad row")
+
+
+def _quarantine(run: Run) -> None:
+    for step in run.steps:
+        held: Any = read_value(step.outputs.get("quarantine"))
+        if isinstance(held, TableVersion) and held.rows:
+            data("")
+            text = f"{plural(held.rows, 'row')} in quarantine: {held.name}"
+            data(f"{text}  (modelyard show {held.name})")
+
+

@@ -1,0 +1,67 @@
+"""`modelyard run`: run the file, with progress on a terminal, plain lines elsewhere, or JSON events."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from modelyard.cli.output import data, json_line, paint, say
+from modelyard.cli.progress import Progress
+from modelyard.cli.project import add_file, load_spec
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "run",
+        help="run the file: data to a served model, skipping what did not change",
+        description="Run every step whose code, parameters, inputs or environment changed; the others are taken from the "
+        "ledger. A run that was killed goes on from its finished steps.",
+        epilog="example:\n  modelyard run\n  modelyard run --json | jq 'select(.kind == \"step.finished\") | .step'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print each event as one line of JSON on stdout")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at most (default: the cores)")
+    add_file(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the plan of the file."""
+    from modelyard._kit.errors import CheckFailed, UserError
+    from modelyard.cli.report import report
+    from modelyard.pipeline import run as run_plan
+    from modelyard.pipeline.compose import compose
+    from modelyard.pipeline.executors import LocalExecutor
+    from modelyard.store import open_store
+
+    if args.workers < 0:
+        raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
+    spec = load_spec(args)
+    plan = compose(spec)
+    store = open_store(spec.root)
+    executor = LocalExecutor(store, workers=args.workers)
+    if args.json:
+        try:
+            run_plan(plan, store, executor=executor, observe=json_line)
+        finally:
+            executor.close()
+        return 0
+    progress = Progress(len(plan.steps), sys.stderr)
+    try:
+        finished = run_plan(plan, store, executor=executor, observe=progress)
+    except CheckFailed:
+        progress.close()
+        latest = store.ledger.run(progress.run_id)
+        if latest is not None:
+            report(latest)
+            say(paint("the champion did not move", "bold", sys.stderr))
+        raise
+    finally:
+        progress.close()
+        executor.close()
+    report(finished)
+    data(f"result {finished.result[:12]}  run {finished.id}")
+    return 0

@@ -1,0 +1,153 @@
+"""`modelyard show`: one thing by its name: a run, a step, a table, a model or a check."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.clock import as_text
+from modelyard._kit.digest import short
+from modelyard._kit.errors import NotFound
+from modelyard._kit.text import number, seconds_text
+from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.report import check_row, report, results_of
+from modelyard.records import ModelVersion, Run, TableVersion, plain, read_value
+
+if TYPE_CHECKING:
+    from modelyard.store import Store
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "show",
+        help="show a run, a step, a table, a model or a check",
+        description="Show one thing of the newest run (or of --run): a run id, a step, a table, a check, or `models`, "
+        "`tables`, `checks`. Without a name: the newest run.",
+        epilog="example:\n  modelyard show contract.applicants.quarantine --rows 20",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", default="", metavar="NAME")
+    parser.add_argument("--run", default="", dest="run_id", metavar="RUN", help="of this run, not of the newest")
+    parser.add_argument("--rows", type=int, default=10, help="rows of a table to print (default: 10)")
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the thing and print it."""
+    store = open_existing(args)
+    name = args.name
+    if name.startswith("run-"):
+        args.run_id, name = name, ""
+    found = _run(store, args.run_id)
+    results = {r.check.name: r for r in results_of(found)}
+    versions = _versions(found)
+    steps = {s.name: s for s in found.steps}
+    if not name:
+        _show_run(found, args.json)
+    elif name == "checks":
+        _checks(list(results.values()), args.json)
+    elif name in ("tables", "models"):
+        kind = TableVersion if name == "tables" else ModelVersion
+        _list([v for v in versions.values() if isinstance(v, kind)], args.json)
+    elif name in results:
+        _checks([results[name]], args.json)
+    elif name in versions:
+        _version(versions[name], store, args)
+    elif name in steps:
+        json_line(steps[name]) if args.json else data(_pretty(plain(steps[name])))
+    else:
+        raise NotFound.of("thing to show", name, ["checks", "tables", "models", *results, *versions, *steps])
+    return 0
+
+
+def _run(store: Store, run_id: str) -> Run:
+    from modelyard.store.local import settle
+
+    newest = store.ledger.runs(limit=50)
+    if not newest:
+        raise NotFound("run-not-found", "there is no run yet", hint="`modelyard run` makes the first")
+    found = store.ledger.run(run_id or newest[0].id)
+    if found is None:
+        raise NotFound.of("run", run_id, [r.id for r in newest])
+    return settle(found, store)
+
+
+def _versions(run: Run) -> dict[str, TableVersion | ModelVersion]:
+    found: dict[str, TableVersion | ModelVersion] = {}
+    for step in run.steps:
+        for output, raw in step.outputs.items():
+            value = read_value(raw)
+            if isinstance(value, TableVersion | ModelVersion):
+                found[f"{step.name}.{output}"] = value
+    return found
+
+
+def _show_run(run: Run, as_json: bool) -> None:
+    if as_json:
+        json_line(run)
+        return
+    status = paint(run.status, run.status)
+    data(f"{run.id}  {status}  {as_text(run.started)}  {seconds_text(run.seconds)}  by {run.actor}")
+    if run.reason:
+        data(f"  {run.reason}")
+    data("")
+    rows = [
+        (
+            paint(MARKS[s.status], s.status),
+            s.name,
+            s.status,
+            seconds_text(s.seconds) if s.seconds else "",
+            s.error.get("message", "") if s.error else ", ".join(s.outputs),
+        )
+        for s in run.steps
+    ]
+    table(("", "step", "status", "took", "outputs"), rows, right=(3,))
+    report(run)
+
+
+def _checks(results: list[Any], as_json: bool) -> None:
+    if as_json:
+        json_line(results)
+        return
+    table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, results), right=(2, 5))
+    if len(results) == 1:
+        data("")
+        data(_pretty(plain(results[0].evidence)))
+
+
+def _list(versions: list[TableVersion | ModelVersion], as_json: bool) -> None:
+    if as_json:
+        json_line(versions)
+        return
+    rows = []
+    for v in versions:
+        what = f"{number(v.rows)} rows" if isinstance(v, TableVersion) else f"{v.family} as {v.format}"
+        rows.append((v.name, short(v.digest), what, v.address[:40]))
+    table(("name", "digest", "what", "address"), rows)
+
+
+def _version(version: TableVersion | ModelVersion, store: Store, args: argparse.Namespace) -> None:
+    if isinstance(version, ModelVersion):
+        json_line(version) if args.json else data(_pretty(plain(version)))
+        return
+    import polars as pl
+
+    frame = store.tables.read(version).head(max(0, args.rows)).collect()
+    if args.json:
+        sys.stdout.write(frame.write_ndjson())
+        return
+    data(f"{version.name}  {number(version.rows)} rows  {short(version.digest)}  {version.address}")
+    with pl.Config(tbl_cols=-1, tbl_rows=-1, tbl_hide_dataframe_shape=True, fmt_str_lengths=60):
+        data(str(frame))
+
+
+def _pretty(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,87 @@
+"""The version of a step's code, as a digest: change the code, and the step runs again."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from modelyard._kit.digest import digest_file, digest_of
+from modelyard._kit.errors import NotFound, UserError, near
+from modelyard._kit.source import source_digest
+
+__all__ = ["code_version", "find", "verb_of"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# What our own steps compute with, besides their own house.
+_SHARED_HOUSES = ("_kit", "records", "inference", "checks")
+
+
+def verb_of(function: Callable[..., Any]) -> str:
+    """Return the dotted path `module:name` of a function."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+@cache
+def find(verb: str) -> Callable[..., Any]:
+    """Return the function a dotted path names.
+
+    Args:
+        verb: `package.module:function`.
+
+    Raises:
+        NotFound: There is no such module or function; the near names are in the hint.
+    """
+    module_name, _, name = verb.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise NotFound("function-not-found", f"no module `{error.name}` for step function `{verb}`") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        close = near(name, [n for n in vars(module) if not n.startswith("_")])
+        hint = f"did you mean `{close[0]}`?" if close else f"define `{name}` in `{module_name}`"
+        raise NotFound("function-not-found", f"no function `{name}` in module `{module_name}`", hint=hint)
+    return function  # type: ignore[no-any-return]
+
+
+@cache
+def code_version(function: Callable[..., Any]) -> str:
+    """Return the digest of everything of the project or of Modelyard that a function's result depends on.
+
+    For a function of Modelyard: its house and the houses every step computes with. For a user's function: its file and
+    the files of the project that it imports. For a function without a file: its bytecode.
+
+    Raises:
+        UserError: The function closes over variables, whose values no digest can see.
+    """
+    if getattr(function, "__closure__", None):
+        raise UserError(
+            "step-closure",
+            f"step function `{function.__qualname__}` uses variables of the function around it",
+            hint="pass them as parameters, so that a change of their value is seen",
+        )
+    module = function.__module__
+    if module.startswith("modelyard."):
+        house = module.split(".")[1]
+        return digest_of([_house_digest(h) for h in sorted({house, *_SHARED_HOUSES})])
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file and Path(file).is_file():
+        path = Path(file).resolve()
+        return digest_of([function.__qualname__, source_digest(path, path.parent)])
+    return digest_of([function.__qualname__, _bytecode(function.__code__)])
+
+
+@cache
+def _house_digest(house: str) -> str:
+    files = sorted((_PACKAGE / house).rglob("*.py"))
+    return digest_of([[f.relative_to(_PACKAGE).as_posix(), digest_file(f)] for f in files])
+
+
+def _bytecode(code: CodeType) -> list[Any]:
+    consts = [_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), consts]

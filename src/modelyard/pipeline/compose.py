@@ -1,0 +1,360 @@
+"""Turn a declaration into ordered steps; the one place where the houses are joined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard.checks.kinds import KINDS
+from modelyard.records import Check, Plan, Resources, Step
+
+if TYPE_CHECKING:
+    from modelyard.spec import Spec
+
+__all__ = ["compose"]
+
+_OWN = Resources(own_process=True)
+_RATES = "rates"
+
+
+def compose(spec: Spec) -> Plan:
+    """Return the plan of a declaration.
+
+        load.T -> contract.T -> features -> split -> train.FAMILY... -> select -> fit -> evaluate -> check.NAME...
+                                                                                     -> card -> gate -> package -> promote
+    """
+    steps = [*_data(spec), *_models(spec), *_measures(spec), *_checks(spec), *_release(spec)]
+    return Plan(project=spec.project, steps=tuple(steps))
+
+
+def _data(spec: Spec) -> list[Step]:
+    steps = []
+    for name, source in spec.data.items():
+        reading = msgspec.to_builtins(source)
+        rules = reading.pop("contract")
+        fresh, bad_rows = reading.pop("fresh_within"), reading.pop("bad_rows")
+        steps.append(
+            Step(
+                name=f"load.{name}",
+                verb="modelyard.data.steps:load",
+                params={"source": reading, "types": {c: r["type"] for c, r in rules.items() if r.get("type")}},
+                outputs=("table",),
+                probe="modelyard.data.sources:probe",
+                about=f"read what is new in {', '.join(source.from_)}",
+            )
+        )
+        steps.append(
+            Step(
+                name=f"contract.{name}",
+                verb="modelyard.data.steps:contract",
+                inputs={"table": f"load.{name}"},
+                params={
+                    "name": name,
+                    "rules": rules,
+                    "key": list(source.key),
+                    "cursor": source.cursor,
+                    "bad_rows": bad_rows,
+                    "fresh_within": fresh,
+                },
+                outputs=("accepted", "quarantine", "results"),
+                probe="modelyard.data.sources:freshness_probe" if fresh else "",
+                measures=True,
+                about=f"hold {name} against its contract, put bad rows aside",
+            )
+        )
+    return steps
+
+
+def _models(spec: Spec) -> list[Step]:
+    model = spec.model
+    names = list(spec.data)
+    keys = {column for source in spec.data.values() for column in source.key}
+    # Names of rows, and the column that a split goes by, say nothing about a new row.
+    drop = sorted({*model.drop, *keys, *([model.split.column] if model.split.column else [])})
+    group = model.split.column if model.split.by == "group" else None
+    order = model.split.column if model.split.by == "time" else None
+    seconds = model.search.minutes * 60 if model.search.minutes else None
+    common = {"drop": drop, "seed": model.seed}
+    steps = [
+        Step(
+            name="features",
+            verb="modelyard.data.steps:features",
+            inputs={"tables": [f"contract.{name}#accepted" for name in names]},
+            params={"names": names, "function": spec.features or ""},
+            outputs=("table",),
+            probe="modelyard.data.features:features_probe",
+            about=spec.features or "the accepted rows as they are",
+        ),
+        Step(
+            name="split",
+            verb="modelyard.data.steps:split",
+            inputs={"table": "features"},
+            params={
+                "target": model.target,
+                "metric": model.metric or "",
+                "task": model.task,
+                "positive": "" if model.positive is None else str(model.positive),
+                "by": model.split.by,
+                "test": model.split.test,
+                "column": model.split.column,
+                "seed": model.split.seed,
+                "key": sorted(keys),
+            },
+            outputs=("train", "test", "problem"),
+            about=f"{model.split.test:.0%} for the test, by {model.split.by}",
+        ),
+    ]
+    steps += [
+        Step(
+            name=f"train.{family}",
+            verb="modelyard.models.steps:train",
+            inputs={"table": "split#train", "problem": "split#problem"},
+            params={
+                "family": family,
+                "folds": model.search.folds,
+                "group": group,
+                "order": order,
+                "trials": model.search.trials,
+                "seconds": seconds,
+                **common,
+            },
+            resources=_OWN,
+            about=f"search the settings of {family}",
+        )
+        for family in model.families
+    ]
+    steps += [
+        Step(
+            name="select",
+            verb="modelyard.models.steps:select",
+            inputs={"candidates": [f"train.{family}" for family in model.families], "problem": "split#problem"},
+            outputs=("winner", "selection"),
+            measures=True,
+            about="compare the families on the same folds; a tie goes to the cheaper",
+        ),
+        Step(
+            name="fit",
+            verb="modelyard.models.steps:fit",
+            inputs={
+                "table": "split#train",
+                "holdout": "split#test",
+                "winner": "select#winner",
+                "problem": "split#problem",
+            },
+            params={"name": spec.endpoint, **common},
+            outputs=("model", "parity"),
+            resources=_OWN,
+            about="train the winner on all training rows and export it",
+        ),
+    ]
+    return steps
+
+
+def _measures(spec: Spec) -> list[Step]:
+    keep = _kept_columns(spec)
+    factors = list(spec.card.factors)
+    tested = {"predictions": "evaluate", "problem": "split#problem"}
+    steps = [
+        Step(
+            name="evaluate",
+            verb="modelyard.models.steps:evaluate",
+            inputs={"model": "fit#model", "table": "split#test"},
+            params={"keep": keep},
+            outputs=("predictions",),
+            measures=True,
+            about="answer the test rows",
+        ),
+        Step(
+            name="curves",
+            verb="modelyard.checks.steps:curves",
+            inputs=tested,
+            measures=True,
+            about="curves, calibration and confusion on the test rows",
+        ),
+        Step(
+            name="importances",
+            verb="modelyard.models.steps:importances",
+            inputs={"model": "fit#model", "table": "split#test", "problem": "split#problem"},
+            params={"repeats": 3, "seed": spec.model.seed},
+            resources=_OWN,
+            measures=True,
+            about="how much the metric loses when a column is shuffled",
+        ),
+    ]
+    if factors:
+        steps.append(
+            Step(
+                name=_RATES,
+                verb="modelyard.checks.steps:rates",
+                inputs=tested,
+                params={"factors": factors, "seed": spec.model.seed},
+                measures=True,
+                about=f"error rates by {', '.join(factors)}",
+            )
+        )
+    needs = {need for check in spec.check_list() for need in KINDS[check.type].needs}
+    if "champion_predictions" in needs:
+        steps += [
+            Step(
+                name="champion",
+                verb="modelyard.pipeline.steps:champion",
+                inputs={"model": "fit#model"},
+                params={"endpoint": spec.endpoint},
+                probe="modelyard.pipeline.probes:comparator",
+                outputs=("model",),
+                about="which model to compare with",
+            ),
+            Step(
+                name="evaluate.champion",
+                verb="modelyard.pipeline.steps:evaluate_champion",
+                inputs={"model": "champion", "table": "split#test"},
+                params={"keep": keep},
+                outputs=("predictions",),
+                measures=True,
+                about="the champion's answers to the same rows",
+            ),
+        ]
+    for check in spec.check_list():
+        if "repeats" in KINDS[check.type].needs:
+            steps.append(
+                Step(
+                    name="repeats",
+                    verb="modelyard.models.steps:repeats",
+                    inputs={
+                        "table": "split#train",
+                        "holdout": "split#test",
+                        "winner": "select#winner",
+                        "problem": "split#problem",
+                    },
+                    params={
+                        "name": spec.endpoint,
+                        "runs": check.params["runs"],
+                        "drop": _drop_of(spec),
+                        "seed": spec.model.seed,
+                    },
+                    resources=_OWN,
+                    about="train again in fresh processes",
+                )
+            )
+        if "latency" in KINDS[check.type].needs:
+            steps.append(
+                Step(
+                    name="latency",
+                    verb="modelyard.models.steps:latency",
+                    inputs={"model": "fit#model", "table": "split#test"},
+                    params={"rows": check.params["rows"]},
+                    about="time predictions in process",
+                )
+            )
+    return steps
+
+
+# What a check needs -> the output that has it.
+_SUPPLY = {
+    "predictions": "evaluate",
+    "champion_predictions": "evaluate.champion",
+    "train": "split#train",
+    "test": "split#test",
+    "problem": "split#problem",
+    "model": "fit#model",
+    "parity": "fit#parity",
+    "repeats": "repeats",
+    "latency": "latency",
+}
+
+
+def _checks(spec: Spec) -> list[Step]:
+    return [
+        Step(
+            name=f"check.{check.name}",
+            verb=KINDS[check.type].verb,
+            inputs={need: _SUPPLY[need] for need in KINDS[check.type].needs},
+            params={"check": msgspec.to_builtins(check), "seed": spec.model.seed},
+            outputs=("result",),
+            measures=True,
+            about=KINDS[check.type].about,
+        )
+        for check in spec.check_list()
+    ]
+
+
+def _release(spec: Spec) -> list[Step]:
+    results = [f"check.{check.name}" for check in spec.check_list()]
+    contracts = [f"contract.{name}#results" for name in spec.data]
+    card_inputs: dict[str, str | list[str]] = {
+        "model": "fit#model",
+        "problem": "split#problem",
+        "selection": "select#selection",
+        "parity": "fit#parity",
+        "results": results,
+        "contracts": contracts,
+        "curves": "curves",
+        "importances": "importances",
+    }
+    if spec.card.factors:
+        card_inputs["rates"] = _RATES
+    tables = ["features", "split#train", "split#test", *(f"contract.{name}#quarantine" for name in spec.data)]
+    return [
+        Step(
+            name="facts",
+            verb="modelyard.pipeline.steps:facts",
+            inputs={"tables": tables},
+            about="which tables the model rests on",
+        ),
+        Step(
+            name="card",
+            verb="modelyard.cards.steps:card",
+            inputs={**card_inputs, "tables": "facts"},
+            params={"project": _project(spec), "human": msgspec.to_builtins(spec.card)},
+            outputs=("card",),
+            about="the evidence as a model card",
+        ),
+        Step(
+            name="gate",
+            verb="modelyard.checks.steps:gate",
+            inputs={"results": [*results, "fit#parity"]},
+            outputs=("verdict",),
+            about="a failed blocking check stops here",
+        ),
+        Step(
+            name="package",
+            verb="modelyard.models.steps:package",
+            inputs={"model": "fit#model", "card": "card", "verdict": "gate"},
+            outputs=("release",),
+            about="put the card into the bundle and seal it",
+        ),
+        Step(
+            name="promote",
+            verb="modelyard.deploy.steps:promote",
+            inputs={"model": "package"},
+            params={"endpoint": spec.endpoint, "alias": "champion"},
+            outputs=("deployment",),
+            probe="modelyard.pipeline.probes:alias_now",
+            about=f"point {spec.endpoint}/champion at the new model",
+        ),
+    ]
+
+
+def _drop_of(spec: Spec) -> list[str]:
+    split = next(step for step in _models(spec) if step.name == "fit")
+    return list(split.params["drop"])
+
+
+def _kept_columns(spec: Spec) -> list[str]:
+    columns = [*spec.card.factors]
+    columns += [column for check in spec.check_list() for column in _across(check)]
+    return list(dict.fromkeys(columns))
+
+
+def _across(check: Check) -> list[str]:
+    return list(check.params.get("across", ()))
+
+
+def _project(spec: Spec) -> dict[str, Any]:
+    return {
+        "name": spec.project,
+        "purpose": spec.purpose,
+        "owners": msgspec.to_builtins(spec.owners),
+        "endpoint": spec.endpoint,
+    }

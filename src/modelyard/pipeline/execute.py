@@ -1,0 +1,222 @@
+"""Execute one step: stored values in, a call of a plain function, stored values out.
+
+The same few lines serve the runner's own process, a worker beside it and a machine far away, because a `Task`
+and an `Outcome` are plain JSON.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.errors import ModelyardError, Problem, UserError
+from modelyard.pipeline.code import find
+from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Value, plain, read_value
+from modelyard.store import Appended, Store
+
+__all__ = ["Failure", "Outcome", "Task", "execute", "wants"]
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One step with everything it needs, as plain JSON.
+
+    Attributes:
+        step: The step.
+        key: Its output key.
+        code: Digest of its code, for the evidence it makes.
+        inputs: Parameter -> plain JSON of the value (or of a list of values).
+        state: What the probe saw.
+        previous: The newest recorded first output of a step of this name, for functions that ask for `previous`.
+    """
+
+    step: Step
+    key: str
+    code: str
+    inputs: dict[str, Any] = {}
+    state: Any = None
+    previous: Any = None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of a step as plain data.
+
+    Attributes:
+        code: Code of the error.
+        message: One sentence.
+        where: Place.
+        hint: Next step.
+        exit_code: Exit code of the command that ran the step.
+        trace: The trace, for `--debug` and the pages.
+    """
+
+    code: str
+    message: str
+    where: str = ""
+    hint: str = ""
+    exit_code: int = 3
+    trace: str = ""
+
+    @classmethod
+    def of(cls, step: Step, error: BaseException) -> Failure:
+        """Turn an error that left a step's function into plain data."""
+        trace = "".join(traceback.format_exception(error))
+        if isinstance(error, ModelyardError):
+            p: Problem = error.problem
+            message = p.message if len(error.problems) == 1 else "; ".join(q.message for q in error.problems)
+            return cls(
+                code=p.code, message=message, where=p.where, hint=p.hint, exit_code=error.exit_code, trace=trace
+            )
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        where = f"{last[0].filename}:{last[0].lineno}" if last else ""
+        return cls(
+            code="step-failed",
+            message=f"step `{step.name}` raised {type(error).__name__}: {error}",
+            where=where,
+            hint="run again with --debug for the trace; finished steps are kept",
+            trace=trace,
+        )
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a task: outputs as plain JSON, or a failure.
+
+    Attributes:
+        outputs: Output name -> plain JSON.
+        seconds: Wall time.
+        cpu_seconds: CPU time of the process that ran it.
+        failure: Why there are no outputs.
+    """
+
+    outputs: dict[str, Any] = {}
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    failure: Failure | None = None
+
+
+def execute(task: Task, store: Store, function: Callable[..., Any] | None = None) -> Outcome:
+    """Run a task and store what it returns; errors come back as a `Failure`, interrupts are raised.
+
+    Args:
+        task: What to run.
+        store: Where tables and models are read and written.
+        function: The function itself where it is at hand; found by the step's verb otherwise.
+    """
+    began, cpu = time.perf_counter(), time.process_time()
+    outputs: dict[str, Any] = {}
+    failure = None
+    try:
+        function = function or find(task.step.verb)
+        arguments = dict(task.step.params)
+        for name, value in task.inputs.items():
+            arguments[name] = _resolve(value, store)
+        if task.step.probe:
+            arguments["state"] = task.state
+        if wants(function, "previous"):
+            arguments["previous"] = read_value(task.previous)
+        returned = function(**arguments)
+        outputs = _materialise(task, returned, store)
+    except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a recorded failure
+        failure = Failure.of(task.step, error)
+    return Outcome(
+        outputs=outputs,
+        seconds=time.perf_counter() - began,
+        cpu_seconds=time.process_time() - cpu,
+        failure=failure,
+    )
+
+
+@cache
+def wants(function: Callable[..., Any], parameter: str) -> bool:
+    """Say whether a function has a parameter of this name."""
+    return parameter in inspect.signature(function).parameters
+
+
+def _resolve(value: Any, store: Store) -> Any:
+    """Turn plain JSON into what a step's function takes: frames, opened bundles, records."""
+    value = read_value(value)
+    if isinstance(value, list):
+        return [_resolve(item, store) for item in value]
+    if isinstance(value, TableVersion):
+        return store.tables.read(value)
+    if isinstance(value, ModelVersion):
+        from modelyard.inference import open_bundle
+        from modelyard.security.keys import trusted_keys
+
+        return open_bundle(store.blobs.folder(value.address), trusted=trusted_keys(store.root), version=value)
+    return value
+
+
+def _materialise(task: Task, returned: Any, store: Store) -> dict[str, Any]:
+    names = task.step.outputs
+    if len(names) == 1:
+        returned = (returned,)
+    elif not isinstance(returned, tuple) or len(returned) != len(names):
+        raise UserError(
+            "step-outputs",
+            f"step `{task.step.name}` declares {len(names)} outputs ({', '.join(names)}) and returned "
+            f"{f'a tuple of {len(returned)}' if isinstance(returned, tuple) else type(returned).__name__}",
+            hint="return a tuple with one value an output",
+        )
+    parents = tuple(v.digest for v in _values(task.inputs.values()) if isinstance(v, TableVersion))
+    return {name: _keep(task, name, value, parents, store) for name, value in zip(names, returned, strict=True)}
+
+
+def _keep(task: Task, output: str, value: Any, parents: tuple[str, ...], store: Store) -> Any:
+    """Store one returned value where it belongs and return it as plain JSON."""
+    name = f"{task.step.name}.{output}"
+    if isinstance(value, Appended):
+        return plain(store.tables.append(name, value, key=task.key))
+    if type(value).__module__.startswith("polars.") and type(value).__name__ in ("DataFrame", "LazyFrame"):
+        return plain(store.tables.write(name, value, key=task.key, parents=parents))
+    if isinstance(value, CheckResult):
+        return plain(msgspec.structs.replace(value, evidence=_stamp(task, value.evidence)))
+    if isinstance(value, Evidence):
+        return plain(_stamp(task, value))
+    if isinstance(value, list | tuple):
+        return [_keep(task, output, item, parents, store) for item in value]
+    if isinstance(value, Value):
+        return plain(value)
+    if type(value).__name__ == "BundleDraft":
+        return plain(_seal(value, store))
+    try:
+        return plain(value)
+    except TypeError as error:
+        raise UserError(
+            "step-value",
+            f"step `{task.step.name}` returned a `{type(value).__name__}`, which cannot be stored",
+            hint="return a Polars frame, a record of modelyard.records or plain JSON (dict, list, text, number)",
+        ) from error
+
+
+def _seal(draft: Any, store: Store) -> ModelVersion:
+    from modelyard._kit.digest import digest_bytes
+    from modelyard.security.keys import signing_key
+    from modelyard.security.seal import seal
+
+    files = seal(draft.files, signing_key(store.root))
+    address = digest_bytes(files["manifest.json"])
+    store.blobs.put_folder(address, files)
+    version: ModelVersion = draft.version
+    return msgspec.structs.replace(version, address=address)
+
+
+def _stamp(task: Task, evidence: Evidence) -> Evidence:
+    """Say in the evidence which data, model and code it was measured with."""
+    values = list(_values(task.inputs.values()))
+    model = next((v.digest for v in values if isinstance(v, ModelVersion)), evidence.model)
+    data = tuple(v.digest for v in values if isinstance(v, TableVersion)) or evidence.data
+    return msgspec.structs.replace(evidence, data=data, model=model, code=task.code)
+
+
+def _values(inputs: Any) -> list[Any]:
+    found: list[Any] = []
+    for item in inputs:
+        value = read_value(item)
+        found.extend(value if isinstance(value, list) else [value])
+    return found

@@ -1,0 +1,71 @@
+"""Look at the world outside before a step: its files, an alias that a person may have moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelyard.pipeline.code import find
+from modelyard.records import ModelVersion, Step, plain, read_value
+from modelyard.store import Store
+
+__all__ = ["Context", "alias_now", "comparator", "probe"]
+
+# Entries of a probe's answer that the step gets but that do not count in its key.
+UNKEYED = "unkeyed"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a probe may look at.
+
+    Attributes:
+        root: Folder of the project.
+        store: Its store, for reading.
+        step: Name of the step.
+        inputs: Parameter -> plain JSON of the step's inputs.
+    """
+
+    root: Path
+    store: Store
+    step: str
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+def probe(step: Step, inputs: dict[str, Any], store: Store) -> tuple[Any, Any]:
+    """Run a step's probe.
+
+    Returns:
+        What the step gets as `state`, and the part of it that counts in the key.
+    """
+    if not step.probe:
+        return None, None
+    look: Callable[..., Any] = find(step.probe)
+    state = look(Context(store.root, store, step.name, inputs), **step.params)
+    keyed = {k: v for k, v in state.items() if k != UNKEYED} if isinstance(state, dict) else state
+    return state, keyed
+
+
+def comparator(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
+    """See which model a new one has to be compared with: the champion, or the one it replaced.
+
+    A model that is the champion already is compared with its predecessor, so that a run with nothing changed finds
+    the comparison it made before.
+    """
+    model = read_value(ctx.inputs["model"])
+    moves = [d for d in ctx.store.ledger.aliases(endpoint) if d.alias == "champion"]
+    other: ModelVersion | None = None
+    if moves:
+        now = moves[-1]
+        other = now.model
+        if now.model.digest == model.digest:
+            other = next((d.model for d in reversed(moves) if d.model.digest == now.previous), None)
+    return {"champion": plain(other) if other else None}
+
+
+def alias_now(ctx: Context, *, endpoint: str, alias: str = "champion", **_: Any) -> dict[str, Any]:
+    """See where an alias points; not part of the key, since a rollback by a person is not undone by a rerun."""
+    now = ctx.store.ledger.alias(endpoint, alias)
+    return {UNKEYED: plain(now) if now else None}

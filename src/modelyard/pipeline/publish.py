@@ -1,0 +1,64 @@
+"""Put what people read where they look for it: the card as files beside the declaration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelyard._kit.errors import NotFound
+from modelyard._kit.files import write_atomic
+from modelyard.records import Card, CheckResult, Evidence, Run, read_value
+from modelyard.store import Store
+
+__all__ = ["card_files", "card_of", "evidence_of", "publish"]
+
+FOLDER = "cards"
+
+
+def card_of(run: Run) -> Card:
+    """Return the card that a run made.
+
+    Raises:
+        NotFound: It made none.
+    """
+    for step in run.steps:
+        for raw in step.outputs.values():
+            value = read_value(raw)
+            if isinstance(value, Card):
+                return value
+    raise NotFound("card-not-found", f"run `{run.id}` made no card", hint="see why with `modelyard show`")
+
+
+def evidence_of(run: Run) -> dict[str, Evidence]:
+    """Return all evidence that a run recorded, by its digest."""
+    found: dict[str, Evidence] = {}
+    for step in run.steps:
+        for raw in step.outputs.values():
+            read = read_value(raw)
+            for item in read if isinstance(read, list) else [read]:
+                evidence = item.evidence if isinstance(item, CheckResult) else item
+                if isinstance(evidence, Evidence):
+                    found[evidence.identity] = evidence
+    return found
+
+
+def card_files(run: Run, store: Store) -> list[Path]:
+    """Return the files a run's card is published as."""
+    folder = store.root / FOLDER
+    return [folder / f"{card_of(run).model}.{ending}" for ending in ("html", "md", "json")]
+
+
+def publish(run: Run, store: Store) -> list[Path]:
+    """Write the card of a run as HTML, Markdown and JSON; a file that is right already is not touched.
+
+    Returns:
+        The files.
+    """
+    from modelyard.cards.render import render
+
+    card = card_of(run)
+    files = card_files(run, store)
+    for file in files:
+        content = render(card, file.suffix.removeprefix(".")).encode()
+        if not file.is_file() or file.read_bytes() != content:
+            write_atomic(file, content)
+    return files

@@ -1,0 +1,281 @@
+"""Run a plan: steps to events, skipping what the ledger already has."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.digest import digest_of
+from modelyard._kit.errors import (
+    Busy,
+    CheckFailed,
+    Denied,
+    ModelyardError,
+    Refused,
+    StepFailed,
+    UserError,
+)
+from modelyard._kit.ids import new_id
+from modelyard.pipeline.code import code_version, find
+from modelyard.pipeline.environment import environment
+from modelyard.pipeline.execute import Failure, Outcome, Task, wants
+from modelyard.pipeline.executors import Executor, LocalExecutor
+from modelyard.pipeline.keys import Key, output_key
+from modelyard.pipeline.probes import probe
+from modelyard.records import Draft, Event, Plan, Run, Step, StepRun
+from modelyard.store import Store
+
+__all__ = ["Observer", "Runner", "run"]
+
+# Sees each event after it was written; progress displays and `--json` are observers.
+Observer = Callable[[Event], None]
+
+_ERRORS: dict[int, type[ModelyardError]] = {
+    1: Refused,
+    2: UserError,
+    3: StepFailed,
+    4: Busy,
+    5: Denied,
+}
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    *,
+    actor: str = "",
+    executor: Executor | None = None,
+    observe: Observer | None = None,
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+) -> Run:
+    """Run a plan to its end.
+
+    Args:
+        plan: What to do.
+        store: Where values and events go.
+        actor: Who asked for it; the user of the system by default.
+        executor: Where steps run; this machine by default.
+        observe: Called with each event after it was written.
+        functions: Verb -> function, for functions that cannot be imported by their verb.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        Busy: Another run holds the project.
+        CheckFailed: A blocking check failed.
+        UserError: What the user gave cannot be used.
+        StepFailed: A step raised another error.
+        KeyboardInterrupt: Ctrl-C; the run is recorded as cancelled and its finished steps are kept.
+    """
+    run_id = new_id("run")
+    actor = actor or f"user:{getpass.getuser()}"
+    with store.hold("run", who={"run": run_id, "pid": os.getpid(), "since": time.time()}):
+        own = executor is None
+        executor = executor or LocalExecutor(store, functions=functions)
+        try:
+            return Runner(plan, store, run_id, actor, executor, observe, functions or {}).run()
+        finally:
+            if own:
+                executor.close()
+
+
+class Runner:
+    """One run of one plan: it decides, records and nothing else; executors do the work."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        run_id: str,
+        actor: str,
+        executor: Executor,
+        observe: Observer | None,
+        functions: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._id = run_id
+        self._actor = actor
+        self._executor = executor
+        self._observe = observe
+        self._functions = functions
+        self._environment = environment().digest
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._keys: dict[str, Key] = {}
+        self._failures: list[tuple[Step, Failure]] = []
+
+    def run(self) -> Run:
+        """Run every step that can run, record how it ended, and raise what went wrong."""
+        self._settle_dead_runs()
+        digest = self._store.blobs.put(msgspec.json.encode(self._plan))
+        started = {
+            "project": self._plan.project,
+            "plan": digest,
+            "environment": self._store.blobs.put(msgspec.json.encode(environment())),
+            "pid": os.getpid(),
+        }
+        self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=started), durable=True)
+        try:
+            self._steps()
+        except KeyboardInterrupt:
+            self._executor.close()
+            self._finish("cancelled", "stopped by Ctrl-C")
+            raise
+        except BaseException as error:
+            self._executor.close()
+            self._finish("failed", f"{type(error).__name__}: {error}")
+            raise
+        if self._failures:
+            self._finish("failed", "; ".join(f.message for _, f in self._failures))
+            raise _error_of(*self._failures[0])
+        self._finish("succeeded", "")
+        finished = self._store.ledger.run(self._id)
+        assert finished is not None  # noqa: S101 - its start was written above
+        return finished
+
+    def _steps(self) -> None:
+        waiting = {step.name: set(step.upstream) for step in self._plan.steps}
+        ready = [step for step in self._plan.steps if not waiting[step.name]]
+        followers: dict[str, list[Step]] = {}
+        for step in self._plan.steps:
+            for name in waiting[step.name]:
+                followers.setdefault(name, []).append(step)
+        under_way = 0
+
+        def done(name: str) -> None:
+            for follower in followers.get(name, ()):
+                waiting[follower.name].discard(name)
+                if not waiting[follower.name]:
+                    ready.append(follower)
+
+        prepared: list[Task] = []
+        while ready or prepared or under_way:
+            while ready and not self._failures:
+                task = self._prepare(ready.pop(0))
+                if isinstance(task, Task):
+                    prepared.append(task)
+                elif task is not None:
+                    done(task)
+            if self._failures:
+                # Nothing new starts; what is under way may end, so that its work is kept.
+                ready.clear()
+                prepared.clear()
+            task = next((t for t in prepared if self._executor.room(t)), None)
+            if task is not None:
+                prepared.remove(task)
+                self._write(
+                    Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key})
+                )
+                outcome = self._executor.submit(task)
+                if outcome is None:
+                    under_way += 1
+                elif self._record(task, outcome):
+                    done(task.step.name)
+            elif under_way:
+                for ended, outcome in self._executor.wait():
+                    under_way -= 1
+                    if self._record(ended, outcome):
+                        done(ended.step.name)
+
+    def _prepare(self, step: Step) -> Task | str | None:
+        """Return a task to run, the name of a step found in the ledger, or none if it failed before it began."""
+        try:
+            function = self._functions.get(step.verb) or find(step.verb)
+            inputs = {name: self._input(ref) for name, ref in step.inputs.items()}
+            state, keyed = probe(step, inputs, self._store)
+            code = code_version(function)
+            key = output_key(step, code=code, inputs=inputs, state=keyed, environment=self._environment)
+        except Exception as error:  # noqa: BLE001 - a probe of a user's source may raise anything
+            self._record_failure(step, "", Failure.of(step, error))
+            return None
+        self._keys[step.name] = key
+        hit = self._store.ledger.output(key.digest)
+        if hit is not None:
+            self._outputs[step.name] = hit.outputs
+            payload = {**_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
+            self._write(Draft(kind="step.cached", run=self._id, step=step.name, payload=payload))
+            return step.name
+        previous = None
+        if wants(function, "previous"):
+            latest = self._store.ledger.latest(step.name)
+            previous = next(iter(latest.outputs.values()), None) if latest else None
+        return Task(step=step, key=key.digest, code=code, inputs=inputs, state=state, previous=previous)
+
+    def _input(self, ref: str | list[str]) -> Any:
+        if isinstance(ref, list):
+            return [self._input(one) for one in ref]
+        name, _, output = ref.partition("#")
+        outputs = self._outputs[name]
+        return outputs[output] if output else next(iter(outputs.values()))
+
+    def _record(self, task: Task, outcome: Outcome) -> bool:
+        if outcome.failure is not None:
+            self._record_failure(task.step, task.key, outcome.failure, outcome.seconds)
+            return False
+        step = task.step
+        self._outputs[step.name] = outcome.outputs
+        body = {
+            "key": task.key,
+            "outputs": outcome.outputs,
+            "made_of": self._keys[step.name].made_of,
+            "seconds": outcome.seconds,
+            "cpu_seconds": outcome.cpu_seconds,
+        }
+        drafts = [Draft(kind="step.finished", run=self._id, step=step.name, payload=body)]
+        # A deployment takes effect in the same transaction in which its step is finished: never one without the other.
+        drafts += [
+            Draft(kind="alias.moved", run=self._id, step=step.name, actor=self._actor, payload={"deployment": value})
+            for value in outcome.outputs.values()
+            if isinstance(value, dict) and value.get("kind") == "deployment"
+        ]
+        self._write(*drafts)
+        return True
+
+    def _record_failure(self, step: Step, key: str, failure: Failure, seconds: float = 0.0) -> None:
+        self._failures.append((step, failure))
+        payload = {"key": key, "seconds": seconds, "error": msgspec.to_builtins(failure)}
+        self._write(Draft(kind="step.failed", run=self._id, step=step.name, payload=payload))
+
+    def _settle_dead_runs(self) -> None:
+        """Close the runs whose process died: we hold the project, so none of them can be alive."""
+        for old in self._store.ledger.runs():
+            if old.status == "running":
+                payload = {"status": "interrupted", "reason": "its process died"}
+                self._write(Draft(kind="run.finished", run=old.id, payload=payload))
+
+    def _finish(self, status: str, reason: str) -> None:
+        payload = {"status": status, "reason": reason, "result": self._result()}
+        self._write(Draft(kind="run.finished", run=self._id, payload=payload), durable=True)
+
+    def _result(self) -> str:
+        """Digest over the tables and models made: timings and places are not part of it."""
+        made = {
+            f"{step}#{name}": value["digest"]
+            for step, outputs in sorted(self._outputs.items())
+            for name, value in outputs.items()
+            if isinstance(value, dict) and value.get("kind") in ("table", "model")
+        }
+        return digest_of(made)
+
+    def _write(self, *drafts: Draft, durable: bool = False) -> None:
+        for event in self._store.ledger.append(*drafts, durable=durable):
+            if self._observe is not None:
+                self._observe(event)
+
+
+def _body(key: Key, hit: StepRun) -> dict[str, Any]:
+    return {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
+
+
+def _error_of(step: Step, failure: Failure) -> ModelyardError:
+    kind = CheckFailed if failure.code == "check-failed" else _ERRORS.get(failure.exit_code, StepFailed)
+    where = failure.where or f"step `{step.name}`"
+    error = kind(failure.code, failure.message, where=where, hint=failure.hint)
+    error.__notes__ = [failure.trace]
+    return error

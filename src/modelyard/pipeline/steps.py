@@ -1,0 +1,28 @@
+"""The few steps that join houses: which model to compare with, and that comparison's predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelyard.records import ModelVersion, read_value
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modelyard.inference import Bundle
+
+__all__ = ["champion", "evaluate_champion"]
+
+
+def champion(*, model: Bundle, endpoint: str, state: dict[str, Any]) -> ModelVersion | None:
+    """Return the model that the new one is compared with, as its probe saw it; none for a first model."""
+    other = read_value(state["champion"])
+    assert other is None or isinstance(other, ModelVersion)  # noqa: S101 - the probe wrote it
+    return other
+
+
+def evaluate_champion(*, model: Bundle | None, table: pl.LazyFrame, keep: list[str]) -> pl.DataFrame | None:
+    """Return the champion's predictions on the rows the new model is tested on; none while there is no champion."""
+    from modelyard.models.steps import evaluate
+
+    return None if model is None else evaluate(model=model, table=table, keep=keep)
