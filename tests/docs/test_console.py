@@ -61,7 +61,7 @@ def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) ->
             where = where / command.removeprefix("cd ").strip()
             continue
         done = subprocess.run(
-            ["bash", "-c", command], cwd=where, env=env, capture_output=True, text=True, timeout=300, check=False
+            ["/bin/bash", "-c", command], cwd=where, env=env, capture_output=True, text=True, timeout=300, check=False
         )
         printed = done.stdout + done.stderr
         assert done.returncode == code, f"$ {command}\n{printed}"

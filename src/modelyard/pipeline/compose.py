@@ -21,8 +21,8 @@ _RATES = "rates"
 def compose(spec: Spec) -> Plan:
     """Return the plan of a declaration.
 
-        load.T -> contract.T -> features -> split -> train.FAMILY... -> select -> fit -> evaluate -> check.NAME...
-                                                                                     -> card -> gate -> package -> promote
+    `load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME -> card
+    -> gate -> package -> promote`.
     """
     steps = [*_data(spec), *_models(spec), *_measures(spec), *_checks(spec), *_release(spec)]
     return Plan(project=spec.project, steps=tuple(steps))
@@ -154,7 +154,7 @@ def _models(spec: Spec) -> list[Step]:
 def _measures(spec: Spec) -> list[Step]:
     keep = _kept_columns(spec)
     factors = list(spec.card.factors)
-    tested = {"predictions": "evaluate", "problem": "split#problem"}
+    tested: dict[str, str | list[str]] = {"predictions": "evaluate", "problem": "split#problem"}
     steps = [
         Step(
             name="evaluate",

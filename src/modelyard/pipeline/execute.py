@@ -69,9 +69,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(error, ModelyardError):
             p: Problem = error.problem
             message = p.message if len(error.problems) == 1 else "; ".join(q.message for q in error.problems)
-            return cls(
-                code=p.code, message=message, where=p.where, hint=p.hint, exit_code=error.exit_code, trace=trace
-            )
+            return cls(code=p.code, message=message, where=p.where, hint=p.hint, exit_code=error.exit_code, trace=trace)
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f"{last[0].filename}:{last[0].lineno}" if last else ""
         return cls(
@@ -114,7 +112,7 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
         function = function or find(task.step.verb)
         arguments = dict(task.step.params)
         for name, value in task.inputs.items():
-            arguments[name] = _resolve(value, store)
+            arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)
         if task.step.probe:
             arguments["state"] = task.state
         if wants(function, "previous"):
@@ -135,6 +133,17 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
 def wants(function: Callable[..., Any], parameter: str) -> bool:
     """Say whether a function has a parameter of this name."""
     return parameter in inspect.signature(function).parameters
+
+
+@cache
+def _as_records(function: Callable[..., Any]) -> frozenset[str]:
+    """Name the parameters that want the record of a table or model rather than its rows or the opened bundle.
+
+    A function says so by its annotation: `table: TableVersion`, `model: ModelVersion | None`.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    records = ("TableVersion", "ModelVersion")
+    return frozenset(p.name for p in parameters if any(r in str(p.annotation) for r in records))
 
 
 def _resolve(value: Any, store: Store) -> Any:

@@ -46,9 +46,7 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         unknown = [name for name in step.upstream if name not in outputs]
         if unknown:
             why = f"takes the output of {', '.join(f'`{n}`' for n in unknown)}"
-            foreseen.append(
-                Foreseen(step=step.name, verdict="depends", why=why, seconds=seconds, needs=step.upstream)
-            )
+            foreseen.append(Foreseen(step=step.name, verdict="depends", why=why, seconds=seconds, needs=step.upstream))
             continue
         inputs = {name: _input(ref, outputs) for name, ref in step.inputs.items()}
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import getpass
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import msgspec
@@ -99,6 +101,7 @@ class Runner:
         functions: Mapping[str, Callable[..., Any]],
     ) -> None:
         self._plan = plan
+        self._by_name = {step.name: step for step in plan.steps}
         self._store = store
         self._id = run_id
         self._actor = actor
@@ -140,51 +143,38 @@ class Runner:
         return finished
 
     def _steps(self) -> None:
-        waiting = {step.name: set(step.upstream) for step in self._plan.steps}
-        ready = [step for step in self._plan.steps if not waiting[step.name]]
-        followers: dict[str, list[Step]] = {}
-        for step in self._plan.steps:
-            for name in waiting[step.name]:
-                followers.setdefault(name, []).append(step)
+        """Start what is ready while nothing has failed, and take in what has ended."""
+        order = _order(self._plan)
+        prepared: deque[Task] = deque()
         under_way = 0
-
-        def done(name: str) -> None:
-            for follower in followers.get(name, ()):
-                waiting[follower.name].discard(name)
-                if not waiting[follower.name]:
-                    ready.append(follower)
-
-        prepared: list[Task] = []
-        while ready or prepared or under_way:
-            while ready and not self._failures:
-                task = self._prepare(ready.pop(0))
-                if isinstance(task, Task):
-                    prepared.append(task)
-                elif task is not None:
-                    done(task)
+        while True:
+            while not self._failures and (names := order.get_ready()):
+                for name in names:
+                    task = self._prepare(self._by_name[name])
+                    if task is not None:
+                        prepared.append(task)
+                    elif name in self._outputs:
+                        order.done(name)
             if self._failures:
-                # Nothing new starts; what is under way may end, so that its work is kept.
-                ready.clear()
-                prepared.clear()
-            task = next((t for t in prepared if self._executor.room(t)), None)
-            if task is not None:
+                prepared.clear()  # nothing new starts; what is under way may end, so that its work is kept
+            ended: list[tuple[Task, Outcome]] = []
+            if task := next((t for t in prepared if self._executor.room(t)), None):
                 prepared.remove(task)
-                self._write(
-                    Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key})
-                )
+                self._write(Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key}))
                 outcome = self._executor.submit(task)
-                if outcome is None:
-                    under_way += 1
-                elif self._record(task, outcome):
-                    done(task.step.name)
+                under_way += outcome is None
+                ended = [(task, outcome)] if outcome else []
             elif under_way:
-                for ended, outcome in self._executor.wait():
-                    under_way -= 1
-                    if self._record(ended, outcome):
-                        done(ended.step.name)
+                ended = self._executor.wait()
+                under_way -= len(ended)
+            else:
+                return
+            for done, outcome in ended:
+                if self._record(done, outcome):
+                    order.done(done.step.name)
 
-    def _prepare(self, step: Step) -> Task | str | None:
-        """Return a task to run, the name of a step found in the ledger, or none if it failed before it began."""
+    def _prepare(self, step: Step) -> Task | None:
+        """Return a task to run; none if its outputs are in the ledger, or if it failed before it began."""
         try:
             function = self._functions.get(step.verb) or find(step.verb)
             inputs = {name: self._input(ref) for name, ref in step.inputs.items()}
@@ -200,7 +190,7 @@ class Runner:
             self._outputs[step.name] = hit.outputs
             payload = {**_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
             self._write(Draft(kind="step.cached", run=self._id, step=step.name, payload=payload))
-            return step.name
+            return None
         previous = None
         if wants(function, "previous"):
             latest = self._store.ledger.latest(step.name)
@@ -267,6 +257,18 @@ class Runner:
         for event in self._store.ledger.append(*drafts, durable=durable):
             if self._observe is not None:
                 self._observe(event)
+
+
+def _order(plan: Plan) -> TopologicalSorter[str]:
+    order: TopologicalSorter[str] = TopologicalSorter({step.name: step.upstream for step in plan.steps})
+    try:
+        order.prepare()
+    except CycleError as error:
+        circle = " -> ".join(error.args[1])
+        raise UserError(
+            "plan-cycle", f"steps wait for each other: {circle}", hint="take one of the inputs away"
+        ) from error
+    return order
 
 
 def _body(key: Key, hit: StepRun) -> dict[str, Any]:

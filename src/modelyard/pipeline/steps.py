@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelyard.records import ModelVersion, read_value
+from modelyard.records import ModelVersion, TableVersion, read_value
 
 if TYPE_CHECKING:
     import polars as pl
 
     from modelyard.inference import Bundle
 
-__all__ = ["champion", "evaluate_champion"]
+__all__ = ["champion", "evaluate_champion", "facts"]
 
 
-def champion(*, model: Bundle, endpoint: str, state: dict[str, Any]) -> ModelVersion | None:
+def champion(*, model: ModelVersion, endpoint: str, state: dict[str, Any]) -> ModelVersion | None:
     """Return the model that the new one is compared with, as its probe saw it; none for a first model."""
     other = read_value(state["champion"])
     assert other is None or isinstance(other, ModelVersion)  # noqa: S101 - the probe wrote it
@@ -26,3 +26,16 @@ def evaluate_champion(*, model: Bundle | None, table: pl.LazyFrame, keep: list[s
     from modelyard.models.steps import evaluate
 
     return None if model is None else evaluate(model=model, table=table, keep=keep)
+
+
+def facts(*, tables: list[TableVersion]) -> list[dict[str, Any]]:
+    """Return what a card says of each table: name, rows, digest, columns with their types."""
+    return [
+        {
+            "name": table.name,
+            "rows": table.rows,
+            "digest": table.digest,
+            "columns": [{"name": c.name, "type": c.type} for c in table.columns],
+        }
+        for table in tables
+    ]

@@ -1,0 +1,259 @@
+"""The runner: what runs, what is skipped, what is recorded."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import modelyard
+from modelyard import Flow
+from modelyard._kit.errors import Busy, StepFailed, UserError
+from modelyard.pipeline import preview
+from modelyard.records import Plan, Step
+
+CALLS: list[str] = []
+
+
+def noted(x: int, label: str = "") -> int:
+    CALLS.append(label)
+    return x + 1
+
+
+def pair(x: int) -> tuple[int, int]:
+    return x, -x
+
+
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+
+def broken(x: int) -> int:
+    raise RuntimeError(f"no way with {x}")
+
+
+def wrong_count(x: int) -> tuple[int, int, int]:
+    return x, x, x
+
+
+def not_json(x: int) -> object:
+    return object()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    CALLS.clear()
+
+
+def statuses(run: modelyard.Run) -> dict[str, str]:
+    return {step.name: step.status for step in run.steps}
+
+
+def test_values_flow_from_step_to_step(tmp_path: Path) -> None:
+    flow = Flow("f")
+    one = flow.step(noted, x=1)
+    two = flow.step(pair, outputs=("plus", "minus"), x=one)
+    flow.step(total, xs=[one, two["plus"], two["minus"]])
+    run = modelyard.run(flow, project=tmp_path)
+    assert run.status == "succeeded"
+    assert run["total"] == 2
+    assert run["pair#minus"] == -2
+
+
+def test_a_second_run_takes_everything_from_the_ledger(tmp_path: Path) -> None:
+    flow = Flow("f")
+    flow.step(noted, name="b", x=flow.step(noted, name="a", x=1))
+    first = modelyard.run(flow, project=tmp_path)
+    second = modelyard.run(flow, project=tmp_path)
+    assert len(CALLS) == 2
+    assert set(statuses(second).values()) == {"cached"}
+    assert second["b"] == first["b"] == 3
+
+
+def test_a_changed_parameter_reruns_only_what_depends_on_it(tmp_path: Path) -> None:
+    def flow(x: int, y: int) -> Flow:
+        f = Flow("f")
+        left, right = f.step(noted, name="left", x=x), f.step(noted, name="right", x=y)
+        f.step(total, xs=[left, right])
+        return f
+
+    modelyard.run(flow(1, 2), project=tmp_path)
+    run = modelyard.run(flow(1, 5), project=tmp_path)
+    assert statuses(run) == {"left": "cached", "right": "succeeded", "total": "succeeded"}
+
+
+def test_an_unchanged_output_stops_the_wave(tmp_path: Path) -> None:
+    def flow(label: str) -> Flow:
+        f = Flow("f")
+        f.step(noted, name="after", x=f.step(noted, name="before", x=1, label=label))
+        return f
+
+    modelyard.run(flow("a"), project=tmp_path)
+    run = modelyard.run(flow("b"), project=tmp_path)
+    assert statuses(run) == {"before": "succeeded", "after": "cached"}
+
+
+def test_changed_code_reruns_the_step(tmp_path: Path) -> None:
+    script = tmp_path / "flow.py"
+    text = textwrap.dedent("""
+        import sys, modelyard
+        def number(): return {number}
+        flow = modelyard.Flow("f")
+        flow.step(number)
+        run = modelyard.run(flow, project=sys.argv[1])
+        print(run["number"], run.step("number").status)
+    """)
+
+    def output(number: int) -> str:
+        script.write_text(text.format(number=number))
+        done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert output(1) == "1 succeeded"
+    assert output(1) == "1 cached"
+    assert output(2) == "2 succeeded"
+
+
+def test_a_failed_step_keeps_what_was_finished_and_says_where(tmp_path: Path) -> None:
+    flow = Flow("f")
+    flow.step(noted, name="after", x=flow.step(broken, x=flow.step(noted, x=1)))
+    with pytest.raises(StepFailed, match="no way with 2") as caught:
+        modelyard.run(flow, project=tmp_path)
+    assert "test_run.py" in caught.value.problem.where
+    store = modelyard.open_project(tmp_path)
+    run = store.ledger.run(store.ledger.runs()[0].id)
+    assert run is not None
+    assert run.status == "failed"
+    assert statuses(run) == {"noted": "succeeded", "broken": "failed"}
+    assert "RuntimeError" in run.step("broken").error["trace"]
+
+
+@pytest.mark.parametrize(
+    ("function", "outputs", "code"), [(wrong_count, ("a", "b"), "step-outputs"), (not_json, ("a",), "step-value")]
+)
+def test_what_cannot_be_kept_is_refused(tmp_path: Path, function: object, outputs: tuple[str, ...], code: str) -> None:
+    flow = Flow("f")
+    flow.step(function, outputs=outputs, x=1)  # type: ignore[arg-type]
+    with pytest.raises(UserError) as caught:
+        modelyard.run(flow, project=tmp_path)
+    assert caught.value.code == code
+
+
+def test_a_function_that_closes_over_variables_is_refused(tmp_path: Path) -> None:
+    hidden = 3
+
+    def closure(x: int) -> int:
+        return x + hidden
+
+    flow = Flow("f")
+    flow.step(closure, x=1)
+    with pytest.raises(UserError, match="around it"):
+        modelyard.run(flow, project=tmp_path)
+
+
+def test_steps_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
+    from modelyard.pipeline import run as run_plan
+
+    steps = tuple(Step(name=a, verb="builtins:abs", inputs={"x": b}) for a, b in (("a", "b"), ("b", "a")))
+    with pytest.raises(UserError) as caught:
+        run_plan(Plan(project="f", steps=steps), modelyard.open_project(tmp_path))
+    assert caught.value.code == "plan-cycle"
+
+
+def test_the_preview_says_what_would_run_and_why(tmp_path: Path) -> None:
+    def flow(x: int) -> Flow:
+        f = Flow("f")
+        f.step(noted, name="b", x=f.step(noted, name="a", x=x))
+        return f
+
+    store = modelyard.open_project(tmp_path)
+    assert [f.why for f in preview(flow(1).plan(), store)] == ["never ran", "takes the output of `a`"]
+    modelyard.run(flow(1), project=tmp_path)
+    assert [f.verdict for f in preview(flow(1).plan(), store)] == ["cached", "cached"]
+    changed = preview(flow(2).plan(), store)
+    assert [(f.verdict, f.why) for f in changed][0] == ("run", "parameters changed")
+    assert changed[1].verdict == "depends"
+
+
+def test_equal_work_has_an_equal_result(tmp_path: Path) -> None:
+    flow = Flow("f")
+    flow.step(noted, x=1)
+    results = {modelyard.run(flow, project=tmp_path / name).result for name in ("one", "two")}
+    assert len(results) == 1
+
+
+SLOW = """
+import sys, time, modelyard
+def slow(x):
+    time.sleep(float(x))
+    return x
+flow = modelyard.Flow("f")
+last = None
+for i in range(5):
+    last = flow.step(slow, name=f"s{i}", x=0.2 if last is None else last)
+run = modelyard.run(flow, project=sys.argv[1])
+print(",".join(s.status for s in run.steps))
+"""
+
+
+def start(tmp_path: Path) -> subprocess.Popen[str]:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    command = [sys.executable, str(script), str(tmp_path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(tmp_path: Path, kind: str) -> None:
+    """Wait until the ledger has an event of this kind."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if (tmp_path / ".modelyard" / "ledger.db").exists():
+            store = modelyard.open_project(tmp_path)
+            found = any(e.kind == kind for e in store.ledger.events())
+            store.close()
+            if found:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"no {kind} within 20 s")
+
+
+def test_a_killed_run_is_resumed_and_nothing_finished_runs_twice(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_for(tmp_path, "step.finished")
+    process.kill()
+    process.communicate()
+    again = start(tmp_path)
+    printed, talk = again.communicate(timeout=60)
+    assert again.returncode == 0, talk
+    assert printed.startswith("cached")
+    store = modelyard.open_project(tmp_path)
+    finished = [e.step for e in store.ledger.events(kinds=("step.finished",))]
+    assert sorted(finished) == ["s0", "s1", "s2", "s3", "s4"]
+    assert [r.status for r in store.ledger.runs()] == ["succeeded", "interrupted"]
+    assert store.ledger.verify() == []
+
+
+def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_for(tmp_path, "step.finished")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    store = modelyard.open_project(tmp_path)
+    assert store.ledger.runs()[0].status == "cancelled"
+    assert start(tmp_path).communicate(timeout=60)[0].startswith("cached")
+
+
+def test_a_second_run_is_told_who_holds_the_project(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    wait_for(tmp_path, "step.started")
+    flow = Flow("f")
+    flow.step(noted, x=1)
+    with pytest.raises(Busy, match=str(process.pid)):
+        modelyard.run(flow, project=tmp_path)
+    process.kill()
+    process.communicate()
