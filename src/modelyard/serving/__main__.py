@@ -1,0 +1,38 @@
+"""`python -m modelyard.serving`: one endpoint in one process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelyard._kit.errors import ModelyardError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve a bundle and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m modelyard.serving", description="Serve one sealed bundle over HTTP."
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
+    parser.add_argument("--project", type=Path, required=True, help="folder of the project, with its .modelyard")
+    parser.add_argument("--endpoint", default="", help="name of the endpoint (default: the model's)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        from modelyard.serving.server import Settings, serve
+
+        return serve(Settings(args.bundle, args.project, args.endpoint, args.host, args.port))
+    except ModelyardError as error:
+        sys.stderr.write(f"error{error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

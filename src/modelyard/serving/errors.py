@@ -1,0 +1,62 @@
+"""What a caller is told when a request is not answered: a code, a sentence, an id; never what is inside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from modelyard._kit.errors import near
+
+__all__ = ["HttpError", "bad", "body_of", "check_id", "named"]
+
+_ID = re.compile(r"[!-~]{1,128}")
+
+
+class HttpError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: HTTP status.
+        code: Stable code with a section in `docs/errors.md`.
+        message: One sentence for the caller: no path, no name of a library.
+        headers: Headers of the answer beside the usual ones.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(status, code, message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+
+def bad(code: str, message: str) -> HttpError:
+    """Return the error for a body that cannot be used."""
+    return HttpError(400, code, message)
+
+
+def named(code: str, message: str, name: str, known: Iterable[str]) -> HttpError:
+    """Return the error for an unknown name, with the near ones."""
+    close = near(name, known)
+    hint = f"; did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else ""
+    return bad(code, f"{message}{hint}")
+
+
+def check_id(given: str) -> str:
+    """Return an id that a caller gave.
+
+    Raises:
+        HttpError: It could not be logged and sent back as it is.
+    """
+    if not _ID.fullmatch(given):
+        raise bad("request-id", "the id of a request has 1 to 128 visible ASCII characters")
+    return given
+
+
+def body_of(error: HttpError, request_id: str, *, v2: bool) -> bytes:
+    """Return the JSON of an error; the open protocol wants its `error` to be a text."""
+    if v2:
+        return msgspec.json.encode({"error": f"[{error.code}] {error.message}", "code": error.code, "id": request_id})
+    return msgspec.json.encode({"error": {"code": error.code, "message": error.message, "id": request_id}})

@@ -1,0 +1,193 @@
+"""Bind the port, say so, answer until SIGTERM, drain."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import ipaddress
+import logging
+import re
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.digest import short
+from modelyard._kit.errors import ServeError
+from modelyard.inference import open_bundle
+from modelyard.security.keys import trusted_keys
+from modelyard.security.tokens import TokenBook
+from modelyard.serving.app import App
+from modelyard.serving.limits import Limits
+from modelyard.serving.log import RequestLog, log_path
+from modelyard.serving.service import Service
+from modelyard.serving.wire import guarded, sweep
+
+if TYPE_CHECKING:
+    import uvicorn
+
+__all__ = ["READY", "Settings", "listen", "serve"]
+
+# The line on stderr that says that the server answers; `modelyard.deploy.local` waits for it.
+READY = re.compile(r"^ready (?P<url>http://\S+) endpoint=(?P<endpoint>\S+) model=(?P<model>[0-9a-f]+)$")
+_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one server process is told.
+
+    Attributes:
+        bundle: Folder of the sealed bundle.
+        project: Folder of the project: its keys, tokens and request log.
+        endpoint: Name under which the model is served; the model's own by default.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        limits: Limits.
+    """
+
+    bundle: Path
+    project: Path
+    endpoint: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    limits: Limits = field(default_factory=Limits)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a socket.
+
+    Raises:
+        ServeError: The port is taken (`port-taken`), or the address cannot be used (`address-unusable`).
+    """
+    if not 0 <= port <= 65535:
+        raise ServeError("address-unusable", f"`{port}` is no port", hint="give 1 to 65535, or 0 for a free one")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A server may start again while old connections still fade out.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(
+                "port-taken",
+                f"port {port} on {host} is taken",
+                hint="stop what listens there, or choose another with --port N (0 takes a free one)",
+            ) from None
+        raise ServeError(
+            "address-unusable",
+            f"cannot listen on {host} port {port}: {error.strerror or error}",
+            hint="choose another with --host and --port",
+        ) from None
+    return sock
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code: 0 when all that was answered is logged.
+
+    Raises:
+        Tampered: The bundle is not what its seal says.
+        ServeError: The port is taken, or requests cannot be logged.
+    """
+    bundle = open_bundle(settings.bundle, trusted=trusted_keys(settings.project))
+    endpoint = settings.endpoint or bundle.version.name
+    if not _ENDPOINT.fullmatch(endpoint):
+        raise ServeError(
+            "endpoint-name",
+            f"`{endpoint}` cannot be the name of an endpoint",
+            hint="use letters, digits, `.`, `_`, `-`",
+        )
+    tokens = TokenBook(settings.project)
+    sock = listen(settings.host, settings.port)
+    log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
+    service = Service(bundle, endpoint, log, settings.limits)
+    service.warm()
+    # What lives now lives to the end: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    # The log's thread must not keep the event loop waiting for long.
+    sys.setswitchinterval(0.001)
+    try:
+        _server(App(service, tokens), service, lambda: _say_ready(sock, settings.host, service)).run(sockets=[sock])
+    finally:
+        service.close()
+        lost = log.close(seconds=settings.limits.drain_seconds)
+    if lost:
+        _say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}")
+        return 3
+    _say(f"stopped endpoint={endpoint} answered={service.answered} logged={log.logged}")
+    return 0
+
+
+def _server(app: App, service: Service, ready: Callable[[], None]) -> uvicorn.Server:
+    import uvicorn
+
+    limits = service.limits
+
+    class Server(uvicorn.Server):
+        """uvicorn's server with our clock on connections and a SIGTERM that is no error."""
+
+        ticks = 0
+
+        async def on_tick(self, counter: int) -> bool:
+            self.ticks += 1
+            if self.ticks % 10 == 0:
+                sweep(self.server_state.connections, limits)
+            return await super().on_tick(counter)
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.draining = True
+            await super().shutdown(sockets)
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            super().handle_exit(sig, frame)
+            # uvicorn would raise the signal again at the end; we end by ourselves, with our own exit code.
+            self._captured_signals.clear()
+
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+    logging.getLogger("uvicorn.error").propagate = False
+    config = uvicorn.Config(
+        app,
+        http=guarded(limits),
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=limits.keep_alive,
+        limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=int(limits.drain_seconds),
+    )
+    return Server(config)
+
+
+def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
+    port = sock.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    _say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")
+    if not _loopback(host):
+        _say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

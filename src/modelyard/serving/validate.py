@@ -1,0 +1,311 @@
+"""Check what a caller sends against the model's signature and turn it into arrays.
+
+A signature is compiled once: a typed decoder that reads rows at the parser's speed and accepts only what is right.
+What it does not accept is read again, slowly, to say exactly what is wrong and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard.inference import Feeds, as_text
+from modelyard.records import Feature, Signature
+from modelyard.serving.errors import HttpError, bad, named
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["UNREADABLE", "Parsed", "Validator"]
+
+# What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Rows that fit the signature.
+
+    Attributes:
+        count: How many.
+        numeric: float64, rows x numbers, as they were given; a missing one is NaN.
+        categorical: Text, rows x categories; a missing one is empty.
+        feeds: What the model takes.
+        warnings: What is unusual but no mistake.
+    """
+
+    count: int
+    numeric: Array | None
+    categorical: Array | None
+    feeds: Feeds
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Validator:
+    """Checks rows, columns and tensors against one signature.
+
+    Args:
+        signature: What the model takes.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        import numpy as np
+
+        self._np = np
+        self.numbers = signature.numbers
+        self.categories = signature.categories
+        # The order of everything below: numbers first, then categories.
+        self.features: dict[str, Feature] = {f.name: f for f in (*self.numbers, *self.categories)}
+        self.names = tuple(self.features)
+        row: Any = msgspec.defstruct(
+            "Row",
+            [(f"f{at}", _type_of(f), msgspec.field(name=f.name)) for at, f in enumerate(self.features.values())],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        many: Any = msgspec.defstruct("Rows", [("rows", list[row])], forbid_unknown_fields=True)
+        self._decode_rows = msgspec.json.Decoder(many).decode
+        self._decode_row = msgspec.json.Decoder(row).decode
+        none = float("nan")
+        self._low = np.array([none if f.low is None else f.low for f in self.numbers])
+        self._high = np.array([none if f.high is None else f.high for f in self.numbers])
+        self._seen = [frozenset(f.categories) for f in self.categories]
+        self._required = [at for at, f in enumerate(self.numbers) if not f.nullable]
+
+    def parse(self, body: bytes) -> Parsed:
+        """Read the body of `POST /predict`: `{"rows": [...]}`, `{"columns": {...}}` or one row.
+
+        Raises:
+            HttpError: What does not fit, and where.
+        """
+        try:
+            if body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"'):
+                rows = self._decode_rows(body).rows
+            else:
+                rows = [self._decode_row(body)]
+        except UNREADABLE:
+            return self._explain(body)
+        if not rows:
+            raise bad("rows-empty", "there is no row to answer")
+        tuples = [msgspec.structs.astuple(row) for row in rows]
+        split = len(self.numbers)
+        if not self.categories:
+            return self.arrays(self._np.array(tuples, self._np.float64), None)
+        numeric = self._np.array([t[:split] for t in tuples], self._np.float64) if split else None
+        categorical = self._np.empty((len(tuples), len(self.categories)), object)
+        for at, values in enumerate(tuples):
+            categorical[at] = [v if v is not None else "" for v in values[split:]]
+        return self.arrays(numeric, categorical)
+
+    def arrays(self, numeric: Array | None, categorical: Array | None) -> Parsed:
+        """Check arrays in the order of the signature (float64 and text) and make feeds of them.
+
+        Raises:
+            HttpError: A number is beyond float32, or missing where the model needs one.
+        """
+        np = self._np
+        feeds: Feeds = {}
+        warnings: list[dict[str, Any]] = []
+        count = 0
+        if numeric is not None:
+            count = len(numeric)
+            if (np.abs(numeric) > _FLOAT32_MAX).any():
+                raise self._cell("value-not-finite", numeric, np.abs(numeric) > _FLOAT32_MAX, "too large a number")
+            if self._required and np.isnan(numeric[:, self._required]).any():
+                absent = np.zeros(numeric.shape, bool)
+                absent[:, self._required] = np.isnan(numeric[:, self._required])
+                raise self._cell("value-missing", numeric, absent, "missing, and the model needs it")
+            feeds["numeric"] = numeric.astype(np.float32)
+            outside = (numeric < self._low) | (numeric > self._high)
+            if outside.any():
+                warnings += [
+                    _warning(self.numbers[at].name, int(n), "outside the range seen in training")
+                    for at, n in enumerate(outside.sum(axis=0))
+                    if n
+                ]
+        if categorical is not None:
+            count = len(categorical)
+            feeds["categorical"] = categorical
+            for at, (feature, seen) in enumerate(zip(self.categories, self._seen, strict=True)):
+                column = categorical[:, at].tolist()
+                if not feature.nullable and "" in column:
+                    raise bad(
+                        "value-missing", f"row {column.index('')}: `{feature.name}` is missing, and the model needs it"
+                    )
+                unseen = sum(1 for v in column if v and v not in seen) if seen else 0
+                if unseen:
+                    warnings.append(_warning(feature.name, unseen, "not seen in training"))
+        return Parsed(count, numeric, categorical, feeds, warnings)
+
+    def columns(self, columns: Mapping[str, Any]) -> Parsed:
+        """Check columns by name, each a list with one value a row.
+
+        Raises:
+            HttpError: What does not fit, and where.
+        """
+        self._check_names(columns, "")
+        lengths = {name: len(v) if isinstance(v, list) else -1 for name, v in columns.items()}
+        for name, length in lengths.items():
+            if length < 0:
+                raise bad("column-type", f"column `{name}` is not a list of values")
+        count = next(iter(lengths.values()))
+        uneven = next((name for name, length in lengths.items() if length != count), None)
+        if uneven is not None:
+            first = next(iter(lengths))
+            raise bad(
+                "rows-uneven", f"`{first}` has {count} values and `{uneven}` has {lengths[uneven]}; give one a row"
+            )
+        if not count:
+            raise bad("rows-empty", "there is no row to answer")
+        np = self._np
+        numeric = categorical = None
+        if self.numbers:
+            numeric = np.empty((count, len(self.numbers)), np.float64)
+            for at, feature in enumerate(self.numbers):
+                numeric[:, at] = self.number(feature, columns[feature.name])
+        if self.categories:
+            categorical = np.empty((count, len(self.categories)), object)
+            for at, feature in enumerate(self.categories):
+                categorical[:, at] = self.category(feature, columns[feature.name])
+        return self.arrays(numeric, categorical)
+
+    def number(self, feature: Feature, values: Sequence[Any]) -> Array:
+        """Return the values of a number column as float64, a missing one as NaN.
+
+        Raises:
+            HttpError: One of them is no number.
+        """
+        np = self._np
+        try:
+            checked = msgspec.convert(values, list[float | None])
+        except msgspec.ValidationError:
+            checked = [_number(feature, row, value) for row, value in enumerate(values)]
+        wide: Array = np.array(checked, np.float64)
+        return wide
+
+    def category(self, feature: Feature, values: Sequence[Any]) -> list[str]:
+        """Return the values of a category column as text, a missing one as "".
+
+        Raises:
+            HttpError: One of them has the wrong type.
+        """
+        return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
+
+    def rows_of(self, parsed: Parsed) -> list[dict[str, Any]]:
+        """Return the rows by column name, for the log; a missing value is none."""
+        parts: list[list[list[Any]]] = []
+        if parsed.numeric is not None:
+            # NaN is written as null by the JSON encoder.
+            parts.append(parsed.numeric.tolist())
+        if parsed.categorical is not None:
+            parts.append([[v or None for v in row] for row in parsed.categorical.tolist()])
+        if len(parts) == 1:
+            return [dict(zip(self.names, row, strict=True)) for row in parts[0]]
+        return [dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)]
+
+    def _explain(self, body: bytes) -> Parsed:
+        """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""
+        data = decode(body)
+        if not isinstance(data, dict):
+            raise bad("body-shape", 'send {"rows": [{"column": value, ...}, ...]}, {"columns": {...}} or one row')
+        if isinstance(data.get("columns"), dict) and len(data) == 1:
+            return self.columns(data["columns"])
+        if isinstance(data.get("rows"), list) and len(data) == 1:
+            rows = data["rows"]
+        elif any(word in data and word not in self.features for word in ("rows", "columns")):
+            raise bad(
+                "body-shape", "`rows` holds a list of rows, `columns` lists by column name, and either stands alone"
+            )
+        else:
+            rows = [data]
+        if not rows:
+            raise bad("rows-empty", "there is no row to answer")
+        for at, row in enumerate(rows):
+            if not isinstance(row, dict):
+                raise bad("body-shape", f"row {at} is not an object of column names and values")
+            self._check_names(row, f"row {at}: ")
+        return self.columns({name: [row[name] for row in rows] for name in self.names})
+
+    def _check_names(self, given: Mapping[str, Any], place: str) -> None:
+        if given.keys() == self.features.keys():
+            return
+        for name in given:
+            if name not in self.features:
+                raise named("column-unknown", f"{place}the model takes no column `{_cut(name)}`", name, self.names)
+        missing = [name for name in self.names if name not in given]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise bad("column-missing", f"{place}column `{missing[0]}`{more} is not given; give null where it is not known")
+
+    def _cell(self, code: str, numeric: Array, wrong: Array, what: str) -> HttpError:
+        row, column = (int(i) for i in self._np.argwhere(wrong)[0])
+        return bad(code, f"row {row}: `{self.numbers[column].name}` is {what}")
+
+
+def decode(body: bytes) -> Any:
+    """Decode JSON.
+
+    Raises:
+        HttpError: It is none (`body-not-json`), or says NaN or Infinity (`value-not-finite`).
+    """
+    try:
+        return msgspec.json.decode(body)
+    except UNREADABLE as error:
+        if "out of range" in str(error) or b"NaN" in body or b"Infinity" in body:
+            raise bad(
+                "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
+            ) from None
+        raise bad("body-not-json", "the body is not JSON in UTF-8") from None
+
+
+def _type_of(feature: Feature) -> Any:
+    kind = float if feature.type == "number" else str
+    return kind | None if feature.nullable else kind
+
+
+def _number(feature: Feature, row: int, value: Any) -> float | None:
+    if value is None or type(value) in (int, float):
+        try:
+            return value if value is None else float(value)
+        except OverflowError:
+            raise bad("value-not-finite", f"row {row}: `{feature.name}` is too large a number") from None
+    if type(value) is bool and feature.source == "Boolean":
+        return float(value)
+    raise bad("column-type", f"row {row}: `{feature.name}` is a number and was given {_kind(value)}")
+
+
+def _category(feature: Feature, row: int, value: Any) -> str:
+    kind = type(value)
+    fits = (
+        value is None
+        or (kind is bool and feature.source == "Boolean")
+        or (kind in (int, float) and feature.source.startswith(("Int", "UInt", "Float", "Decimal")))
+    )
+    if not fits:
+        raise bad("column-type", f"row {row}: `{feature.name}` is a text and was given {_kind(value)}")
+    return as_text(value)
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        str: "a text",
+        bool: "true or false",
+        list: "a list",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+    }
+    return kinds.get(type(value), "nothing")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:60]}…"
+
+
+def _warning(column: str, rows: int, what: str) -> dict[str, Any]:
+    return {"column": column, "rows": rows, "message": f"`{column}` is {what}"}
