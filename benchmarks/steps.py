@@ -10,9 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from _bench import child, emit, median_of
-
 import modelyard
+from _bench import child, emit, median_of
 
 STEPS = 50
 RUNS = 9

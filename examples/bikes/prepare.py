@@ -1,7 +1,7 @@
 """Put the rental file where modelyard.yaml looks for it: `python prepare.py [FOLDER]`.
 
-FOLDER holds `hour.csv` (UCI machine learning repository, "Bike Sharing"). Without it, `$MODELYARD_DATA/bike-sharing` and the
-folder `shared/data/bike-sharing` beside the checkout are tried.
+FOLDER holds `hour.csv` (UCI machine learning repository, "Bike Sharing"). Without it,
+`$MODELYARD_DATA/bike-sharing` and the folder `shared/data/bike-sharing` beside the checkout are tried.
 """
 
 import os

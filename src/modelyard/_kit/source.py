@@ -31,9 +31,7 @@ def local_sources(path: Path, root: Path) -> list[Path]:
         for module in _imported(ast.parse(file.read_bytes(), filename=str(file))):
             for folder in {file.parent, root.resolve()}:
                 stem = folder.joinpath(*module.split("."))
-                for found in (stem.with_suffix(".py"), stem / "__init__.py"):
-                    if found.is_file():
-                        todo.append(found.resolve())
+                todo.extend(f.resolve() for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file())
     return sorted(seen)
 
 

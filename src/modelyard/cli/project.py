@@ -45,6 +45,8 @@ def open_existing(args: argparse.Namespace) -> LocalStore:
     root = Path(getattr(args, "file", FILE)).resolve().parent
     if not (root / ".modelyard").is_dir():
         raise NotFound(
-            "project-not-found", f"nothing was run in `{root}` yet", hint="run `modelyard run`, or name the file with -f"
+            "project-not-found",
+            f"nothing was run in `{root}` yet",
+            hint="run `modelyard run`, or name the file with -f",
         )
     return open_store(root)

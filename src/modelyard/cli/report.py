@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from modelyard._kit.digest import short
 from modelyard._kit.text import number, plural
 from modelyard.cli.output import MARKS, data, paint, table
@@ -22,7 +21,10 @@ def report(run: Run) -> None:
         for value in map(read_value, step.outputs.values()):
             if isinstance(value, Deployment):
                 data("")
-                data(f"{value.endpoint}/{value.alias} -> {value.model.family} {short(value.model.digest)} ({value.reason})")
+                data(
+                    f"{value.endpoint}/{value.alias} -> {value.model.family} {short(value.model.digest)}"
+                    f" ({value.reason})"
+                )
 
 
 def results_of(run: Run) -> list[CheckResult]:
@@ -115,5 +117,3 @@ def _quarantine(run: Run) -> None:
             data("")
             text = f"{plural(held.rows, 'row')} in quarantine: {held.name}"
             data(f"{text}  (modelyard show {held.name})")
-
-

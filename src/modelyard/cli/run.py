@@ -18,8 +18,8 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "run",
         help="run the file: data to a served model, skipping what did not change",
-        description="Run every step whose code, parameters, inputs or environment changed; the others are taken from the "
-        "ledger. A run that was killed goes on from its finished steps.",
+        description="Run every step whose code, parameters, inputs or environment changed; the others are taken "
+        "from the ledger. A run that was killed goes on from its finished steps.",
         epilog="example:\n  modelyard run\n  modelyard run --json | jq 'select(.kind == \"step.finished\") | .step'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

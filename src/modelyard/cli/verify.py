@@ -23,15 +23,15 @@ def add(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
         help="recompute what was claimed: a card, a bundle, the ledger",
-        description="Verify the chain of the ledger, the signature and bytes of the newest model, the numbers in the card "
-        "files, and the evidence itself, measured again from the stored data and model. Names what does not hold.",
+        description="Verify the chain of the ledger, the signature and bytes of the newest model, the numbers in the "
+        "card files, and the evidence itself, measured again from the stored data and model. Names what does not hold.",
         epilog="example:\n  modelyard verify --ledger",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--ledger", action="store_true", help="only the ledger's chain and its kept tables")
     parser.add_argument("--bundle", action="store_true", help="only the model's signature and bytes")
     parser.add_argument("--card", action="store_true", help="only the card's numbers and their evidence")
-    parser.add_argument("--run", default="", dest="run_id", metavar="RUN", help="of this run, not the newest with a card")
+    parser.add_argument("--run", default="", dest="run_id", metavar="RUN", help="of this run, not the newest")
     add_file(parser)
     add_json(parser)
 

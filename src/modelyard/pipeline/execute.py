@@ -192,7 +192,7 @@ def _keep(task: Task, output: str, value: Any, parents: tuple[str, ...], store: 
     if isinstance(value, Value):
         return plain(value)
     if type(value).__name__ == "BundleDraft":
-        return plain(_seal(value, store))
+        return plain(_seal(value.trained_on(parents) if parents else value, store))
     try:
         return plain(value)
     except TypeError as error:

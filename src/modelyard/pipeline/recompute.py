@@ -15,7 +15,6 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, execute
-from modelyard.pipeline.probes import probe
 from modelyard.records import CheckResult, Evidence, Plan, Run, Step, TableVersion, identity, read_value
 from modelyard.store import Store, Tables, open_store
 
@@ -74,9 +73,12 @@ def recompute(
             if each is not None:
                 each(step.name)
             inputs = {name: _recorded(ref, run) for name, ref in step.inputs.items()}
-            state, _ = probe(step, inputs, store)
             task = Task(
-                step=step, key=f"verify:{step.name}", code=code_version(find(step.verb)), inputs=inputs, state=state
+                step=step,
+                key=f"verify:{step.name}",
+                code=code_version(find(step.verb)),
+                inputs=inputs,
+                state=run.step(step.name).state,
             )
             outcome = execute(task, scratch)
             if outcome.failure is not None:

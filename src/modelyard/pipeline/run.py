@@ -217,6 +217,8 @@ class Runner:
             "seconds": outcome.seconds,
             "cpu_seconds": outcome.cpu_seconds,
         }
+        if step.measures and task.state is not None:
+            body["state"] = task.state
         drafts = [Draft(kind="step.finished", run=self._id, step=step.name, payload=body)]
         # A deployment takes effect in the same transaction in which its step is finished: never one without the other.
         drafts += [
@@ -272,7 +274,8 @@ def _order(plan: Plan) -> TopologicalSorter[str]:
 
 
 def _body(key: Key, hit: StepRun) -> dict[str, Any]:
-    return {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
+    body = {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
+    return body if hit.state is None else {**body, "state": hit.state}
 
 
 def _error_of(step: Step, failure: Failure) -> ModelyardError:

@@ -18,7 +18,7 @@ from modelyard.records.deployment import Alias, Deployment, Request
 from modelyard.records.event import Draft, Event, EventKind
 from modelyard.records.model import Candidate, Feature, ModelVersion, Problem, Signature, Task
 from modelyard.records.plan import Plan, Resources, Step
-from modelyard.records.run import Run, RunStatus, StepRun, StepStatus, fold_run
+from modelyard.records.run import Run, RunStatus, StepRun, StepStatus, fold_run, step_run
 from modelyard.records.table import Column, TableVersion
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "identity",
     "plain",
     "read_value",
+    "step_run",
 ]
 
 AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment

@@ -9,7 +9,7 @@ import msgspec
 
 from modelyard.records.event import Event
 
-__all__ = ["Run", "RunStatus", "StepRun", "StepStatus", "fold_run"]
+__all__ = ["Run", "RunStatus", "StepRun", "StepStatus", "fold_run", "step_run"]
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 StepStatus = Literal["running", "succeeded", "cached", "failed", "interrupted"]
@@ -26,6 +26,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Wall time.
         cpu_seconds: CPU time of the step itself.
         outputs: Output name -> plain JSON of the value.
+        state: What the probe of a measuring step saw, so that it can be measured again.
         made_of: Digests that the key was made of (`code`, `params`, `inputs`, `state`, `environment`), so that a
             later plan can say what changed.
         error: `{"code", "message", "hint", "trace"}` of a failed step.
@@ -38,6 +39,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     outputs: dict[str, Any] = {}
+    state: Any = None
     made_of: dict[str, str] = {}
     error: dict[str, Any] = {}
 
@@ -92,6 +94,23 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return outputs[output] if output else next(iter(outputs.values()))
 
 
+def step_run(event: Event) -> StepRun:
+    """Return a finished or cached step as its event tells it."""
+    body = event.payload
+    seconds = body.get("seconds", 0.0)
+    return StepRun(
+        name=event.step,
+        status="cached" if event.kind == "step.cached" else "succeeded",
+        key=body["key"],
+        started=event.time - seconds,
+        seconds=seconds,
+        cpu_seconds=body.get("cpu_seconds", 0.0),
+        outputs=body["outputs"],
+        state=body.get("state"),
+        made_of=body.get("made_of", {}),
+    )
+
+
 def fold_run(events: Iterable[Event]) -> Run | None:
     """Fold the events of one run, in order, into a `Run`; none if there is no start among them."""
     run: Run | None = None
@@ -113,16 +132,7 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     name=event.step, status="running", key=body.get("key", ""), started=event.time
                 )
             case "step.finished" | "step.cached":
-                steps[event.step] = StepRun(
-                    name=event.step,
-                    status="cached" if event.kind == "step.cached" else "succeeded",
-                    key=body["key"],
-                    started=event.time - body.get("seconds", 0.0),
-                    seconds=body.get("seconds", 0.0),
-                    cpu_seconds=body.get("cpu_seconds", 0.0),
-                    outputs=body["outputs"],
-                    made_of=body.get("made_of", {}),
-                )
+                steps[event.step] = step_run(event)
             case "step.failed":
                 steps[event.step] = StepRun(
                     name=event.step,
