@@ -22,11 +22,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", default="", help="name of the endpoint (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--role", action="append", default=[], help="role that may ask for predictions; may be given several times"
+    )
+    parser.add_argument(
+        "--per-minute", type=int, default=0, help="predictions a token may ask for in a minute (default: any number)"
+    )
     args = parser.parse_args(argv)
     try:
+        from modelyard.serving.limits import Limits
         from modelyard.serving.server import Settings, serve
 
-        return serve(Settings(args.bundle, args.project, args.endpoint, args.host, args.port))
+        return serve(
+            Settings(
+                bundle=args.bundle,
+                project=args.project,
+                endpoint=args.endpoint,
+                host=args.host,
+                port=args.port,
+                roles=tuple(args.role),
+                limits=Limits(per_minute=args.per_minute),
+            )
+        )
     except ModelyardError as error:
         sys.stderr.write(f"error{error}\n")
         return error.exit_code

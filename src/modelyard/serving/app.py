@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from modelyard.security.roles import Action, allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving import protocol
 from modelyard.serving.errors import HttpError, body_of, check_id
-from modelyard.serving.limits import Gone, Headers, discard, has_body, header, read_body
+from modelyard.serving.limits import Gone, Headers, Rate, discard, has_body, header, read_body
 from modelyard.serving.predict import predict
 from modelyard.serving.service import Service
 
@@ -132,11 +132,14 @@ class App:
     Args:
         service: The model at work.
         tokens: Who may ask.
+        roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
     """
 
-    def __init__(self, service: Service, tokens: TokenBook) -> None:
+    def __init__(self, service: Service, tokens: TokenBook, roles: Collection[str] = ()) -> None:
         self._service = service
         self._tokens = tokens
+        self._roles = roles
+        self._rate = Rate(service.limits.per_minute)
         self._routes: dict[str, dict[str, Route]] = {}
         for path, route in paths_of(service):
             self._routes.setdefault(path, {})[route.method] = route
@@ -193,8 +196,12 @@ class App:
             raise HttpError(
                 405, "method-not-allowed", f"this address takes {allow.decode()}", headers=((b"allow", allow),)
             )
-        if route.action is None or not allowed(caller.role, route.action):
+        infers = route.action == "infer"
+        if not allowed(caller.role, route.action or "") or (infers and self._roles and caller.role not in self._roles):
             raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
+        if infers and (wait := self._rate.take(caller.name)):
+            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
+            raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
         return route
 
     def _caller(self, headers: Headers) -> Caller:

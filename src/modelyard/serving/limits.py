@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard._kit.clock import Clock
 from modelyard.serving.errors import HttpError, bad
 
-__all__ = ["Gone", "Headers", "Limits", "discard", "has_body", "header", "read_body"]
+__all__ = ["Gone", "Headers", "Limits", "Rate", "discard", "has_body", "header", "read_body"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -31,6 +33,7 @@ class Limits:
         backlog: Rows that wait to be logged; when there are more, requests wait.
         backlog_seconds: How long they wait before they are answered 503.
         drain_seconds: Time to end what is under way after SIGTERM.
+        per_minute: Predictions that one token may ask for in a minute; 0 means any number.
     """
 
     body: int = 10_000_000
@@ -43,6 +46,34 @@ class Limits:
     backlog: int = 50_000
     backlog_seconds: float = 2.0
     drain_seconds: float = 20.0
+    per_minute: int = 0
+
+
+class Rate:
+    """A bucket of requests a caller, refilled all the time.
+
+    Args:
+        per_minute: Requests in a minute; 0 means any number.
+        clock: Source of the time; need not be that of the wall.
+    """
+
+    def __init__(self, per_minute: int, *, clock: Clock = time.monotonic) -> None:
+        self._most = per_minute
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, caller: str) -> float:
+        """Take one request; return 0, or the seconds to wait when the bucket is empty."""
+        if not self._most:
+            return 0.0
+        now = self._clock()
+        left, then = self._left.get(caller, (float(self._most), now))
+        left = min(self._most, left + (now - then) * self._most / 60)
+        if left < 1:
+            self._left[caller] = (left, now)
+            return (1 - left) * 60 / self._most
+        self._left[caller] = (left - 1, now)
+        return 0.0
 
 
 class Gone(Exception):

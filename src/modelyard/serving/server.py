@@ -28,10 +28,8 @@ from modelyard.serving.wire import guarded, sweep
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["READY", "Settings", "listen", "serve"]
+__all__ = ["Settings", "listen", "serve"]
 
-# The line on stderr that says that the server answers; `modelyard.deploy.local` waits for it.
-READY = re.compile(r"^ready (?P<url>http://\S+) endpoint=(?P<endpoint>\S+) model=(?P<model>[0-9a-f]+)$")
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -45,6 +43,7 @@ class Settings:
         endpoint: Name under which the model is served; the model's own by default.
         host: Address to listen on.
         port: Port; 0 takes a free one.
+        roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
         limits: Limits.
     """
 
@@ -53,6 +52,7 @@ class Settings:
     endpoint: str = ""
     host: str = "127.0.0.1"
     port: int = 8080
+    roles: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
 
@@ -113,7 +113,8 @@ def serve(settings: Settings) -> int:
     # The log's thread must not keep the event loop waiting for long.
     sys.setswitchinterval(0.001)
     try:
-        _server(App(service, tokens), service, lambda: _say_ready(sock, settings.host, service)).run(sockets=[sock])
+        app = App(service, tokens, settings.roles)
+        _server(app, service, lambda: _say_ready(sock, settings.host, service)).run(sockets=[sock])
     finally:
         service.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
@@ -174,6 +175,7 @@ def _server(app: App, service: Service, ready: Callable[[], None]) -> uvicorn.Se
 
 
 def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
+    """Write the one line that `modelyard.deploy.local` waits for."""
     port = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     _say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")

@@ -1,0 +1,49 @@
+"""`modelyard rollback`: point the champion back at the model before it."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from typing import Any
+
+from modelyard._kit.digest import short
+from modelyard.cli.output import data, json_line
+from modelyard.cli.project import add_file, add_json, open_existing
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "rollback",
+        help="point the champion back at the model before it",
+        description="Point the champion back at the model it pointed at before, or at another one that it pointed at "
+        "once. Nothing is deleted: rolling back again returns to where you were. A run with nothing changed leaves it.",
+        epilog="example:\n  modelyard rollback\n  modelyard rollback --to 3fa9c1d2b4e5 --reason 'errors since noon'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
+    parser.add_argument("--to", default="", metavar="MODEL", help="first digits of an earlier champion's digest")
+    parser.add_argument("--reason", default="", help="why, for the record")
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Move the champion back."""
+    from modelyard.deploy.aliases import endpoint_of, pointed, rollback
+    from modelyard.records import plain
+
+    with open_existing(args) as store:
+        endpoint = endpoint_of(store, args.endpoint)
+        before = pointed(store, endpoint)
+        now = rollback(store, endpoint, actor=f"user:{getpass.getuser()}", to=args.to, reason=args.reason)
+    if args.json:
+        json_line(plain(now))
+    else:
+        data(
+            f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason}); "
+            f"it was {short(before.model.digest)}"
+        )
+    return 0

@@ -1,0 +1,74 @@
+"""`modelyard serve`: serve the champion over HTTP, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.digest import short
+from modelyard.cli.output import say
+from modelyard.cli.project import add_file, load_spec, open_existing
+
+if TYPE_CHECKING:
+    from modelyard.store import LocalStore
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve the champion over HTTP",
+        description="Serve the model that an alias points at: POST /predict with named columns, and the Open Inference "
+        "Protocol v2 under /v2. The bundle's signature and every byte are checked first. Everything but health wants a "
+        "token; the first one is made for you. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
+        epilog="example:\n  modelyard serve --port 8080\n"
+        '  curl -H "Authorization: Bearer $TOKEN" -d \'{"rows": [{...}]}\' http://127.0.0.1:8080/predict',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
+    parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    add_file(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the champion and become its server."""
+    from modelyard.deploy.aliases import endpoint_of, pointed
+    from modelyard.deploy.local import command
+
+    # What the file says of access counts; a file that is wrong serves nothing rather than too much.
+    access = load_spec(args).deploy.access if Path(args.file).exists() else None
+    with open_existing(args) as store:
+        deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
+        line = command(
+            store,
+            deployment,
+            host=args.host,
+            port=args.port,
+            roles=access.roles if access else (),
+            per_minute=(access.per_minute or 0) if access else 0,
+        )
+        model = deployment.model
+        say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")
+        _first_token(store)
+    # This process becomes the server: one process to watch, and signals reach it.
+    os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
+
+
+def _first_token(store: LocalStore) -> None:
+    from modelyard.records import Draft
+    from modelyard.security.tokens import add_token, list_tokens
+
+    if list_tokens(store.root):
+        return
+    text = add_token(store.root, "local", "analyst")
+    payload = {"name": "local", "role": "analyst", "id": text[5:13]}
+    store.ledger.append(Draft(kind="token.added", actor=f"user:{getpass.getuser()}", payload=payload))
+    say(f"token of `local` (analyst); it is shown this once: {text}")
+    say("more of them: modelyard token add NAME --role ROLE")

@@ -1,0 +1,68 @@
+"""`modelyard token`: make, list and revoke the tokens that callers of the server need."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from typing import Any
+
+from modelyard.cli.output import data, json_line, say, table
+from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.security.roles import ROLES
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "token",
+        help="make, list and revoke the tokens that callers need",
+        description="A token names a caller and gives a role: a viewer sees what is served, an analyst also asks for "
+        "predictions, an operator also sees the server's counters, an admin may everything. Only a digest of a token "
+        "is kept. Servers that run know of a change within a second.",
+        epilog="example:\n  modelyard token add ana --role analyst\n  modelyard token revoke ana",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=["add", "list", "revoke"], help="what to do")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="who the token is for")
+    parser.add_argument("--role", default="analyst", metavar="ROLE", help=f"{', '.join(ROLES)} (default: analyst)")
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make, list or revoke."""
+    from modelyard._kit.clock import as_text
+    from modelyard._kit.errors import UserError
+    from modelyard.records import Draft
+    from modelyard.security.tokens import add_token, list_tokens, revoke_token
+
+    actor = f"user:{getpass.getuser()}"
+    if args.action != "list" and not args.name:
+        raise UserError("token-name", f"`token {args.action}` needs a name", hint=f"modelyard token {args.action} NAME")
+    with open_existing(args) as store:
+        if args.action == "list":
+            tokens = list_tokens(store.root)
+            if args.json:
+                for token in tokens:
+                    json_line({"name": token.name, "role": token.role, "id": token.id, "created": token.created})
+            else:
+                table(("name", "role", "id", "made"), [(t.name, t.role, t.id, as_text(t.created)) for t in tokens])
+            return 0
+        if args.action == "revoke":
+            gone = revoke_token(store.root, args.name)
+            payload = {"name": gone.name, "role": gone.role, "id": gone.id}
+            store.ledger.append(Draft(kind="token.revoked", actor=actor, payload=payload))
+            say(f"revoked `{gone.name}`; servers refuse it within a second")
+            return 0
+        text = add_token(store.root, args.name, args.role)
+        # The ledger learns who may ask from when on, and nothing that helps to find the token.
+        payload = {"name": args.name, "role": args.role, "id": text[5:13]}
+        store.ledger.append(Draft(kind="token.added", actor=actor, payload=payload))
+    if args.json:
+        json_line({"name": args.name, "role": args.role, "token": text})
+    else:
+        say(f"token of `{args.name}` ({args.role}); it is shown this once:")
+        data(text)
+    return 0

@@ -1,0 +1,177 @@
+"""Point an alias at a model version, and back again; every move is an event and none is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelyard._kit.digest import short
+from modelyard._kit.errors import NotFound, Refused, UserError
+from modelyard.inference import open_bundle
+from modelyard.records import Alias, Deployment, Draft, ModelVersion, plain, read_value
+from modelyard.security.keys import trusted_keys
+from modelyard.store.base import Store
+
+__all__ = ["endpoint_of", "find_model", "move", "pointed", "released", "rollback", "successor"]
+
+
+def pointed(store: Store, endpoint: str, alias: Alias = "champion") -> Deployment:
+    """Return where an alias points now.
+
+    Raises:
+        NotFound: Nowhere yet (`alias-not-found`).
+    """
+    now = store.ledger.alias(endpoint, alias)
+    if now is None:
+        known = sorted({d.endpoint for d in store.ledger.aliases() if d.alias == alias})
+        if endpoint not in known and known:
+            raise NotFound.of("endpoint", endpoint, known)
+        raise NotFound(
+            "alias-not-found",
+            f"`{endpoint}` has no {alias} yet",
+            hint="`modelyard run` makes one, once every blocking check passes",
+        )
+    return now
+
+
+def endpoint_of(store: Store, named: str = "") -> str:
+    """Return the endpoint that is meant: the one named, or the only one there is.
+
+    Raises:
+        NotFound: There is none of this name, or none at all (`endpoint-not-found`).
+        UserError: There are several and none was named (`endpoint-unclear`).
+    """
+    known = sorted({d.endpoint for d in store.ledger.aliases()})
+    if named:
+        if named not in known:
+            raise NotFound.of("endpoint", named, known)
+        return named
+    if not known:
+        raise NotFound(
+            "endpoint-not-found",
+            "no model was promoted yet",
+            hint="`modelyard run` promotes one, once every blocking check passes",
+        )
+    if len(known) > 1:
+        raise UserError("endpoint-unclear", "there are several endpoints", hint=f"name one: {', '.join(known)}")
+    return known[0]
+
+
+def successor(now: Deployment | None, endpoint: str, alias: Alias, model: ModelVersion, reason: str) -> Deployment:
+    """Return the deployment that comes after `now`; `now` itself if it points at this very version.
+
+    Raises:
+        Refused: The model has no card (`no-card`).
+    """
+    if not model.released:
+        raise Refused(
+            "no-card",
+            f"model `{short(model.digest)}` has no card, so `{endpoint}/{alias}` does not move to it",
+            hint="run the whole file: it writes the card once every blocking check passes",
+        )
+    if now is not None and now.model.identity == model.identity:
+        return now
+    previous = ""
+    if now is not None:
+        # The same model with another card stands in for itself; what was before it stays before it.
+        previous = now.previous if now.model.digest == model.digest else now.model.digest
+    return Deployment(
+        endpoint=endpoint,
+        alias=alias,
+        model=model,
+        revision=now.revision + 1 if now else 1,
+        previous=previous,
+        reason=reason,
+    )
+
+
+def move(store: Store, endpoint: str, alias: Alias, model: ModelVersion, *, reason: str, actor: str) -> Deployment:
+    """Point an alias at a model.
+
+    Args:
+        store: Where models and events are.
+        endpoint: Name of the endpoint.
+        alias: `champion` or `challenger`.
+        model: A version with a card.
+        reason: Why it moves.
+        actor: Who moves it, e.g. `user:ana`.
+
+    Returns:
+        The new deployment, or the present one if it points there already.
+
+    Raises:
+        Refused: The model has no card (`no-card`).
+        Tampered: The stored bundle is not what was signed.
+        Busy: Somebody else moves an alias of this endpoint.
+    """
+    with store.hold(f"alias.{endpoint}", who={"actor": actor}):
+        now = store.ledger.alias(endpoint, alias)
+        then = successor(now, endpoint, alias, model, reason)
+        if then is now:
+            return then
+        open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
+        store.ledger.append(Draft(kind="alias.moved", actor=actor, payload={"deployment": plain(then)}), durable=True)
+    return then
+
+
+def rollback(
+    store: Store, endpoint: str, *, actor: str, to: str = "", alias: Alias = "champion", reason: str = ""
+) -> Deployment:
+    """Point an alias back at the version before, or at another that it pointed at once.
+
+    Args:
+        store: Where models and events are.
+        endpoint: Name of the endpoint.
+        actor: Who does it.
+        to: First digits of the digest of an earlier version; the one before by default.
+        alias: Which alias.
+        reason: Why; who did it by default.
+
+    Raises:
+        Refused: There is no version before (`no-previous`).
+        NotFound: It never pointed at a version with these digits.
+    """
+    now = pointed(store, endpoint, alias)
+    moves = [d for d in store.ledger.aliases(endpoint) if d.alias == alias]
+    if not to and not now.previous:
+        raise Refused(
+            "no-previous",
+            f"`{endpoint}/{alias}` has pointed at one model only: {short(now.model.digest)}",
+            hint="there is nothing to go back to; `modelyard promote MODEL` points it at another model",
+        )
+    target = _matching((d.model for d in reversed(moves)), to or now.previous)
+    return move(store, endpoint, alias, target, reason=reason or f"rollback by {actor}", actor=actor)
+
+
+def released(store: Store) -> list[ModelVersion]:
+    """Return every version that has a card, newest first, each once."""
+    found: dict[str, ModelVersion] = {}
+    for event in store.ledger.events(kinds=("step.finished", "alias.moved")):
+        for value in (*event.payload.get("outputs", {}).values(), event.payload.get("deployment", {})):
+            model = read_value(value)
+            if isinstance(model, Deployment):
+                model = model.model
+            if isinstance(model, ModelVersion) and model.released:
+                found.pop(model.identity, None)
+                found[model.identity] = model
+    return list(reversed(found.values()))
+
+
+def find_model(store: Store, digits: str) -> ModelVersion:
+    """Return the newest released version whose digest begins with `digits`.
+
+    Raises:
+        NotFound: There is none (`model-not-found`).
+        UserError: Several models begin so (`model-unclear`).
+    """
+    return _matching(released(store), digits)
+
+
+def _matching(models: Iterable[ModelVersion], digits: str) -> ModelVersion:
+    known = list(models)
+    found = [m for m in known if m.digest.startswith(digits)]
+    if not found:
+        raise NotFound.of("model", digits, (short(m.digest) for m in known))
+    if len({m.digest for m in found}) > 1:
+        names = ", ".join(sorted({short(m.digest) for m in found}))
+        raise UserError("model-unclear", f"several models begin with `{digits}`", hint=f"give more digits: {names}")
+    return found[0]

@@ -1,0 +1,154 @@
+"""The verbs around deployment, typed as a person would."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+
+from modelyard.deploy.aliases import move
+from modelyard.records import ModelVersion
+from modelyard.security.tokens import list_tokens
+from modelyard.store import LocalStore
+
+Yard = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def promoted(store: LocalStore, models: list[ModelVersion]) -> list[ModelVersion]:
+    for model in models[:2]:
+        move(store, "hours", "champion", model, reason="gate passed", actor="user:ana")
+    return models
+
+
+def test_promote_and_rollback(yard: Yard, store: LocalStore, promoted: list[ModelVersion]) -> None:
+    third = promoted[2].digest[:12]
+    done = yard("promote", third, "--reason", "because")
+    assert (done.returncode, done.stdout) == (0, f"hours/champion -> linear {third} (because)\n")
+    assert yard("promote", third).stdout == f"hours/champion is {third} already\n"
+    back = yard("rollback", "--json")
+    assert back.returncode == 0
+    assert json.loads(back.stdout)["model"]["digest"] == promoted[1].digest
+    assert yard("promote", third, "--alias", "challenger").returncode == 0
+    assert third in yard("promote", "challenger").stdout
+    assert third in yard("rollback").stdout
+
+
+def test_verbs_say_what_is_wrong(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
+    for words, code, says in [
+        (("rollback",), 2, "error[endpoint-not-found]"),
+        (("serve",), 2, "error[endpoint-not-found]"),
+        (("promote", "zzz"), 2, "error[model-not-found]"),
+        (("predict", "x.csv"), 2, "error[endpoint-not-found]"),
+    ]:
+        done = yard(*words)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
+    move(store, "hours", "champion", models[0], reason="", actor="user:ana")
+    assert yard("rollback").returncode == 1
+    assert "error[no-previous]" in yard("rollback").stderr
+    for words, says in [
+        (("predict", "x.csv"), "error[file-not-found]"),
+        (("predict", "x.csv", "-o", "y.txt"), "error[predict-output]"),
+        (("token", "add"), "error[token-name]"),
+        (("token", "add", "ana", "--role", "analist"), "did you mean `analyst`"),
+        (("token", "revoke", "ana"), "error[token-not-found]"),
+        (("serve", "hors"), "did you mean `hours`"),
+    ]:
+        done = yard(*words)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+def test_tokens_are_shown_once(yard: Yard, store: LocalStore) -> None:
+    made = yard("token", "add", "ana", "--role", "viewer")
+    assert re.fullmatch(r"yard_[0-9a-f]{8}_\S{43}\n", made.stdout)
+    token = json.loads(yard("token", "add", "bob", "--json").stdout)
+    assert (token["name"], token["role"]) == ("bob", "analyst")
+    listed = yard("token", "list")
+    assert re.search(r"^ana +viewer ", listed.stdout, re.MULTILINE)
+    assert [json.loads(line)["name"] for line in yard("token", "list", "--json").stdout.splitlines()] == ["ana", "bob"]
+    assert yard("token", "revoke", "ana").returncode == 0
+    assert [t.name for t in list_tokens(store.root)] == ["bob"]
+    events = [(e.kind, e.payload["name"]) for e in store.ledger.events(kinds=("token.added", "token.revoked"))]
+    assert events == [("token.added", "ana"), ("token.added", "bob"), ("token.revoked", "ana")]
+    secret = made.stdout.strip().split("_", 2)[2]
+    whole = b"".join(p.read_bytes() for p in (store.root / ".modelyard").rglob("*") if p.is_file())
+    assert secret.encode() not in whole
+
+
+def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion]) -> None:
+    line = [sys.executable, "-m", "modelyard.cli.main", "serve", "--port", "0"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said, url = "", None
+    while not url:
+        words = process.stderr.readline()
+        assert words, said
+        said += words
+        url = re.search(r"^ready (http://127\.0\.0\.1:\d+) ", words)
+    assert f"hours/champion is linear {promoted[1].digest[:12]} (gate passed)" in said
+    token = re.search(r"token of `local` \(analyst\).*?: (yard_\S+)", said)
+    assert token
+    assert "modelyard token add" in said
+    answer = httpx.post(f"{url[1]}/predict", json={"x": 4}, headers={"authorization": f"Bearer {token[1]}"})
+    assert answer.json()["predictions"] == [{"value": 8.0}]
+    # The pid that was started is the server itself.
+    os.kill(process.pid, signal.SIGTERM)
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == 0, rest
+    assert "answered=1 logged=1" in rest
+    # The first token is made once.
+    taken = url[1].rsplit(":", 1)[1]
+    with subprocess.Popen([*line[:-1], taken], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as again:
+        assert again.stderr is not None
+        assert "token of" not in again.stderr.readline() + again.stderr.readline()
+        again.terminate()
+        again.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_predict_answers_files(tmp_path: Path, yard: Yard, promoted: list[ModelVersion], kind: str) -> None:
+    frame = pl.DataFrame({"id": ["007", "b", "c"], "x": [1, 2, 3]})
+    source, target = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[kind](source)
+    done = yard("predict", source.name, "-o", target.name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[kind](target)
+    assert read["prediction"].to_list() == pytest.approx([2.0, 4.0, 6.0])
+    assert read.columns == ["id", "x", "prediction"]
+
+
+def test_predict_reads_and_writes_streams(yard: Yard, promoted: list[ModelVersion]) -> None:
+    done = yard("predict", "-", given="x,name\n1.5,ä\n-2,b\n")
+    assert done.returncode == 0, done.stderr
+    assert pl.read_csv(io.StringIO(done.stdout))["prediction"].to_list() == pytest.approx([3.0, -4.0])
+    lines = yard("predict", "-", "--json", given='{"x": 1}\n{"x": 2}\n').stdout.splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == pytest.approx([2.0, 4.0])
+    assert yard("predict", "-", given="x\n").stdout == "x,prediction\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("y\n1\n", "model-column-missing"),
+        ("x\nn.n.\n", "predict-unreadable"),
+        ("", "predict-unreadable"),
+        ("{", "predict-unreadable"),
+        ('{"x": "a"}\n', "model-not-a-number"),
+    ],
+)
+def test_predict_says_what_it_cannot_read(yard: Yard, promoted: list[ModelVersion], given: str, code: str) -> None:
+    done = yard("predict", "-", given=given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"error[{code}]" in done.stderr
