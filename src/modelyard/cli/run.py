@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.pipeline import run as run_plan
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.executors import LocalExecutor
+    from modelyard.pipeline.publish import publish
     from modelyard.store import open_store
 
     if args.workers < 0:
@@ -63,5 +64,8 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
         executor.close()
     report(finished)
+    for file in publish(finished, store):
+        if file.suffix == ".html":
+            data(f"card   {file}")
     data(f"result {finished.result[:12]}  run {finished.id}")
     return 0

@@ -13,7 +13,7 @@ from modelyard._kit.text import number, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.cli.report import check_row, report, results_of
-from modelyard.records import ModelVersion, Run, TableVersion, plain, read_value
+from modelyard.records import ModelVersion, Run, StepRun, TableVersion, plain, read_value
 
 if TYPE_CHECKING:
     from modelyard.store import Store
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     elif name in versions:
         _version(versions[name], store, args)
     elif name in steps:
-        json_line(steps[name]) if args.json else data(_pretty(plain(steps[name])))
+        json_line(steps[name]) if args.json else _step(steps[name])
     else:
         raise NotFound.of("thing to show", name, ["checks", "tables", "models", *results, *versions, *steps])
     return 0
@@ -111,6 +111,26 @@ def _show_run(run: Run, as_json: bool) -> None:
     report(run)
 
 
+def _step(step: StepRun) -> None:
+    data(f"{step.name}  {paint(step.status, step.status)}  {seconds_text(step.seconds)}  key {short(step.key)}")
+    if step.error:
+        data(f"\nerror[{step.error['code']}] {step.error['message']}\n\n{step.error.get('trace', '')}")
+    for output, raw in step.outputs.items():
+        value = read_value(raw)
+        if isinstance(value, TableVersion):
+            text = f"table {short(value.digest)}, {number(value.rows)} rows, {len(value.columns)} columns"
+        elif isinstance(value, ModelVersion):
+            text = f"model {short(value.digest)}, {value.family} as {value.format}"
+        elif isinstance(value, list):
+            text = f"{len(value)} values"
+        else:
+            text = raw.get("kind", "value") if isinstance(raw, dict) else str(raw)
+        data(f"  {output:<14} {text}")
+    data("\nmade of")
+    for name, digest in step.made_of.items():
+        data(f"  {name:<20} {short(digest)}")
+
+
 def _checks(results: list[Any], as_json: bool) -> None:
     if as_json:
         json_line(results)
@@ -143,7 +163,7 @@ def _version(version: TableVersion | ModelVersion, store: Store, args: argparse.
         sys.stdout.write(frame.write_ndjson())
         return
     data(f"{version.name}  {number(version.rows)} rows  {short(version.digest)}  {version.address}")
-    with pl.Config(tbl_cols=-1, tbl_rows=-1, tbl_hide_dataframe_shape=True, fmt_str_lengths=60):
+    with pl.Config(tbl_cols=8, tbl_rows=-1, tbl_hide_dataframe_shape=True, fmt_str_lengths=50, tbl_width_chars=160):
         data(str(frame))
 
 

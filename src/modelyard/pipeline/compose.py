@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.checks.kinds import KINDS
+from modelyard.checks.section import Parity, to_check
 from modelyard.records import Check, Plan, Resources, Step
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ def _models(spec: Spec) -> list[Step]:
     model = spec.model
     names = list(spec.data)
     keys = {column for source in spec.data.values() for column in source.key}
-    # Names of rows, and the column that a split goes by, say nothing about a new row.
-    drop = sorted({*model.drop, *keys, *([model.split.column] if model.split.column else [])})
+    drop = _drop_of(spec)
     group = model.split.column if model.split.by == "group" else None
     order = model.split.column if model.split.by == "time" else None
     seconds = model.search.minutes * 60 if model.search.minutes else None
@@ -193,7 +193,7 @@ def _measures(spec: Spec) -> list[Step]:
                 about=f"error rates by {', '.join(factors)}",
             )
         )
-    needs = {need for check in spec.check_list() for need in KINDS[check.type].needs}
+    needs = {need for check in _claims(spec) for need in KINDS[check.type].needs}
     if "champion_predictions" in needs:
         steps += [
             Step(
@@ -215,7 +215,7 @@ def _measures(spec: Spec) -> list[Step]:
                 about="the champion's answers to the same rows",
             ),
         ]
-    for check in spec.check_list():
+    for check in _claims(spec):
         if "repeats" in KINDS[check.type].needs:
             steps.append(
                 Step(
@@ -275,18 +275,17 @@ def _checks(spec: Spec) -> list[Step]:
             measures=True,
             about=KINDS[check.type].about,
         )
-        for check in spec.check_list()
+        for check in _claims(spec)
     ]
 
 
 def _release(spec: Spec) -> list[Step]:
-    results = [f"check.{check.name}" for check in spec.check_list()]
+    results = [f"check.{check.name}" for check in _claims(spec)]
     contracts = [f"contract.{name}#results" for name in spec.data]
     card_inputs: dict[str, str | list[str]] = {
         "model": "fit#model",
         "problem": "split#problem",
         "selection": "select#selection",
-        "parity": "fit#parity",
         "results": results,
         "contracts": contracts,
         "curves": "curves",
@@ -313,7 +312,7 @@ def _release(spec: Spec) -> list[Step]:
         Step(
             name="gate",
             verb="modelyard.checks.steps:gate",
-            inputs={"results": [*results, "fit#parity"]},
+            inputs={"results": results},
             outputs=("verdict",),
             about="a failed blocking check stops here",
         ),
@@ -336,14 +335,27 @@ def _release(spec: Spec) -> list[Step]:
     ]
 
 
+def _claims(spec: Spec) -> tuple[Check, ...]:
+    """Return the declared checks; that the portable model answers as the trained one is always claimed."""
+    declared = spec.check_list()
+    if any(check.type == "parity" for check in declared):
+        return declared
+    return (*declared, to_check("parity", Parity()))
+
+
 def _drop_of(spec: Spec) -> list[str]:
-    split = next(step for step in _models(spec) if step.name == "fit")
-    return list(split.params["drop"])
+    """Return the columns that the model does not see.
+
+    Besides those that the user drops: keys name rows, and the column that a split goes by says nothing of a new row.
+    """
+    keys = {column for source in spec.data.values() for column in source.key}
+    by = [spec.model.split.column] if spec.model.split.column else []
+    return sorted({*spec.model.drop, *keys, *by})
 
 
 def _kept_columns(spec: Spec) -> list[str]:
     columns = [*spec.card.factors]
-    columns += [column for check in spec.check_list() for column in _across(check)]
+    columns += [column for check in _claims(spec) for column in _across(check)]
     return list(dict.fromkeys(columns))
 
 
