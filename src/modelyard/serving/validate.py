@@ -6,7 +6,7 @@ What it does not accept is read again, slowly, to say exactly what is wrong and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +63,7 @@ class Validator:
         # The order of everything below: numbers first, then categories.
         self.features: dict[str, Feature] = {f.name: f for f in (*self.numbers, *self.categories)}
         self.names = tuple(self.features)
-        row: Any = msgspec.defstruct(
-            "Row",
-            [(f"f{at}", _type_of(f), msgspec.field(name=f.name)) for at, f in enumerate(self.features.values())],
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        many: Any = msgspec.defstruct("Rows", [("rows", list[row])], forbid_unknown_fields=True)
-        self._decode_rows = msgspec.json.Decoder(many).decode
-        self._decode_row = msgspec.json.Decoder(row).decode
+        self._decoders = _decoders(tuple(self.features.values()))
         none = float("nan")
         self._low = np.array([none if f.low is None else f.low for f in self.numbers])
         self._high = np.array([none if f.high is None else f.high for f in self.numbers])
@@ -84,11 +76,12 @@ class Validator:
         Raises:
             HttpError: What does not fit, and where.
         """
+        if self._decoders is None:
+            return self._explain(body)
+        decode_rows, decode_row = self._decoders
         try:
-            if body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"'):
-                rows = self._decode_rows(body).rows
-            else:
-                rows = [self._decode_row(body)]
+            many = body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
+            rows = decode_rows(body).rows if many else [decode_row(body)]
         except UNREADABLE:
             return self._explain(body)
         if not rows:
@@ -261,6 +254,17 @@ def decode(body: bytes) -> Any:
                 "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
             ) from None
         raise bad("body-not-json", "the body is not JSON in UTF-8") from None
+
+
+def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]] | None:
+    """Compile what reads many rows and one row; none for names that a compiled field cannot have (quotes, say)."""
+    fields = [(f"f{at}", _type_of(f), msgspec.field(name=f.name)) for at, f in enumerate(features)]
+    try:
+        row: Any = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, gc=False)
+    except ValueError:
+        return None
+    many: Any = msgspec.defstruct("Rows", [("rows", list[row])], forbid_unknown_fields=True)
+    return msgspec.json.Decoder(many).decode, msgspec.json.Decoder(row).decode
 
 
 def _type_of(feature: Feature) -> Any:

@@ -1,0 +1,93 @@
+"""What comes in during one turn of the loop runs at once, and everyone gets their own rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.serving.batch import INLINE_ROWS, Batcher
+
+
+class Double:
+    """Doubles its input and counts its runs."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.broken = False
+
+    def predict(self, feeds: dict[str, Any]) -> Any:
+        if self.broken:
+            raise RuntimeError("no")
+        self.sizes.append(len(feeds["numeric"]))
+        return feeds["numeric"] * 2
+
+
+@contextmanager
+def closing(batcher: Batcher) -> Iterator[Batcher]:
+    yield batcher
+    batcher.close()
+
+
+def feeds(first: int, rows: int) -> dict[str, Any]:
+    return {"numeric": np.arange(first, first + rows, dtype=np.float32).reshape(-1, 1)}
+
+
+def test_one_turn_is_one_run() -> None:
+    model = Double()
+
+    async def main() -> list[Any]:
+        batcher = Batcher(model)
+        return await asyncio.gather(*(batcher.predict(feeds(n * 10, n), n) for n in range(1, 5)))
+
+    outputs = asyncio.run(main())
+    assert model.sizes == [10]
+    for n, output in enumerate(outputs, 1):
+        assert output.ravel().tolist() == [2.0 * (n * 10 + i) for i in range(n)]
+
+
+def test_large_requests_run_beside_and_small_ones_do_not_grow_without_end() -> None:
+    model = Double()
+
+    async def main() -> list[Any]:
+        with closing(Batcher(model)) as batcher:
+            large = batcher.predict(feeds(0, INLINE_ROWS * 4), INLINE_ROWS * 4)
+            small = [batcher.predict(feeds(0, 100), 100) for _ in range(5)]
+            return await asyncio.gather(large, *small)
+
+    outputs = asyncio.run(main())
+    assert [len(o) for o in outputs] == [INLINE_ROWS * 4, *[100] * 5]
+    assert sorted(model.sizes) == [100, 200, 200, INLINE_ROWS * 4]
+
+
+def test_an_error_reaches_all_who_asked_and_the_next_turn_is_clean() -> None:
+    model = Double()
+
+    async def main() -> list[Any]:
+        batcher = Batcher(model)
+        model.broken = True
+        failed = await asyncio.gather(*(batcher.predict(feeds(0, 1), 1) for _ in range(3)), return_exceptions=True)
+        model.broken = False
+        return [*failed, await batcher.predict(feeds(3, 1), 1)]
+
+    *failed, fine = asyncio.run(main())
+    assert [type(f) for f in failed] == [RuntimeError] * 3
+    assert fine.tolist() == [[6.0]]
+
+
+def test_a_caller_who_left_does_not_hurt_the_others() -> None:
+    async def main() -> Any:
+        batcher = Batcher(Double())
+        gone = asyncio.ensure_future(batcher.predict(feeds(0, 1), 1))
+        stays = asyncio.ensure_future(batcher.predict(feeds(5, 1), 1))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        return await stays
+
+    assert asyncio.run(main()).tolist() == [[10.0]]

@@ -1,0 +1,208 @@
+"""Nobody takes too much: bytes, seconds, places."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from modelyard.serving.limits import Limits, Rate
+from modelyard.serving.wire import sweep
+
+from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+ROW = {"age": 30, "income": 500.0, "city": "paris"}
+
+
+def memory_kb(server: Server) -> int:
+    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    raise AssertionError
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("role", ["analyst", "viewer", ""])
+def test_body_of_50_mb_is_refused_while_it_comes(served: Server, chunked: bool, role: str) -> None:
+    block = b" " * 1_000_000
+    content = (block for _ in range(50)) if chunked else block * 50
+    before = memory_kb(served)
+    with served.client(role) as client:
+        answer = client.post("/predict", content=content)
+        assert answer.status_code == {"analyst": 413, "viewer": 403, "": 401}[role]
+        assert answer.headers["connection"] == "close"
+        error = answer.json()["error"]
+        assert error["code"] == {"analyst": "body-too-large", "viewer": "role-denied", "": "token-missing"}[role]
+        # The server goes on, for this client too.
+        assert client.get("/v2/health/live").status_code == 200
+    assert memory_kb(served) - before < 30_000
+
+
+def test_body_of_9_mb_is_taken(served: Server) -> None:
+    with served.client() as client:
+        answer = client.post("/predict", content=json.dumps(ROW).encode() + b" " * 9_000_000)
+    assert answer.status_code == 200
+
+
+def test_encoded_body_is_refused(served: Server) -> None:
+    with served.client() as client:
+        for encoding in ("gzip", "deflate", "br"):
+            answer = client.post("/predict", content=b"x", headers={"content-encoding": encoding})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (415, "body-encoding")
+
+
+@pytest.fixture
+def raw(served: Server) -> Iterator[Callable[[bytes], bytes]]:
+    """Send bytes and return everything that comes back until the server hangs up."""
+    sockets = []
+
+    def talk(data: bytes) -> bytes:
+        sock = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+        sockets.append(sock)
+        with contextlib.suppress(OSError):  # it may hang up while we still send
+            sock.sendall(data)
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while part := sock.recv(65536):
+                got += part
+        return got
+
+    yield talk
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost : x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_what_is_not_http_is_refused_in_our_words(raw: Callable[[bytes], bytes], served: Server, data: bytes) -> None:
+    got = raw(data)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.1 401")), got
+    assert json.loads(body)["error"]["code"] in ("not-http", "token-missing")
+    assert b"uvicorn" not in got.lower()
+    assert b"server:" not in got.lower()
+    with served.client() as client:
+        assert client.post("/predict", json=ROW).status_code == 200
+
+
+def test_huge_headers_are_refused(raw: Callable[[bytes], bytes], served: Server) -> None:
+    before = memory_kb(served)
+    got = raw(b"GET /v2 HTTP/1.1\r\nhost: x\r\nx-big: " + b"a" * 20_000_000)
+    # Who still sends may see the connection reset before the answer.
+    assert got == b"" or b"431" in got.splitlines()[0]
+    assert memory_kb(served) - before < 30_000
+    got = raw(b"GET /v2 HTTP/1.1\r\n" + b"x: y\r\n" * 20_000)
+    assert b"431" in got.splitlines()[0]
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers-too-large"
+
+
+def test_connection_that_says_nothing_is_cut() -> None:
+    class Transport:
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    class Connection:
+        def __init__(self, age: float, *, whole: bool = False) -> None:
+            self.began = time.monotonic() - age if age else 0.0
+            self.headers_whole = whole
+            self.transport = Transport()
+
+    limits = Limits(header_seconds=10, total_seconds=60)
+    idle, young, slow = Connection(0), Connection(5), Connection(11)
+    working, stuck = Connection(30, whole=True), Connection(61, whole=True)
+    assert sweep({idle, young, slow, working, stuck}, limits) == 2
+    assert [c.transport.aborted for c in (idle, young, slow, working, stuck)] == [False, False, True, False, True]
+
+
+@pytest.mark.slow
+def test_slow_headers_are_cut_after_ten_seconds(served: Server) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock:
+        try:
+            while True:
+                sock.sendall(b"GET /v2 HTTP/1.1\r\nx: " if time.monotonic() - began < 0.1 else b"y")
+                time.sleep(0.5)
+        except OSError:
+            pass
+    assert 9 < time.monotonic() - began < 14
+
+
+def test_caller_who_hangs_up_in_the_middle_harms_nobody(served: Server) -> None:
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", served.port)) as sock:
+            token = served.tokens["analyst"].encode()
+            sock.sendall(
+                b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+                + token
+                + b"\r\ncontent-length: 99\r\n\r\n{"
+            )
+    with served.client("operator") as client:
+        assert client.post("/predict", json=ROW).status_code == 200
+        assert client.get("/stats").json()["refused"].get("internal", 0) == 0
+
+
+def test_many_at_once_are_all_answered(served: Server) -> None:
+    def ask(worker: int) -> list[int]:
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        headers = {"authorization": f"Bearer {served.tokens['analyst']}"}
+        codes = []
+        for n in range(30):
+            connection.request("POST", "/predict", json.dumps({**ROW, "age": 18 + (worker + n) % 70}), headers)
+            answer = connection.getresponse()
+            answer.read()
+            codes.append(answer.status)
+        connection.close()
+        return codes
+
+    with ThreadPoolExecutor(16) as pool:
+        assert {code for codes in pool.map(ask, range(16)) for code in codes} == {200}
+
+
+def test_rate_refills() -> None:
+    now = [0.0]
+    rate = Rate(60, clock=lambda: now[0])
+    assert [rate.take("ana") for _ in range(60)] == [0.0] * 60
+    assert rate.take("ana") == pytest.approx(1.0)
+    assert rate.take("bob") == 0.0
+    now[0] = 1.0
+    assert rate.take("ana") == 0.0
+    assert rate.take("ana") > 0
+    assert [Rate(0).take("ana") for _ in range(1000)] == [0.0] * 1000
+
+
+def test_declared_access_narrows_roles_and_rate(fresh: Callable[..., Server]) -> None:
+    server = fresh(None, "--role", "admin", "--per-minute", "3")
+    with server.client("analyst") as client:
+        answer = client.post("/predict", json=ROW)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "role-denied")
+        assert client.get("/v2").status_code == 200
+    with server.client("admin") as client:
+        answers = [client.post("/predict", json=ROW) for _ in range(4)]
+    assert [a.status_code for a in answers] == [200, 200, 200, 429]
+    assert answers[-1].json()["error"]["code"] == "rate-exceeded"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 21

@@ -1,0 +1,167 @@
+"""What was answered is logged: once each, whole, also when the server ends or the disk does not keep up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modelyard._kit.errors import ServeError
+from modelyard.serving.log import Entry, RequestLog, log_path
+
+from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+ROW = {"age": 30, "income": 500.5, "city": "paris"}
+
+
+def rows(path: Path, sql: str = "SELECT * FROM requests ORDER BY id") -> list[dict[str, Any]]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        db.row_factory = sqlite3.Row
+        return [dict(row) for row in db.execute(sql)]
+
+
+def entry(name: str, count: int = 1, content: Any = None) -> Entry:
+    pairs = [({"x": n}, {"prediction": float(n)}) for n in range(count)]
+    return Entry(name, 1000.0, "d" * 64, "ana", count, 0.5, content or (lambda: pairs))
+
+
+def test_rows_are_logged_as_they_were_sent(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        one = client.post("/predict", json=ROW, headers={"x-request-id": "a"}).json()
+        two = [{**ROW, "age": 61}, {"age": 20, "income": None, "city": None}]
+        client.post("/predict", json={"rows": two}, headers={"x-request-id": "b"})
+        tensors = [
+            {"name": "numeric", "shape": [1, 2], "datatype": "FP64", "data": [44, 0.1]},
+            {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
+        ]
+        client.post("/v2/models/credit/infer", json={"id": "c", "inputs": tensors})
+        client.post("/predict", content=b"{", headers={"x-request-id": "refused"})
+    assert server.stop() == 0
+    logged = rows(server.log)
+    assert [r["id"] for r in logged] == ["a", "b/0", "b/1", "c"]
+    assert [json.loads(r["inputs"]) for r in logged] == [ROW, *two, {"age": 44, "income": 0.1, "city": "rome"}]
+    for row in logged:
+        output = json.loads(row["output"])
+        expected = mixed_answer(**json.loads(row["inputs"]))
+        assert output["probabilities"]["yes"] == pytest.approx(expected, abs=1e-6)
+        assert output["prediction"] == ("yes" if expected >= 0.5 else "no")
+        assert (row["model"], row["caller"], row["truth"]) == (one["model"], "analyst", None)
+        assert abs(row["time"] - time.time()) < 60
+        assert 0 < row["ms"] < 1000
+    assert server.log.stat().st_mode & 0o777 == 0o600
+    assert server.log.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_loses_nothing_that_was_answered(fresh: Callable[..., Server], with_signal: int) -> None:
+    server = fresh()
+    answered: list[str] = []
+
+    async def ask(client: httpx.AsyncClient, worker: int) -> None:
+        for n in range(10_000):
+            name = f"{worker}-{n}"
+            try:
+                answer = await client.post("/predict", json=ROW, headers={"x-request-id": name})
+            except httpx.TransportError:
+                return
+            assert answer.status_code == 200, answer.text
+            answered.append(name)
+
+    async def storm() -> None:
+        headers = {"authorization": f"Bearer {server.tokens['analyst']}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
+            tasks = [asyncio.create_task(ask(client, worker)) for worker in range(8)]
+            await asyncio.sleep(1.0)
+            server.process.send_signal(with_signal)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(storm())
+    assert server.stop() == 0, server.said
+    logged = {r["id"] for r in rows(server.log, "SELECT id FROM requests")}
+    assert len(answered) > 100
+    assert set(answered) <= logged
+    # An answer may be lost on its way to a caller; a request that nobody sent is not logged.
+    assert len(logged) - len(answered) <= 8
+    assert f"answered={len(logged)} logged={len(logged)}" in server.said[-1]
+
+
+def test_an_id_used_twice_is_kept_twice(tmp_path: Path) -> None:
+    path = log_path(tmp_path, "hours")
+    log = RequestLog(path)
+    for name in ("a", "b", "a", "c", "a"):
+        log.put(entry(name))
+    assert log.close() == 0
+    again = RequestLog(path)
+    again.put(entry("a"))
+    assert again.close() == 0
+    names = sorted(r["id"] for r in rows(path))
+    assert [n for n in names if "~" not in n] == ["a", "b", "c"]
+    assert len(names) == 6
+
+
+def test_entry_that_cannot_be_written_down_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> Any:
+        raise ValueError("no")
+
+    log = RequestLog(log_path(tmp_path, "hours"))
+    log.put(entry("a", 2, broken))
+    log.put(entry("b"))
+    assert log.close() == 0
+    assert [(r["id"], r["inputs"]) for r in rows(log_path(tmp_path, "hours"))] == [
+        ("a/0", "{}"),
+        ("a/1", "{}"),
+        ("b", '{"x":0}'),
+    ]
+    assert "a is logged without its content: ValueError" in capsys.readouterr().err
+
+
+def test_locked_database_is_waited_for_and_said(tmp_path: Path) -> None:
+    path = log_path(tmp_path, "hours")
+    log = RequestLog(path, backlog=10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for n in range(10):
+            log.put(entry(f"{n}"))
+        assert not asyncio.run(log.room(0.05))
+        assert log.waited == 1
+        assert log.waiting == 10
+        other.execute("ROLLBACK")
+    assert asyncio.run(log.room(10.0))
+    assert log.close() == 0
+    assert log.logged == 10
+    assert log.trouble == ""
+
+
+def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RequestLog(log_path(tmp_path, "hours"))
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("modelyard.serving.log._insert", full)
+    log.put(entry("a", 3))
+    assert log.close(seconds=0.2) == 3
+    assert log.trouble == "database or disk is full"
+
+
+@pytest.mark.parametrize("how", ["folder", "not-a-database"])
+def test_log_that_cannot_be_opened_is_refused_at_once(tmp_path: Path, how: str) -> None:
+    path = log_path(tmp_path, "hours")
+    path.parent.mkdir(parents=True)
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"this is no database at all" * 100)
+    with pytest.raises(ServeError) as caught:
+        RequestLog(path)
+    assert (caught.value.code, caught.value.exit_code) == ("log-unwritable", 2)

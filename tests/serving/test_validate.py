@@ -1,0 +1,152 @@
+"""The compiled validator: what it takes quickly, what it explains, and that it encodes as training did."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard.inference import Encoder
+from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.errors import HttpError
+from modelyard.serving.validate import Validator
+
+SIGNATURE = Signature(
+    features=(
+        Feature(name="rows", type="category", source="String"),
+        Feature(name="n", type="number", source="Int64", low=0, high=10),
+        Feature(name="flag", type="category", source="Boolean"),
+        Feature(name="code", type="category", source="Int32", categories=("1", "2")),
+        Feature(name="b", type="number", source="Boolean"),
+        Feature(name="odd name ü", type="number", source="Float32"),
+    ),
+    problem=Problem(task="regression", target="y"),
+)
+VALIDATOR = Validator(SIGNATURE)
+ENCODER = Encoder(SIGNATURE)
+
+TEXTS = st.one_of(st.none(), st.text(st.characters(exclude_categories=("Cs",)), max_size=5))
+NUMBERS = st.one_of(
+    st.none(),
+    st.integers(-(10**15), 10**15),
+    st.floats(allow_nan=False, allow_infinity=False, width=32),
+    st.floats(-1e30, 1e30),
+)
+ROWS = st.fixed_dictionaries(
+    {
+        "rows": TEXTS,
+        "n": NUMBERS,
+        "flag": st.one_of(st.none(), st.booleans(), st.sampled_from(["true", "false"])),
+        "code": st.one_of(st.none(), st.integers(0, 99), st.sampled_from(["1", "2"]), st.sampled_from([1.0, 2.5])),
+        "b": st.one_of(st.none(), st.booleans(), st.sampled_from([0, 1])),
+        "odd name ü": NUMBERS,
+    }
+)
+
+
+def same(one: Any, other: Any) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        if name == "numeric":
+            np.testing.assert_array_equal(one[name], other[name])
+        else:
+            assert one[name].tolist() == other[name].tolist()
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_every_form_encodes_as_training_did(rows: list[dict[str, Any]]) -> None:
+    expected = ENCODER(rows)
+    by_rows = VALIDATOR.parse(json.dumps({"rows": rows}).encode())
+    same(by_rows.feeds, expected)
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    same(VALIDATOR.parse(json.dumps({"columns": columns}).encode()).feeds, expected)
+    same(VALIDATOR.parse(json.dumps(rows[0], ensure_ascii=False).encode()).feeds, ENCODER(rows[:1]))
+    assert by_rows.count == len(rows)
+    # What is logged encodes to the same again.
+    same(ENCODER(VALIDATOR.rows_of(by_rows)), expected)
+
+
+def refusal(body: bytes) -> int:
+    """Status of the refusal, 0 if there is none; any other error than a refusal is a mistake."""
+    try:
+        VALIDATOR.parse(body)
+    except HttpError as error:
+        return error.status
+    return 0
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_answered_or_refused(body: bytes) -> None:
+    assert refusal(body) in (0, 400)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["rows", "columns", "n", "flag", "code", "b", "odd name ü"]), inner, max_size=7
+        ),
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_any_json_is_answered_or_refused(value: Any) -> None:
+    assert refusal(json.dumps(value).encode()) in (0, 400)
+
+
+def test_a_name_with_quotes_is_read_slowly_and_well() -> None:
+    odd = 'a "quoted\\ name\n'
+    problem = Problem(task="regression", target="y")
+    validator = Validator(Signature(features=(Feature(name=odd, type="number", source="Float64"),), problem=problem))
+    parsed = validator.parse(json.dumps({"rows": [{odd: 1.5}, {odd: None}]}).encode())
+    assert parsed.feeds["numeric"][0, 0] == 1.5
+    assert validator.rows_of(parsed)[0] == {odd: 1.5}
+
+
+def test_a_column_may_be_called_rows() -> None:
+    row = {"rows": "a", "n": 1, "flag": True, "code": 1, "b": False, "odd name ü": 0.5}
+    assert VALIDATOR.parse(json.dumps(row).encode()).feeds["categorical"].tolist() == [["a", "true", "1"]]
+
+
+def test_warnings_count_rows_and_tell_no_limits() -> None:
+    rows = [
+        {"rows": "a", "n": n, "flag": None, "code": code, "b": 0, "odd name ü": 0}
+        for n, code in [(11, 3), (5, 1), (-1, 1)]
+    ]
+    warnings = VALIDATOR.parse(json.dumps({"rows": rows}).encode()).warnings
+    assert warnings == [
+        {"column": "n", "rows": 2, "message": "`n` is outside the range seen in training"},
+        {"column": "code", "rows": 1, "message": "`code` is not seen in training"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"flag": 1}, "column-type"),
+        ({"code": True}, "column-type"),
+        ({"b": "true"}, "column-type"),
+        ({"n": True}, "column-type"),
+    ],
+)
+def test_nothing_is_coerced_that_training_did_not(change: dict[str, Any], code: str) -> None:
+    row = {"rows": "a", "n": 1, "flag": True, "code": 1, "b": False, "odd name ü": 0.5, **change}
+    with pytest.raises(HttpError) as caught:
+        VALIDATOR.parse(json.dumps(row).encode())
+    assert caught.value.code == code
+
+
+def test_one_kind_of_column_only() -> None:
+    problem = Problem(task="regression", target="y")
+    texts = Validator(Signature(features=(Feature(name="t", type="category", source="String"),), problem=problem))
+    assert texts.parse(b'{"rows": [{"t": "a"}, {"t": null}]}').feeds["categorical"].tolist() == [["a"], [""]]
+    assert texts.rows_of(texts.parse(b'{"t": null}')) == [{"t": None}]
+    numbers = Validator(Signature(features=(Feature(name="t", type="number", source="Float64"),), problem=problem))
+    assert list(numbers.parse(b'{"t": 1}').feeds) == ["numeric"]
