@@ -1,0 +1,96 @@
+"""`modelyard watch`: compare the logged requests with the training data."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.clock import as_text
+from modelyard._kit.digest import short
+from modelyard._kit.errors import NotFound
+from modelyard._kit.text import plural
+from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.report import check_row
+
+if TYPE_CHECKING:
+    from modelyard.records import CheckResult, Deployment
+    from modelyard.store import Store
+
+__all__ = ["add", "run"]
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="compare the logged requests with the training data",
+        description="Compare a window of answered requests with what the model was trained on: drift of each column, "
+        "missing and unseen values, shift of the predictions, and the metric where outcomes are known. "
+        "Exit code 1 when something moved too far.",
+        epilog="example:\n  modelyard watch --last 500 --json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--last", type=int, default=0, metavar="N", help="newest N requests (default: `monitor.window`)"
+    )
+    parser.add_argument("--all", action="store_true", help="print the checks that hold as well")
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch once, record it, and print what moved."""
+    from modelyard.inference import open_bundle
+    from modelyard.monitoring.watch import watch
+    from modelyard.monitoring.window import log_path, read_window
+    from modelyard.records import Draft, plain
+    from modelyard.security.keys import trusted_keys
+
+    spec = load_spec(args)
+    store = open_existing(args)
+    champion = _champion(store, spec.endpoint)
+    bundle = open_bundle(
+        store.blobs.folder(champion.model.address), trusted=trusted_keys(store.root), version=champion.model
+    )
+    last = args.last or spec.monitor.window
+    window = read_window(log_path(store.root, spec.endpoint), model=champion.model.digest, last=last)
+    results = watch(window, bundle.profile, bundle.signature, spec.monitor)
+    span = {"rows": window.rows, "from": min(window.times, default=0), "to": max(window.times, default=0)}
+    payload = {
+        "endpoint": spec.endpoint,
+        "model": champion.model.digest,
+        "window": span,
+        "results": [plain(result) for result in results],
+    }
+    store.ledger.append(Draft(kind="watch.finished", payload=payload))
+    failed = [result for result in results if result.status == "failed"]
+    if args.json:
+        json_line(payload)
+    else:
+        _print(results, failed, args.all, f"{spec.endpoint} {short(champion.model.digest)}", span)
+    return 1 if failed else 0
+
+
+def _champion(store: Store, endpoint: str) -> Deployment:
+    champion = store.ledger.alias(endpoint, "champion")
+    if champion is None:
+        raise NotFound(
+            "champion-not-found", f"endpoint `{endpoint}` has no champion", hint="`modelyard run` promotes the first"
+        )
+    return champion
+
+
+def _print(results: list[CheckResult], failed: list[CheckResult], every: bool, name: str, span: dict[str, Any]) -> None:
+    data(f"{name}: {plural(span['rows'], 'request')}, {as_text(span['from'])} to {as_text(span['to'])}")
+    shown = [r for r in results if every or r.status != "passed"]
+    if shown:
+        data("")
+        table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, shown), right=(2, 5))
+        data("")
+    held = sum(r.status == "passed" for r in results)
+    if failed:
+        text = f"{plural(len(failed), 'check')} of {len(results)} failed: the requests are not what was trained on"
+        data(f"{paint(MARKS['failed'], 'failed')} {text}")
+    else:
+        data(f"{paint(MARKS['passed'], 'passed')} {plural(held, 'check')} hold, none failed")
