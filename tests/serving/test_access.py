@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,3 +114,22 @@ def test_stats_count_what_happened(served: Server) -> None:
     assert after["answered"] == before["answered"] + 1
     assert after["refused"]["body-not-json"] == before["refused"].get("body-not-json", 0) + 1
     assert not after["trouble"]
+
+
+def test_tokens_that_cannot_be_read_let_nobody_in(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    path = server.project / ".modelyard" / "keys" / "tokens.json"
+    path.write_text(path.read_text() + " ")
+    path.chmod(0o644)
+    with server.client("admin") as client:
+        until = time.monotonic() + 10
+        while client.get("/v2").status_code == 200 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert client.get("/v2").status_code == 401
+        path.chmod(0o600)
+        until = time.monotonic() + 10
+        while client.get("/v2").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert client.get("/v2").status_code == 200
+    server.stop()
+    assert any("chmod 600" in line for line in server.said)

@@ -152,6 +152,20 @@ def test_slow_headers_are_cut_after_ten_seconds(served: Server) -> None:
     assert 9 < time.monotonic() - began < 14
 
 
+def test_caller_who_has_said_all_is_still_answered(served: Server) -> None:
+    body = json.dumps(ROW).encode()
+    token = served.tokens["analyst"].encode()
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as sock:
+        sock.sendall(head % (token, len(body)) + body)
+        sock.shutdown(socket.SHUT_WR)
+        got = b""
+        while part := sock.recv(65536):
+            got += part
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b'"predictions"' in got
+
+
 def test_caller_who_hangs_up_in_the_middle_harms_nobody(served: Server) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", served.port)) as sock:

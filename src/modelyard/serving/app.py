@@ -147,6 +147,7 @@ class App:
         self._prefix = new_id("req")
         self._count = itertools.count(1)
         self._in_flight = 0
+        self._told = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -212,6 +213,13 @@ class App:
             raise HttpError(401, "token-missing", "send `Authorization: Bearer TOKEN`", headers=challenge)
         caller = self._tokens.find(token.strip().decode("latin-1"))
         if caller is None:
+            if self._tokens.trouble != self._told:
+                self._told = self._tokens.trouble
+                _say(
+                    f"tokens cannot be read, so nobody is let in: {self._told}"
+                    if self._told
+                    else "tokens are read again"
+                )
             raise HttpError(401, "token-unknown", "this token is not known here", headers=challenge)
         return caller
 
@@ -248,5 +256,9 @@ def _own_id(headers: Headers) -> str:
 
 def _tell(error: Exception, request_id: str) -> None:
     trace = redact("".join(traceback.format_exception(error)))
-    sys.stderr.write(f"{request_id} not answered:\n{trace}")
+    _say(f"{request_id} not answered:\n{trace}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

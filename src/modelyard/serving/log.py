@@ -66,7 +66,7 @@ class Entry:
     caller: str
     count: int
     ms: float
-    content: Callable[[], list[tuple[dict[str, Any], dict[str, Any]]]]
+    content: Callable[[], list[tuple[Any, Any]]]
 
     def rows(self) -> list[Row]:
         """Return one row of the table for each row answered."""

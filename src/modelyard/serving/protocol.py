@@ -128,7 +128,7 @@ async def infer(service: Service, body: bytes, request_id: str, caller: str, *, 
     request_id = check_id(request.id) if request.id else request_id
     wanted = _wanted(service, request)
     parsed = _parse(service.validator, request.inputs)
-    output = await service.answer(parsed, request_id, caller)
+    output = (await service.answer(parsed, request_id, caller)).output
     return _answer(service, parsed, output, wanted, request_id), request_id
 
 

@@ -23,7 +23,6 @@ from modelyard.serving.app import App
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog, log_path
 from modelyard.serving.service import Service
-from modelyard.serving.wire import guarded, sweep
 
 if TYPE_CHECKING:
     import uvicorn
@@ -127,6 +126,8 @@ def serve(settings: Settings) -> int:
 
 def _server(app: App, service: Service, ready: Callable[[], None]) -> uvicorn.Server:
     import uvicorn
+
+    from modelyard.serving.wire import guarded, sweep
 
     limits = service.limits
 

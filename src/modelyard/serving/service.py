@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
-from modelyard.inference.decode import decode
+from modelyard.inference.decode import Label, decode
+from modelyard.records import Problem
 from modelyard.serving.batch import Batcher
 from modelyard.serving.errors import HttpError
 from modelyard.serving.limits import Limits
@@ -18,7 +21,27 @@ from modelyard.serving.validate import Parsed, Validator
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Service"]
+__all__ = ["Answer", "Service"]
+
+
+class Answer:
+    """What the model said.
+
+    Args:
+        output: float32, rows x classes or rows x 1.
+        problem: What was learned.
+        labels: The classes in the type they had in training.
+    """
+
+    def __init__(self, output: np.ndarray[Any, Any], problem: Problem, labels: Sequence[Label]) -> None:
+        self.output = output
+        self._problem = problem
+        self._labels = labels
+
+    @cached_property
+    def decoded(self) -> list[dict[str, Any]]:
+        """One answer a row: `prediction`, and for a classifier `probabilities`; made once, whoever asks first."""
+        return decode(self.output, self._problem, self._labels)
 
 
 class Service:
@@ -61,11 +84,11 @@ class Service:
         """Whether a request sent now would be answered and logged."""
         return not self.draining and not self.log.trouble
 
-    async def answer(self, parsed: Parsed, request_id: str, caller: str) -> np.ndarray[Any, Any]:
-        """Return the model's output for rows that fit, and log it.
+    async def answer(self, parsed: Parsed, request_id: str, caller: str) -> Answer:
+        """Return the model's answer to rows that fit, and log it.
 
         Raises:
-            HttpError: The log is full (503), or the model gave something that is no answer (500).
+            HttpError: The log is full (503).
         """
         if not await self.log.room(self.limits.backlog_seconds):
             raise HttpError(
@@ -78,14 +101,15 @@ class Service:
         output = await self._batcher.predict(parsed.feeds, parsed.count)
         ms = (time.perf_counter() - began) * 1000
 
-        def content() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-            outputs = decode(output, self.problem, self.labels)
-            return list(zip(self.validator.rows_of(parsed), outputs, strict=True))
+        answer = Answer(output, self.problem, self.labels)
+
+        def content() -> list[tuple[Any, Any]]:
+            return list(zip(self.validator.rows_of(parsed), answer.decoded, strict=True))
 
         self.log.put(Entry(request_id, self.clock(), self.version.digest, caller, parsed.count, ms, content))
         self.answered += 1
         self.rows += parsed.count
-        return output
+        return answer
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""

@@ -38,6 +38,7 @@ class Parsed:
         categorical: Text, rows x categories; a missing one is empty.
         feeds: What the model takes.
         warnings: What is unusual but no mistake.
+        rows: The rows as the typed decoder read them, if it did.
     """
 
     count: int
@@ -45,6 +46,7 @@ class Parsed:
     categorical: Array | None
     feeds: Feeds
     warnings: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Any] | None = None
 
 
 class Validator:
@@ -64,11 +66,12 @@ class Validator:
         self.features: dict[str, Feature] = {f.name: f for f in (*self.numbers, *self.categories)}
         self.names = tuple(self.features)
         self._decoders = _decoders(tuple(self.features.values()))
-        none = float("nan")
-        self._low = np.array([none if f.low is None else f.low for f in self.numbers])
-        self._high = np.array([none if f.high is None else f.high for f in self.numbers])
+        most = _FLOAT32_MAX
+        self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
+        self._high = np.array([most if f.high is None else f.high for f in self.numbers])
         self._seen = [frozenset(f.categories) for f in self.categories]
         self._required = [at for at, f in enumerate(self.numbers) if not f.nullable]
+        self._optional = [at for at, f in enumerate(self.numbers) if f.nullable]
 
     def parse(self, body: bytes) -> Parsed:
         """Read the body of `POST /predict`: `{"rows": [...]}`, `{"columns": {...}}` or one row.
@@ -89,12 +92,15 @@ class Validator:
         tuples = [msgspec.structs.astuple(row) for row in rows]
         split = len(self.numbers)
         if not self.categories:
-            return self.arrays(self._np.array(tuples, self._np.float64), None)
-        numeric = self._np.array([t[:split] for t in tuples], self._np.float64) if split else None
-        categorical = self._np.empty((len(tuples), len(self.categories)), object)
-        for at, values in enumerate(tuples):
-            categorical[at] = [v if v is not None else "" for v in values[split:]]
-        return self.arrays(numeric, categorical)
+            parsed = self.arrays(self._np.array(tuples, self._np.float64), None)
+        else:
+            numeric = self._np.array([t[:split] for t in tuples], self._np.float64) if split else None
+            categorical = self._np.empty((len(tuples), len(self.categories)), object)
+            for at, values in enumerate(tuples):
+                categorical[at] = [v if v is not None else "" for v in values[split:]]
+            parsed = self.arrays(numeric, categorical)
+        parsed.rows = rows
+        return parsed
 
     def arrays(self, numeric: Array | None, categorical: Array | None) -> Parsed:
         """Check arrays in the order of the signature (float64 and text) and make feeds of them.
@@ -102,26 +108,16 @@ class Validator:
         Raises:
             HttpError: A number is beyond float32, or missing where the model needs one.
         """
-        np = self._np
         feeds: Feeds = {}
         warnings: list[dict[str, Any]] = []
         count = 0
         if numeric is not None:
             count = len(numeric)
-            if (np.abs(numeric) > _FLOAT32_MAX).any():
-                raise self._cell("value-not-finite", numeric, np.abs(numeric) > _FLOAT32_MAX, "too large a number")
-            if self._required and np.isnan(numeric[:, self._required]).any():
-                absent = np.zeros(numeric.shape, bool)
-                absent[:, self._required] = np.isnan(numeric[:, self._required])
-                raise self._cell("value-missing", numeric, absent, "missing, and the model needs it")
-            feeds["numeric"] = numeric.astype(np.float32)
-            outside = (numeric < self._low) | (numeric > self._high)
-            if outside.any():
-                warnings += [
-                    _warning(self.numbers[at].name, int(n), "outside the range seen in training")
-                    for at, n in enumerate(outside.sum(axis=0))
-                    if n
-                ]
+            # One comparison says of most requests that nothing is missing, infinite or unusual.
+            inside = (numeric >= self._low) & (numeric <= self._high)
+            if not inside.all():
+                warnings += self._unusual(numeric, inside)
+            feeds["numeric"] = numeric.astype(self._np.float32)
         if categorical is not None:
             count = len(categorical)
             feeds["categorical"] = categorical
@@ -135,6 +131,23 @@ class Validator:
                 if unseen:
                     warnings.append(_warning(feature.name, unseen, "not seen in training"))
         return Parsed(count, numeric, categorical, feeds, warnings)
+
+    def _unusual(self, numeric: Array, inside: Array) -> list[dict[str, Any]]:
+        """Refuse what the model cannot take, and return warnings of what it never saw."""
+        np = self._np
+        large = np.abs(numeric) > _FLOAT32_MAX
+        if large.any():
+            raise self._cell("value-not-finite", large, "too large a number")
+        absent = np.isnan(numeric)
+        if absent[:, self._required].any():
+            absent[:, self._optional] = False
+            raise self._cell("value-missing", absent, "missing, and the model needs it")
+        counts = (~inside & ~absent).sum(axis=0).tolist()
+        return [
+            _warning(feature.name, count, "outside the range seen in training")
+            for feature, count in zip(self.numbers, counts, strict=True)
+            if count
+        ]
 
     def columns(self, columns: Mapping[str, Any]) -> Parsed:
         """Check columns by name, each a list with one value a row.
@@ -190,11 +203,13 @@ class Validator:
         """
         return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
 
-    def rows_of(self, parsed: Parsed) -> list[dict[str, Any]]:
-        """Return the rows by column name, for the log; a missing value is none."""
+    def rows_of(self, parsed: Parsed) -> list[Any]:
+        """Return the rows for the log, each with its JSON by column name; a missing value is null there."""
+        if parsed.rows is not None:
+            return parsed.rows
         parts: list[list[list[Any]]] = []
         if parsed.numeric is not None:
-            # NaN is written as null by the JSON encoder.
+            # The JSON encoder writes NaN as null.
             parts.append(parsed.numeric.tolist())
         if parsed.categorical is not None:
             parts.append([[v or None for v in row] for row in parsed.categorical.tolist()])
@@ -235,7 +250,7 @@ class Validator:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise bad("column-missing", f"{place}column `{missing[0]}`{more} is not given; give null where it is not known")
 
-    def _cell(self, code: str, numeric: Array, wrong: Array, what: str) -> HttpError:
+    def _cell(self, code: str, wrong: Array, what: str) -> HttpError:
         row, column = (int(i) for i in self._np.argwhere(wrong)[0])
         return bad(code, f"row {row}: `{self.numbers[column].name}` is {what}")
 
