@@ -186,10 +186,25 @@ class Tables(Protocol):
 class Store(Protocol):
     """Where a project lives."""
 
-    ledger: Ledger
-    blobs: Blobs
-    tables: Tables
-    root: Path
+    @property
+    def ledger(self) -> Ledger:
+        """Its events."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """Its bytes and folders."""
+        ...
+
+    @property
+    def tables(self) -> Tables:
+        """Its table versions."""
+        ...
+
+    @property
+    def root(self) -> Path:
+        """Folder of the project."""
+        ...
 
     def hold(self, name: str, *, who: dict[str, Any]) -> AbstractContextManager[None]:
         """Hold a name (`run`) while the context is open; freed by the system when the process dies.

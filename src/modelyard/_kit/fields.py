@@ -1,0 +1,100 @@
+"""What the sections of `modelyard.yaml` are made of: a base, and types for what people write (`2d`, `20%`).
+
+Each house declares its section with these in its `section.py`; `spec` reads them and knows nothing of the houses.
+The keys of `extra_json_schema` that only `spec` understands are `form` (how the text is read) and `say` (what a
+pattern wants, in words); they never reach the printed JSON Schema.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Column",
+    "Duration",
+    "FunctionPath",
+    "Label",
+    "Name",
+    "OpenShare",
+    "Section",
+    "Share",
+    "Texts",
+    "parse_duration",
+    "parse_share",
+]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything that stands in the file: frozen, and an unknown field is a mistake."""
+
+
+# Seconds, written with a unit: `5ms`, `30s`, `2d`.
+Duration = Annotated[float, Meta(gt=0, extra_json_schema={"form": "duration"})]
+# A part of the whole, written `20%` or `0.2`: from nothing to all, and more than nothing and less than all.
+Share = Annotated[float, Meta(ge=0, le=1, extra_json_schema={"form": "share"})]
+OpenShare = Annotated[float, Meta(gt=0, lt=1, extra_json_schema={"form": "share"})]
+# A value of a column as text: `1`, `true` and `yes` are taken as they are written.
+Label = Annotated[str, Meta(extra_json_schema={"form": "label"})]
+# One text or a list of them; always a tuple here.
+Texts = Annotated[tuple[Label, ...], Meta(extra_json_schema={"form": "texts"})]
+# Name of a column.
+Column = Annotated[str, Meta(min_length=1)]
+# A name that is safe in a path, a URL and a step's name.
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$",
+        extra_json_schema={
+            "say": "a name: a letter, then letters, digits, `_` and `-`, at most 63",
+        },
+    ),
+]
+FunctionPath = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$",
+        extra_json_schema={"say": "a file and a function: FILE.py:FUNCTION"},
+    ),
+]
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d|w)")
+_SHARE = re.compile(r"(-?\d+(?:\.\d+)?) ?%")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `5ms`, `30s`, `30m`, `1h`, `2d` or `1w`.
+
+    Raises:
+        ValueError: It is not a number with one of these units.
+
+    Examples:
+        >>> parse_duration("2d"), parse_duration("5ms")
+        (172800.0, 0.005)
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    # Milliseconds are divided, not multiplied, so that `5ms` is exactly 0.005.
+    if match[2] == "ms":
+        return float(match[1]) / 1000
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_share(text: str) -> float:
+    """Return the share of `20%`: 0.2.
+
+    Raises:
+        ValueError: It is not a number with a percent sign.
+
+    Examples:
+        >>> parse_share("20%"), parse_share("0.5 %")
+        (0.2, 0.005)
+    """
+    match = _SHARE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]) / 100

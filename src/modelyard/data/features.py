@@ -1,0 +1,200 @@
+"""Run the user's function that makes features of tables, and say where in their code it failed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.digest import digest_bytes, digest_file
+from modelyard._kit.errors import DataError, near
+from modelyard._kit.source import local_sources, source_digest
+from modelyard.data.base import Context
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["build", "features_probe"]
+
+
+def features_probe(ctx: Context, *, function: str = "", **_: Any) -> dict[str, Any]:
+    """See what the user's function is made of: its file and every file of the project that this imports.
+
+    Modules found at run time (`importlib`) and files that the function reads by itself cannot be seen here.
+
+    Args:
+        ctx: Where the project is.
+        function: `FILE.py:FUNCTION`, relative to the project's folder; empty for none.
+
+    Raises:
+        DataError: There is no such file (`features-missing`).
+    """
+    if not function:
+        return {"code": "", "unkeyed": {"root": str(ctx.root)}}
+    file, _name = _find(function, ctx.root)
+    try:
+        code = source_digest(file, ctx.root.resolve())
+    except (SyntaxError, ValueError):
+        # It cannot run either; the step says at which line.
+        code = digest_file(file)
+    return {"code": code, "unkeyed": {"root": str(ctx.root)}}
+
+
+def build(
+    function: str, tables: Sequence[pl.LazyFrame | pl.DataFrame], names: Sequence[str], root: Path
+) -> pl.LazyFrame | pl.DataFrame:
+    """Call the user's function and return its rows.
+
+    Args:
+        function: `FILE.py:FUNCTION`; empty passes a single table through.
+        tables: The tables, in the order of `names`.
+        names: Their names.
+        root: Folder of the project; its modules can be imported while the function runs.
+
+    Returns:
+        What the function returned, computed, so that an error of the user's code shows up here.
+
+    Raises:
+        DataError: There is no such function (`features-missing`), it is needed and not given, it raised, or returned
+            something other than rows (`features-failed`).
+    """
+    if not function:
+        if len(tables) == 1:
+            return tables[0]
+        raise DataError(
+            "features-missing",
+            f"there are {len(tables)} tables ({', '.join(f'`{n}`' for n in names)}) and no function that joins them",
+            where="features",
+            hint="write one that takes them by name and returns rows: `features: features.py:build`",
+        )
+    import narwhals as nw
+
+    file, name = _find(function, root)
+    given = {n: nw.from_native(t.lazy()) for n, t in zip(names, tables, strict=True)}
+    with _importable(file, root):
+        try:
+            called = _function(file, name)
+            rows = _rows(called(given), function)
+        except DataError:
+            raise
+        except Exception as error:
+            raise _failed(function, file, root, error) from error
+    if not rows.height or not rows.width:
+        raise DataError("features-failed", f"`{function}` returned no rows", where=function, hint="see what it filters")
+    return rows
+
+
+def _find(function: str, root: Path) -> tuple[Path, str]:
+    path, _, name = function.rpartition(":")
+    file = (root / path).resolve()
+    if file.is_file():
+        return file, name
+    others = [p.relative_to(root).as_posix() for p in root.glob("*.py")]
+    close = near(path, others)
+    raise DataError(
+        "features-missing",
+        f"there is no file `{path}`, which `features` names",
+        where="features",
+        hint=f"did you mean `{close[0]}:{name}`?" if close else f"write `{path}` with a function `{name}`",
+    )
+
+
+def _function(file: Path, name: str) -> Callable[..., Any]:
+    """Run the user's file as a module of its own and return the function.
+
+    It is compiled from its text: a bytecode file is taken for current when size and second are the same, and would
+    hide an edit made right after a run.
+    """
+    text = file.read_bytes()
+    module = ModuleType(f"_modelyard_user_{digest_bytes(str(file).encode())[:12]}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module
+    exec(compile(text, str(file), "exec"), module.__dict__)  # noqa: S102 - the user's own code, run on their behalf
+    function = getattr(module, name, None)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
+    known = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
+    close = near(name, known)
+    raise DataError(
+        "features-missing",
+        f"`{file.name}` has no function `{name}`",
+        where=file.name,
+        hint=f"did you mean `{close[0]}`?" if close else f"define `def {name}(tables): ...` in it",
+    )
+
+
+@contextmanager
+def _importable(file: Path, root: Path) -> Iterator[None]:
+    """Let the project's modules be imported, and leave no trace: the next project may have others of the same name."""
+    folders = list(dict.fromkeys([str(file.parent), str(root.resolve())]))
+    local = _local_modules(file, root)
+    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in local}
+    before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = folders
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, bytecode
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name], "__file__", None) or ""
+            if any(origin.startswith(f"{folder}/") for folder in folders) and "site-packages" not in origin:
+                del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _local_modules(file: Path, root: Path) -> set[str]:
+    try:
+        sources = local_sources(file, root.resolve())
+    except (SyntaxError, ValueError):
+        return set()
+    # A package's name is its folder's.
+    return {s.parent.name if s.name == "__init__.py" else s.stem for s in sources if s != file}
+
+
+def _rows(returned: Any, function: str) -> pl.DataFrame:
+    import narwhals as nw
+    import polars as pl
+
+    native = nw.to_native(returned, pass_through=True)
+    if isinstance(native, pl.LazyFrame):
+        return native.collect(engine="streaming")
+    if isinstance(native, pl.DataFrame):
+        return native
+    try:
+        frame = nw.from_native(native)
+        return (frame.collect() if isinstance(frame, nw.LazyFrame) else frame).to_polars()
+    except TypeError as error:
+        raise DataError(
+            "features-failed",
+            f"`{function}` returned `{type(returned).__name__}`, not rows",
+            where=function,
+            hint="return a frame of narwhals or Polars, lazy or not",
+        ) from error
+
+
+def _failed(function: str, file: Path, root: Path, error: Exception) -> DataError:
+    """Say what was raised, and at which line of the user's code."""
+    if isinstance(error, SyntaxError) and error.filename:
+        place, line = Path(error.filename), error.lineno
+    else:
+        place, line = file, None
+        for frame in traceback.extract_tb(error.__traceback__):
+            path = Path(frame.filename)
+            if path == file or (path.is_relative_to(root.resolve()) and "site-packages" not in path.parts):
+                place, line = path, frame.lineno
+    shown = place.relative_to(root.resolve()).as_posix() if place.is_relative_to(root.resolve()) else str(place)
+    text = str(error).strip().partition("\n")[0]
+    return DataError(
+        "features-failed",
+        f"`{function}` raised {type(error).__name__}{': ' + text if text else ''}",
+        where=f"{shown}:{line}" if line else shown,
+        hint="correct the function; the tables it takes are kept and not loaded again",
+    )

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelyard._kit.errors import CheckFailed, DataError
+from modelyard.data import steps
+from modelyard.data.contract import hold
+from modelyard.data.freshness import freshness_probe
+
+
+def held(frame: pl.DataFrame, rules: dict[str, Any], **more: Any) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
+    good, bad, results = hold(frame, name="t", rules=rules, **{"bad_rows": "quarantine"} | more)
+    return good.collect(), bad, {r.check.name.removeprefix("contract.t."): r.evidence.value for r in results}
+
+
+DIRTY = """id,age,income,code,mail,when
+1,30,<=50K,AB1,a@x.org,2026-01-01
+2,16,<=50K,AB2,b@x.org,2026-01-01
+3,abc,>50K,AB3,c@x.org,2026-01-01
+4,,>50K,AB4,d@x.org,2026-01-01
+5,40,>50K.,AB5,e@x.org,2026-01-01
+6,41,>50K,ab6,f@x.org,2026-01-01
+7,42,>50K,AB7,f@x.org,2026-01-01
+7,43,>50K,AB8,g@x.org,2026-01-01
+8,101,maybe,AB9,h@x.org,2025-12-31
+9,44,<=50K,AB9Z,,2026-01-01
+10,45,<=50K
+11,46,<=50K,AC1,k@x.org,soon
+,47,<=50K,AC2,l@x.org,2026-01-01
+"""
+RULES = {
+    "age": {"type": "int", "range": [17.0, 100.0], "nullable": False},
+    "income": {"allowed": ["<=50K", ">50K"]},
+    "code": {"pattern": "[A-Z]{2}[0-9]"},
+    "mail": {"unique": True},
+    "when": {"type": "date", "range": ["2026-01-01", None]},
+}
+
+
+def test_every_kind_of_dirt_is_counted_exactly(project) -> None:
+    project.source |= {"key": ["id"]}
+    project.types = {"age": "int", "when": "date"}
+    project.file("data/1.csv", DIRTY)
+    good, bad, results = project.hold(project.load(), RULES)
+    assert good["id"].to_list() == [1]
+    assert good.columns == ["id", "age", "income", "code", "mail", "when"]
+    assert {name: r.evidence.value for name, r in results.items()} == {
+        "cells": 1,
+        "key": 1,
+        "duplicate": 1,
+        "age.type": 1,
+        "age.missing": 1,
+        "age.range": 2,
+        "income.allowed": 2,
+        "code.pattern": 2,
+        "mail.unique": 1,
+        "when.type": 1,
+        "when.range": 1,
+    }
+    assert bad.height == 12
+    assert dict(bad.select("_line", "_reasons").rows()) == {
+        3: ["age: outside 17 to 100"],
+        4: ["age: not a whole number"],
+        5: ["age: missing"],
+        6: ["income: not one of `<=50K`, `>50K`"],
+        7: ["code: does not match `[A-Z]{2}[0-9]`"],
+        8: ["mail: the value stands in a row before this one"],
+        9: ["id: the key stands in a row before this one"],
+        10: ["age: outside 17 to 100", "income: not one of `<=50K`, `>50K`", "when: below 2026-01-01"],
+        11: ["code: does not match `[A-Z]{2}[0-9]`"],
+        12: ["the line does not have one cell for each column"],
+        13: ["when: not a date (YYYY-MM-DD)"],
+        14: ["id: a row needs a key"],
+    }
+    assert bad.filter(pl.col("_line") == 4)["age"].item() == "abc"
+    assert bad.filter(pl.col("_line") == 13)["when"].item() == "soon"
+    example = results["age.range"].evidence.details["examples"]
+    assert example == [
+        {"value": "16", "file": "data/1.csv", "line": 3},
+        {"value": "101", "file": "data/1.csv", "line": 10},
+    ]
+    assert results["cells"].evidence.details["examples"][0]["value"] == "10,45,<=50K"
+    assert all(r.evidence.n == 13 and not r.check.blocking for r in results.values())
+    assert results["age.range"].status == "failed"
+    assert results["age.range"].reason == "2 of 13 rows set aside: age: outside 17 to 100"
+
+
+def test_a_clean_table_passes_with_an_empty_quarantine_of_the_same_columns(project) -> None:
+    project.source |= {"key": ["id"]}
+    project.types = {"age": "int", "when": "date"}
+    project.file("data/1.csv", "\n".join(DIRTY.splitlines()[:2]))
+    clean = project.load()
+    good, nothing, results = project.hold(clean, RULES, bad_rows="stop")
+    assert good.height == 1
+    assert {r.status for r in results.values()} == {"passed"}
+    assert all(r.check.blocking for r in results.values())
+    project.file("data/1.csv", DIRTY)
+    _, bad, _ = project.hold(project.load(), RULES)
+    assert nothing.schema == bad.schema
+    assert not nothing.height
+
+
+def test_bad_rows_stop_the_run_unless_set_aside(project) -> None:
+    project.source |= {"key": ["id"]}
+    project.types = {"age": "int", "when": "date"}
+    project.file("data/1.csv", DIRTY)
+    with pytest.raises(DataError) as caught:
+        project.hold(project.load(), RULES, bad_rows="stop")
+    problem = caught.value.problem
+    assert (problem.code, caught.value.exit_code) == ("data-bad-rows", 2)
+    assert "12 of 13 rows" in problem.message
+    assert "age: outside 17 to 100 (2 rows, e.g. `16`, `101`)" in problem.message
+    assert "bad_rows: quarantine" in problem.hint
+    assert problem.where == "data/1.csv:12"
+
+
+@pytest.mark.parametrize("bad_rows", ["stop", "quarantine"])
+def test_all_rows_bad_always_stops(bad_rows: str) -> None:
+    with pytest.raises(DataError) as caught:
+        held(pl.DataFrame({"a": [1, 2]}), {"a": {"range": [5, None]}}, bad_rows=bad_rows)
+    assert caught.value.code == "data-all-rows-bad"
+
+
+def test_an_empty_table_stops() -> None:
+    with pytest.raises(DataError) as caught:
+        held(pl.DataFrame({"a": []}, schema={"a": pl.Int64}), {"a": {"range": [5, None]}})
+    assert caught.value.code == "data-no-rows"
+
+
+def test_a_table_without_rules_passes_whole() -> None:
+    good, bad, counts = held(pl.DataFrame({"a": [1, None], "b": [[1], [2]]}), {}, bad_rows="stop")
+    assert (good.height, bad.height, counts) == (2, 0, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "rule", "bad"),
+    [
+        ([1, 5, None, 9], {"range": [2, 8]}, [0, 3]),
+        ([1.0, float("nan"), None, 9.0], {"range": [0, 10]}, []),
+        ([1.0, float("nan"), None, 9.0], {"nullable": False}, [1, 2]),
+        ([1.0, 2.5, None], {"type": "int"}, [1]),
+        (["1", "2.0", "2.5", "x", None], {"type": "int"}, [2, 3]),
+        ([date(2026, 1, 1), date(2025, 1, 1)], {"range": ["2026-01-01", "2026-12-31"]}, [1]),
+        ([1, 2, 3], {"allowed": [1, 2]}, [2]),
+        ([True, False], {"allowed": [True]}, [1]),
+        (["a", "ab", None], {"pattern": "a"}, [1]),
+        (["a|b", "x"], {"pattern": "a|b|x"}, [0]),
+        (["a\n"], {"pattern": "a|."}, [0]),
+        (["a", "b", "a", None, None], {"unique": True}, [2]),
+        (["yes", "No", "perhaps", None], {"type": "bool"}, [2]),
+    ],
+)
+def test_rules(values: list[Any], rule: dict[str, Any], bad: list[int]) -> None:
+    frame = pl.DataFrame({"v": values, "at": range(len(values))}, strict=False)
+    if len(bad) == len(values):
+        frame = pl.concat([frame, pl.DataFrame({"v": [None], "at": [-1]}, schema=frame.schema)])
+    _, aside, _ = held(frame, {"v": rule})
+    assert [int(at) for at in aside["at"]] == bad
+
+
+def test_key_of_several_columns_without_a_load() -> None:
+    frame = pl.DataFrame({"a": [1, 1, 1, None], "b": ["x", "y", "x", "x"], "v": [1, 2, 3, 4]})
+    good, bad, counts = held(frame, {}, key=("a", "b"))
+    assert (good["v"].to_list(), bad["v"].to_list()) == ([1, 2], ["3", "4"])
+    assert counts == {"key": 1, "duplicate": 1}
+
+
+def test_too_many_missing_values_stop_the_load() -> None:
+    frame = pl.DataFrame({"a": [1, None, None, 4]})
+    _, _, counts = held(frame, {"a": {"max_missing": 0.5}})
+    assert counts == {"a.max_missing": 0.5}
+    with pytest.raises(DataError) as caught:
+        held(frame, {"a": {"max_missing": 0.4}})
+    assert caught.value.code == "data-too-many-missing"
+    assert "50.0%" in caught.value.problem.message
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "hint"),
+    [
+        ({"agge": {"type": "int"}}, "data-column-missing", "did you mean `age`?"),
+        ({"age": {"rnge": [1, 2]}}, "data-rule", "range"),
+        ({"name": {"range": [1, 2]}}, "data-rule", "type"),
+        ({"name": {"pattern": "(?<=x)y"}}, "data-rule", "look-around"),
+        ({"age": {"allowed": ["many"]}}, "data-rule", "values of the column"),
+        ({"day": {"range": ["spring", None]}}, "data-rule", "as the column has it"),
+    ],
+)
+def test_rules_that_do_not_fit_are_named(rules: dict[str, Any], code: str, hint: str) -> None:
+    frame = pl.DataFrame({"age": [1], "name": ["x"], "day": [date(2026, 1, 1)]})
+    with pytest.raises(DataError) as caught:
+        held(frame, rules)
+    assert caught.value.code == code
+    assert hint in caught.value.problem.hint
+
+
+def test_results_do_not_depend_on_when_they_are_made(project) -> None:
+    project.source |= {"key": ["id"]}
+    project.types = {"age": "int", "when": "date"}
+    project.file("data/1.csv", DIRTY)
+    version = project.load()
+    first, again = project.hold(version, RULES), project.hold(version, RULES)
+    assert first[0].equals(again[0])
+    assert first[1].equals(again[1])
+    assert first[2] == again[2]
+
+
+numbers = st.lists(st.one_of(st.none(), st.integers(-5, 15)), min_size=1, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=numbers)
+def test_accepted_and_quarantine_are_a_partition_that_the_rules_explain(values: list[int | None]) -> None:
+    rules = {"v": {"range": [0, 10], "nullable": False, "unique": True}}
+    frame = pl.DataFrame({"v": values, "at": range(len(values))}, schema={"v": pl.Int64, "at": pl.Int64})
+    seen: set[int | None] = set()
+    good = []
+    for at, v in enumerate(values):
+        if v is not None and 0 <= v <= 10 and v not in seen:
+            good.append(at)
+        seen.add(v)
+    if not good:
+        with pytest.raises(DataError, match="data-all-rows-bad"):
+            held(frame, rules)
+        return
+    accepted, bad, counts = held(frame, rules)
+    assert accepted["at"].to_list() == good
+    assert sorted([*accepted["at"], *map(int, bad["at"])]) == list(range(len(values)))
+    assert counts["v.missing"] == values.count(None)
+    assert all(len(reasons) for reasons in bad["_reasons"])
+
+
+# ---- freshness
+
+DAY = 86_400.0
+
+
+def fresh(project, version, *, at: float, within: float = 2 * DAY, cursor: str | None = "when") -> dict[str, Any]:
+    ctx = project.ctx(table=version)
+    return freshness_probe(ctx, name="rows", cursor=cursor, fresh_within=within, clock=lambda: at)
+
+
+def test_freshness_goes_by_the_newest_value_and_its_key_changes_only_when_it_goes_stale(project) -> None:
+    project.types = {"when": "datetime"}
+    project.file("data/1.csv", "id,when\n1,2026-01-01 00:00\n2,2026-01-03 12:00\n")
+    version = project.load()
+    newest = 1_767_441_600.0  # 2026-01-03 12:00 UTC
+    states = [fresh(project, version, at=newest + s) for s in (1, DAY, 2 * DAY, 2 * DAY + 1)]
+    assert [s["stale"] for s in states] == [False, False, False, True]
+    assert all(set(s) == {"stale", "unkeyed"} and s["unkeyed"]["newest"] == newest for s in states)
+    arguments = {"table": project.rows(version), "name": "rows", "rules": {}, "cursor": "when", "fresh_within": 2 * DAY}
+    _, _, results = steps.contract(**arguments, state=states[1])
+    assert results[0].check.name == "contract.rows.fresh"
+    assert results[0].evidence.value == DAY
+    assert results[0].evidence.volatile
+    with pytest.raises(CheckFailed) as caught:
+        steps.contract(**arguments, state=states[3])
+    assert caught.value.code == "data-stale"
+    assert "2026-01-03 12:00:00Z, 2 d ago" in caught.value.problem.message
+
+
+def test_a_day_counts_to_its_end(project) -> None:
+    project.types = {"when": "date"}
+    project.file("data/1.csv", "id,when\n1,2026-01-03\n")
+    state = fresh(project, project.load(), at=0)
+    assert state["unkeyed"]["newest"] == 1_767_484_800.0  # 2026-01-04 00:00 UTC
+
+
+def test_without_cursor_the_newest_file_counts(project) -> None:
+    project.file("data/1.csv", "id\n1\n", age=10 * DAY)
+    second = project.file("data/2.csv", "id\n2\n", age=5 * DAY)
+    version = project.load()
+    now = second.stat().st_mtime + 3 * DAY
+    assert fresh(project, version, at=now, cursor=None)["stale"]
+    assert not fresh(project, version, at=now, cursor=None, within=4 * DAY)["stale"]
+    project.file("data/3.csv", "id\n3\n", age=0)
+    assert not fresh(project, project.load(version), at=now, cursor=None)["stale"]
+
+
+def test_a_cursor_that_is_no_time_cannot_be_fresh(project) -> None:
+    project.file("data/1.csv", "id,when\n1,7\n")
+    with pytest.raises(DataError) as caught:
+        fresh(project, project.load(), at=0)
+    assert caught.value.code == "data-cursor-not-time"
