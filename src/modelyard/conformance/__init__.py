@@ -1,1 +1,4 @@
-"""Filled by its own commit."""
+"""Test kits for those who write plugins; our own parts pass them too.
+
+Each kit is a class of pytest tests with a fixture left open: `modelyard.conformance.store.StoreSuite`.
+"""

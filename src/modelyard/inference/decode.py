@@ -1,0 +1,83 @@
+"""Turn what a model answered into labels of the right type and probabilities by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelyard.records import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["THRESHOLD", "Label", "decode", "labels_of", "picked", "scores"]
+
+# A binary model says the positive class from this probability on.
+THRESHOLD = 0.5
+
+Label = str | int | float | bool
+
+
+def scores(output: Array, problem: Problem) -> Array:
+    """Return one number a row: the probability of the positive class, of the likeliest class, or the prediction."""
+    if problem.task == "regression":
+        return output[:, 0]
+    if problem.task == "binary":
+        return output[:, problem.classes.index(problem.positive)]
+    return output.max(axis=1)
+
+
+def picked(output: Array, problem: Problem, threshold: float = THRESHOLD) -> Array:
+    """Return the position in `Problem.classes` of the class that is answered for each row.
+
+    Args:
+        output: Probabilities, rows x classes.
+        problem: A problem with classes.
+        threshold: Probability from which on a binary model says the positive class.
+    """
+    import numpy as np
+
+    if problem.task != "binary":
+        return output.argmax(axis=1)
+    positive = problem.classes.index(problem.positive)
+    return np.where(output[:, positive] >= threshold, positive, 1 - positive)
+
+
+def decode(
+    output: Array, problem: Problem, labels: Sequence[Label] = (), threshold: float = THRESHOLD
+) -> list[dict[str, Any]]:
+    """Return one answer a row: `prediction`, and for a classifier `probabilities` by class.
+
+    Args:
+        output: What the predictor returned.
+        problem: What was learned.
+        labels: The classes in the type they had in the training data, see `labels_of`; text where empty.
+        threshold: Probability from which on a binary model says the positive class.
+    """
+    if problem.task == "regression":
+        return [{"prediction": value} for value in output[:, 0].tolist()]
+    names = problem.classes
+    labels = labels or names
+    best = picked(output, problem, threshold).tolist()
+    return [
+        {"prediction": labels[at], "probabilities": dict(zip(names, row, strict=True))}
+        for at, row in zip(best, output.tolist(), strict=True)
+    ]
+
+
+def labels_of(classes: Sequence[str], source: str) -> list[Label]:
+    """Return the classes in the type of the target column.
+
+    Args:
+        classes: Labels as text.
+        source: Polars type of the target column, e.g. `Int64`.
+    """
+    if source == "Boolean":
+        return [c == "true" for c in classes]
+    if source.startswith(("Int", "UInt")):
+        return [int(c) for c in classes]
+    if source.startswith("Float"):
+        return [float(c) for c in classes]
+    return list(classes)

@@ -1,0 +1,109 @@
+"""Outcomes that become known later, joined to the requests by id."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelyard._kit.errors import DataError, UserError
+from modelyard.monitoring.window import reading
+
+__all__ = ["Joined", "join_truths", "read_truths"]
+
+_BATCH = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a join did.
+
+    Attributes:
+        joined: Requests whose outcome is known now and was not, or was another.
+        known: Outcomes that were known already.
+        strange: Ids that no request has.
+    """
+
+    joined: int
+    known: int
+    strange: int
+
+
+def read_truths(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield id and outcome of each row of a CSV file with the columns `id` and `truth`; an empty outcome is left out.
+
+    Raises:
+        DataError: The file lacks one of the columns (`truth-columns`).
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in ("id", "truth") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                "truth-columns",
+                f"`{path.name}` has no column `{missing[0]}`",
+                where=str(path),
+                hint="give a CSV file with the columns id,truth",
+            )
+        for row in reader:
+            if row["id"] and row["truth"]:
+                yield row["id"], row["truth"]
+
+
+def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
+    """Write outcomes to the requests they belong to, while the server may go on logging.
+
+    Joining the same outcomes again changes nothing.
+
+    Args:
+        log: The request log, see `monitoring.window.log_path`.
+        truths: Id of the request and its outcome.
+
+    Raises:
+        NotFound: There is no such log.
+        UserError: The log cannot be written (`requests-unwritable`).
+    """
+    with reading(log):
+        pass  # says what is wrong with a file that is missing, before an empty one is made
+    joined = known = strange = 0
+    try:
+        db = sqlite3.connect(log, timeout=5.0, isolation_level=None)
+        try:
+            for batch in _batches(truths):
+                # One short transaction a batch: the server must not wait for a long one.
+                db.execute("BEGIN IMMEDIATE")
+                for name, truth in batch:
+                    row = db.execute("SELECT truth FROM requests WHERE id = ?", (name,)).fetchone()
+                    if row is None:
+                        strange += 1
+                    elif row[0] is not None and str(row[0]) == truth:
+                        known += 1
+                    else:
+                        db.execute("UPDATE requests SET truth = ? WHERE id = ?", (truth, name))
+                        joined += 1
+                db.execute("COMMIT")
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            db.close()
+    except sqlite3.Error as error:
+        raise UserError(
+            "requests-unwritable",
+            f"outcomes cannot be written to `{log.name}`: {error}",
+            where=str(log),
+            hint="join them where the server runs, as the user who runs it",
+        ) from error
+    return Joined(joined, known, strange)
+
+
+def _batches(truths: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    for one in truths:
+        batch.append(one)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

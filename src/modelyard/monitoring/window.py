@@ -1,0 +1,147 @@
+"""A window of logged requests, as columns.
+
+The server writes `.modelyard/requests/ENDPOINT.db`; here it is only read, while the server goes on writing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.errors import NotFound, UserError
+
+__all__ = ["Window", "log_path", "read_window", "reading"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Answered requests, oldest first.
+
+    Attributes:
+        endpoint: Name of the endpoint.
+        model: Digest of the model they were asked for; empty: of any.
+        ids: Id of each request.
+        times: When each was answered, in seconds since 1970 UTC.
+        inputs: Column name -> value of each row; none where a row did not have it.
+        outputs: What was answered to each: `prediction`, and for a classifier `probabilities` by class.
+        truths: The outcome of each; none where it is not known yet.
+        ms: Milliseconds that each answer took.
+        unreadable: Rows left out because their content was not logged.
+    """
+
+    endpoint: str
+    model: str
+    ids: list[str]
+    times: list[float]
+    inputs: dict[str, list[Any]]
+    outputs: list[dict[str, Any]]
+    truths: list[Any]
+    ms: list[float]
+    unreadable: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+    @property
+    def begins(self) -> float:
+        """Time of the first, 0 if there is none."""
+        return self.times[0] if self.times else 0.0
+
+    @property
+    def ends(self) -> float:
+        """Time of the last, 0 if there is none."""
+        return self.times[-1] if self.times else 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return what an event says of it: `rows`, `from` and `to`."""
+        return {"rows": self.rows, "from": self.begins, "to": self.ends}
+
+
+def log_path(root: Path, endpoint: str) -> Path:
+    """Return the file that holds an endpoint's requests; `root` is the folder of the project."""
+    return root / ".modelyard" / "requests" / f"{endpoint}.db"
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a request log for reading.
+
+    Raises:
+        NotFound: There is no such log (`requests-not-found`).
+        UserError: The file is no request log (`requests-unreadable`).
+    """
+    if not path.is_file():
+        raise NotFound(
+            "requests-not-found",
+            f"no requests are logged for endpoint `{path.stem}`",
+            where=str(path),
+            hint="serve the model and send it requests: modelyard serve",
+        )
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)
+        try:
+            yield db
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise UserError(
+            "requests-unreadable",
+            f"the request log of `{path.stem}` cannot be read: {error}",
+            where=str(path),
+            hint="move the file away; the server starts a new one",
+        ) from error
+
+
+def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "") -> Window:
+    """Read the newest requests of a log.
+
+    Args:
+        path: The log, see `log_path`.
+        last: How many at most; 0 means all.
+        since: Only those from this time on, in seconds since 1970 UTC.
+        model: Only those that this model answered, by digest; a mixture of models would look like drift.
+
+    Raises:
+        NotFound: There is no such log.
+        UserError: The file is no request log.
+    """
+    asked = "SELECT id, time, inputs, output, ms, truth FROM requests WHERE time >= ?"
+    values: list[Any] = [since]
+    if model:
+        asked += " AND model = ?"
+        values.append(model)
+    asked += " ORDER BY time DESC, rowid DESC"
+    if last > 0:
+        asked += " LIMIT ?"
+        values.append(last)
+    with reading(path) as db:
+        rows = db.execute(asked, values).fetchall()
+    rows.reverse()
+    return _columns(path.stem, model, rows)
+
+
+def _columns(endpoint: str, model: str, rows: list[tuple[Any, ...]]) -> Window:
+    decode = msgspec.json.decode
+    kept = [(row, decode(row[2]), decode(row[3])) for row in rows]
+    # A row whose content could not be logged says nothing of the inputs; it must not count as missing values.
+    whole = [(row, inputs, output) for row, inputs, output in kept if inputs or output]
+    names = dict.fromkeys(name for _, inputs, _ in whole for name in inputs)
+    return Window(
+        endpoint=endpoint,
+        model=model,
+        ids=[row[0] for row, _, _ in whole],
+        times=[row[1] for row, _, _ in whole],
+        inputs={name: [inputs.get(name) for _, inputs, _ in whole] for name in names},
+        outputs=[output for _, _, output in whole],
+        truths=[row[5] for row, _, _ in whole],
+        ms=[row[4] for row, _, _ in whole],
+        unreadable=len(kept) - len(whole),
+    )

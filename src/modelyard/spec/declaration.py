@@ -1,0 +1,105 @@
+"""The file as a whole: what stands at its top, and which house owns which section."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from modelyard._kit.fields import FunctionPath, Name, Section
+from modelyard.cards.section import CardText
+from modelyard.checks.section import CheckEntry
+from modelyard.data.section import Source
+from modelyard.deploy.section import Deploy
+from modelyard.models.section import Model
+from modelyard.monitoring.section import Monitor
+
+__all__ = ["Declaration", "Owner"]
+
+_Entry = Annotated[CheckEntry, Meta(extra_json_schema={"form": "one_key", "noun": "kind of check"})]
+
+
+class Owner(Section, frozen=True, kw_only=True):
+    """Somebody who answers for the model."""
+
+    team: Annotated[str, Meta(description="Team or person who answers for the model.", examples=["credit"])]
+    contact: Annotated[
+        str | None,
+        Meta(description="Where to reach them. Left out, the card names the team only.", examples=["mailto:a@b.org"]),
+    ] = None
+
+
+class Declaration(Section, frozen=True, kw_only=True):
+    """Everything that `modelyard.yaml` says."""
+
+    project: Annotated[
+        Name,
+        Meta(
+            description="Name of the project; the endpoint has it too unless `deploy` says otherwise.",
+            examples=["income"],
+        ),
+    ]
+    purpose: Annotated[
+        str,
+        Meta(
+            description="What the model decides or helps to decide, in a sentence. A model without one is not "
+            "released.",
+            examples=["Decide which applicants a person should look at first."],
+        ),
+    ] = ""
+    owners: Annotated[
+        tuple[Owner, ...],
+        Meta(
+            description="Who answers for the model. A model without any is not released.",
+            examples=[[{"team": "credit", "contact": "mailto:credit@example.org"}]],
+        ),
+    ] = ()
+    data: Annotated[
+        dict[Name, Source],
+        Meta(
+            description="The tables, each under its own name: where they come from and what must hold of them.",
+            examples=[{"applicants": {"from": "data/*.csv", "key": "id"}}],
+            min_length=1,
+        ),
+    ]
+    features: Annotated[
+        FunctionPath | None,
+        Meta(
+            description="Your function that makes the model's table: it takes the tables by name (narwhals lazy "
+            "frames) and returns one. Left out, the only table is taken as it is.",
+            examples=["features.py:build"],
+        ),
+    ] = None
+    model: Annotated[
+        Model,
+        Meta(
+            description="What is learned, how rows are split, and which families compete.",
+            examples=[{"target": "income", "metric": "roc_auc"}],
+        ),
+    ]
+    checks: Annotated[
+        tuple[_Entry, ...],
+        Meta(
+            description="Claims about the model, one a line; each is measured on the test rows, leaves evidence, and "
+            "stops the run when it does not hold, unless it says `blocking: false`.",
+            examples=[[{"roc_auc": {"at_least": 0.9, "with_confidence": "95%"}}]],
+        ),
+    ] = ()
+    card: Annotated[
+        CardText,
+        Meta(
+            description="What only a person can say of the model; its numbers come from evidence.",
+            examples=[{"factors": ["sex", "race"]}],
+        ),
+    ] = CardText()
+    deploy: Annotated[
+        Deploy,
+        Meta(description="Under which name the model answers, and who may ask.", examples=[{"endpoint": "income"}]),
+    ] = Deploy()
+    monitor: Annotated[
+        Monitor,
+        Meta(
+            description="How far live requests may move from the training data.",
+            examples=[{"drift": {"psi": 0.2}, "window": 500}],
+        ),
+    ] = Monitor()

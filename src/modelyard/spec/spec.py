@@ -1,0 +1,121 @@
+"""Load `modelyard.yaml`: read, convert, look for contradictions, and say all that is wrong at once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from modelyard._kit.digest import digest_of
+from modelyard._kit.errors import NotFound, near
+from modelyard.checks.section import given, to_check
+from modelyard.records import Check
+from modelyard.spec.contradict import contradict
+from modelyard.spec.convert import convert
+from modelyard.spec.declaration import Declaration
+from modelyard.spec.read import read
+from modelyard.spec.report import Report
+
+__all__ = ["FILE", "Spec", "load"]
+
+FILE = "modelyard.yaml"
+
+
+class Spec(Declaration, frozen=True, kw_only=True, dict=True):
+    """A declaration that holds together, with the place of everything in it.
+
+    Attributes:
+        path: The file, absolute.
+        places: Dotted path -> line and column (from 1), e.g. `checks.0.gap.across`.
+    """
+
+    path: Path
+    places: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """Folder of the project; relative paths in the file begin here."""
+        return self.path.parent
+
+    @property
+    def endpoint(self) -> str:
+        """Name under which the model answers."""
+        return self.deploy.endpoint or self.project
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of what is declared; comments, order of fields and the file's place do not count."""
+        return digest_of({name: getattr(self, name) for name in Declaration.__struct_fields__})
+
+    def where(self, path: str) -> str:
+        """Return `modelyard.yaml:12` for a dotted path, or for the nearest thing around it."""
+        while path and path not in self.places:
+            path = path.rpartition(".")[0]
+        return f"{_shown(self.path)}:{self.places.get(path, (1, 1))[0]}"
+
+    def check_list(self) -> tuple[Check, ...]:
+        """Return the declared checks in order, each under a name of its own.
+
+        A name that is taken gets `.2`, `.3`, ... (two gaps of one metric across different columns, say).
+        """
+        checks: list[Check] = []
+        counts: dict[str, int] = {}
+        for kind, settings in filter(None, map(given, self.checks)):
+            check = to_check(kind, settings)
+            count = counts[check.name] = counts.get(check.name, 0) + 1
+            checks.append(check if count == 1 else msgspec.structs.replace(check, name=f"{check.name}.{count}"))
+        return tuple(checks)
+
+
+def load(path: Path | str = FILE, *, files: bool = True) -> Spec:
+    """Read and check a declaration.
+
+    Args:
+        path: The file, or the folder that holds `modelyard.yaml`.
+        files: Also look whether the data and the features that it names are there.
+
+    Raises:
+        SpecError: With every mistake found, in the order of the file.
+        NotFound: There is no such file.
+    """
+    place = Path(path)
+    if place.is_dir():
+        place = place / FILE
+    report = Report(_shown(place))
+    root = read(_bytes(place), report)
+    declaration, places = convert(root, report)
+    absolute = place.absolute()
+    contradict(declaration, absolute.parent, places, report, files=files)
+    report.stop_if_any()
+    values = {name: getattr(declaration, name) for name in Declaration.__struct_fields__}
+    return Spec(**values, path=absolute, places=places)
+
+
+def _bytes(place: Path) -> bytes:
+    try:
+        return place.read_bytes()
+    except FileNotFoundError:
+        raise _absent(place) from None
+    except OSError as error:
+        raise NotFound(
+            "spec-unreadable", f"`{_shown(place)}` cannot be read: {error.strerror}", hint="mend its permissions"
+        ) from None
+
+
+def _absent(place: Path) -> NotFound:
+    folder = place.parent
+    names = [p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml")] if folder.is_dir() else []
+    close = near(place.name, names, most=1)
+    hint = "`modelyard init` writes one that runs; `-f FILE` names another"
+    if close:
+        hint = f"did you mean `{_shown(folder / close[0])}`? name it with -f"
+    return NotFound("spec-not-found", f"there is no `{_shown(place)}`", hint=hint)
+
+
+def _shown(path: Path) -> str:
+    """Return the path as seen from here, where that is shorter and does not climb."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)

@@ -1,0 +1,98 @@
+"""Say what a full disk, a read-only folder or a broken ledger file means for the user, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modelyard._kit.errors import Busy, ModelyardError, Tampered, UserError
+
+__all__ = ["check_writable", "explain", "explained"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def explain(error: BaseException, path: Path) -> ModelyardError | None:
+    """Return the error to show for what the system, SQLite, Polars or Delta raised; none if it is not of the disk.
+
+    Args:
+        error: What was raised.
+        path: What was being read or written.
+    """
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(error, path)
+    if isinstance(error, OSError) and error.errno is not None:
+        if error.errno in _FULL:
+            return _full(path)
+        if error.errno in _NOT_WRITABLE and _of(error.filename, path):
+            return _not_writable(error.filename or path)
+    # Polars and Delta keep the number of the system's error only in their text.
+    if any(f"(os error {number})" in str(error) for number in _FULL):
+        return _full(path)
+    return None
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise the explanation of whatever goes wrong with the disk inside; other errors pass unchanged."""
+    try:
+        yield
+    except ModelyardError:
+        raise
+    except Exception as error:
+        better = explain(error, path)
+        if better is None:
+            raise
+        raise better from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `store-not-writable` if this user may not make files in the folder."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _not_writable(folder)
+
+
+def _of(filename: object, path: Path) -> bool:
+    """Whether an error about `filename` is about `path`: a step reads the user's own files meanwhile."""
+    if not isinstance(filename, str):
+        return filename is None
+    return path.is_relative_to(filename) or Path(filename).is_relative_to(path)
+
+
+def _full(path: object) -> UserError:
+    return UserError(
+        "disk-full",
+        f"no space left on the disk of `{path}`",
+        hint="free some space and run again: finished steps are kept",
+    )
+
+
+def _not_writable(path: object) -> UserError:
+    return UserError(
+        "store-not-writable",
+        f"`{path}` cannot be written",
+        hint="give this user the right to write there, or copy the project to a folder that can be written",
+    )
+
+
+def _of_sqlite(error: sqlite3.Error, path: Path) -> ModelyardError | None:
+    # Some errors of Python's own module (a closed connection) carry no code.
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return _full(path)
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return _not_writable(path)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Busy("ledger-locked", f"another process is writing `{path}`", hint="try again when it is done")
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            return Tampered(
+                "ledger-unreadable",
+                f"`{path}` is not a ledger that can be read: {error}",
+                hint="put back a copy of the file, or move `.modelyard` away and run again",
+            )
+    return None

@@ -1,0 +1,250 @@
+"""The overview: what answers, whether the gate holds, how the last run went, how far data moved, what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelyard.web.answer import answer
+from modelyard.web.pages.cards import card_of
+from modelyard.web.pages.models import Move, moves
+from modelyard.web.pages.monitoring import Watched, watched
+from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, latest_run, run_row
+from modelyard.web.query import Query
+from modelyard.web.reader import Catalog, Reader
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+__all__ = ["Champion", "Gate", "NextStep", "OverviewPage", "load", "view"]
+
+_RUNS = 8
+_CHECKS = 12
+_MOVES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The model that answers.
+
+    Attributes:
+        endpoint: Name of the endpoint.
+        digest: Digest of the model.
+        family: Its family.
+        format: Format of its file.
+        revision: How often the alias has moved.
+        reason: Why it moved here.
+        score: Its value of the metric it was selected by, as text; empty if not known.
+        more: Other endpoints that have a champion.
+    """
+
+    endpoint: str
+    digest: str
+    family: str
+    format: str
+    revision: int
+    reason: str
+    score: str
+    more: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether the claims of the newest run hold.
+
+    Attributes:
+        run: Id of the run.
+        status: `passed`, `failed` or `insufficient`.
+        passed: Checks that passed.
+        total: Checks there were, without those that had nothing to compare with.
+        failing: Names of the blocking ones that failed or had too few rows.
+        reported: Names of the others that did.
+    """
+
+    run: str
+    status: str
+    passed: int
+    total: int
+    failing: tuple[str, ...]
+    reported: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """The one thing to do now.
+
+    Attributes:
+        tone: `calm`, `act` or `alarm`.
+        title: What to do, in a few words.
+        text: Why, in a sentence.
+        command: The command that does it; empty if it is not a command.
+        href: The page that says more; empty if none.
+        link: Words of the link.
+    """
+
+    tone: str
+    title: str
+    text: str
+    command: str = ""
+    href: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewPage:
+    """The project at one glance.
+
+    Attributes:
+        title: Title of the page.
+        project: Name of the project; empty before the first run.
+        champion: The model that answers; none while there is none.
+        gate: Whether the claims hold; none while nothing was checked.
+        last: The newest run; none before the first.
+        drift: The newest watch of the champion's endpoint; none while nothing was watched.
+        next: What to do now.
+        runs: The newest 8 runs.
+        longest: Seconds of the longest of them, for the bars.
+        checks: Up to 12 results of the newest run that checked, failed ones first.
+        counts: Its results by status.
+        moves: The newest 5 moves of aliases.
+        tables: Tables there are.
+        models: Model versions there are.
+        events: Events in the ledger.
+        live: Whether the newest run is running.
+    """
+
+    title: str
+    project: str
+    champion: Champion | None
+    gate: Gate | None
+    last: RunRow | None
+    drift: Watched | None
+    next: NextStep
+    runs: tuple[RunRow, ...]
+    longest: float
+    checks: tuple[CheckRow, ...]
+    counts: dict[str, int]
+    moves: tuple[Move, ...]
+    tables: int
+    models: int
+    events: int
+    live: bool
+
+
+def load(store: Reader, query: Query) -> OverviewPage:
+    """Read the overview."""
+    catalog = store.catalog()
+    runs = tuple(run_row(store, run, catalog.tallies.get(run.id)) for run in store.ledger.runs(limit=_RUNS))
+    last = runs[0] if runs else None
+    checked = latest_run(store, ended=True)
+    checks = check_rows(checked, catalog) if checked else ()
+    gate = _gate(checks, checked.id) if checked and checks else None
+    champion = _champion(store, catalog)
+    watches = watched(catalog)
+    drift = next((one for one in watches if champion and one.endpoint == champion.endpoint), None)
+    drift = drift or next(iter(watches), None)
+    card = card_of(checked) if checked else None
+    missing = card.missing if card else ()
+    return OverviewPage(
+        title="Overview",
+        project=last.project if last else "",
+        champion=champion,
+        gate=gate,
+        last=last,
+        drift=drift,
+        next=_next(last, gate, champion, drift, missing),
+        runs=runs,
+        longest=max((row.seconds for row in runs), default=0.0),
+        checks=checks[:_CHECKS],
+        counts=counts_text(checks),
+        moves=moves(store)[:_MOVES],
+        tables=len(catalog.tables),
+        models=len(catalog.models),
+        events=store.ledger.head()[0],
+        live=bool(last and last.status == "running"),
+    )
+
+
+def _gate(checks: tuple[CheckRow, ...], run: str) -> Gate:
+    failing = [row for row in checks if row.status in ("failed", "insufficient")]
+    blocking = [row for row in failing if row.blocking]
+    status = "passed"
+    if blocking:
+        status = "failed" if any(row.status == "failed" for row in blocking) else "insufficient"
+    counted = [row for row in checks if row.status != "skipped"]
+    return Gate(
+        run=run,
+        status=status,
+        passed=sum(row.status == "passed" for row in counted),
+        total=len(counted),
+        failing=tuple(row.name for row in blocking),
+        reported=tuple(row.name for row in failing if not row.blocking),
+    )
+
+
+def _champion(store: Reader, catalog: Catalog) -> Champion | None:
+    champions = [move for (_, alias), move in store.aliases().items() if alias == "champion"]
+    if not champions:
+        return None
+    move = champions[-1]
+    made = catalog.models.get(move.model.digest)
+    run = store.ledger.run(made.run) if made else None
+    metric = move.model.signature.problem.metric
+    rows = check_rows(run, catalog) if run else ()
+    score = next((row for row in rows if row.measure == metric and row.type == "metric"), None)
+    return Champion(
+        endpoint=move.endpoint,
+        digest=move.model.digest,
+        family=move.model.family,
+        format=move.model.format,
+        revision=move.revision,
+        reason=move.reason,
+        score=f"{metric} {score.value:.4f}" if score and score.value is not None else "",
+        more=len(champions) - 1,
+    )
+
+
+def _next(
+    last: RunRow | None,
+    gate: Gate | None,
+    champion: Champion | None,
+    drift: Watched | None,
+    missing: tuple[str, ...],
+) -> NextStep:
+    """Say the one thing to do now: what is broken first, then what is missing, then nothing."""
+    if last is None:
+        return NextStep("act", "Run it", "Nothing ran in this project yet.", "modelyard run")
+    here = f"/runs/{last.id}"
+    if last.status == "running":
+        return NextStep("calm", "Wait", "A run is under way; this page follows it.", "", here, "Watch the run")
+    if last.status in ("interrupted", "cancelled"):
+        text = "The last run was cut off. Its finished steps are kept, so the next one goes on from there."
+        return NextStep("act", "Run it again", text, "modelyard run", here, "See how far it came")
+    if gate and gate.run == last.id and gate.status != "passed":
+        text = f"{gate.failing[0]} does not hold, so the champion stays as it is."
+        return NextStep("alarm", "Mend the model or the claim", text, "", f"/checks?run={last.id}", "See the checks")
+    if last.status == "failed":
+        return NextStep("alarm", "Mend the run", last.reason or "A step failed.", "", here, "See the error")
+    if missing:
+        text = f"The card lacks {', '.join(missing[:3])}; a model without it is not released."
+        return NextStep("act", "Fill in the card", text, "", "/cards/latest", "See the card")
+    if champion is None:
+        return NextStep("act", "Deploy a model", "No model answers yet.", "modelyard run", "/models", "See the models")
+    return _watch_next(champion, drift)
+
+
+def _watch_next(champion: Champion, drift: Watched | None) -> NextStep:
+    if drift is None:
+        text = "A champion is ready, and no requests were watched yet."
+        return NextStep("act", "Serve and watch it", text, "modelyard serve", f"/models/{champion.digest}", "See it")
+    failed = [row.feature for row in drift.results if row.status == "failed"]
+    if failed:
+        text = f"Requests moved from the training data in {', '.join(failed[:3])}; train on newer rows."
+        return NextStep("act", "Train again", text, "modelyard run", "/monitoring", "See the drift")
+    return NextStep("calm", "Nothing to do", "The gate holds, and requests look like the training data.")
+
+
+async def view(request: Request) -> Response:
+    """Answer `/`."""
+    return await answer(request, load, "overview.html")

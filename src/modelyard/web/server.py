@@ -1,0 +1,109 @@
+"""Serve the pages on this machine until somebody stops them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+from modelyard._kit.errors import NotFound, ServeError
+
+__all__ = ["PORT", "bind", "serve"]
+
+PORT = 8500
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a loopback address.
+
+    Args:
+        host: `localhost`, or a loopback address.
+        port: The port; 0 takes a free one.
+
+    Raises:
+        ServeError: The address is not of this machine alone, or the port is taken.
+    """
+    address = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        local = ip_address(address).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ServeError(
+            "not-loopback",
+            f"the pages have no login, so they do not listen on `{host}`",
+            hint="leave --host out, and reach another machine's pages through `ssh -L 8500:127.0.0.1:8500 MACHINE`",
+        )
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # A port whose last owner just left may be taken again at once; one that is listened on may not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(
+                "port-taken",
+                f"port {port} of {address} is taken",
+                hint=f"take another with `--port {port + 1 if port < 65535 else 0}`, or any free one with `--port 0`",
+            ) from None
+        raise ServeError(
+            "port-refused", f"port {port} of {address} cannot be used: {error.strerror}", hint="take one above 1023"
+        ) from None
+    return sock
+
+
+def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page: bool = False) -> None:
+    """Serve the pages of a project; returns when the process is asked to stop.
+
+    Args:
+        project: Folder of the project.
+        host: A loopback address.
+        port: The port; 0 takes a free one.
+        open_page: Open the first page in the user's browser.
+
+    Raises:
+        NotFound: There is no such folder.
+        ServeError: The address cannot be listened on.
+    """
+    if not project.is_dir():
+        raise NotFound("project-not-found", f"no folder `{project}`", hint="give the project's folder with --project")
+    sock = bind(host, port)
+    with sock:
+        import uvicorn
+
+        from modelyard.store import open_store
+        from modelyard.web.app import create_app
+
+        store = open_store(project)
+        address = f"http://{_shown(sock)}/"
+
+        class Server(uvicorn.Server):
+            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+                await super().startup(sockets)
+                sys.stderr.write(f"pages of {project.resolve().name} at {address} (Ctrl-C stops them)\n")
+                sys.stderr.flush()
+                if open_page:
+                    import webbrowser
+
+                    webbrowser.open(address)
+
+        config = uvicorn.Config(
+            create_app(store),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        try:
+            Server(config).run(sockets=[sock])
+        finally:
+            store.close()
+
+
+def _shown(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

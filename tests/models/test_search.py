@@ -1,0 +1,94 @@
+"""The search: defaults first, the same folds and the same answer every time, and an end by the clock that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+import polars as pl
+import pytest
+
+from modelyard._kit.errors import ModelError, NotFound
+from modelyard.models import families
+from modelyard.models.dataset import dataset
+from modelyard.models.folds import make_folds
+from modelyard.models.search import search
+from modelyard.models.steps import train
+from modelyard.records import Problem
+
+Tables = Callable[..., pl.DataFrame]
+Problems = Callable[..., Problem]
+
+
+@pytest.mark.parametrize("family", ["linear", "lightgbm", "random_forest"])
+def test_the_same_search_twice_is_the_same_candidate(family: str, table: Tables, problem: Problems) -> None:
+    rows, learned = table("binary", rows=200), problem("binary")
+    once, again = (train(table=rows.lazy(), problem=learned, family=family, folds=3, trials=4) for _ in range(2))
+    assert once == again
+    assert not once.failed
+    assert len(once.scores) == 3
+    assert once.trials == len(once.history) <= 4
+    assert once.history[0]["params"] == families.get(family).defaults("binary", 200)
+    assert once.cost > 0
+    assert once.higher_is_better
+
+
+def test_one_trial_takes_the_defaults(table: Tables, problem: Problems) -> None:
+    rows, learned = table("regression", rows=120), problem("regression")
+    found = train(table=rows, problem=learned, family="hist_gradient_boosting", folds=2, trials=1)
+    assert found.params == families.get("hist_gradient_boosting").defaults("regression", 120)
+    assert not found.higher_is_better
+    assert found.history[0]["score"] == pytest.approx(found.mean)
+
+
+def test_a_trial_that_is_behind_is_cut(table: Tables, problem: Problems) -> None:
+    learned = problem("binary")
+    data = dataset(table("binary"), learned)
+    found = search(families.get("linear"), data, make_folds(data, count=4), trials=12)
+    folds = [entry["folds"] for entry in found.history]
+    assert folds[0] == 4
+    assert min(folds) < 4
+    # What was cut is placed behind the best one that was known then.
+    assert max(e["score"] for e in found.history) == pytest.approx(found.mean)
+
+
+def test_the_clock_ends_a_search_and_the_candidate_says_so(table: Tables, problem: Problems) -> None:
+    learned = problem("binary")
+    data = dataset(table("binary", rows=120), learned)
+    ticks = count(step=4.0)
+    found = search(
+        families.get("linear"), data, make_folds(data, count=2), trials=50, seconds=10, clock=lambda: next(ticks)
+    )
+    assert found.stopped_by_time
+    assert 1 <= found.trials < 5
+    calm = search(families.get("linear"), data, make_folds(data, count=2), trials=2, seconds=1e6)
+    assert not calm.stopped_by_time
+
+
+def test_a_family_that_cannot_learn_is_out_and_says_why(problem: Problems) -> None:
+    rows = pl.DataFrame({"name": [f"n{at}" for at in range(60)], "y": ["no", "yes"] * 30})
+    found = train(table=rows, problem=problem("binary"), family="linear", folds=2, trials=2)
+    assert "every category is seen too rarely" in found.failed
+    assert found.scores == ()
+
+
+def test_what_divides_the_rows_is_no_feature(table: Tables, problem: Problems) -> None:
+    # The group gives the answer away; as a feature it would score 1.
+    rows = table("binary").with_columns(pl.Series("hint", ["yes", "no"] * 150))
+    rows = rows.with_columns(y=pl.col("hint"), who=pl.col("hint") + (pl.int_range(300) // 20).cast(pl.String))
+    found = train(
+        table=rows, problem=problem("binary"), family="lightgbm", folds=3, trials=1, group="who", drop=["hint"]
+    )
+    assert found.mean < 0.7
+
+
+def test_settings_that_do_not_fit_are_said(table: Tables, problem: Problems) -> None:
+    rows = table("binary")
+    with pytest.raises(NotFound):
+        train(table=rows, problem=problem("binary"), family="lightbgm", trials=1)
+    with pytest.raises(ModelError) as caught:
+        train(table=rows, problem=problem("binary", metric="rmse"), family="linear", trials=1)
+    assert caught.value.code == "model-metric"
+    with pytest.raises(ModelError) as caught:
+        train(table=rows, problem=problem("binary", metric="selection_rate"), family="linear", trials=1)
+    assert caught.value.code == "model-metric"

@@ -1,0 +1,90 @@
+"""A log of requests, written by the server's own writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.checks.profile import profile
+from modelyard.monitoring.window import log_path
+from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.log import Entry, RequestLog
+
+MODEL = "m" * 64
+PROBLEM = Problem(task="binary", target="paid", classes=("no", "yes"), positive="yes", metric="roc_auc")
+SIGNATURE = Signature(
+    features=(
+        Feature(name="age", type="number", source="Int64"),
+        Feature(name="income", type="number", source="Float64"),
+        Feature(name="city", type="category", source="String"),
+    ),
+    problem=PROBLEM,
+)
+
+Rows = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
+def draw(seed: int, n: int, *, shift: float = 0.0) -> tuple[Rows, list[str]]:
+    """Return rows with their answers, and the outcome of each; `shift` moves the income, and so the answers."""
+    rng = np.random.default_rng(seed)
+    income = rng.normal(30 + 10 * shift, 10, n)
+    age = rng.integers(18, 80, n)
+    city = rng.choice(["A", "B", "C"], n, p=[0.6, 0.3, 0.1])
+    score = 1 / (1 + np.exp(-(income - 30) / 8))
+    rows = [
+        (
+            {"age": int(a), "income": float(i), "city": str(c)},
+            {"prediction": "yes" if s >= 0.5 else "no", "probabilities": {"no": float(1 - s), "yes": float(s)}},
+        )
+        for a, i, c, s in zip(age, income, city, score, strict=True)
+    ]
+    return rows, np.where(rng.random(n) < score, "yes", "no").tolist()
+
+
+@pytest.fixture
+def requests() -> Callable[..., tuple[Rows, list[str]]]:
+    return draw
+
+
+@pytest.fixture
+def signature() -> Signature:
+    return SIGNATURE
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, Any]:
+    rows, _ = draw(12345, 5000)
+    columns = {name: [inputs[name] for inputs, _ in rows] for name in ("age", "income", "city")}
+    output = np.array([[o["probabilities"]["no"], o["probabilities"]["yes"]] for _, o in rows])
+    return profile(columns, SIGNATURE, output)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows to the log of `endpoint`, ten seconds apart from time 1000 on, with ids r0, r1, ..."""
+    written = 0
+
+    def made(rows: Rows, *, model: str = MODEL, endpoint: str = "loans") -> Path:
+        nonlocal written
+        path = log_path(tmp_path, endpoint)
+        writer = RequestLog(path)
+        for inputs, output in rows:
+            entry = Entry(
+                id=f"r{written}",
+                time=1000.0 + 10 * written,
+                model=model,
+                caller="test",
+                count=1,
+                ms=0.5,
+                content=lambda i=inputs, o=output: [(i, o)],
+            )
+            writer.put(entry)
+            written += 1
+        assert writer.close() == 0
+        return path
+
+    return made

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import pytest
+
+from modelyard._kit.errors import DataError, NotFound, UserError
+from modelyard.monitoring.truth import join_truths, read_truths
+from modelyard.monitoring.window import log_path, read_window
+from modelyard.serving import log as serving_log
+
+MODEL = "m" * 64
+
+
+def test_the_newest_requests_come_as_columns_oldest_first(log, requests):
+    rows, _ = requests(0, 30)
+    window = read_window(log(rows), last=10)
+    assert window.rows == 10
+    assert window.ids == [f"r{i}" for i in range(20, 30)]
+    assert window.inputs["age"] == [inputs["age"] for inputs, _ in rows[20:]]
+    assert window.outputs == [output for _, output in rows[20:]]
+    assert (window.begins, window.ends) == (1200.0, 1290.0)
+    assert window.describe() == {"rows": 10, "from": 1200.0, "to": 1290.0}
+    assert window.endpoint == "loans"
+
+
+def test_a_window_may_begin_at_a_time(log, requests):
+    path = log(requests(0, 30)[0])
+    assert read_window(path, since=1250.0).ids == [f"r{i}" for i in range(25, 30)]
+    assert read_window(path, since=1250.0, last=2).ids == ["r28", "r29"]
+    assert read_window(path).rows == 30
+
+
+def test_requests_of_another_model_are_not_in_it(log, requests):
+    log(requests(0, 5)[0], model="o" * 64)
+    path = log(requests(1, 7)[0])
+    log(requests(2, 3)[0], model="o" * 64)
+    assert read_window(path, model=MODEL).ids == [f"r{i}" for i in range(5, 12)]
+    assert read_window(path).rows == 15
+    assert read_window(path, model="x" * 64).rows == 0
+
+
+def test_a_row_without_its_content_is_left_out_and_counted(log, requests):
+    rows, _ = requests(0, 5)
+    window = read_window(log([*rows, ({}, {})]))
+    assert (window.rows, window.unreadable) == (5, 1)
+
+
+def test_a_value_that_a_request_did_not_have_is_none(log):
+    window = read_window(log([({"a": 1}, {"prediction": 1.0}), ({"b": "x"}, {"prediction": 2.0})]))
+    assert window.inputs == {"a": [1, None], "b": [None, "x"]}
+
+
+def test_the_path_is_the_one_the_server_writes_to(tmp_path):
+    assert log_path(tmp_path, "loans") == serving_log.log_path(tmp_path, "loans")
+
+
+def test_a_log_that_is_missing_or_broken_is_said(tmp_path):
+    path = log_path(tmp_path, "loans")
+    with pytest.raises(NotFound) as missing:
+        read_window(path)
+    assert missing.value.code == "requests-not-found"
+    assert not path.exists()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(UserError) as broken:
+        read_window(path)
+    assert broken.value.code == "requests-unreadable"
+
+
+def test_reading_does_not_wait_for_a_writer(log, requests):
+    path = log(requests(0, 10)[0])
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE requests SET ms = 9 WHERE id = 'r0'")
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(read_window(path).ms[0]))
+    reader.start()
+    reader.join(5)
+    assert seen == [0.5]
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_outcomes_are_joined_by_id_once(log, requests, tmp_path):
+    path = log(requests(0, 10)[0])
+    outcomes = tmp_path / "outcomes.csv"
+    outcomes.write_text("id,truth,remark\nr1,yes,late\nr3,no,\nr4,,unknown\nnobody,yes,\n")
+    assert join_truths(path, read_truths(outcomes)) == type(join_truths(path, []))(joined=2, known=0, strange=1)
+    again = join_truths(path, read_truths(outcomes))
+    assert (again.joined, again.known, again.strange) == (0, 2, 1)
+    assert read_window(path).truths[:5] == [None, "yes", None, "no", None]
+
+
+def test_outcomes_without_their_columns_are_refused(log, requests, tmp_path):
+    path = log(requests(0, 3)[0])
+    outcomes = tmp_path / "outcomes.csv"
+    outcomes.write_text("request;outcome\nr1;yes\n")
+    with pytest.raises(DataError) as caught:
+        join_truths(path, read_truths(outcomes))
+    assert caught.value.code == "truth-columns"
+    with pytest.raises(NotFound):
+        join_truths(tmp_path / "none.db", [("r1", "yes")])
+    assert not (tmp_path / "none.db").exists()
