@@ -23,7 +23,7 @@ def test_key_is_made_once_and_private(tmp_path: Path) -> None:
     keys = tmp_path / ".modelyard" / "keys"
     assert keys.stat().st_mode & 0o777 == 0o700
     assert (keys / "signing.key").stat().st_mode & 0o777 == 0o600
-    assert public_key(tmp_path) == first == signing_key(tmp_path / ".modelyard").public_key().public_bytes_raw()
+    assert public_key(tmp_path) == first == signing_key(tmp_path).public_key().public_bytes_raw()
     assert sorted(p.name for p in keys.iterdir()) == ["signing.key", "signing.pub"]
 
 

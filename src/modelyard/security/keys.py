@@ -26,9 +26,8 @@ _MOST = 1 << 20  # no key file is larger
 
 
 def keys_folder(root: Path) -> Path:
-    """Return the folder of keys; `root` is the project folder or its `.modelyard`."""
-    base = root if root.name == ".modelyard" else root / ".modelyard"
-    return base / "keys"
+    """Return the folder of keys; `root` is the folder of the project."""
+    return root / ".modelyard" / "keys"
 
 
 def signing_key(root: Path) -> Ed25519PrivateKey:
