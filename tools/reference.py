@@ -1,49 +1,205 @@
-"""Write the reference pages from the code: fields of the file, verbs, checks; `--check` fails where one is old."""
+"""Write the reference pages from the code: verbs, fields, checks, events; `--check` fails where one is old."""
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = "<!-- Written by tools/reference.py from the code; do not edit. -->\n\n"
 
+# Kind -> when it is written, and field of the payload -> what it holds. `tests/docs` holds this to what is written.
+EVENTS: dict[str, tuple[str, dict[str, str]]] = {
+    "run.started": (
+        "A run begins.",
+        {
+            "project": "name of the project",
+            "plan": "digest of the plan, which is a blob",
+            "environment": "digest of interpreter and libraries, which is a blob",
+            "pid": "process that runs it",
+        },
+    ),
+    "run.finished": (
+        "A run ends; one whose process died is closed by the next run.",
+        {
+            "status": "`succeeded`, `failed`, `cancelled` (Ctrl-C) or `interrupted` (its process died)",
+            "reason": "why it did not succeed",
+            "result": "digest over the tables and models that were made; not for `interrupted`",
+        },
+    ),
+    "step.started": ("A step begins to run.", {"key": "its output key"}),
+    "step.finished": (
+        "A step has run and its outputs are stored.",
+        {
+            "key": "its output key",
+            "outputs": "output name -> the value as plain JSON",
+            "made_of": "ingredient of the key -> its digest",
+            "seconds": "wall time",
+            "cpu_seconds": "CPU time",
+            "state": "what the probe of a measuring step saw; only there",
+        },
+    ),
+    "step.cached": (
+        "The key of a step is known, so it does not run.",
+        {
+            "key": "its output key",
+            "outputs": "as the step that ran left them",
+            "made_of": "ingredient of the key -> its digest",
+            "from_seconds": "wall time of the step that ran",
+            "seconds": "0",
+            "cpu_seconds": "0",
+            "state": "as in `step.finished`",
+        },
+    ),
+    "step.failed": (
+        "A step raised an error; its run goes on only with what is under way.",
+        {
+            "key": "its output key; empty if it failed before it began",
+            "seconds": "wall time",
+            "error": "`code`, `message`, `where`, `hint`, `exit_code` and `trace`",
+        },
+    ),
+    "alias.moved": (
+        "Champion or challenger points at another model: by a run, `modelyard promote` or `modelyard rollback`.",
+        {"deployment": "endpoint, alias, model, revision, the model before it, and the reason"},
+    ),
+    "token.added": (
+        "A token was made.",
+        {"name": "of its owner", "role": "what it may do", "id": "eight signs that tell tokens apart; never the token"},
+    ),
+    "token.revoked": ("A token was taken away.", {"name": "of its owner", "role": "what it might do", "id": "which"}),
+    "watch.finished": (
+        "`modelyard watch` has looked at a window of requests.",
+        {
+            "endpoint": "which was watched",
+            "model": "digest of the model",
+            "window": "`rows`, and the times `from` and `to`",
+            "results": "one result a check, with its evidence",
+        },
+    ),
+    "verify.finished": (
+        "`modelyard verify` has measured a run again; `--ledger` alone writes nothing.",
+        {"run": "which", "held": "what holds, a sentence each", "faults": "what does not, a sentence each"},
+    ),
+}
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    body = "".join(_row(*row) for row in rows)
+    return _row(*head) + _row(*("---" for _ in head)) + body + "\n" if body else ""
+
 
 def verbs() -> str:
-    """Return every verb with its help, as the terminal prints it at 100 columns."""
-    os.environ["COLUMNS"] = "100"
+    """Return every verb with its options; not as argparse prints them, which differs between versions of Python."""
     from modelyard.cli.main import VERBS, parser
 
-    top = parser()
-    text = f"# The command line\n\n{HEAD}```text\n{top.format_help()}```\n"
-    actions = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    actions = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    about = {choice.dest: choice.help or "" for choice in actions._choices_actions}
+    text = f"# The command line\n\n{HEAD}`yard` is short for `modelyard`. `--debug` shows the trace of an error. "
+    text += "Exit codes stand in [errors.md](../errors.md).\n\n"
+    text += _table(("verb", "what it does"), ((f"[`{v}`](#modelyard-{v})", about[v]) for v in VERBS))
     for verb in VERBS:
-        text += f"\n## `modelyard {verb}`\n\n```text\n{actions.choices[verb].format_help()}```\n"
-    return text
+        sub = actions.choices[verb]
+        options = _table(("argument", "what it is"), (_option(sub, a) for a in sub._actions if a.dest != "help"))
+        example = "\n".join(line.strip() for line in (sub.epilog or "").splitlines()[1:])
+        text += f"## `modelyard {verb}`\n\n{sub.description}\n\n{options}"
+        text += f"```text\n{example}\n```\n\n" if example else ""
+    return text.rstrip() + "\n"
+
+
+def _option(sub: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
+    value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+    names = "`, `".join(action.option_strings) or value
+    takes = f" {value}" if action.option_strings and action.nargs != 0 else ""
+    words = {**vars(action), "prog": sub.prog}
+    return f"`{names}{takes}`", (action.help or "") % words
 
 
 def fields() -> str:
-    """Return every field of the file with what `modelyard explain` says of it."""
-    from modelyard.cli.main import main
+    """Return every field of the file with what it takes; all limits on a metric have the same fields."""
+    from modelyard.checks.metrics import METRICS
+    from modelyard.spec import explain
     from modelyard.spec.explain import paths
 
-    text = f"# Fields of `modelyard.yaml`\n\n{HEAD}"
-    for path in paths():
-        out = io.StringIO()
-        with redirect_stdout(out):
-            code = main(["explain", path])
-        if code:
-            raise SystemExit(f"modelyard explain {path} ended with {code}")
-        level = "##" if "." not in path else "###"
-        text += f"{level} `{path}`\n\n```text\n{out.getvalue().strip()}\n```\n\n"
-    return text
+    metrics = [f"checks.{name}" for name in METRICS]
+    known = [p for p in paths() if not p.startswith((*(f"{m}." for m in metrics[1:]),)) and p not in metrics[1:]]
+    text = f"# Fields of `modelyard.yaml`\n\n{HEAD}`NAME` stands for a name of your choice. "
+    text += "`modelyard explain FIELD` says the same in the terminal, with an example.\n\n"
+    for path in ["", *(p for p in known if explain(p).fields)]:
+        found = explain(path)
+        inside = [
+            p for p in known if p in {f"{path}{gap}{n}".strip(".") for gap in (".", ".NAME.") for n in found.fields}
+        ]
+        title = "checks.METRIC" if path == metrics[0] else path
+        text += f"## `{title}`\n\n{found.about}\n\n" if path else "## The file\n\n"
+        if path == metrics[0]:
+            text += f"The same for each of the [metrics](checks.md#metrics); here for `{path.partition('.')[2]}`.\n\n"
+        text += f"```yaml\n{found.example}\n```\n\n" if found.example else ""
+        text += _table(("field", "takes", "default", "what it is"), (_field(p) for p in inside))
+    return text.rstrip() + "\n"
 
 
-PAGES = {"docs/reference/cli.md": verbs, "docs/reference/fields.md": fields}
+def _field(path: str) -> tuple[str, ...]:
+    from modelyard.spec import explain
+
+    found = explain(path)
+    default = "required" if found.required else f"`{found.default}`" if found.default else ""
+    return f"`{path.rpartition('.')[2]}`", found.takes, default, found.about
+
+
+def checks() -> str:
+    """Return every kind of check and every metric."""
+    from modelyard.checks.kinds import KINDS
+    from modelyard.checks.metrics import METRICS
+    from modelyard.spec import explain
+
+    text = f"# Checks and metrics\n\n{HEAD}How they work together: [checks](../guides/checks.md).\n\n## Kinds\n\n"
+    kinds = {name: kind for name, kind in KINDS.items() if name not in METRICS and name != "metric"}
+    text += "A metric's own name is a kind: `- roc_auc: {at_least: 0.9}`. Besides, there are:\n\n"
+    text += _table(("kind", "claim"), ((f"[`{name}`](#{name})", kind.about) for name, kind in kinds.items()))
+    for name in ("roc_auc", *kinds):
+        found = explain(f"checks.{name}")
+        text += f"### `{name}`\n\n{found.about}\n\n```yaml\n{found.example}\n```\n\n"
+        inside = (_field(f"checks.{name}.{field}") for field in found.fields)
+        text += _table(("field", "takes", "default", "what it is"), inside)
+    text += "## Metrics\n\n"
+    better = {True: "higher", False: "lower", None: ""}
+    rows = ((f"`{m.name}`", m.about, ", ".join(m.tasks), better[m.higher_is_better]) for m in METRICS.values())
+    return (text + _table(("metric", "what it measures", "problems", "better"), rows)).rstrip() + "\n"
+
+
+def events() -> str:
+    """Return every kind of event with its payload."""
+    from modelyard.records.event import EventKind
+
+    kinds = get_args(EventKind)
+    if odd := sorted({*kinds} ^ {*EVENTS}):
+        raise SystemExit(f"tools/reference.py and records/event.py differ in {', '.join(odd)}")
+    text = f"# Events of the ledger\n\n{HEAD}Each event has `seq` (1, 2, 3, ...), `time` (seconds since 1970 UTC), "
+    text += (
+        "`kind`, `run` and `step` where it belongs to one, `actor` (`user:NAME` or `runner`), `payload`, and `hash`: "
+    )
+    text += "SHA-256 over the hash before it and every field. `modelyard run --json` prints each as one line.\n\n"
+    for kind in kinds:
+        about, payload = EVENTS[kind]
+        text += f"## `{kind}`\n\n{about}\n\n"
+        text += _table(("payload", "what it holds"), ((f"`{name}`", what) for name, what in payload.items()))
+    return text.rstrip() + "\n"
+
+
+PAGES = {
+    "docs/reference/cli.md": verbs,
+    "docs/reference/fields.md": fields,
+    "docs/reference/checks.md": checks,
+    "docs/reference/events.md": events,
+}
 
 
 def main() -> int:

@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Print what is known of a field or of an error code."""
     from modelyard.spec import explain
 
-    if "-" in args.field and (section := error_section(args.field)):
+    # A code has a hyphen, which no field has; `internal` is the one without.
+    if ("-" in args.field or args.field == "internal") and (section := error_section(args.field)):
         if args.json:
             json_line({"code": args.field.strip("[]"), "about": section})
         else:
@@ -108,7 +109,7 @@ def error_section(code: str) -> str:
 
 def _errors_page() -> Path | None:
     here = Path(__file__).resolve()
-    for page in (here.with_name("errors.md"), here.parents[3] / "docs" / "errors.md"):
+    for page in (here.parents[1] / "docs" / "errors.md", here.parents[3] / "docs" / "errors.md"):
         if page.is_file():
             return page
     return None
