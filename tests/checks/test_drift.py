@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from modelyard.checks.drift import Limits, drift, psi_by_chance, shifts
+from modelyard.checks.drift import Limits, _below, drift, psi_by_chance, shifts
 from modelyard.checks.predictions import PREDICTION, PROBABILITY, TRUTH
-from modelyard.checks.profile import KNOTS, profile
+from modelyard.checks.profile import KNOTS, floats, profile
 from modelyard.records import Feature, Problem, Signature
 
 BINARY = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc")
@@ -107,6 +107,22 @@ def test_distances_of_a_continuous_column_are_close_to_scipy_and_never_above(ref
         found = only(drift(made, {"height": window}), "ks.height").evidence
         expected = stats.ks_2samp(height, window, method="asymp")
         assert expected.statistic - 0.02 <= found.value <= expected.statistic + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["normal", "whole", "wide", "zeros"])
+def test_many_rows_are_counted_as_few_are(kind):
+    rng = np.random.default_rng(0)
+    values = {
+        "normal": rng.normal(0, 1, 60_000),
+        "whole": rng.integers(-40, 40, 60_000),
+        "wide": rng.normal(0, 1, 60_000) * 10.0 ** rng.integers(-30, 30, 60_000),
+        "zeros": np.where(rng.random(60_000) < 0.9, -0.0, rng.lognormal(8, 1, 60_000)),
+    }[kind]
+    made = profile({"x": values[:3000]}, signature(x="number"))["features"]["x"]
+    knots, seen = np.array(made["knots"], np.float32), floats(values)
+    plain = [(seen <= knot).sum() for knot in knots]
+    assert _below(knots, seen).tolist() == plain
+    assert _below(knots, seen[:2000]).tolist() == [(seen[:2000] <= knot).sum() for knot in knots]
 
 
 def test_psi_equals_its_formula(reference):

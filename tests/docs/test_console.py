@@ -47,7 +47,7 @@ def shape(text: str) -> str:
 
 def matches(expected: str, printed: str) -> bool:
     """Say whether what was printed is what the page shows."""
-    pattern = re.escape(shape(expected)).replace(r"\.\.\.", r"(?s:.*?)")
+    pattern = re.sub(r"(\\ )*\\\.\\\.\\\.(\\ )*", lambda _: "(?s:.*?)", re.escape(shape(expected)))
     return re.fullmatch(pattern, shape(printed)) is not None
 
 
@@ -61,9 +61,16 @@ def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) ->
             where = where / command.removeprefix("cd ").strip()
             continue
         done = subprocess.run(
-            ["/bin/bash", "-c", command], cwd=where, env=env, capture_output=True, text=True, timeout=300, check=False
+            ["/bin/bash", "-c", command],
+            cwd=where,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
         )
-        printed = done.stdout + done.stderr
+        printed = done.stdout
         assert done.returncode == code, f"$ {command}\n{printed}"
         assert matches(expected, printed), f"$ {command}\n--- printed\n{printed}\n--- page\n{expected}"
 

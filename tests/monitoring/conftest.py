@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelyard._kit.places import log_path
 from modelyard.checks.profile import profile
-from modelyard.monitoring.window import log_path
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.log import Entry, RequestLog
 

@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from modelyard._kit.errors import DataError, NotFound, UserError
+from modelyard._kit.places import log_path
 from modelyard.monitoring.truth import join_truths, read_truths
-from modelyard.monitoring.window import log_path, read_window
-from modelyard.serving import log as serving_log
+from modelyard.monitoring.window import read_window
 
 MODEL = "m" * 64
 
@@ -50,10 +50,6 @@ def test_a_row_without_its_content_is_left_out_and_counted(log, requests):
 def test_a_value_that_a_request_did_not_have_is_none(log):
     window = read_window(log([({"a": 1}, {"prediction": 1.0}), ({"b": "x"}, {"prediction": 2.0})]))
     assert window.inputs == {"a": [1, None], "b": [None, "x"]}
-
-
-def test_the_path_is_the_one_the_server_writes_to(tmp_path):
-    assert log_path(tmp_path, "loans") == serving_log.log_path(tmp_path, "loans")
 
 
 def test_a_log_that_is_missing_or_broken_is_said(tmp_path):

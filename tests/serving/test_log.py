@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from modelyard._kit.errors import ServeError
-from modelyard.serving.log import Entry, RequestLog, log_path
+from modelyard._kit.places import log_path
+from modelyard.serving.log import Entry, RequestLog
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
 

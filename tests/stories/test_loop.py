@@ -37,7 +37,9 @@ def runs(folder: Path) -> list[modelyard.Run]:
     return [run for run in found if run is not None]
 
 
-def test_the_whole_loop(make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_loop(
+    make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_project()
     monkeypatch.chdir(folder)
 
@@ -142,7 +144,7 @@ def test_twenty_random_kills_lose_nothing_and_change_nothing(make_project: Make)
     assert type_(undisturbed, "run").returncode == 0
     expected = runs(undisturbed)[0]
 
-    rng = random.Random(20)
+    rng = random.Random(20)  # noqa: S311 - moments of a kill, not a secret
     folder = make_project(name="killed")
     kills = 0
     while kills < 20:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,12 @@ def client_of(store: Any, **options: Any) -> TestClient:
         warnings.simplefilter("ignore")  # Starlette's client asks for a library that is not on the lock
         from starlette.testclient import TestClient
     return TestClient(create_app(store, **options), base_url=HOME, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def open_client() -> Callable[..., TestClient]:
+    """Opens a client of the site over a store."""
+    return client_of
 
 
 @pytest.fixture(scope="session")

@@ -557,7 +557,7 @@ class Story:
             )
             results.append(
                 CheckResult(
-                    check=Check(name=f"drift.{name}", type="drift", blocking=False),
+                    check=Check(name=f"psi.{name}", type="drift", blocking=False),
                     status="failed" if psi > 0.2 else "passed",
                     reason=f"PSI {psi:g} of {name} in 1,000 requests, limit 0.2",
                     limit=Limit(op="at_most", value=0.2),

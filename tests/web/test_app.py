@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -287,6 +287,35 @@ def test_error_of_ours_shows_nothing_of_its_inside(
     assert "Traceback" not in answer.text
     assert "AttributeError" not in answer.text
     assert answer.headers["content-security-policy"]
+
+
+def test_page_that_has_to_wait_for_the_ledger_says_so_and_comes_by_itself(
+    empty: LocalStore, open_client: Callable[..., TestClient]
+) -> None:
+    import threading
+
+    empty.ledger.append(*(Draft(kind="run.started", run=f"run-{i}", payload={"project": "p"}) for i in range(3)))
+    go = threading.Event()
+    events = empty.ledger.events
+
+    def slow(**asked: Any) -> Any:
+        go.wait(20)
+        return events(**asked)
+
+    empty.ledger.events = slow  # type: ignore[method-assign]
+    with open_client(empty) as client:
+        answer = client.get("/runs")
+        assert answer.status_code == 503
+        assert answer.headers["refresh"] == "1"
+        assert "3 events are left" in answer.text
+        assert client.get("/runs.json").json()["error"]["code"] == "ledger-reading"
+        assert client.get("/static/app.css").status_code == 200
+        go.set()
+        for _ in range(20):
+            answer = client.get("/runs")
+            if answer.status_code == 200:
+                break
+        assert "run-2" in answer.text
 
 
 def test_pages_write_nothing(client: TestClient, seeded: Any) -> None:

@@ -161,9 +161,7 @@ def test_main_flow_can_be_walked_by_keyboard(browser: Any, site: Site, faults: l
     page.context.close()
 
 
-def test_run_is_followed_to_its_end(
-    browser: Any, empty: LocalStore, faults: list[str], story: Any
-) -> None:
+def test_run_is_followed_to_its_end(browser: Any, empty: LocalStore, faults: list[str], story: Any) -> None:
     from playwright.sync_api import expect
 
     teller = story.Story(empty.root)

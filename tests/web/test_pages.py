@@ -38,12 +38,15 @@ class TestOverview:
         assert page.champion.digest == seeded.models[BEST].digest
         assert (page.champion.revision, page.champion.score) == (2, "roc_auc 0.9213")
         assert page.gate is not None
-        assert (page.gate.status, page.gate.passed, page.gate.total) == ("passed", 9, 10)
+        assert (page.gate.status, page.gate.passed, page.gate.total) == ("passed", 6, 6)
         assert page.gate.reported == ("brier",)
+        assert page.contract is not None
+        assert (page.contract.rules, page.contract.rows) == (3, 7)
+        assert not [row for row in page.checks if row.type == "contract"]
         assert page.last is not None
         assert (page.last.id, page.last.status, page.last.cached) == (AGAIN, "succeeded", 21)
         assert page.drift is not None
-        assert page.drift.results[0].feature == "age"
+        assert page.drift.features[0].feature == "age"
         assert page.next.title == "Train again"
         assert "age" in page.next.text
 
@@ -330,9 +333,9 @@ class TestCard:
 class TestMonitoring:
     def test_puts_what_moved_furthest_first(self, reader: Reader) -> None:
         (watched,) = monitoring.load(reader, ask()).endpoints
-        assert [row.feature for row in watched.results][:2] == ["age", "prediction"]
-        assert watched.results[0].status == "failed"
-        assert len(watched.results[0].trend) == 12
+        assert [row.feature for row in watched.features][:2] == ["age", "prediction"]
+        assert watched.features[0].status == "failed"
+        assert len(watched.features[0].trend) == 12
         assert watched.rows == 1000
         assert watched.past[0].worst == "age"
         assert watched.scale >= 0.32
@@ -341,7 +344,7 @@ class TestMonitoring:
         payload = {"endpoint": "income", "model": "m", "window": None, "results": [{"kind": "tomorrow"}, 3]}
         empty.ledger.append(Draft(kind="watch.finished", payload=payload))
         (watched,) = monitoring.load(Reader(empty), ask()).endpoints
-        assert (watched.rows, watched.results) == (0, ())
+        assert (watched.rows, watched.features, watched.others) == (0, (), ())
 
 
 def test_about_lists_what_others_wrote(reader: Reader) -> None:
@@ -357,7 +360,7 @@ def test_catalogue_reads_only_what_is_new(empty: LocalStore) -> None:
     done = {"key": "k", "outputs": {"value": {"kind": "tomorrow", "x": 1}}}
     empty.ledger.append(Draft(kind="step.finished", run="run-1", step="a", payload=done))
     catalog = reader.catalog()
-    assert (catalog.seq, catalog.tallies["run-1"].steps) == (2, {"a": "finished"})
+    assert (catalog.seq, catalog.tallies["run-1"].ended) == (2, 1)
 
 
 def pages_of_every_module() -> list[type]:

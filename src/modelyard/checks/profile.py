@@ -86,6 +86,7 @@ def floats(values: Any) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = wide.astype(np.float32)
     narrow[~np.isfinite(narrow)] = np.nan
+    narrow += 0.0  # -0.0 is 0.0
     return narrow
 
 

@@ -27,11 +27,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on stdout")
 
 
-def load_spec(args: argparse.Namespace) -> Spec:
-    """Read and check the declaration named on the command line."""
+def load_spec(args: argparse.Namespace, *, files: bool = True) -> Spec:
+    """Read and check the declaration named on the command line.
+
+    Args:
+        args: With `file`.
+        files: Also look whether the data it names are there; verbs that do not train can do without them.
+    """
     from modelyard.spec import load
 
-    return load(Path(args.file))
+    return load(Path(args.file), files=files)
 
 
 def open_existing(args: argparse.Namespace) -> LocalStore:

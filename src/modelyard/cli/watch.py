@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
+from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
@@ -43,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
     """Watch once, record it, and print what moved."""
     from modelyard.inference import open_bundle
     from modelyard.monitoring.watch import watch
-    from modelyard.monitoring.window import log_path, read_window
+    from modelyard.monitoring.window import read_window
     from modelyard.records import Draft, plain
     from modelyard.security.keys import trusted_keys
 
-    spec = load_spec(args)
+    spec = load_spec(args, files=False)
     store = open_existing(args)
     champion = _champion(store, spec.endpoint)
     bundle = open_bundle(

@@ -31,7 +31,7 @@ class Rule(Section, frozen=True, kw_only=True):
         ),
     ] = None
     allowed: Annotated[
-        tuple[str | int | float | bool, ...],
+        tuple[str | float | bool, ...],
         Meta(description="The only values allowed. Left out, every value is.", examples=[["<=50K", ">50K"]]),
     ] = ()
     pattern: Annotated[

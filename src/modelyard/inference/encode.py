@@ -66,26 +66,44 @@ class Encoder:
                 column holds something else (`model-not-a-number`).
         """
         if isinstance(rows, Mapping):
-            self._check(rows)
-            column, count = rows.__getitem__, self._count(rows)
-        else:
-            count = len(rows)
+            return self._columns(rows)
+        feeds: Feeds = {}
+        if self._numbers:
+            cells = [[row.get(name) for name in self._numbers] for row in rows]
+            feeds["numeric"] = self._narrow(self._wide(cells, len(rows)))
+        if self._categories:
+            categorical = self._np.empty((len(rows), len(self._categories)), object)
+            for at, row in enumerate(rows):
+                values = [row.get(name) for name in self._categories]
+                categorical[at] = [v if type(v) is str else as_text(v) for v in values]
+            feeds["categorical"] = categorical
+        return feeds
 
-            def column(name: str) -> Any:
-                return [row.get(name) for row in rows]
-
+    def _columns(self, columns: Mapping[str, Any]) -> Feeds:
+        self._check(columns)
+        count = self._count(columns)
         feeds: Feeds = {}
         if self._numbers:
             numeric = self._np.empty((count, len(self._numbers)), self._np.float32)
             for at, name in enumerate(self._numbers):
-                numeric[:, at] = self._number(name, column(name))
+                numeric[:, at] = self._number(name, columns[name])
             feeds["numeric"] = numeric
         if self._categories:
             categorical = self._np.empty((count, len(self._categories)), object)
             for at, name in enumerate(self._categories):
-                categorical[:, at] = [v if type(v) is str else as_text(v) for v in column(name)]
+                categorical[:, at] = [v if type(v) is str else as_text(v) for v in columns[name]]
             feeds["categorical"] = categorical
         return feeds
+
+    def _wide(self, cells: list[list[Any]], count: int) -> np.ndarray[Any, Any]:
+        """Rows of numbers as float64, all at once where they are numbers."""
+        np = self._np
+        try:
+            wide = np.array(cells, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            named = ([_float(n, v) for n, v in zip(self._numbers, row, strict=True)] for row in cells)
+            wide = np.array(list(named), np.float64)
+        return wide.reshape(count, len(self._numbers))
 
     def _number(self, name: str, values: Any) -> np.ndarray[Any, Any]:
         np = self._np
@@ -93,7 +111,11 @@ class Encoder:
             wide = np.asarray(values, np.float64)
         except (TypeError, ValueError, OverflowError):
             wide = np.array([_float(name, v) for v in values], np.float64)
-        # What float32 cannot hold is as good as missing; the cast itself would only warn.
+        return self._narrow(wide)
+
+    def _narrow(self, wide: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What float32 cannot hold is as good as missing; the cast itself would only warn."""
+        np = self._np
         with np.errstate(over="ignore", invalid="ignore"):
             narrow = wide.astype(np.float32)
         narrow[~np.isfinite(narrow)] = np.nan

@@ -23,8 +23,8 @@ MATRIX = "matrix"
 ML = "ai.onnx.ml"
 # Old enough for every runtime of the last years, new enough for what we need.
 _OPSETS = {"": 17, ML: 3}
-# Version of the file format that goes with them; left to the library, a newer `onnx` would write a newer one.
-_IR = 8
+# Version of the file format; left to the library, a newer `onnx` would write a newer one.
+_IR = 10
 
 
 class Graph:
@@ -34,6 +34,11 @@ class Graph:
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._inputs: list[Any] = []
+        self._opsets = dict(_OPSETS)
+
+    def use(self, domain: str, version: int) -> None:
+        """Ask for a newer operator set than usual."""
+        self._opsets[domain] = version
 
     def input(self, name: str, columns: int, *, text: bool = False) -> str:
         """Add an input of rows x columns."""
@@ -85,7 +90,7 @@ class Graph:
 
         answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, [None, columns])
         graph = helper.make_graph(self._nodes, "model", self._inputs, [answer], list(self._constants.values()))
-        opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="modelyard")
         return model.SerializeToString(deterministic=True)
 

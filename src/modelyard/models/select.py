@@ -3,6 +3,9 @@
 The folds share training rows, so their differences are not independent and the plain paired t-test sees differences
 that are not there. The corrected resampled t-test (Nadeau and Bengio, 2003, "Inference for the Generalization
 Error") widens the variance by the ratio of scored to training rows.
+
+Few folds show few differences: of three folds even an error twice as large can pass for chance. So a cheaper candidate
+must also lie within one standard error of the best (Breiman et al., 1984, "Classification and Regression Trees").
 """
 
 from __future__ import annotations
@@ -75,7 +78,16 @@ def select(candidates: Sequence[Candidate]) -> tuple[Candidate, Evidence]:
     # Ties of the mean go to the cheaper one, and then by name: never by the order in which they finished.
     best = min(running, key=lambda c: (-sign * c.mean, c.cost, c.family))
     p_values = {c.family: corrected_t(best.scores, c.scores) for c in running if c is not best}
-    equal = [c for c in running if c is not best and c.cost < best.cost and p_values[c.family] >= LEVEL]
+    error = _deviation(best) / math.sqrt(len(best.scores))
+    equal = [
+        c
+        for c in running
+        if c is not best
+        and c.cost < best.cost
+        and p_values[c.family] >= LEVEL
+        # Equal means may differ by their rounding.
+        and abs(c.mean - best.mean) <= error + 1e-12 * abs(best.mean)
+    ]
     winner = min(equal, key=lambda c: (c.cost, c.family), default=best)
     reason = _reason(best, winner, p_values, len(running))
     rows = [_row(c, best, winner, p_values) for c in sorted(running, key=lambda c: (-sign * c.mean, c.cost, c.family))]
@@ -86,9 +98,16 @@ def select(candidates: Sequence[Candidate]) -> tuple[Candidate, Evidence]:
         n=len(winner.scores),
         method=(
             "mean over the folds; paired corrected resampled t-test (Nadeau and Bengio, 2003) of the best against "
-            f"each cheaper candidate at {LEVEL:.0%}"
+            f"each cheaper candidate at {LEVEL:.0%}, which must also lie within one standard error of the best"
         ),
-        details={"winner": winner.family, "best": best.family, "reason": reason, "level": LEVEL, "rows": rows},
+        details={
+            "winner": winner.family,
+            "best": best.family,
+            "reason": reason,
+            "level": LEVEL,
+            "standard_error": error,
+            "rows": rows,
+        },
     )
     return winner, evidence
 
@@ -100,24 +119,27 @@ def _reason(best: Candidate, winner: Candidate, p_values: dict[str, float], coun
     if winner is not best:
         return (
             f"`{best.family}` scored best ({score}), but `{winner.family}` ({number(winner.mean)}) does not differ "
-            f"from it significantly (p = {number(p_values[winner.family], digits=2)}) and costs "
+            f"from it significantly (p = {number(p_values[winner.family], digits=2)}), lies within one standard "
+            "error and costs "
             f"{number(winner.cost / best.cost * 100 if best.cost else 0.0, digits=2)} % of it a prediction"
         )
-    others = {family: p for family, p in p_values.items() if p >= LEVEL}
-    if others:
-        return f"`{winner.family}` scored best ({score}), and no candidate that is not significantly worse is cheaper"
+    if any(p >= LEVEL for p in p_values.values()):
+        return f"`{winner.family}` scored best ({score}), and no cheaper candidate comes close enough"
     return f"`{winner.family}` scored best ({score}), significantly better than every other candidate"
+
+
+def _deviation(c: Candidate) -> float:
+    if len(c.scores) < 2:
+        return 0.0
+    return math.sqrt(math.fsum((s - c.mean) ** 2 for s in c.scores) / (len(c.scores) - 1))
 
 
 def _row(c: Candidate, best: Candidate, winner: Candidate, p_values: dict[str, float]) -> dict[str, Any]:
     scored = bool(c.scores) and not c.failed
-    deviation = (
-        math.sqrt(math.fsum((s - c.mean) ** 2 for s in c.scores) / (len(c.scores) - 1)) if len(c.scores) > 1 else 0.0
-    )
     return {
         "family": c.family,
         "mean": c.mean if scored else None,
-        "deviation": deviation if scored else None,
+        "deviation": _deviation(c) if scored else None,
         "scores": list(c.scores),
         "cost": c.cost if scored else None,
         "trials": c.trials,

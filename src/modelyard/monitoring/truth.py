@@ -58,7 +58,7 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
     Joining the same outcomes again changes nothing.
 
     Args:
-        log: The request log, see `monitoring.window.log_path`.
+        log: The request log, see `modelyard._kit.places.log_path`.
         truths: Id of the request and its outcome.
 
     Raises:

@@ -16,7 +16,7 @@ import msgspec
 
 from modelyard._kit.errors import NotFound, UserError
 
-__all__ = ["Window", "log_path", "read_window", "reading"]
+__all__ = ["Window", "read_window", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,6 @@ class Window:
         return {"rows": self.rows, "from": self.begins, "to": self.ends}
 
 
-def log_path(root: Path, endpoint: str) -> Path:
-    """Return the file that holds an endpoint's requests; `root` is the folder of the project."""
-    return root / ".modelyard" / "requests" / f"{endpoint}.db"
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a request log for reading.
@@ -104,7 +99,7 @@ def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "
     """Read the newest requests of a log.
 
     Args:
-        path: The log, see `log_path`.
+        path: The log, see `modelyard._kit.places.log_path`.
         last: How many at most; 0 means all.
         since: Only those from this time on, in seconds since 1970 UTC.
         model: Only those that this model answered, by digest; a mixture of models would look like drift.

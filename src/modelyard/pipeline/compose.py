@@ -142,7 +142,7 @@ def _models(spec: Spec) -> list[Step]:
                 "winner": "select#winner",
                 "problem": "split#problem",
             },
-            params={"name": spec.endpoint, **common},
+            params={"name": spec.endpoint, "limit": _parity_limit(spec), **common},
             outputs=("model", "parity"),
             resources=_OWN,
             about="train the winner on all training rows and export it",
@@ -219,7 +219,7 @@ def _measures(spec: Spec) -> list[Step]:
         if "repeats" in KINDS[check.type].needs:
             steps.append(
                 Step(
-                    name="repeats",
+                    name=f"repeats.{check.name}",
                     verb="modelyard.models.steps:repeats",
                     inputs={
                         "table": "split#train",
@@ -240,7 +240,7 @@ def _measures(spec: Spec) -> list[Step]:
         if "latency" in KINDS[check.type].needs:
             steps.append(
                 Step(
-                    name="latency",
+                    name=f"timing.{check.name}",
                     verb="modelyard.models.steps:latency",
                     inputs={"model": "fit#model", "table": "split#test"},
                     params={"rows": check.params["rows"]},
@@ -259,9 +259,13 @@ _SUPPLY = {
     "problem": "split#problem",
     "model": "fit#model",
     "parity": "fit#parity",
-    "repeats": "repeats",
-    "latency": "latency",
 }
+# What a check needs and another check of its kind may need with other settings: each has a step of its own.
+_OWN_SUPPLY = {"repeats": "repeats", "latency": "timing"}
+
+
+def _supply(check: Check, need: str) -> str:
+    return f"{_OWN_SUPPLY[need]}.{check.name}" if need in _OWN_SUPPLY else _SUPPLY[need]
 
 
 def _checks(spec: Spec) -> list[Step]:
@@ -269,7 +273,7 @@ def _checks(spec: Spec) -> list[Step]:
         Step(
             name=f"check.{check.name}",
             verb=KINDS[check.type].verb,
-            inputs={need: _SUPPLY[need] for need in KINDS[check.type].needs},
+            inputs={need: _supply(check, need) for need in KINDS[check.type].needs},
             params={"check": msgspec.to_builtins(check), "seed": spec.model.seed},
             outputs=("result",),
             measures=True,
@@ -313,6 +317,7 @@ def _release(spec: Spec) -> list[Step]:
             name="gate",
             verb="modelyard.checks.steps:gate",
             inputs={"results": results},
+            after=("card",),  # a model that is refused has a card too, which says why
             outputs=("verdict",),
             about="a failed blocking check stops here",
         ),
@@ -341,6 +346,11 @@ def _claims(spec: Spec) -> tuple[Check, ...]:
     if any(check.type == "parity" for check in declared):
         return declared
     return (*declared, to_check("parity", Parity()))
+
+
+def _parity_limit(spec: Spec) -> float:
+    """Return the difference up to which the portable model stands for the trained one."""
+    return float(next(check.params["at_most"] for check in _claims(spec) if check.type == "parity"))
 
 
 def _drop_of(spec: Spec) -> list[str]:

@@ -192,7 +192,8 @@ def _keep(task: Task, output: str, value: Any, parents: tuple[str, ...], store: 
     if isinstance(value, Value):
         return plain(value)
     if type(value).__name__ == "BundleDraft":
-        return plain(_seal(value.trained_on(parents) if parents else value, store))
+        tables = _trained_on(task)
+        return plain(_seal(value.trained_on(tables) if tables else value, store))
     try:
         return plain(value)
     except TypeError as error:
@@ -201,6 +202,12 @@ def _keep(task: Task, output: str, value: Any, parents: tuple[str, ...], store: 
             f"step `{task.step.name}` returned a `{type(value).__name__}`, which cannot be stored",
             hint="return a Polars frame, a record of modelyard.records or plain JSON (dict, list, text, number)",
         ) from error
+
+
+def _trained_on(task: Task) -> tuple[str, ...]:
+    """Return what a model was trained on: the input called `table`; any other is there to look at."""
+    table = read_value(task.inputs.get("table"))
+    return (table.digest,) if isinstance(table, TableVersion) else ()
 
 
 def _seal(draft: Any, store: Store) -> ModelVersion:

@@ -45,8 +45,9 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         seconds = latest.seconds if latest else None
         unknown = [name for name in step.upstream if name not in outputs]
         if unknown:
-            why = f"takes the output of {', '.join(f'`{n}`' for n in unknown)}"
-            foreseen.append(Foreseen(step=step.name, verdict="depends", why=why, seconds=seconds, needs=step.upstream))
+            why = f"takes the output of {', '.join(f'`{n}`' for n in unknown)}" if latest else "never ran"
+            guess: Literal["depends", "run"] = "depends" if latest else "run"
+            foreseen.append(Foreseen(step=step.name, verdict=guess, why=why, seconds=seconds, needs=step.upstream))
             continue
         inputs = {name: _input(ref, outputs) for name, ref in step.inputs.items()}
         try:

@@ -32,6 +32,7 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
         inputs: Parameter of the function -> output of an earlier step, as `step` or `step#output`; a list of
             those gives the function a list.
         params: Parameter of the function -> plain JSON.
+        after: Steps that must have ended before, although nothing is taken from them.
         outputs: Names of what it returns; one name means the value itself, several a tuple in this order.
         probe: Dotted path of a function that looks at the world outside (files, aliases) and returns plain
             JSON; it is part of the key and is handed to the function as `state`. Empty: nothing outside matters.
@@ -44,6 +45,7 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
     verb: str
     inputs: dict[str, str | list[str]] = {}
     params: dict[str, Any] = {}
+    after: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ("value",)
     probe: str = ""
     resources: Resources = Resources()
@@ -52,8 +54,8 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """Names of the steps whose outputs it takes, each once, in order."""
-        refs: list[str] = []
+        """Names of the steps that must have ended before it, each once, in order."""
+        refs: list[str] = list(self.after)
         for ref in self.inputs.values():
             refs.extend([ref] if isinstance(ref, str) else ref)
         return tuple(dict.fromkeys(ref.partition("#")[0] for ref in refs))

@@ -24,7 +24,7 @@ import msgspec
 
 from modelyard._kit.errors import ServeError
 
-__all__ = ["Entry", "RequestLog", "log_path"]
+__all__ = ["Entry", "RequestLog"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
@@ -91,11 +91,6 @@ class Entry:
 
 def _text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def log_path(root: Path, endpoint: str) -> Path:
-    """Return the file that holds an endpoint's requests; `root` is the folder of the project."""
-    return root / ".modelyard" / "requests" / f"{endpoint}.db"
 
 
 class RequestLog:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
+from modelyard._kit.places import log_path
 from modelyard.inference import open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog, log_path
+from modelyard.serving.log import RequestLog
 from modelyard.serving.service import Service
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.records import Event, EventKind, StepRun
+from modelyard.records import Event, EventKind
 
-__all__ = ["FOLDS", "Execute", "Fold", "apply", "create", "differences", "drop", "finished_step"]
+__all__ = ["FOLDS", "Execute", "Fold", "apply", "create", "differences", "drop"]
 
 # `execute(sql, parameters)` of a connection.
 Execute = Callable[..., Any]
@@ -164,19 +164,3 @@ def _difference(fold: Fold, kept: dict[str, Any] | None, told: dict[str, Any] | 
         return f"{row}: no event made it"
     what = [f"`{n}` is `{kept.get(n)}`, the events say `{told[n]}`" for n in told if kept.get(n) != told[n]]
     return f"{row}: {'; '.join(what)}"
-
-
-def finished_step(event: Event) -> StepRun:
-    """Return the step that a `step.finished` or `step.cached` event tells of."""
-    body = event.payload
-    seconds = body.get("seconds", 0.0)
-    return StepRun(
-        name=event.step,
-        status="cached" if event.kind == "step.cached" else "succeeded",
-        key=body["key"],
-        started=event.time - seconds,
-        seconds=seconds,
-        cpu_seconds=body.get("cpu_seconds", 0.0),
-        outputs=body["outputs"],
-        made_of=body.get("made_of", {}),
-    )

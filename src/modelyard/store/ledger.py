@@ -17,7 +17,7 @@ import msgspec
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import canonical
 from modelyard._kit.errors import ModelyardError, NotFound, Tampered, UserError
-from modelyard.records import Deployment, Draft, Event, EventKind, Run, StepRun, fold_run
+from modelyard.records import Deployment, Draft, Event, EventKind, Run, StepRun, fold_run, step_run
 from modelyard.store import folds
 from modelyard.store.base import Fault
 from modelyard.store.disk import explain, explained
@@ -250,7 +250,7 @@ class SqliteLedger:
 
     def _step(self, sql: str, value: str) -> StepRun | None:
         rows = self._all(sql, (value,))
-        return folds.finished_step(_event(rows[0])) if rows else None
+        return step_run(_event(rows[0])) if rows else None
 
     def _explained(self, error: sqlite3.Error) -> Exception:
         if isinstance(error, sqlite3.IntegrityError):

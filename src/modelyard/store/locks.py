@@ -62,8 +62,9 @@ class Locks:
         with self._locked(name) as fd:
             if fd is None:
                 raise _busy(name, self.holder(name) or {})
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, msgspec.json.encode({"pid": os.getpid(), "since": self._clock(), **who}), 0)
+            with explained(self._path(name)):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, msgspec.json.encode({"pid": os.getpid(), "since": self._clock(), **who}), 0)
             try:
                 yield
             finally:

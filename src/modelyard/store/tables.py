@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard._kit.digest import digest_of
 from modelyard._kit.errors import DataError, NotFound, Tampered, UserError
 from modelyard.records import Column, TableVersion
-from modelyard.store.base import Appended, Part
+from modelyard.store.base import Appended
 from modelyard.store.content import ContentDigest
 from modelyard.store.disk import check_writable, explained
 from modelyard.store.dtypes import kept_type, restored_type, stored_type
 from modelyard.store.locks import Locks
+from modelyard.store.parts import described, new_parts, newest_by_key, same_columns
 
 if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable, Schema
 
-__all__ = ["DeltaTables", "newest_by_key"]
+__all__ = ["DeltaTables"]
 
 # Rows decoded at once when a file is read back for its digest: also the size of a row group.
 _ROWS_AT_ONCE = 1 << 18
@@ -40,8 +40,6 @@ _RECENT = 32
 _ODD = re.compile(r"^\.|[^A-Za-z0-9._-]")
 # What a URL would decode.
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-# Position of a row while the newest are looked for.
-_PLACE = "__modelyard_place"
 _KEY = "modelyard.key"
 _TABLE = "modelyard.table"
 # No version expires: runs and cards point at old ones.
@@ -55,11 +53,14 @@ _CONFIGURATION: Mapping[str, str | None] = {
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A Parquet file that is written and not yet committed."""
+    """A Parquet file that is written and hidden until it is committed."""
 
-    name: str
-    size: int
+    path: Path
     rows: int
+
+    @property
+    def final(self) -> Path:
+        return self.path.with_name(self.path.name.removeprefix(".").removesuffix(".part"))
 
 
 class DeltaTables:
@@ -88,7 +89,7 @@ class DeltaTables:
                 return found
             rows = _Rows.of(frame)
             file = self._put(name, rows, number=1)
-            content = self._read_back(name, file, rows)
+            content = self._read_back(file, rows)
             version = TableVersion(
                 name=name,
                 digest=content.hexdigest(),
@@ -108,22 +109,22 @@ class DeltaTables:
         previous = load.previous
         if previous is not None and previous.name != name:
             raise ValueError(f"`{previous.name}` is not a version of `{name}`")
-        new = _new_parts(load)
+        new = new_parts(load)
         if previous is None and not new:
             raise DataError(
                 "data-nothing-to-load", f"table `{name}` has no part to begin with", hint="give at least one file"
             )
         with self._writing(name):
             if not new and previous is not None:
-                described = _described(name, load, previous.columns, [])
                 # The same rows, perhaps read by another key.
-                return previous if described.digest == previous.digest else described
+                same = described(name, load, previous.columns, [])
+                return previous if same.digest == previous.digest else same
             delta = self._open(name)
             rows = [_Rows.of(part.frame) for part in new]
             columns = previous.columns if previous else rows[0].columns
             for part in rows:
-                _same_columns(name, columns, part.columns)
-            version = _described(name, load, columns, new)
+                same_columns(name, columns, part.columns)
+            version = described(name, load, columns, new)
             if delta is not None and (found := self._adopt(delta, name, key)) and found.digest == version.digest:
                 return found
             number = 1
@@ -166,10 +167,12 @@ class DeltaTables:
         with explained(folder), self._locks.wait(f"table.{name}"):
             folder.mkdir(parents=True, exist_ok=True)
             check_writable(folder)
-            # Left by a process that was killed while it wrote; nobody else writes here now.
-            for left in folder.glob(".*.part"):
-                left.unlink(missing_ok=True)
-            yield
+            try:
+                yield
+            finally:
+                # Ours if something failed, or of a process that was killed: nobody else writes here now.
+                for left in folder.glob(".*.part"):
+                    left.unlink(missing_ok=True)
 
     def _open(self, name: str, version: int | None = None) -> DeltaTable | None:
         from deltalake import DeltaTable
@@ -242,26 +245,18 @@ class DeltaTables:
     def _put(self, name: str, rows: _Rows, number: int) -> _File:
         import polars as pl
 
-        folder = self._folder(name)
-        final = folder / f"part-{number:06d}-{secrets.token_hex(4)}.parquet"
-        part = folder / f".{final.name}.part"
-        try:
-            # Snappy: what Delta writes everywhere, and with zstd a quarter more CPU for 15 % less disk.
-            rows.frame.sink_parquet(part, compression="snappy", row_group_size=_ROWS_AT_ONCE, maintain_order=True)
-            _sync(part)
-            part.rename(final)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        count = pl.scan_parquet(final, glob=False).select(pl.len()).collect().item()
-        return _File(final.name, final.stat().st_size, count)
+        path = self._folder(name) / f".part-{number:06d}-{secrets.token_hex(4)}.parquet.part"
+        # Snappy: what Delta writes everywhere, and with zstd a quarter more CPU for 15 % less disk.
+        rows.frame.sink_parquet(path, compression="snappy", row_group_size=_ROWS_AT_ONCE, maintain_order=True)
+        _sync(path)
+        return _File(path, pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
 
-    def _read_back(self, name: str, file: _File, rows: _Rows) -> ContentDigest:
+    def _read_back(self, file: _File, rows: _Rows) -> ContentDigest:
         """Digest what readers will see, from the file: never two copies of the table in memory."""
         import polars as pl
 
         content = ContentDigest(rows.columns)
-        written = pl.scan_parquet(self._folder(name) / file.name, glob=False)
+        written = pl.scan_parquet(file.path, glob=False)
         for start in range(0, file.rows, _ROWS_AT_ONCE):
             content.update(written.slice(start, _ROWS_AT_ONCE).collect())
         return content
@@ -280,12 +275,11 @@ class DeltaTables:
         from deltalake.transaction import AddAction, create_table_with_add_actions
 
         folder = self._folder(version.name)
-        stamped = [
-            AddAction(
-                f.name, f.size, {}, int((folder / f.name).stat().st_mtime * 1000), True, f'{{"numRecords":{f.rows}}}'
-            )
-            for f in files
-        ]
+        added = []
+        for file in files:
+            at = file.path.rename(file.final).stat()
+            stats = msgspec.json.encode({"numRecords": file.rows}).decode()
+            added.append(AddAction(file.final.name, at.st_size, {}, int(at.st_mtime * 1000), True, stats))
         properties = CommitProperties(custom_metadata={_KEY: key, _TABLE: msgspec.json.encode(version).decode()})
         hook = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
         columns = Schema.from_arrow(schema)
@@ -293,7 +287,7 @@ class DeltaTables:
             create_table_with_add_actions(
                 _uri(folder),
                 columns,
-                stamped,
+                added,
                 configuration=_CONFIGURATION,
                 commit_properties=properties,
                 post_commithook_properties=hook,
@@ -301,7 +295,7 @@ class DeltaTables:
         else:
             _allow(delta, columns)
             delta.create_write_transaction(
-                stamped, mode, columns, commit_properties=properties, post_commithook_properties=hook
+                added, mode, columns, commit_properties=properties, post_commithook_properties=hook
             )
             delta.update_incremental()
         number = 0 if delta is None else delta.version()
@@ -338,71 +332,6 @@ class _Rows:
         by_name = {c.name: c for c in self.columns}
         stored = pl.Schema({n: self.stored[n] for n in names})
         return _Rows(self.frame.select(names), tuple(by_name[n] for n in names), stored)
-
-
-def newest_by_key(frame: pl.LazyFrame, by: Sequence[str], order: str = "") -> pl.LazyFrame:
-    """Return of the rows with one key only the newest, in the order they were in.
-
-    Args:
-        frame: Rows in the order of loading.
-        by: Key columns; nulls are equal to each other.
-        order: Column that says which row is newest, nulls oldest; of equals, and without it, the last row.
-    """
-    import polars as pl
-
-    # A window keeps the order and takes half of the time of `unique(keep="last", maintain_order=True)`.
-    place = pl.col(_PLACE)
-    newest = pl.when(pl.col(order).eq_missing(pl.col(order).max().over(by))).then(place) if order else place
-    return frame.with_row_index(_PLACE).filter(place == newest.max().over(by)).drop(_PLACE)
-
-
-def _new_parts(load: Appended) -> list[Part]:
-    """Return the parts that the table does not have, each once, in order."""
-    known = set(load.previous.parts) if load.previous else set()
-    new = []
-    for part in load.parts:
-        if part.digest not in known:
-            known.add(part.digest)
-            new.append(part)
-    return new
-
-
-def _described(name: str, load: Appended, columns: tuple[Column, ...], new: Sequence[Part]) -> TableVersion:
-    """Return the version as it will be, but for the rows of the new parts and its address."""
-    previous = load.previous
-    # A table that was written whole is its own first part.
-    before = (previous.parts or (previous.digest,)) if previous else ()
-    parts = (*before, *(part.digest for part in new))
-    return TableVersion(
-        name=name,
-        digest=digest_of([[(c.name, c.type) for c in columns], load.newest_by, load.newest_order, parts]),
-        rows=previous.rows if previous else 0,
-        columns=columns,
-        parents=(previous.digest,) if previous else (),
-        address=previous.address if previous else "",
-        newest_by=load.newest_by,
-        newest_order=load.newest_order,
-        parts=parts,
-    )
-
-
-def _same_columns(name: str, before: Sequence[Column], now: Sequence[Column]) -> None:
-    """Refuse a part whose columns are not those of the table.
-
-    Raises:
-        DataError: It names the columns that vanished, appeared or changed their type.
-    """
-    old = {c.name: c.type for c in before}
-    new = {c.name: c.type for c in now}
-    what = [f"`{n}` vanished" for n in old if n not in new]
-    what += [f"`{n}` ({t}) appeared" for n, t in new.items() if n not in old]
-    what += [f"`{n}` changed from {t} to {new[n]}" for n, t in old.items() if new.get(n, t) != t]
-    if what:
-        raise DataError(
-            "data-schema-changed",
-            f"new rows of table `{name}` have other columns: {', '.join(what)}",
-            hint="mend the new file, or load the whole table again under another name",
-        )
 
 
 def _allow(delta: DeltaTable, columns: Schema) -> None:

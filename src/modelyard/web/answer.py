@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from modelyard._kit.errors import ModelyardError, NotFound, Problem
+from modelyard._kit.errors import Busy, ModelyardError, NotFound, Problem
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader
 
@@ -32,6 +32,8 @@ SECTIONS = {
     "/cards/latest": "Card",
     "/monitoring": "Monitoring",
 }
+# Seconds that a page waits for the first reading of the ledger before it says so.
+_WAIT = 1.0
 P = TypeVar("P")
 
 
@@ -84,6 +86,13 @@ async def answer(request: Request, load: Callable[[Reader, Query], P], template:
     query = Query({**request.query_params, **request.path_params})
 
     def made() -> bytes:
+        left = site.store.behind(_WAIT)
+        if left:
+            raise Busy(
+                "ledger-reading",
+                f"the ledger is being read: {left:,} events are left",
+                hint="this page opens by itself",
+            )
         page = load(site.store, query)
         if request.url.path.endswith(".json"):
             return msgspec.json.encode(page)
@@ -123,7 +132,7 @@ def _with_query(path: str, query: str) -> str:
 def _error(request: Request, status: int, problem: Problem) -> Response:
     from starlette.responses import HTMLResponse, Response
 
-    titles = {400: "That cannot be shown", 404: "Not here", 503: "Busy"}
+    titles = {400: "That cannot be shown", 404: "Not here", 503: "One moment"}
     page = ErrorPage(
         title=titles.get(status, "Something went wrong"),
         status=status,
@@ -132,6 +141,8 @@ def _error(request: Request, status: int, problem: Problem) -> Response:
         hint=problem.hint,
     )
     headers = {"cache-control": "no-store"}
+    if status == 503:
+        headers |= {"retry-after": "1", "refresh": "1"}
     if request.url.path.endswith(".json"):
         body = msgspec.json.encode({"error": page})
         return Response(body, status_code=status, media_type="application/json", headers=headers)

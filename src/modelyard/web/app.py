@@ -38,12 +38,9 @@ def create_app(store: Store, *, hosts: Collection[str] = LOOPBACK, clock: Clock 
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        import asyncio
-
-        # The first fold of a long ledger takes seconds: begin before the first page is asked for.
-        warm = asyncio.get_running_loop().run_in_executor(None, reader.catalog)
+        # Begin to read a long ledger before the first page is asked for.
+        reader.behind(0)
         yield
-        await warm
 
     app = Starlette(
         routes=_routes(),

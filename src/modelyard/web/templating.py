@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["ago", "environment", "pretty", "ticks"]
+__all__ = ["ago", "breaks", "environment", "pretty", "ticks"]
 
 # Only addresses within the site become links.
 _ADDRESS = re.compile(r"/(?:[a-z][a-z0-9/_.-]*)?")
@@ -53,8 +53,12 @@ def pretty(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def ticks(text: str) -> Markup:
+def ticks(text: str, *, links: bool = True) -> Markup:
     """Return a message as HTML: what stands in backticks as code, and an address or a run as a link.
+
+    Args:
+        text: The message.
+        links: Whether there are links; not where it names what is not there.
 
     >>> str(ticks("no run `run-1`, see `/runs` & <b>"))
     'no run <a href="/runs/run-1"><code>run-1</code></a>, see <a href="/runs"><code>/runs</code></a> &amp; &lt;b&gt;'
@@ -66,13 +70,24 @@ def ticks(text: str) -> Markup:
         code = f"<code>{escape(piece)}</code>"
         if i % 2 == 0:
             out.append(str(escape(piece)))
-        elif _ADDRESS.fullmatch(piece):
+        elif links and _ADDRESS.fullmatch(piece):
             out.append(f'<a href="{escape(piece)}">{code}</a>')
-        elif _RUN.fullmatch(piece):
+        elif links and _RUN.fullmatch(piece):
             out.append(f'<a href="/runs/{piece}">{code}</a>')
         else:
             out.append(code)
     return Markup("".join(out))  # noqa: S704 - every piece was escaped
+
+
+def breaks(name: str) -> Markup:
+    """Return a name that a narrow column may break after its dots and underscores.
+
+    >>> str(breaks("gap.false_negative"))
+    'gap.<wbr>false_<wbr>negative'
+    """
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - the name was escaped
 
 
 @cache
@@ -91,6 +106,7 @@ def environment() -> Environment:
     )
     env.filters.update(
         ago=ago,
+        breaks=breaks,
         measured=measured,
         number=number,
         plural=plural,

@@ -63,10 +63,14 @@ class HistGradientBoosting:
 
     def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> None:
         """Add the trees, which are summed by class, and the function behind the sums."""
+        import numpy as np
+
         stages = fitted._predictors
         outputs = len(stages[0])
         trees = [_tree(tree.nodes, at) for stage in stages for at, tree in enumerate(stage)]
-        raw = add_trees(graph, matrix, "raw", trees, outputs, fitted._baseline_prediction.ravel())
+        total = add_trees(graph, matrix, "total", trees, outputs)
+        base = graph.constant("base", fitted._baseline_prediction.reshape(1, -1).astype(np.float32))
+        raw = graph.add("Add", [total, base], "raw")
         graph.answer(raw, output, "classes" if hasattr(fitted, "classes_") else "regression", outputs)
 
     def native(self, fitted: Any) -> tuple[str, bytes] | None:

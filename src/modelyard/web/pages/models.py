@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import NotFound
-from modelyard.records import Candidate, CheckResult, Deployment, Evidence, Feature, ModelVersion, Run
+from modelyard.records import Candidate, CheckResult, Evidence, Feature, ModelVersion, Run
 from modelyard.web.answer import answer
 from modelyard.web.pages.parts import CheckRow, ModelRow, TableLink, check_rows, model_row, table_link
 from modelyard.web.query import Query
-from modelyard.web.reader import Made, Reader, values_in
+from modelyard.web.reader import Catalog, Made, Reader, values_in
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -76,6 +77,8 @@ class Move:
         revision: 1, 2, 3, ...
         previous: Digest of the model before; empty at first.
         reason: Why it moved.
+        run: Run that moved it; empty for a person.
+        time: When, in seconds since 1970 UTC.
         now: Whether it still points there.
     """
 
@@ -86,6 +89,8 @@ class Move:
     revision: int
     previous: str
     reason: str
+    run: str
+    time: float
     now: bool
 
 
@@ -158,7 +163,7 @@ class ModelPage:
 def load(store: Reader, query: Query) -> ModelsPage:
     """Read the leaderboard, the versions and the moves."""
     catalog = store.catalog()
-    current = store.aliases().values()
+    current = list(catalog.aliases.values())
     models = list(catalog.models.values())
     board = _leaderboard(store)
     best = board.candidates[0] if board.candidates else None
@@ -171,7 +176,7 @@ def load(store: Reader, query: Query) -> ModelsPage:
         run=board.run,
         versions=tuple(model_row(made, current) for made in reversed(models[-_PAGE:])),
         total=len(models),
-        moves=moves(store)[:_MOVES],
+        moves=moves(catalog),
     )
 
 
@@ -235,23 +240,23 @@ def _candidate_row(one: Candidate, board: _Board) -> CandidateRow:
     )
 
 
-def moves(store: Reader, digest: str = "") -> tuple[Move, ...]:
-    """Return every move of an alias (to one model), newest first."""
-    now = {(move.endpoint, move.alias): move.revision for move in store.aliases().values()}
-    history: list[Deployment] = store.ledger.aliases()
+def moves(catalog: Catalog, digest: str = "", *, most: int = _MOVES) -> tuple[Move, ...]:
+    """Return the newest moves of aliases (to one model), newest first."""
+    wanted = (one for one in reversed(list(catalog.moves)) if not digest or one.digest == digest)
     return tuple(
         Move(
-            endpoint=move.endpoint,
-            alias=move.alias,
-            digest=move.model.digest,
-            family=move.model.family,
-            revision=move.revision,
-            previous=move.previous,
-            reason=move.reason,
-            now=now[move.endpoint, move.alias] == move.revision,
+            endpoint=one.endpoint,
+            alias=one.alias,
+            digest=one.digest,
+            family=one.family,
+            revision=one.revision,
+            previous=one.previous,
+            reason=one.reason,
+            run=one.run,
+            time=one.time,
+            now=catalog.aliases[one.endpoint, one.alias] is one,
         )
-        for move in reversed(history)
-        if not digest or move.model.digest == digest
+        for one in islice(wanted, most)
     )
 
 
@@ -281,7 +286,7 @@ def load_model(store: Reader, query: Query) -> ModelPage:
     checks = check_rows(run, catalog) if run else ()
     return ModelPage(
         title=f"{model.name} {model.digest[:12]}",
-        model=model_row(made, store.aliases().values()),
+        model=model_row(made, list(catalog.aliases.values())),
         task=problem.task,
         target=problem.target,
         classes=problem.classes,
@@ -293,7 +298,7 @@ def load_model(store: Reader, query: Query) -> ModelPage:
         address=model.address,
         step=made.step,
         checks=tuple(row for row in checks if row.model in ("", model.digest)),
-        moves=moves(store, model.digest),
+        moves=moves(catalog, model.digest),
         has_card=made.run in catalog.cards,
     )
 

@@ -16,34 +16,64 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["DriftRow", "MonitoringPage", "Past", "Watched", "load", "view", "watched"]
+__all__ = ["FeatureRow", "MonitoringPage", "OtherRow", "Past", "Watched", "load", "view", "watched"]
 
 _PAST = 40
+_PSI, _KS = "psi", "ks"
 
 
 @dataclass(frozen=True, slots=True)
-class DriftRow:
-    """One result of a watch.
+class FeatureRow:
+    """How far one column, or the predictions, moved.
+
+    Attributes:
+        feature: The column, `prediction` or `prediction.label`.
+        status: What came of it: `failed` if one of its measures is past its limit.
+        psi: Population stability index.
+        bound: Its limit; none if it is only reported.
+        ks: Kolmogorov-Smirnov distance of a number; none for a category.
+        ks_bound: Its limit; none if it is only reported.
+        reason: One sentence with the numbers in it, of the measure that failed or of the index.
+        trend: The index in the newest watches, oldest first, this one last.
+    """
+
+    feature: str
+    status: str
+    psi: float | None
+    bound: float | None
+    ks: float | None
+    ks_bound: float | None
+    reason: str
+    trend: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRow:
+    """A result about the whole window: missing or unseen values, a live metric, too few requests.
 
     Attributes:
         name: Name of the check.
-        feature: The column (or `prediction`) it looks at.
-        measure: Name of the measure, e.g. `psi`.
-        value: What was measured.
-        bound: The limit; none if it is only reported.
         status: What came of it.
+        value: What was measured.
+        unit: Its unit.
+        bound: The limit; none if it is only reported.
+        op: `at_least`, `at_most`, `equal`; empty without a limit.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Requests measured.
         reason: One sentence with the numbers in it.
-        trend: Its values in the newest watches, oldest first, this one last.
     """
 
     name: str
-    feature: str
-    measure: str
-    value: float | None
-    bound: float | None
     status: str
+    value: float | None
+    unit: str
+    bound: float | None
+    op: str
+    low: float | None
+    high: float | None
+    n: int
     reason: str
-    trend: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +112,11 @@ class Watched:
         rows: Requests in the window.
         begins: Time of the first of them; 0 if it is not known.
         ends: Time of the last of them; 0 if it is not known.
-        results: Its results, those past their limit first, then by how far.
-        counts: Results by status.
+        features: How far each column moved, those past a limit first, then by how far.
+        others: Results about the whole window.
+        counts: Columns and other results by status.
         past: The newest 40 watches, newest first.
-        scale: The value that fills a bar.
+        scale: The index that fills a bar.
     """
 
     endpoint: str
@@ -94,7 +125,8 @@ class Watched:
     rows: int
     begins: float
     ends: float
-    results: tuple[DriftRow, ...]
+    features: tuple[FeatureRow, ...]
+    others: tuple[OtherRow, ...]
     counts: dict[str, int]
     past: tuple[Past, ...]
     scale: float
@@ -128,15 +160,17 @@ def _watched(endpoint: str, events: list[Event]) -> Watched:
     read = {event.seq: _results(event) for event in events}
     trends: dict[str, list[float | None]] = {}
     for results in read.values():
-        for result in results:
-            trends.setdefault(result.check.name, []).append(result.evidence.value)
-    rows = [_drift_row(result, tuple(trends[result.check.name][-20:])) for result in read[newest.seq]]
-    rows.sort(key=lambda row: (row.status == "passed", -(row.value or 0.0)))
-    window = _window(newest)
+        for one in results:
+            if one.evidence.measure == _PSI:
+                trends.setdefault(_feature(one), []).append(one.evidence.value)
+    features = _features(read[newest.seq], trends)
+    others = tuple(_other(one) for one in read[newest.seq] if one.evidence.measure not in (_PSI, _KS))
     counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.status] = counts.get(row.status, 0) + 1
-    known = [v for row in rows if row.measure == "psi" for v in (row.value, (row.bound or 0.0) * 1.6) if v is not None]
+    for status in [row.status for row in features] + [row.status for row in others]:
+        counts[status] = counts.get(status, 0) + 1
+    limits = [row.bound for row in features if row.bound]
+    furthest = max((row.psi or 0.0 for row in features), default=0.0)
+    window = _window(newest)
     return Watched(
         endpoint=endpoint,
         model=str(newest.payload.get("model", "")),
@@ -144,10 +178,52 @@ def _watched(endpoint: str, events: list[Event]) -> Watched:
         rows=int(_number(window, "rows")),
         begins=_number(window, "from"),
         ends=_number(window, "to"),
-        results=tuple(rows),
+        features=features,
+        others=others,
         counts=counts,
         past=tuple(_past(event, read[event.seq]) for event in reversed(events[-_PAST:])),
-        scale=max(known, default=0.0) or 1.0,
+        # A column that moved out of all bounds must not press the others into a line.
+        scale=min(max(furthest, 1.6 * max(limits)), 8 * max(limits)) if limits else furthest or 1.0,
+    )
+
+
+def _features(results: list[CheckResult], trends: dict[str, list[float | None]]) -> tuple[FeatureRow, ...]:
+    found: dict[str, dict[str, CheckResult]] = {}
+    for one in results:
+        if one.evidence.measure in (_PSI, _KS):
+            found.setdefault(_feature(one), {})[one.evidence.measure] = one
+    rows = []
+    for feature, measures in found.items():
+        psi, ks = measures.get(_PSI), measures.get(_KS)
+        told = next((one for one in measures.values() if one.status == "failed"), psi or ks)
+        rows.append(
+            FeatureRow(
+                feature=feature,
+                status=told.status if told else "skipped",
+                psi=psi.evidence.value if psi else None,
+                bound=psi.limit.value if psi and psi.limit else None,
+                ks=ks.evidence.value if ks else None,
+                ks_bound=ks.limit.value if ks and ks.limit else None,
+                reason=told.reason if told else "",
+                trend=tuple(trends.get(feature, ())[-20:]),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (row.status != "failed", -(row.psi or 0.0))))
+
+
+def _other(one: CheckResult) -> OtherRow:
+    interval = one.evidence.interval
+    return OtherRow(
+        name=one.check.name,
+        status=one.status,
+        value=one.evidence.value,
+        unit=one.evidence.unit,
+        bound=one.limit.value if one.limit else None,
+        op=one.limit.op if one.limit else "",
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        n=one.evidence.n,
+        reason=one.reason,
     )
 
 
@@ -179,21 +255,8 @@ def _feature(result: CheckResult) -> str:
     return result.check.name.partition(".")[2] or result.check.name
 
 
-def _drift_row(result: CheckResult, trend: tuple[float | None, ...]) -> DriftRow:
-    return DriftRow(
-        name=result.check.name,
-        feature=_feature(result),
-        measure=result.evidence.measure,
-        value=result.evidence.value,
-        bound=result.limit.value if result.limit else None,
-        status=result.status,
-        reason=result.reason,
-        trend=trend,
-    )
-
-
 def _past(event: Event, results: list[CheckResult]) -> Past:
-    moved = [one for one in results if one.evidence.value is not None and one.evidence.measure == "psi"]
+    moved = [one for one in results if one.evidence.value is not None and one.evidence.measure == _PSI]
     worst = max(moved, key=lambda one: one.evidence.value or 0.0, default=None)
     return Past(
         seq=event.seq,

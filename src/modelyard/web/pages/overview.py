@@ -5,19 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelyard.records import ModelVersion, Run, TableVersion
 from modelyard.web.answer import answer
 from modelyard.web.pages.cards import card_of
 from modelyard.web.pages.models import Move, moves
 from modelyard.web.pages.monitoring import Watched, watched
-from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, latest_run, run_row
+from modelyard.web.pages.parts import (
+    UNMET,
+    CheckRow,
+    RunRow,
+    TableLink,
+    check_rows,
+    counts_text,
+    is_quarantine,
+    latest_run,
+    run_row,
+)
 from modelyard.web.query import Query
-from modelyard.web.reader import Catalog, Reader
+from modelyard.web.reader import Catalog, Made, Reader, values_in
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Champion", "Gate", "NextStep", "OverviewPage", "load", "view"]
+__all__ = ["Champion", "Contract", "Gate", "NextStep", "OverviewPage", "load", "view"]
 
 _RUNS = 8
 _CHECKS = 12
@@ -32,7 +43,6 @@ class Champion:
         endpoint: Name of the endpoint.
         digest: Digest of the model.
         family: Its family.
-        format: Format of its file.
         revision: How often the alias has moved.
         reason: Why it moved here.
         score: Its value of the metric it was selected by, as text; empty if not known.
@@ -42,7 +52,6 @@ class Champion:
     endpoint: str
     digest: str
     family: str
-    format: str
     revision: int
     reason: str
     score: str
@@ -56,10 +65,10 @@ class Gate:
     Attributes:
         run: Id of the run.
         status: `passed`, `failed` or `insufficient`.
-        passed: Checks that passed.
-        total: Checks there were, without those that had nothing to compare with.
-        failing: Names of the blocking ones that failed or had too few rows.
-        reported: Names of the others that did.
+        passed: Blocking checks that hold.
+        total: Blocking checks there were, without those that had nothing to compare with.
+        failing: Names of the blocking checks that failed or had too few rows.
+        reported: Names of the other checks of the model that did.
     """
 
     run: str
@@ -68,6 +77,25 @@ class Gate:
     total: int
     failing: tuple[str, ...]
     reported: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What the data contracts of the newest run came to.
+
+    Attributes:
+        rules: Rules there were.
+        kept: Rules without a bad row.
+        broken: Names of the others.
+        aside: Tables that hold the rows that were set aside.
+        rows: Rows that were set aside.
+    """
+
+    rules: int
+    kept: int
+    broken: tuple[str, ...]
+    aside: tuple[TableLink, ...]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +133,9 @@ class OverviewPage:
         next: What to do now.
         runs: The newest 8 runs.
         longest: Seconds of the longest of them, for the bars.
-        checks: Up to 12 results of the newest run that checked, failed ones first.
-        counts: Its results by status.
+        checks: Up to 12 results about the model of the newest run that checked, failed ones first.
+        counts: Its results by status, those of data contracts included.
+        contract: What its data contracts came to; none without any.
         moves: The newest 5 moves of aliases.
         tables: Tables there are.
         models: Model versions there are.
@@ -125,6 +154,7 @@ class OverviewPage:
     longest: float
     checks: tuple[CheckRow, ...]
     counts: dict[str, int]
+    contract: Contract | None
     moves: tuple[Move, ...]
     tables: int
     models: int
@@ -156,9 +186,10 @@ def load(store: Reader, query: Query) -> OverviewPage:
         next=_next(last, gate, champion, drift, missing),
         runs=runs,
         longest=max((row.seconds for row in runs), default=0.0),
-        checks=checks[:_CHECKS],
+        checks=tuple(row for row in checks if row.type != "contract")[:_CHECKS],
         counts=counts_text(checks),
-        moves=moves(store)[:_MOVES],
+        contract=_contract(checked, checks) if checked else None,
+        moves=moves(catalog, most=_MOVES),
         tables=len(catalog.tables),
         models=len(catalog.models),
         events=store.ledger.head()[0],
@@ -167,42 +198,56 @@ def load(store: Reader, query: Query) -> OverviewPage:
 
 
 def _gate(checks: tuple[CheckRow, ...], run: str) -> Gate:
-    failing = [row for row in checks if row.status in ("failed", "insufficient")]
-    blocking = [row for row in failing if row.blocking]
+    counted = [row for row in checks if row.status != "skipped" and row.blocking]
+    blocking = [row for row in counted if row.status in UNMET]
     status = "passed"
     if blocking:
         status = "failed" if any(row.status == "failed" for row in blocking) else "insufficient"
-    counted = [row for row in checks if row.status != "skipped"]
     return Gate(
         run=run,
         status=status,
         passed=sum(row.status == "passed" for row in counted),
         total=len(counted),
         failing=tuple(row.name for row in blocking),
-        reported=tuple(row.name for row in failing if not row.blocking),
+        reported=tuple(
+            row.name for row in checks if row.status in UNMET and not row.blocking and row.type != "contract"
+        ),
     )
+
+
+def _contract(run: Run, checks: tuple[CheckRow, ...]) -> Contract | None:
+    rules = [row for row in checks if row.type == "contract"]
+    if not rules:
+        return None
+    broken = tuple(row.name for row in rules if row.status in UNMET)
+    tables = [value for step in run.steps for _, value in values_in(step.outputs) if isinstance(value, TableVersion)]
+    aside = [TableLink(one.name, one.digest, one.rows) for one in tables if one.rows and is_quarantine(one.name)]
+    return Contract(len(rules), len(rules) - len(broken), broken, tuple(aside), sum(one.rows for one in aside))
 
 
 def _champion(store: Reader, catalog: Catalog) -> Champion | None:
-    champions = [move for (_, alias), move in store.aliases().items() if alias == "champion"]
+    champions = [move for move in list(catalog.aliases.values()) if move.alias == "champion"]
     if not champions:
         return None
-    move = champions[-1]
-    made = catalog.models.get(move.model.digest)
-    run = store.ledger.run(made.run) if made else None
-    metric = move.model.signature.problem.metric
-    rows = check_rows(run, catalog) if run else ()
-    score = next((row for row in rows if row.measure == metric and row.type == "metric"), None)
+    move = max(champions, key=lambda one: one.time)
+    made = catalog.models.get(move.digest)
     return Champion(
         endpoint=move.endpoint,
-        digest=move.model.digest,
-        family=move.model.family,
-        format=move.model.format,
+        digest=move.digest,
+        family=move.family,
         revision=move.revision,
         reason=move.reason,
-        score=f"{metric} {score.value:.4f}" if score and score.value is not None else "",
+        score=_score(store, made, catalog) if made else "",
         more=len(champions) - 1,
     )
+
+
+def _score(store: Reader, made: Made[ModelVersion], catalog: Catalog) -> str:
+    """Return the value of the metric that a model was selected by, as its own run measured it on the test rows."""
+    run, metric = store.ledger.run(made.run), made.value.signature.problem.metric
+    rows = check_rows(run, catalog) if run else ()
+    row = next((row for row in rows if row.measure == metric and row.type == "metric"), None)
+    return f"{metric} {row.value:.4f}" if row and row.value is not None else ""
 
 
 def _next(
@@ -238,10 +283,15 @@ def _watch_next(champion: Champion, drift: Watched | None) -> NextStep:
     if drift is None:
         text = "A champion is ready, and no requests were watched yet."
         return NextStep("act", "Serve and watch it", text, "modelyard serve", f"/models/{champion.digest}", "See it")
-    failed = [row.feature for row in drift.results if row.status == "failed"]
+    failed = [row.feature for row in drift.features if row.status == "failed"]
+    failed += [row.name for row in drift.others if row.status == "failed"]
     if failed:
-        text = f"Requests moved from the training data in {', '.join(failed[:3])}; train on newer rows."
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        text = f"Requests moved from the training data in {', '.join(failed[:3])}{more}; train on newer rows."
         return NextStep("act", "Train again", text, "modelyard run", "/monitoring", "See the drift")
+    if not drift.features:
+        text = "There are too few requests yet to say whether they look like the training data."
+        return NextStep("calm", "Wait for requests", text, "modelyard watch", "/monitoring", "See the last watch")
     return NextStep("calm", "Nothing to do", "The gate holds, and requests look like the training data.")
 
 

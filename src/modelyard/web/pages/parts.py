@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelyard._kit.text import number
-from modelyard.records import CheckResult, Deployment, ModelVersion, Run, TableVersion
-from modelyard.web.reader import Catalog, Made, Reader, Tally, Trend, values_in
+from modelyard.records import CheckResult, ModelVersion, Run, TableVersion
+from modelyard.web.reader import Catalog, Made, Moved, Reader, Tally, Trend, values_in
 
 __all__ = [
+    "UNMET",
     "CheckRow",
     "ModelRow",
     "RunRow",
     "TableLink",
     "check_rows",
     "counts_text",
+    "is_quarantine",
     "latest_card",
     "latest_run",
     "measured",
@@ -24,7 +26,8 @@ __all__ = [
     "table_link",
 ]
 
-_ORDER = {"failed": 0, "insufficient": 1, "passed": 2, "skipped": 2}
+# Statuses of a check that does not hold.
+UNMET = ("failed", "insufficient")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class RunRow:
         steps: Steps it has dealt with.
         cached: How many of them were found in the ledger.
         failed: Names of the steps that failed.
-        checks: Checks it made.
+        checks: Checks of the model it made; the rules of data contracts are not counted among them.
         failing: Names of the checks that failed or had too few rows.
         stopping: Those of them that block.
         reason: Why it failed or was cancelled.
@@ -162,7 +165,7 @@ def run_row(store: Reader, run: Run, tally: Tally | None) -> RunRow:
     tally = tally or Tally()
     status = store.status(run)
     ended = run.ended or (tally.last if status == "interrupted" else store.clock())
-    failing = {name: blocks for name, (how, blocks) in tally.checks.items() if how in ("failed", "insufficient")}
+    failing = {name: blocks for name, (how, blocks) in tally.checks.items() if how in UNMET}
     return RunRow(
         id=run.id,
         project=run.project,
@@ -170,9 +173,9 @@ def run_row(store: Reader, run: Run, tally: Tally | None) -> RunRow:
         started=run.started,
         seconds=max(0.0, ended - run.started),
         actor=run.actor,
-        steps=len(tally.steps),
-        cached=sum(how == "cached" for how in tally.steps.values()),
-        failed=tuple(name for name, how in tally.steps.items() if how == "failed"),
+        steps=tally.steps,
+        cached=tally.cached,
+        failed=tally.failed,
         checks=len(tally.checks),
         failing=tuple(failing),
         stopping=tuple(name for name, blocks in failing.items() if blocks),
@@ -181,14 +184,18 @@ def run_row(store: Reader, run: Run, tally: Tally | None) -> RunRow:
 
 
 def check_rows(run: Run, catalog: Catalog) -> tuple[CheckRow, ...]:
-    """Return what every check of a run came to: the failed ones first, then in the order they were made."""
+    """Return what every check of a run came to: what stops the run first, data contracts after the model."""
     rows: dict[str, CheckRow] = {}
     for step in run.steps:
         for _, value in values_in(step.outputs):
             if isinstance(value, CheckResult):
                 rows[value.check.name] = _check_row(value, run.id, step.name, catalog)
-    # Then the claims about the model before the many about the data.
-    return tuple(sorted(rows.values(), key=lambda r: (_ORDER.get(r.status, 3), r.step.startswith("contract."))))
+    return tuple(sorted(rows.values(), key=_rank))
+
+
+def _rank(row: CheckRow) -> tuple[bool, bool, bool]:
+    unmet = row.status in UNMET
+    return not (unmet and row.blocking), row.type == "contract", not unmet
 
 
 def _check_row(result: CheckResult, run: str, step: str, catalog: Catalog) -> CheckRow:
@@ -221,13 +228,18 @@ def _check_row(result: CheckResult, run: str, step: str, catalog: Catalog) -> Ch
     )
 
 
+def is_quarantine(name: str) -> bool:
+    """Say whether a table holds rows that broke a contract and were set aside."""
+    return name.endswith(".quarantine")
+
+
 def table_link(catalog: Catalog, digest: str) -> TableLink:
     """Return the table version a digest stands for."""
     made: Made[TableVersion] | None = catalog.table(digest)
     return TableLink(made.value.name, digest, made.value.rows) if made else TableLink("", digest, 0)
 
 
-def model_row(made: Made[ModelVersion], aliases: Iterable[Deployment]) -> ModelRow:
+def model_row(made: Made[ModelVersion], aliases: Iterable[Moved]) -> ModelRow:
     """Return a model version as a row, with the aliases that point at it now."""
     model = made.value
     return ModelRow(
@@ -236,7 +248,7 @@ def model_row(made: Made[ModelVersion], aliases: Iterable[Deployment]) -> ModelR
         family=model.family,
         format=model.format,
         released=model.released,
-        aliases=tuple(move.alias for move in aliases if move.model.digest == model.digest),
+        aliases=tuple(move.alias for move in aliases if move.digest == model.digest),
         run=made.run,
         time=made.time,
     )
@@ -259,8 +271,14 @@ def latest_card(catalog: Catalog) -> str:
 
 
 def measured(value: float | None, unit: str = "") -> str:
-    """Return a measured value with its unit, `n/a` for none."""
-    return number(value) + (f" {unit}" if unit and value is not None else "")
+    """Return a measured value with its unit, `n/a` for none.
+
+    >>> measured(0.31, "ms"), measured(1.0, "rows"), measured(None, "ms")
+    ('0.31 ms', '1 row', 'n/a')
+    """
+    if value is None or not unit:
+        return number(value)
+    return f"{number(value)} {unit.removesuffix('s') if unit == 'rows' and value == 1 else unit}"
 
 
 def counts_text(checks: Iterable[CheckRow]) -> dict[str, int]:

@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.errors import NotFound
-from modelyard._kit.text import seconds_text
-from modelyard.records import Card, CheckResult, Deployment, ModelVersion, Plan, Run, StepRun, TableVersion
+from modelyard._kit.text import number, seconds_text
+from modelyard.records import (
+    Candidate,
+    Card,
+    CheckResult,
+    Deployment,
+    Evidence,
+    ModelVersion,
+    Plan,
+    Run,
+    StepRun,
+    TableVersion,
+)
 from modelyard.web.answer import answer
-from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, run_row
+from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, measured, run_row
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader, values_in
 
@@ -177,7 +188,9 @@ def plan_of(store: Reader, run: Run) -> Plan | None:
 
 def given_by(step: StepRun, run_id: str) -> list[Given]:
     """Return what a step gave, each with the page that shows it."""
-    return [_given(output, value, run_id) for output, value in values_in(step.outputs)]
+    given = [_given(output, value, run_id) for output, value in values_in(step.outputs)]
+    # A list of plain JSON is one thing to a reader.
+    return list({(one if one.kind != "json" else (one.output, one.kind)): one for one in given}.values())
 
 
 def _given(output: str, value: Any, run_id: str) -> Given:
@@ -194,10 +207,12 @@ def _given(output: str, value: Any, run_id: str) -> Given:
         case Deployment():
             text = f"{value.endpoint}: {value.alias} revision {value.revision}"
             return Given(output, "deployment", text, f"/models/{value.model.digest}")
+        case Candidate():
+            return Given(output, "candidate", f"{value.family} {number(value.mean) if value.scores else 'is out'}")
+        case Evidence():
+            return Given(output, "evidence", f"{value.measure} {measured(value.value, value.unit)}")
         case msgspec.Struct():
-            kind = str(value.__struct_config__.tag)
-            mean = getattr(value, "mean", None)
-            return Given(output, kind, getattr(value, "family", kind) + (f" {mean:.4f}" if mean is not None else ""))
+            return Given(output, str(value.__struct_config__.tag), output)
         case _:
             return Given(output, "json", output)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelyard._kit.errors import ModelyardError, NotFound
 from modelyard.records import Column, TableVersion
 from modelyard.web.answer import answer
-from modelyard.web.pages.parts import TableLink, table_link
+from modelyard.web.pages.parts import TableLink, is_quarantine, table_link
 from modelyard.web.query import Query
 from modelyard.web.reader import Catalog, Made, Reader
 
@@ -155,12 +155,8 @@ def _row(name: str, versions: list[Made[TableVersion]]) -> TableRow:
         columns=len(newest.value.columns),
         run=newest.run,
         time=newest.time,
-        quarantine=_is_quarantine(name),
+        quarantine=is_quarantine(name),
     )
-
-
-def _is_quarantine(name: str) -> bool:
-    return name.endswith((".quarantine", ".rejected"))
 
 
 def load_version(store: Reader, query: Query) -> TablePage:
@@ -196,7 +192,7 @@ def load_version(store: Reader, query: Query) -> TablePage:
         newest_by=table.newest_by,
         newest_order=table.newest_order,
         parts=len(table.parts),
-        quarantine=_is_quarantine(name),
+        quarantine=is_quarantine(name),
         header=header,
         preview=rows,
         unreadable=unreadable,
