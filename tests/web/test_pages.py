@@ -143,6 +143,15 @@ class TestRun:
         for one in page.steps:
             assert f'data-id="{one.name}"' in page.graph
 
+    def test_graph_of_500_steps_leaves_out_what_a_longer_way_says(self) -> None:
+        needs = {"s0": ()} | {f"s{i}": tuple(f"s{j}" for j in range(max(0, i - 20), i)) for i in range(1, 500)}
+        assert run.shortest(needs) == [(f"s{i - 1}", f"s{i}") for i in range(1, 500)]
+        assert run.shortest({"a": (), "b": (), "c": ("a", "b"), "d": ("a", "c", "nowhere")}) == [
+            ("a", "c"),
+            ("b", "c"),
+            ("c", "d"),
+        ]
+
     def test_that_failed_says_where_and_what_next_and_what_never_ran(self, reader: Reader) -> None:
         page = run.load(reader, ask(run=BROKEN))
         by_name = {one.name: one for one in page.steps}

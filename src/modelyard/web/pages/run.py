@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -22,7 +23,7 @@ from modelyard.records import (
     TableVersion,
 )
 from modelyard.web.answer import answer
-from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, measured, run_row
+from modelyard.web.pages.parts import UNMET, CheckRow, RunRow, check_rows, counts_text, measured, run_row
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader, values_in
 
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Given", "RunPage", "StepRow", "find_run", "given_by", "load", "plan_of", "view"]
+__all__ = ["Given", "RunPage", "StepRow", "find_run", "given_by", "load", "plan_of", "shortest", "view"]
 
 _MOST_GIVEN = 6
+_MOST_RESULTS = 2
 _TIMED = ("succeeded", "failed", "running")
 _DETAIL = {"never": "not run"}
 
@@ -102,7 +104,7 @@ class RunPage:
         saved: Seconds that the cached steps took when they ran.
         checks: What its checks came to, failed ones first.
         counts: Checks by status.
-        graph: The steps and what they take from each other, as SVG; empty without a plan.
+        graph: The steps and what follows what, as SVG; empty without a plan.
         live: Whether it is running.
         has_card: Whether it made a card.
         newer: Id of the next run; empty for the newest.
@@ -217,6 +219,19 @@ def _given(output: str, value: Any, run_id: str) -> Given:
             return Given(output, "json", output)
 
 
+def _together(given: list[Given], step: str, run_id: str) -> list[Given]:
+    """Return what a step gave with its results as one link where there are more than a few, as of a data contract."""
+    results = [one for one in given if one.kind == "check_result"]
+    if len(results) <= _MOST_RESULTS:
+        return given
+    unmet = sum(one.status in UNMET for one in results)
+    text = f"{len(results)} results, {unmet} not met" if unmet else f"{len(results)} results"
+    link = Given(
+        "results", "check_result", text, f"/checks?run={run_id}&q={quote(step)}", "failed" if unmet else "passed"
+    )
+    return [*(one for one in given if one.kind != "check_result"), link]
+
+
 def _step_rows(store: Reader, run: Run, plan: Plan | None, *, live: bool) -> tuple[StepRow, ...]:
     done = {step.name: step for step in run.steps}
     planned = {step.name: step for step in plan.steps} if plan else {}
@@ -227,7 +242,7 @@ def _step_rows(store: Reader, run: Run, plan: Plan | None, *, live: bool) -> tup
         if step is None:
             rows.append(StepRow(name, about, "waiting" if live else "never", None, 0.0, 0.0, needs, (), 0, {}))
             continue
-        given = given_by(step, run.id)
+        given = _together(given_by(step, run.id), name, run.id)
         seconds = max(0.0, store.clock() - step.started) if step.status == "running" and live else step.seconds
         status = "interrupted" if step.status == "running" and not live else step.status
         rows.append(
@@ -255,11 +270,8 @@ def _saved(store: Reader, run_id: str) -> float:
 def _graph(rows: tuple[StepRow, ...], run_id: str) -> str:
     if not any(row.needs for row in rows):
         return ""
-    from urllib.parse import quote
-
     from modelyard.cards.charts import graph
 
-    known = {row.name for row in rows}
     nodes = [
         {
             "id": row.name,
@@ -270,7 +282,32 @@ def _graph(rows: tuple[StepRow, ...], run_id: str) -> str:
         }
         for row in rows
     ]
-    return graph.draw(nodes, [(need, row.name) for row in rows for need in row.needs if need in known])
+    return graph.draw(nodes, shortest({row.name: row.needs for row in rows}))
+
+
+def shortest(needs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Return the edges between steps without those that a longer way says already.
+
+    The split feeds every check, but each check also comes after the model that was trained on it: drawn as they stand,
+    the edges of a whole plan hide its shape.
+
+    Args:
+        needs: Step -> steps it takes something from, in an order in which they may run.
+
+    >>> shortest({"a": (), "b": ("a",), "c": ("a", "b")})
+    [('a', 'b'), ('b', 'c')]
+    """
+    bit = {name: 1 << i for i, name in enumerate(needs)}
+    before: dict[str, int] = {}
+    edges = []
+    for name, wanted in needs.items():
+        direct = [one for one in wanted if one in before]
+        implied = 0
+        for one in direct:
+            implied |= before[one]
+        edges += [(one, name) for one in direct if not implied & bit[one]]
+        before[name] = implied | sum(bit[one] for one in direct)
+    return edges
 
 
 async def view(request: Request) -> Response:
