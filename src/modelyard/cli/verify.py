@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
@@ -56,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         if args.card or every:
             _card(found, store, held, faults)
         payload: dict[str, Any] = {"run": found.id, "held": held, "faults": faults}
-        store.ledger.append(Draft(kind="verify.finished", run=found.id, payload=payload))
+        store.ledger.append(
+            Draft(kind="verify.finished", run=found.id, actor=f"user:{getpass.getuser()}", payload=payload)
+        )
     if args.json:
         json_line({"ok": not faults, "held": held, "faults": faults})
     else:

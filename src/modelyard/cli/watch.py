@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import as_text
@@ -10,7 +12,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
-from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 from modelyard.cli.report import check_row
 
@@ -35,6 +37,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--last", type=int, default=0, metavar="N", help="newest N requests (default: `monitor.window`)"
     )
+    parser.add_argument("--truth", metavar="FILE", help="first join outcomes to requests: a CSV file with id,truth")
     parser.add_argument("--all", action="store_true", help="print the checks that hold as well")
     add_file(parser)
     add_json(parser)
@@ -54,8 +57,11 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(
         store.blobs.folder(champion.model.address), trusted=trusted_keys(store.root), version=champion.model
     )
+    log = log_path(store.root, spec.endpoint)
+    if args.truth:
+        _join(log, Path(args.truth))
     last = args.last or spec.monitor.window
-    window = read_window(log_path(store.root, spec.endpoint), model=champion.model.digest, last=last)
+    window = read_window(log, model=champion.model.digest, last=last)
     results = watch(window, bundle.profile, bundle.signature, spec.monitor)
     span = {"rows": window.rows, "from": min(window.times, default=0), "to": max(window.times, default=0)}
     payload = {
@@ -64,13 +70,23 @@ def run(args: argparse.Namespace) -> int:
         "window": span,
         "results": [plain(result) for result in results],
     }
-    store.ledger.append(Draft(kind="watch.finished", payload=payload))
+    store.ledger.append(Draft(kind="watch.finished", actor=f"user:{getpass.getuser()}", payload=payload))
     failed = [result for result in results if result.status == "failed"]
     if args.json:
         json_line(payload)
     else:
         _print(results, failed, args.all, f"{spec.endpoint} {short(champion.model.digest)}", span)
     return 1 if failed else 0
+
+
+def _join(log: Path, file: Path) -> None:
+    from modelyard.monitoring.truth import join_truths, read_truths
+
+    if not file.is_file():
+        raise NotFound("file-not-found", f"there is no file `{file}`", hint="give a CSV file with the columns id,truth")
+    joined = join_truths(log, read_truths(file))
+    text = f"{plural(joined.joined, 'outcome')} joined, {joined.known} known before"
+    say(f"{text}, {joined.strange} of no logged request")
 
 
 def _champion(store: Store, endpoint: str) -> Deployment:

@@ -109,8 +109,8 @@ class Source(Section, frozen=True, kw_only=True):
     bad_rows: Annotated[
         Literal["stop", "quarantine"],
         Meta(
-            description="What happens to rows that break the contract: `stop` ends the run and loads nothing, "
-            "`quarantine` sets them aside in a table of their own with the reason.",
+            description="What happens to rows that break the contract: `stop` ends the run before anything is made of "
+            "them, `quarantine` sets them aside in a table of their own with the reason.",
             examples=["quarantine"],
         ),
     ] = "stop"

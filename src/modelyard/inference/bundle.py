@@ -6,7 +6,7 @@
     profile.json        what the data and the predictions looked like, for monitoring
     environment.json    interpreter and libraries that made it
     recipe.json         family, settings and seed that made it
-    card.*, card/       the model card, once it is released
+    card.json           the model card, once it is released
     manifest.*          the seal, see `modelyard.security.seal`
 
 The digest of a model covers its own files: neither the card nor the seal, nor the fields of `model.json` that only
@@ -178,7 +178,7 @@ def open_bundle(
             "bundle-unreadable",
             f"`{folder}` holds no bundle: there is no `{MODEL}` in it",
             where=str(folder),
-            hint="give the folder that `modelyard package` wrote",
+            hint="`modelyard run` makes one; `modelyard show models` says where",
         )
     read, names = _reader(folder, trusted)
     files = {name: read(name) for name in own_files(names)}

@@ -153,7 +153,7 @@ def _median(column: Array) -> float:
     import numpy as np
 
     seen = column[~np.isnan(column)]
-    return float(np.median(seen)) if len(seen) else 0.0
+    return float(np.median(seen.astype(np.float64))) if len(seen) else 0.0
 
 
 def _moments(full: Array) -> tuple[Array, Array]:

@@ -226,7 +226,8 @@ class Runner:
             for value in outcome.outputs.values()
             if isinstance(value, dict) and value.get("kind") == "deployment"
         ]
-        self._write(*drafts)
+        # A champion that moved has moved even after a power cut.
+        self._write(*drafts, durable=len(drafts) > 1)
         return True
 
     def _record_failure(self, step: Step, key: str, failure: Failure, seconds: float = 0.0) -> None:
