@@ -12,6 +12,7 @@ from types import ModuleType
 
 from modelyard import __version__
 from modelyard._kit.errors import ModelyardError, near
+from modelyard.cli.output import say, tell
 
 __all__ = ["VERBS", "main", "parser"]
 
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb and verb not in VERBS:
         close = near(verb, VERBS)
         hint = f"did you mean `{close[0]}`?" if close else "`modelyard --help` lists the verbs"
-        _say(f"error[cli-unknown-verb]: there is no verb `{verb}`\n  hint: {hint}")
+        say(f"error[cli-unknown-verb]: there is no verb `{verb}`\n  hint: {hint}")
         return 2
     args = parser([verb] if verb else tuple(VERBS)).parse_args(arguments or ["--help"])
     try:
@@ -82,15 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModelyardError as error:
         if debug:
             traceback.print_exc()
-        for problem in error.problems:
-            place = f" {problem.where}" if problem.where else ""
-            hint = f"\n  hint: {problem.hint}" if problem.hint else ""
-            _say(f"error[{problem.code}]{place}: {problem.message}{hint}")
+        tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        _say("stopped by Ctrl-C; finished steps are kept and the next run goes on from them")
+        kept = "; finished steps are kept and the next run goes on from them" if args.verb == "run" else ""
+        say(f"stopped by Ctrl-C{kept}")
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
@@ -99,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: a clear message, the trace on demand
         if debug:
             traceback.print_exc()
-        _say(
+        say(
             f"error[internal]: {type(error).__name__}: {error}\n"
             "  hint: this is a mistake in Modelyard; run again with --debug and report the trace"
         )
@@ -108,10 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _module(verb: str) -> ModuleType:
     return importlib.import_module(f"modelyard.cli.{verb}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - the command line talks on stderr
 
 
 if __name__ == "__main__":

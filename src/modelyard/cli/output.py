@@ -10,7 +10,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-__all__ = ["MARKS", "data", "json_line", "paint", "say", "table"]
+from modelyard._kit.errors import ModelyardError
+
+__all__ = ["MARKS", "data", "json_line", "paint", "say", "table", "tell"]
 
 # One mark a status, readable without colour.
 MARKS = {
@@ -45,6 +47,14 @@ def say(text: str = "") -> None:
     """Write a line of talk to stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def tell(error: ModelyardError) -> None:
+    """Write every problem of an error to stderr: code, place, message, next step."""
+    for problem in error.problems:
+        place = f" {problem.where}" if problem.where else ""
+        hint = f"\n  hint: {problem.hint}" if problem.hint else ""
+        say(f"error[{problem.code}]{place}: {problem.message}{hint}")
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

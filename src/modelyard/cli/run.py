@@ -9,6 +9,7 @@ from typing import Any
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, load_spec
+from modelyard.cli.repeat import add_every, repeated
 
 __all__ = ["add", "run"]
 
@@ -25,11 +26,16 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON on stdout")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at most (default: the cores)")
+    add_every(parser)
     add_file(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the plan of the file."""
+    """Run the plan of the file, once or again and again."""
+    return repeated(args, lambda: _once(args))
+
+
+def _once(args: argparse.Namespace) -> int:
     from modelyard._kit.errors import CheckFailed, UserError
     from modelyard.cli.report import report
     from modelyard.pipeline import run as run_plan

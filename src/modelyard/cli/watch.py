@@ -14,6 +14,7 @@ from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.repeat import add_every, repeated
 from modelyard.cli.report import check_row
 
 if TYPE_CHECKING:
@@ -39,11 +40,17 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--truth", metavar="FILE", help="first join outcomes to requests: a CSV file with id,truth")
     parser.add_argument("--all", action="store_true", help="print the checks that hold as well")
+    add_every(parser)
     add_file(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Watch, once or again and again."""
+    return repeated(args, lambda: _once(args))
+
+
+def _once(args: argparse.Namespace) -> int:
     """Watch once, record it, and print what moved."""
     from modelyard.inference import open_bundle
     from modelyard.monitoring.watch import watch
