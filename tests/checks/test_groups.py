@@ -246,6 +246,35 @@ def test_no_miss_in_a_small_group_is_not_certainty(binary_table, binary, claim):
     assert found.status == "failed"
 
 
+@pytest.mark.parametrize("missed", [0, 4, 9])
+def test_equal_counts_are_not_certainty(binary_table, binary, claim, missed):
+    """4 of 40 against 4 of 40 leaves as much open as 4 of 40 against 4 of 41."""
+
+    def found(women: int, men: int) -> tuple[str, float, float]:
+        sex = np.repeat(["F", "M"], [women, men])
+        score = np.concatenate([np.where(np.arange(n) < missed, 0.1, 0.9) for n in (women, men)])
+        table = binary_table(np.ones(women + men, int), score, sex=sex)
+        params = {"metric": "false_negative_rate", "across": ["sex"], "at_most": 0.03, "with_confidence": 0.95}
+        one = gap(predictions=table, problem=binary, check=claim("gap", **params))
+        return one.status, one.evidence.value, one.evidence.interval.high
+
+    status, value, high = found(40, 40)
+    assert value == 0
+    assert high > 0.03
+    assert status == "failed" == found(40, 41)[0]
+    assert high == pytest.approx(found(40, 41)[2], abs=0.02)
+
+
+def test_equal_groups_draw_their_own_scores(binary_table, scored, binary, claim):
+    """The same scores twice: what each group leaves open is its own."""
+    truth, score = scored(0.8, 200)
+    sex = np.repeat(["F", "M"], 200)
+    table = binary_table(np.tile(truth, 2), np.tile(score, 2), sex=sex)
+    found = gap(predictions=table, problem=binary, check=claim("gap", metric="roc_auc", across=["sex"], at_most=0.5))
+    assert found.evidence.value == pytest.approx(0)
+    assert found.evidence.interval.high > 0.05
+
+
 def test_gaps_of_scores_and_of_numbers(people, binary, number_table, numbers, claim):
     found = gap(predictions=people, problem=binary, check=claim("gap", metric="roc_auc", across=["sex"], at_most=0.02))
     assert found.status == "failed"

@@ -11,7 +11,7 @@ All are seeded: the same numbers and the same seed give the same interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard.records import Interval
@@ -52,7 +52,9 @@ def replicates_for(n: int, *, cost: int = 1) -> int:
     return max(_FEWEST, min(REPLICATES, _MOST_WEIGHTS // max(1, n * cost)))
 
 
-def poisson_replicates(measure: Callable[[Array], Any], n: int, *, seed: int, count: int = REPLICATES) -> Array:
+def poisson_replicates(
+    measure: Callable[[Array], Any], n: int, *, seed: int | Sequence[int], count: int = REPLICATES
+) -> Array:
     """Measure again and again with random weights of the rows.
 
     Args:

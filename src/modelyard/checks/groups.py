@@ -87,10 +87,12 @@ class GroupTables:
     def measure(self, metric: Metric) -> list[list[GroupValue]]:
         """Return the metric of every group of every partition."""
         if metric.counts is None:
-            return [[self._weighted(metric, part, g) for g in range(len(part.groups))] for part in self.parts]
+            return [
+                [self._weighted(metric, p, g) for g in range(len(part.groups))] for p, part in enumerate(self.parts)
+            ]
         if not self._tables:
             self._tables = self._draw()
-        return [self._counted(metric, counts, drawn) for counts, drawn in self._tables]
+        return [self._counted(metric, p, counts, drawn) for p, (counts, drawn) in enumerate(self._tables)]
 
     def _draw(self) -> list[tuple[Array, Array]]:
         """Return for each partition its counts `(group, k, k)` and their replicates `(replicate, group, k, k)`."""
@@ -115,7 +117,7 @@ class GroupTables:
             tables.append((whole, np.moveaxis(np.tensordot(member, drawn, axes=(1, 1)), 0, 1)))
         return tables
 
-    def _counted(self, metric: Metric, counts: Array, drawn: Array) -> list[GroupValue]:
+    def _counted(self, metric: Metric, p: int, counts: Array, drawn: Array) -> list[GroupValue]:
         if metric.counts is None:
             raise TypeError(metric.name)
         values, replicates = metric.counts(counts), metric.counts(drawn)
@@ -124,14 +126,14 @@ class GroupTables:
             value = finite(values[g])
             if metric.share is not None:
                 part, whole = (int(x) for x in metric.share(counts[g]))
-                found.append(self._share(metric, part, whole, replicates[:, g]))
+                found.append(self._share(metric, part, whole, replicates[:, g], place=(p, g)))
                 continue
             n = int(counts[g].sum())
             bounds = interval(replicates[:, g], level=self.level, method=MULTINOMIAL)
             found.append(GroupValue(value, n, bounds, self._lacking(metric, n), replicates[:, g]))
         return found
 
-    def _share(self, metric: Metric, part: int, whole: int, replicates: Array) -> GroupValue:
+    def _share(self, metric: Metric, part: int, whole: int, replicates: Array, *, place: tuple[int, int]) -> GroupValue:
         lacking = self._lacking(metric, whole)
         if whole == 0:
             return GroupValue(None, 0, None, lacking or f"no row tells of {metric.name}")
@@ -141,13 +143,14 @@ class GroupTables:
         # Drawn from what the rows leave open (Jeffreys); a bootstrap of 0 of 40 would say 0 each time.
         import numpy as np
 
-        rng = np.random.default_rng([self.seed, part, whole])
+        rng = np.random.default_rng(self._seed(*place))
         open_to = rng.beta(part + 0.5, whole - part + 0.5, len(replicates))
         return GroupValue(part / whole, whole, wilson_interval(part, whole, level=self.level), lacking, open_to)
 
-    def _weighted(self, metric: Metric, part: Partition, group: int) -> GroupValue:
+    def _weighted(self, metric: Metric, p: int, group: int) -> GroupValue:
         import numpy as np
 
+        part = self.parts[p]
         rows = self.predicted.where(np.flatnonzero(part.codes == group))
         n, classes = len(rows), len(rows.classes)
         lacking = shortage(metric, rows, n, self.fewest)
@@ -158,9 +161,16 @@ class GroupTables:
             return GroupValue(value, n, None, lacking or f"{metric.name} is undefined in this group")
         count = replicates_for(n, cost=classes if classes > 2 else 1)
         measure = metric.weighted(rows.truth, rows.guess(metric), classes)
-        # Groups share no rows, so each has its own draws.
-        replicates = poisson_replicates(measure, n, seed=self.seed + group, count=count)
+        replicates = poisson_replicates(measure, n, seed=self._seed(p, group), count=count)
         return GroupValue(value, n, interval(replicates, level=self.level, method=POISSON), lacking, replicates)
+
+    def _seed(self, p: int, group: int) -> list[int]:
+        """Return the seed of one group of one partition.
+
+        Groups share no rows, so each has its own draws, whatever its counts: two groups with equal counts and equal
+        draws would differ by nothing, surely.
+        """
+        return [self.seed, p, group]
 
     def _lacking(self, metric: Metric, n: int) -> str:
         return shortage(metric, self.predicted, n, self.fewest) if n < self.fewest else ""
