@@ -113,3 +113,16 @@ def test_many_rows_are_answered_in_order(served: Server) -> None:
     with served.client() as client:
         got = client.post("/predict", json={"rows": rows}).json()["predictions"]
     assert [p["probabilities"]["yes"] for p in got] == pytest.approx([mixed_answer(**r) for r in rows], abs=1e-6)
+
+
+def test_more_rows_than_a_request_may_hold(served: Server) -> None:
+    many = 100_001
+    columns = {"age": [30] * many, "income": [1] * many, "city": ["rome"] * many}
+    rows = [{"age": 30, "income": 1, "city": "rome"}] * many
+    with served.client() as client:
+        assert "100,000" in refused(client.post("/predict", json={"columns": columns}), 413, "rows-too-many")
+        refused(client.post("/predict", json={"rows": rows}), 413, "rows-too-many")
+        # The slow way through the rows is bounded as well.
+        refused(client.post("/predict", json={"rows": [{}] * many}), 413, "rows-too-many")
+        # A name is compared with the known ones only where it can be near to one.
+        refused(client.post("/predict", json={"x" * 1_000_000: 1}), 400, "column-unknown")

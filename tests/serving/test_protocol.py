@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.errors import HttpError
+from modelyard.serving.protocol import _FLOATS, _INTS, _parse, _Tensor
+from modelyard.serving.validate import Validator
 
 from .conftest import (  # noqa: TID252 - the suite is not installed, so there is no absolute name
+    MIXED,
     Server,
     draft,
     lay,
@@ -212,11 +218,16 @@ def test_null_is_a_missing_value_and_rows_may_be_nested(served: Server) -> None:
         ([NUMERIC], "tensor-missing", "`categorical`"),
         ([NUMERIC, CITY, CITY], "tensor-shape", "twice"),
         ([NUMERIC, CITY, {**CITY, "name": "citty"}], "tensor-unknown", "`city`"),
+        # A misspelt name is the mistake, not the tensor that is missing because of it.
+        ([{**NUMERIC, "name": "numerc"}, CITY], "tensor-unknown", "did you mean `numeric`?"),
+        ([NUMERIC, {**CITY, "name": "citty"}], "tensor-unknown", "did you mean `city`?"),
+        ([NUMERIC, CITY, {**CITY, "name": "city"}], "tensor-shape", "`city` is given twice"),
+        ([NUMERIC, {**CITY, "name": "x" * 100_000}], "tensor-unknown", "takes no tensor"),
         ([{**NUMERIC, "shape": [1, 3]}, CITY], "tensor-shape", "[rows, 2]"),
         ([{**NUMERIC, "shape": [2]}, CITY], "tensor-shape", "[rows, 2]"),
         ([{**NUMERIC, "shape": [-1, 2]}, CITY], "tensor-shape", "`numeric`"),
         ([{**NUMERIC, "shape": [2, 2]}, CITY], "tensor-shape", "2 values"),
-        ([{**NUMERIC, "shape": [10**18, 2]}, CITY], "tensor-shape", "2 values"),
+        ([{**NUMERIC, "shape": [100_000, 2]}, CITY], "tensor-shape", "2 values"),
         ([{**NUMERIC, "data": [[30], [500, 1]]}, CITY], "tensor-shape", "3 values"),
         ([{**NUMERIC, "shape": [0, 2], "data": []}, {**CITY, "shape": [0, 1], "data": []}], "rows-empty", "no row"),
         ([NUMERIC, {**CITY, "shape": [2, 1], "data": ["a", "b"]}], "rows-uneven", "2 rows"),
@@ -226,6 +237,11 @@ def test_null_is_a_missing_value_and_rows_may_be_nested(served: Server) -> None:
         ([{**NUMERIC, "data": {"a": 1}}, CITY], "tensor-type", "FP32"),
         ([{k: v for k, v in NUMERIC.items() if k != "data"}, CITY], "tensor-shape", "no data"),
         ([NUMERIC, {**CITY, "datatype": "INT32", "data": [1]}], "tensor-type", "texts"),
+        (
+            [NUMERIC, {"name": "city", "shape": [1], "datatype": "INT32", "data": [1]}],
+            "tensor-type",
+            "`city` holds texts",
+        ),
         ([{**NUMERIC, "data": [None, 500]}, CITY], "value-missing", "`age`"),
         ([{**NUMERIC, "data": [30, 1e39]}, CITY], "value-not-finite", "`income`"),
         ([{**NUMERIC, "datatype": "INT64", "data": [30, 10**400]}, CITY], "value-not-finite", ""),
@@ -241,6 +257,60 @@ def test_what_does_not_fit_is_named(served: Server, inputs: Any, code: str, says
     # The protocol wants `error` to be a text.
     assert error["error"].startswith(f"[{code}] ")
     assert says in error["error"]
+
+
+@pytest.mark.parametrize("rows", [100_001, 30_000_000, 10**14, 2**63, 10**18, 10**400, 10**4000])
+@pytest.mark.parametrize("datatype", [*_FLOATS, *_INTS, "BOOL", "BYTES"])
+def test_shape_alone_takes_no_room(datatype: str, rows: int) -> None:
+    """What is allocated follows the data that came, whatever the shape says."""
+    one = b'["a"]' if datatype == "BYTES" else b"[true]" if datatype == "BOOL" else b"[1]"
+    validator = Validator(MIXED)
+    whole = "categorical" if datatype == "BYTES" else "numeric"
+    width = 1 if datatype == "BYTES" else 2
+    given = [_Tensor(whole, [rows, width], datatype, msgspec.Raw(one))]
+    alone = [_Tensor(name, [rows], datatype, msgspec.Raw(one)) for name in ("age", "income", "city")]
+    if whole == "categorical":
+        given.insert(0, _Tensor("numeric", [1, 2], "FP32", msgspec.Raw(b"[30,500]")))
+        alone[:2] = [_Tensor(name, [1], "FP32", msgspec.Raw(b"[30]")) for name in ("age", "income")]
+    for tensors in (given, alone):
+        tracemalloc.start()
+        with pytest.raises(HttpError) as caught:
+            _parse(validator, tensors)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert caught.value.status == 413
+        assert caught.value.code == "rows-too-many"
+        assert most < 1_000_000
+
+
+def test_as_many_values_as_the_shape_says_or_none_are_made() -> None:
+    validator = Validator(MIXED)
+    city = _Tensor("categorical", [1, 1], "BYTES", msgspec.Raw(b'["rome"]'))
+    long = msgspec.Raw(b"[" + b"1," * 500_000 + b"1]")
+    tracemalloc.start()
+    with pytest.raises(HttpError, match="tensor-shape"):
+        _parse(validator, [_Tensor("numeric", [1, 2], "FP32", long), city])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4_000_000
+    texts = _Tensor("categorical", [100_000, 1], "BYTES", msgspec.Raw(b'["a,b"]'))
+    numbers = _Tensor("numeric", [1, 2], "FP32", msgspec.Raw(b"[30,500]"))
+    with pytest.raises(HttpError, match="rows-uneven"):
+        _parse(validator, [numbers, texts])
+    texts.shape = [1, 1]
+    assert _parse(validator, [numbers, texts]).count == 1
+
+
+def test_huge_shape_is_refused_over_http(served: Server) -> None:
+    for shape in ([30_000_000, 1], [10**14, 1], [10**400, 1]):
+        answer = infer(served, inputs=[NUMERIC, {**CITY, "shape": shape}])
+        assert (answer.status_code, answer.json()["code"]) == (413, "rows-too-many")
+    assert infer(served, inputs=[{**NUMERIC, "shape": [1, 10**400]}, CITY]).json()["code"] == "tensor-shape"
+    body = b'{"inputs":[{"name":"numeric","datatype":"FP32","shape":[1' + b"0" * 9000 + b',2],"data":[1,2]}]}'
+    with served.client() as client:
+        assert client.post("/v2/models/credit/infer", content=body).json()["code"] == "value-not-finite"
+    answer = infer(served, inputs=[NUMERIC, CITY], outputs=[{"name": "x" * 100_000}])
+    assert answer.json()["code"] == "tensor-unknown"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"inputs": [{"name": "numeric", "data": [NaN]}]}'])

@@ -11,6 +11,7 @@ from modelyard._kit.errors import near
 
 __all__ = ["HttpError", "bad", "body_of", "check_id", "named"]
 
+_LONGEST_NAME = 200
 _ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -39,7 +40,8 @@ def bad(code: str, message: str) -> HttpError:
 
 def named(code: str, message: str, name: str, known: Iterable[str]) -> HttpError:
     """Return the error for an unknown name, with the near ones."""
-    close = near(name, known)
+    # Comparing costs time and memory by the length of what the caller made up.
+    close = near(name, known) if len(name) <= _LONGEST_NAME else []
     hint = f"; did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else ""
     return bad(code, f"{message}{hint}")
 

@@ -24,6 +24,7 @@ class Limits:
 
     Attributes:
         body: Bytes of a request's body.
+        rows: Rows of a request.
         header: Bytes of a request's line and headers.
         header_seconds: Time in which they must have arrived.
         total_seconds: Time from the first byte of a request to the last of its answer.
@@ -37,6 +38,7 @@ class Limits:
     """
 
     body: int = 10_000_000
+    rows: int = 100_000
     header: int = 64 * 1024
     header_seconds: float = 10.0
     total_seconds: float = 60.0

@@ -6,6 +6,7 @@ column, under the column's name. The answer is `probabilities` and `label`, or `
 
 from __future__ import annotations
 
+import math
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,11 @@ def _answer(service: Service, parsed: Parsed, output: Array, wanted: set[str], r
 
 def _parse(validator: Validator, tensors: list[_Tensor]) -> Parsed:
     given: dict[str, _Tensor] = {}
+    kinds = {"numeric": validator.numbers, "categorical": validator.categories}
+    known = (*(kind for kind, features in kinds.items() if features), *validator.names)
     for tensor in tensors:
+        if tensor.name not in known:
+            raise named("tensor-unknown", f"the model takes no tensor `{tensor.name[:60]}`", tensor.name, known)
         if tensor.name in given:
             raise bad("tensor-shape", f"tensor `{tensor.name[:60]}` is given twice")
         given[tensor.name] = tensor
@@ -174,8 +179,7 @@ def _parse(validator: Validator, tensors: list[_Tensor]) -> Parsed:
     categorical, rows = _group(validator, given, "categorical", validator.categories, rows)
     if given:
         name = next(iter(given))
-        known = ("numeric", "categorical", *validator.names)
-        raise named("tensor-unknown", f"the model takes no tensor `{name[:60]}`", name, known)
+        raise bad("tensor-shape", f"`{name}` is given twice: by itself and with all columns of its kind")
     if not rows:
         raise bad("rows-empty", "there is no row to answer")
     return validator.arrays(numeric, categorical)
@@ -192,12 +196,9 @@ def _group(
     one = given.get(whole)
     if one is not None and (whole not in validator.features or len(one.shape) == 2):
         del given[whole]
-        count = _rows(one, len(features), rows)
-        if whole == "numeric":
-            flat: Any = _numbers(one)
-        else:
-            flat = np.empty(len(features) * count, object)
-            flat[:] = _texts(validator, one, None)
+        count = _rows(validator, one, len(features), rows)
+        # Nothing is made room for before as many values are there as the shape says.
+        flat = _numbers(one) if whole == "numeric" else np.array(_texts(one), object)
         return flat.reshape(count, len(features)), count
     columns: list[Any] = []
     for feature in features:
@@ -205,24 +206,31 @@ def _group(
         if tensor is None:
             what = f"tensor `{whole}`" if not columns else f"tensor `{feature.name}`"
             raise bad("tensor-missing", f"{what} is not given; send `{whole}` with all its columns, or each by name")
-        rows = _rows(tensor, 1, rows)
-        columns.append(_numbers(tensor) if whole == "numeric" else _texts(validator, tensor, feature))
+        rows = _rows(validator, tensor, 1, rows)
+        columns.append(_numbers(tensor) if whole == "numeric" else _texts(tensor))
     made: Array = np.empty((rows or 0, len(features)), np.float64 if whole == "numeric" else object)
     for at, column in enumerate(columns):
         made[:, at] = column
     return made, rows
 
 
-def _rows(tensor: _Tensor, width: int, rows: int | None) -> int:
+def _rows(validator: Validator, tensor: _Tensor, width: int, rows: int | None) -> int:
     """Check a shape and return its number of rows."""
     shape = tensor.shape
     fits = (len(shape) == 2 and shape[1] == width) or (len(shape) == 1 and width == 1)
     if not fits or shape[0] < 0:
         want = f"[rows, {width}]" if width > 1 else "[rows] or [rows, 1]"
-        raise bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {shape[:8]}; the model takes {want}")
+        raise bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(shape)}; the model takes {want}")
+    validator.check_count(shape[0])
     if rows is not None and shape[0] != rows:
         raise bad("rows-uneven", f"`{tensor.name[:60]}` has {shape[0]} rows and the tensor before it {rows}")
     return shape[0]
+
+
+def _shown(shape: list[int]) -> str:
+    """A shape as text, whatever its numbers are."""
+    sizes = [str(n) if abs(n) < 10**12 else "very many" for n in shape[:8]]
+    return f"[{', '.join(sizes)}{', ...' if len(shape) > 8 else ''}]"
 
 
 def _numbers(tensor: _Tensor) -> Array:
@@ -236,13 +244,10 @@ def _numbers(tensor: _Tensor) -> Array:
         raise bad("value-not-finite", f"`{tensor.name[:60]}` holds too large a number") from None
 
 
-def _texts(validator: Validator, tensor: _Tensor, feature: Feature | None) -> list[str]:
-    if feature is None and tensor.datatype != "BYTES":
+def _texts(tensor: _Tensor) -> list[str]:
+    if tensor.datatype != "BYTES":
         raise bad("tensor-type", f"`{tensor.name[:60]}` holds texts and has the datatype `{tensor.datatype[:20]}`")
-    items = _items(tensor)
-    if feature is None:
-        return [item or "" for item in items]
-    return validator.category(feature, items)
+    return [item or "" for item in _items(tensor)]
 
 
 def _items(tensor: _Tensor) -> list[Any]:
@@ -255,6 +260,11 @@ def _items(tensor: _Tensor) -> list[Any]:
         if "binary_data_size" in tensor.parameters:
             raise _binary()
         raise bad("tensor-shape", f"`{tensor.name[:60]}` has no data")
+    size = math.prod(tensor.shape)
+    # Commas are counted faster than values are made; a text may hold some of its own.
+    least = raw.count(b",") + 1
+    if tensor.datatype != "BYTES" and least > max(size, 1):
+        raise _uneven(tensor, least)
     nested = raw[1:].lstrip()[:1] == b"["
     try:
         if nested:
@@ -265,12 +275,13 @@ def _items(tensor: _Tensor) -> list[Any]:
         if "out of range" in str(error):
             raise bad("value-not-finite", f"`{tensor.name[:60]}` holds too large a number") from None
         raise bad("tensor-type", f"`{tensor.name[:60]}` holds something else than {tensor.datatype}") from None
-    size = 1
-    for length in tensor.shape:
-        size *= length
     if len(items) != size:
-        raise bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {tensor.shape[:8]} and {len(items)} values")
+        raise _uneven(tensor, len(items))
     return items
+
+
+def _uneven(tensor: _Tensor, count: int) -> HttpError:
+    return bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(tensor.shape)} and {count} values")
 
 
 def _binary() -> HttpError:

@@ -68,7 +68,7 @@ class Service:
         self.version = bundle.version
         self.problem = bundle.signature.problem
         self.labels = bundle.labels or self.problem.classes
-        self.validator = Validator(bundle.signature)
+        self.validator = Validator(bundle.signature, rows=limits.rows)
         self.log = log
         self.limits = limits
         self.clock = clock
