@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelyard._kit.errors import UserError
 from modelyard.pipeline.flow import Flow
 from modelyard.pipeline.run import Observer
 from modelyard.pipeline.run import run as run_plan
@@ -51,7 +52,8 @@ def run(
 
     Args:
         target: A `Flow`, a `Spec`, or the path of a declaration.
-        project: Folder that keeps the state (`.modelyard/`); by default that of the declaration, or the current one.
+        project: Folder that keeps the state (`.modelyard/`) of a flow, by default the current one. A declaration keeps
+            its state beside itself.
         observe: Called with each event after it was written.
 
     Returns:
@@ -62,6 +64,7 @@ def run(
         CheckFailed: A blocking check failed.
         Busy: Another run holds the project.
         StepFailed: A step raised an error.
+        UserError: `project` is given for a declaration.
     """
     if isinstance(target, Flow):
         store = open_project(project or ".")
@@ -71,8 +74,12 @@ def run(
             store.close()
     from modelyard.pipeline.publish import publish
 
+    if project is not None:
+        raise UserError(
+            "api-project", "`project` is for flows", hint="a declaration keeps its state beside itself; move the file"
+        )
     spec = load(target) if isinstance(target, str | Path) else target
-    store = open_project(project or spec.root)
+    store = open_project(spec.root)
     try:
         finished = run_plan(plan(spec), store, observe=observe)
         publish(finished, store)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from modelyard._kit.source import local_sources, source_digest
@@ -35,3 +37,45 @@ def test_a_change_of_the_environment_is_said_in_words() -> None:
     after = Environment("3.12.0", "linux-x86_64", {"polars": "2.2.0", "new": "1"})
     assert before.changes(after) == ["python 3.11.7 -> 3.12.0", "new none -> 1", "polars 2.1.0 -> 2.2.0"]
     assert before.digest != after.digest
+
+
+def test_relative_imports_and_packages_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "proj" / "deep").mkdir(parents=True)
+    for name in ("proj/__init__.py", "proj/deep/__init__.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "proj" / "util.py").write_text("x = 1\n")
+    (tmp_path / "proj" / "deep" / "near.py").write_text("y = 1\n")
+    (tmp_path / "proj" / "steps.py").write_text("from proj.util import x\n")
+    (tmp_path / "proj" / "deep" / "more.py").write_text("from ..util import x\nfrom . import near\n")
+
+    def names(file: str) -> set[str]:
+        return {p.relative_to(tmp_path).as_posix() for p in local_sources(tmp_path / file, tmp_path)}
+
+    assert {"proj/util.py", "proj/__init__.py"} <= names("proj/steps.py")
+    assert {"proj/util.py", "proj/deep/near.py"} <= names("proj/deep/more.py")
+
+
+def test_a_step_of_a_package_sees_its_neighbours_change(tmp_path: Path) -> None:
+    (tmp_path / "proj").mkdir()
+    (tmp_path / "proj" / "__init__.py").write_text("")
+    (tmp_path / "proj" / "steps.py").write_text("from proj.util import one\ndef step(): return one()\n")
+    code = "from modelyard.pipeline.code import code_version; from proj.steps import step; print(code_version(step))"
+
+    def version(number: int) -> str:
+        (tmp_path / "proj" / "util.py").write_text(f"def one(): return {number}\n")
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert version(1) == version(1) != version(2)
+
+
+def test_a_function_typed_into_a_session_is_refused() -> None:
+    code = (
+        "from modelyard import Flow, run\n"
+        "def f(x): return x\n"
+        "flow = Flow('f'); flow.step(f, x=1)\n"
+        "import tempfile\n"
+        "run(flow, project=tempfile.mkdtemp())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "step-without-file" in done.stderr

@@ -71,3 +71,20 @@ def test_what_a_step_prints_does_not_reach_stdout(
     printed = capfd.readouterr()
     assert "hello" not in printed.out
     assert "hello" in printed.err
+
+
+def test_a_worker_that_dies_while_idle_is_replaced(module: object, tmp_path: Path) -> None:
+    from modelyard.pipeline import run as run_plan
+    from modelyard.pipeline.executors import LocalExecutor
+
+    store = modelyard.open_project(tmp_path)
+    executor = LocalExecutor(store, workers=1)
+    for x in (1, 2):
+        flow = Flow("f")
+        flow.step(module.chatty, own_process=True, x=x)  # type: ignore[attr-defined]
+        run = run_plan(flow.plan(), store, executor=executor, functions=flow.functions)
+        assert run["chatty"] == x
+        for worker in executor._workers:
+            worker.process.kill()
+            worker.process.wait()
+    executor.close()

@@ -144,6 +144,59 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, function: object, output
     assert caught.value.code == code
 
 
+def test_a_flow_refuses_functions_it_cannot_tell_apart() -> None:
+    flow = Flow("f")
+    with pytest.raises(UserError) as caught:
+        flow.step(lambda: 1, name="a")
+    assert caught.value.code == "step-function-unclear"
+
+    def make() -> object:
+        def inner(x: int) -> int:
+            return x
+
+        return inner
+
+    flow.step(make(), name="b", x=1)  # type: ignore[arg-type]
+    with pytest.raises(UserError):
+        flow.step(make(), name="c", x=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, [1, {2}], {1: 2}])
+def test_a_flow_refuses_arguments_that_are_not_plain(value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        Flow("f").step(noted, x=value)
+    assert caught.value.code == "step-argument"
+
+
+def test_an_output_inside_another_value_is_refused_and_a_tuple_of_them_is_joined(tmp_path: Path) -> None:
+    flow = Flow("f")
+    one, two = flow.step(noted, name="one", x=1), flow.step(noted, name="two", x=2)
+    with pytest.raises(UserError):
+        flow.step(noted, name="three", x={"inside": one})
+    flow.step(total, xs=(one, two))
+    assert modelyard.run(flow, project=tmp_path)["total"] == 5
+
+
+def leaky(url: str) -> None:
+    raise RuntimeError(f"cannot reach {url}")
+
+
+def test_secrets_in_a_failure_are_not_recorded(tmp_path: Path) -> None:
+    flow = Flow("f")
+    flow.step(leaky, url="postgresql://me:hunter2@db/x")
+    with pytest.raises(StepFailed):
+        modelyard.run(flow, project=tmp_path)
+    events = list(modelyard.open_project(tmp_path).ledger.events(kinds=("step.failed", "run.finished")))
+    assert len(events) == 2
+    assert all("hunter2" not in str(e.payload) for e in events)
+
+
+def test_a_declaration_keeps_its_state_beside_itself(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        modelyard.run("modelyard.yaml", project=tmp_path)
+    assert caught.value.code == "api-project"
+
+
 def test_a_function_that_closes_over_variables_is_refused(tmp_path: Path) -> None:
     hidden = 3
 

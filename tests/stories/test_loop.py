@@ -108,6 +108,69 @@ def test_the_whole_loop(
     assert "event 5" in capsys.readouterr().out
 
 
+def test_a_model_that_comes_back_is_champion_again_and_verify_holds_after_every_kind_of_run(
+    make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]").replace(
+        "  - beats: {margin: -0.05}\n", ""
+    )
+    folder = make_project(spec=plain)
+    monkeypatch.chdir(folder)
+
+    def champion() -> str:
+        now = modelyard.open_project(folder).ledger.alias("tumours", "champion")
+        assert now is not None
+        return now.model.digest
+
+    assert main(["plan"]) == 0
+    assert not (folder / ".modelyard").exists(), "a plan makes nothing"
+
+    assert main(["run", "--json"]) == 0
+    first = champion()
+    assert main(["verify"]) == 0
+
+    (folder / "modelyard.yaml").write_text(plain.replace("seed: 7", "seed: 8"))
+    assert main(["run"]) == 0
+    assert champion() != first
+    (folder / "modelyard.yaml").write_text(plain)
+    assert main(["run"]) == 0
+    assert champion() == first, "all but its promotion was cached, and it is champion again"
+    assert main(["run"]) == 0
+    assert {s.status for s in runs(folder)[0].steps} == {"cached"}
+
+    # A refused run leaves the published card and its proof alone.
+    (folder / "modelyard.yaml").write_text(plain.replace("at_least: 0.80", "at_least: 0.9999"))
+    assert main(["run"]) == 1
+    assert main(["verify"]) == 0
+
+    # One byte of a table: its size is right, and nothing that reads the file would notice.
+    name = runs(folder)[0]["split#train"]["name"]
+    file = max((folder / ".modelyard" / "tables" / name).glob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(bytes(content))
+    capsys.readouterr()
+    assert main(["verify"]) == 1
+    assert file.name in capsys.readouterr().out
+
+
+def test_a_champion_that_cannot_answer_says_the_way_out(
+    make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]")
+    folder = make_project(spec=spec.replace("model:\n", "features: features.py:build\nmodel:\n"))
+    (folder / "features.py").write_text("def build(tables):\n    return tables['samples']\n")
+    monkeypatch.chdir(folder)
+    assert main(["run"]) == 0
+    (folder / "features.py").write_text("def build(tables):\n    return tables['samples'].drop('worst_area')\n")
+    assert main(["run"]) == 2
+    said = capsys.readouterr().err
+    assert "champion-cannot-answer" in said
+    assert "worst_area" in said
+    assert "champion: false" in said
+
+
 def test_a_failed_gate_stops_the_release_and_says_why(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["canonical", "digest_bytes", "digest_file", "digest_many", "digest_of", "short"]
+__all__ = ["canonical", "digest_bytes", "digest_file", "digest_of", "short"]
 
 # Sorted keys make the bytes, and so the digest, independent of the order of insertion.
 _encoder = msgspec.json.Encoder(order="deterministic")
@@ -29,11 +28,6 @@ def digest_bytes(data: bytes | memoryview) -> str:
 def digest_of(value: Any) -> str:
     """Return the digest of any JSON-encodable value (structs included)."""
     return digest_bytes(canonical(value))
-
-
-def digest_many(parts: Iterable[str]) -> str:
-    """Return one digest of many, in their order."""
-    return digest_of(list(parts))
 
 
 def digest_file(path: Path) -> str:

@@ -42,11 +42,12 @@ Label = Annotated[str, Meta(extra_json_schema={"form": "label"})]
 Texts = Annotated[tuple[Label, ...], Meta(extra_json_schema={"form": "texts"})]
 # Name of a column.
 Column = Annotated[str, Meta(min_length=1)]
-# A name that is safe in a path, a URL and a step's name.
+# A name that is safe in a path, a URL and a step's name. `\Z` and not `$`, which lets a line break stand behind it; the
+# JSON Schema knows only `$`, and means the end by it.
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}$",
+        pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,62}\Z",
         extra_json_schema={
             "say": "a name: a letter, then letters, digits, `_` and `-`, at most 63",
         },
@@ -55,7 +56,7 @@ Name = Annotated[
 FunctionPath = Annotated[
     str,
     Meta(
-        pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$",
+        pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*\Z",
         extra_json_schema={"say": "a file and a function: FILE.py:FUNCTION"},
     ),
 ]

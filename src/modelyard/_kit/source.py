@@ -28,9 +28,11 @@ def local_sources(path: Path, root: Path) -> list[Path]:
         if file in seen:
             continue
         seen.add(file)
-        for module in _imported(ast.parse(file.read_bytes(), filename=str(file))):
-            for folder in {file.parent, root.resolve()}:
-                stem = folder.joinpath(*module.split("."))
+        for module, level in _imported(ast.parse(file.read_bytes(), filename=str(file))):
+            # A relative import climbs from its own package; an absolute one is found from the project or the file.
+            above = file.parents[min(level, len(file.parents)) - 1] if level else file.parent
+            for folder in {above} if level else {above, root.resolve()}:
+                stem = folder.joinpath(*filter(None, module.split(".")))
                 todo.extend(f.resolve() for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file())
     return sorted(seen)
 
@@ -44,15 +46,21 @@ def source_digest(path: Path, root: Path) -> str:
     return digest_of(parts)
 
 
-def _imported(tree: ast.AST) -> list[str]:
-    names: list[str] = []
+def _imported(tree: ast.AST) -> list[tuple[str, int]]:
+    """Return the modules that are imported, each with how many packages it climbs (0 for an absolute import)."""
+    names: list[tuple[str, int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names.extend(alias.name for alias in node.names)
+            # `import a.b` runs `a` as well.
+            names.extend((part, 0) for alias in node.names for part in _prefixes(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if base:
-                names.append(base)
+            names.extend((part, node.level) for part in _prefixes(base))
             # `from package import module`: what is imported may be a module of its own.
-            names.extend(f"{base}.{alias.name}" if base else alias.name for alias in node.names if alias.name != "*")
+            names.extend((f"{base}.{alias.name}", node.level) for alias in node.names if alias.name != "*")
     return names
+
+
+def _prefixes(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))] if module else []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from modelyard._kit.text import seconds_text
@@ -29,11 +32,18 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from modelyard.pipeline import preview
     from modelyard.pipeline.compose import compose
-    from modelyard.store import open_store
+    from modelyard.store import LocalStore, open_store
 
     spec = load_spec(args)
     plan = compose(spec)
-    foreseen = preview(plan, open_store(spec.root))
+    with ExitStack() as stack:
+        if not (spec.root / ".modelyard").is_dir():
+            # Nothing ran here yet, and a plan makes nothing: it is read from an empty store that is thrown away.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-plan-")))
+            store = LocalStore(spec.root, folder=folder / "store")
+        else:
+            store = open_store(spec.root)
+        foreseen = preview(plan, stack.enter_context(store))
     if args.json:
         json_line(foreseen)
         return 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.text import number, plural
 from modelyard.cli.output import MARKS, data, paint, table
 from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, read_value
 
-__all__ = ["check_row", "report", "results_of"]
+if TYPE_CHECKING:
+    from modelyard.store import Store
+
+__all__ = ["check_row", "report", "report_alias", "results_of"]
 
 
 def report(run: Run) -> None:
@@ -17,13 +20,20 @@ def report(run: Run) -> None:
     _leaderboard(run)
     _checks(run)
     _quarantine(run)
+
+
+def report_alias(run: Run, store: Store) -> None:
+    """Print where the champion of a run's endpoint points now, which a person may have moved since."""
     for step in run.steps:
-        for value in map(read_value, step.outputs.values()):
-            if isinstance(value, Deployment):
-                data("")
+        for made in map(read_value, step.outputs.values()):
+            if not isinstance(made, Deployment):
+                continue
+            now = store.ledger.alias(made.endpoint, made.alias) or made
+            data("")
+            data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
+            if now.model.digest != made.model.digest:
                 data(
-                    f"{value.endpoint}/{value.alias} -> {value.model.family} {short(value.model.digest)}"
-                    f" ({value.reason})"
+                    f"  this run made {made.model.family} {short(made.model.digest)}; `modelyard promote` points there"
                 )
 
 

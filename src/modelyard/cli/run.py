@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _once(args: argparse.Namespace) -> int:
     from modelyard._kit.errors import CheckFailed, UserError
-    from modelyard.cli.report import report
+    from modelyard.cli.report import report, report_alias
     from modelyard.pipeline import run as run_plan
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.executors import LocalExecutor
@@ -52,7 +52,7 @@ def _once(args: argparse.Namespace) -> int:
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:
-            run_plan(plan, store, executor=executor, observe=json_line)
+            publish(run_plan(plan, store, executor=executor, observe=json_line), store)
         finally:
             executor.close()
         return 0
@@ -70,6 +70,7 @@ def _once(args: argparse.Namespace) -> int:
         progress.close()
         executor.close()
     report(finished)
+    report_alias(finished, store)
     for file in publish(finished, store):
         if file.suffix == ".html":
             data(f"card   {file}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.actor import user
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
@@ -77,7 +77,7 @@ def _once(args: argparse.Namespace) -> int:
         "window": span,
         "results": [plain(result) for result in results],
     }
-    store.ledger.append(Draft(kind="watch.finished", actor=f"user:{getpass.getuser()}", payload=payload))
+    store.ledger.append(Draft(kind="watch.finished", actor=user(), payload=payload))
     failed = [result for result in results if result.status == "failed"]
     if args.json:
         json_line(payload)

@@ -64,7 +64,8 @@ class Memory:
 
     def save(self) -> None:
         """Write what changed; where that cannot be done, the next run just takes longer."""
-        if self._changed:
+        # A look before the first run leaves nothing behind.
+        if self._changed and self._path.parent.parent.is_dir():
             with contextlib.suppress(OSError):
                 write_atomic(self._path, msgspec.json.encode(self._entries))
             self._changed = False

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from modelyard._kit.digest import digest_file, digest_of
@@ -19,6 +18,8 @@ __all__ = ["code_version", "find", "verb_of"]
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What our own steps compute with, besides their own house.
 _SHARED_HOUSES = ("_kit", "records", "inference", "checks")
+# The steps of `pipeline` join houses: what they call counts as well.
+_JOINED_HOUSES = {"pipeline": ("models",)}
 
 
 def verb_of(function: Callable[..., Any]) -> str:
@@ -54,10 +55,10 @@ def code_version(function: Callable[..., Any]) -> str:
     """Return the digest of everything of the project or of Modelyard that a function's result depends on.
 
     For a function of Modelyard: its house and the houses every step computes with. For a user's function: its file and
-    the files of the project that it imports. For a function without a file: its bytecode.
+    the files of the project that it imports.
 
     Raises:
-        UserError: The function closes over variables, whose values no digest can see.
+        UserError: The function closes over variables, or was typed into a session: no digest could see a change.
     """
     if getattr(function, "__closure__", None):
         raise UserError(
@@ -68,20 +69,26 @@ def code_version(function: Callable[..., Any]) -> str:
     module = function.__module__
     if module.startswith("modelyard."):
         house = module.split(".")[1]
-        return digest_of([_house_digest(h) for h in sorted({house, *_SHARED_HOUSES})])
+        houses = sorted({house, *_SHARED_HOUSES, *_JOINED_HOUSES.get(house, ())})
+        return digest_of([_house_digest(h) for h in houses])
     file = getattr(sys.modules.get(module), "__file__", None)
-    if file and Path(file).is_file():
-        path = Path(file).resolve()
-        return digest_of([function.__qualname__, source_digest(path, path.parent)])
-    return digest_of([function.__qualname__, _bytecode(function.__code__)])
+    if not file or not Path(file).is_file():
+        raise UserError(
+            "step-without-file",
+            f"step function `{function.__qualname__}` was typed into a session, where no change of it can be seen",
+            hint="write it into a file and import it",
+        )
+    path = Path(file).resolve()
+    return digest_of([function.__qualname__, source_digest(path, _root(path, module))])
+
+
+def _root(path: Path, module: str) -> Path:
+    """Return the folder that a module's imports are found from: above its top package, or beside a script."""
+    depth = 0 if module == "__main__" else module.count(".") + (path.name == "__init__.py")
+    return path.parents[min(depth, len(path.parents) - 1)]
 
 
 @cache
 def _house_digest(house: str) -> str:
     files = sorted((_PACKAGE / house).rglob("*.py"))
     return digest_of([[f.relative_to(_PACKAGE).as_posix(), digest_file(f)] for f in files])
-
-
-def _bytecode(code: CodeType) -> list[Any]:
-    consts = [_bytecode(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), consts]

@@ -18,6 +18,7 @@ import msgspec
 from modelyard._kit.errors import ModelyardError, Problem, UserError
 from modelyard.pipeline.code import find
 from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Value, plain, read_value
+from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
 __all__ = ["Failure", "Outcome", "Task", "execute", "wants"]
@@ -65,16 +66,24 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, step: Step, error: BaseException) -> Failure:
         """Turn an error that left a step's function into plain data."""
-        trace = "".join(traceback.format_exception(error))
+        # What a step says of its failure is recorded for good: no secret in it.
+        trace = redact("".join(traceback.format_exception(error)))
         if isinstance(error, ModelyardError):
             p: Problem = error.problem
             message = p.message if len(error.problems) == 1 else "; ".join(q.message for q in error.problems)
-            return cls(code=p.code, message=message, where=p.where, hint=p.hint, exit_code=error.exit_code, trace=trace)
+            return cls(
+                code=p.code,
+                message=redact(message),
+                where=redact(p.where),
+                hint=p.hint,
+                exit_code=error.exit_code,
+                trace=trace,
+            )
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f"{last[0].filename}:{last[0].lineno}" if last else ""
         return cls(
             code="step-failed",
-            message=f"step `{step.name}` raised {type(error).__name__}: {error}",
+            message=redact(f"step `{step.name}` raised {type(error).__name__}: {error}"),
             where=where,
             hint="run again with --debug for the trace; finished steps are kept",
             trace=trace,

@@ -81,9 +81,21 @@ class LocalExecutor:
         """Run a short task on the spot, hand another to a free worker."""
         if self._here(task):
             return execute(task, self._store, self._functions.get(task.step.verb))
-        worker = next((w for w in self._workers if w.task is None), None) or self._start()
+        message = msgspec.json.encode(task)
+        while worker := next((w for w in self._workers if w.task is None), None):
+            try:
+                worker.pipe.send_bytes(message)
+            except OSError:
+                # It died while it had nothing to do; another takes its place.
+                self._workers.remove(worker)
+                worker.pipe.close()
+                worker.process.wait()
+            else:
+                worker.task = task
+                return None
+        worker = self._start()
+        worker.pipe.send_bytes(message)
         worker.task = task
-        worker.pipe.send_bytes(msgspec.json.encode(task))
         return None
 
     def wait(self) -> list[tuple[Task, Outcome]]:

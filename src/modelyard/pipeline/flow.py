@@ -89,12 +89,17 @@ class Flow:
         for key, value in arguments.items():
             if isinstance(value, Output):
                 inputs[key] = value.ref
-            elif isinstance(value, list) and value and all(isinstance(item, Output) for item in value):
+            elif isinstance(value, list | tuple) and value and all(isinstance(item, Output) for item in value):
                 inputs[key] = [item.ref for item in value]
             else:
-                params[key] = value
+                params[key] = _plain(name, key, value)
         verb = verb_of(function)
-        self.functions[verb] = function
+        if function.__name__ == "<lambda>" or self.functions.setdefault(verb, function) is not function:
+            raise UserError(
+                "step-function-unclear",
+                f"step `{name}`: `{function.__qualname__}` does not name one function",
+                hint="give each function a name of its own with `def`, at the top of a file",
+            )
         about = (function.__doc__ or "").strip().partition("\n")[0]
         self._steps[name] = Step(
             name=name,
@@ -110,3 +115,18 @@ class Flow:
     def plan(self) -> Plan:
         """Return the plan; steps stand in the order in which they were added."""
         return Plan(project=self._project, steps=tuple(self._steps.values()))
+
+
+def _plain(step: str, name: str, value: Any) -> Any:
+    """Return an argument as the plain JSON that it is, or say that it is not."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(step, name, item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(step, name, item) for key, item in value.items()}
+    raise UserError(
+        "step-argument",
+        f"step `{step}`: argument `{name}` holds a `{type(value).__name__}`, which is neither an output nor plain JSON",
+        hint="give numbers, texts, lists and dicts, or outputs of earlier steps (alone or in a list of outputs)",
+    )

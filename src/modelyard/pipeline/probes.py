@@ -66,6 +66,22 @@ def comparator(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
 
 
 def alias_now(ctx: Context, *, endpoint: str, alias: str = "champion", **_: Any) -> dict[str, Any]:
-    """See where an alias points; not part of the key, since a rollback by a person is not undone by a rerun."""
+    """See where an alias points, and which model the new one replaces there.
+
+    Where it points now is not part of the key: a person's rollback is not undone by a rerun. What the runs made of it
+    is: a model that was promoted once, then replaced by another run, and comes back, is promoted again.
+    """
+    model = read_value(ctx.inputs["model"])
+    runs = [
+        deployment
+        for event in ctx.store.ledger.events(kinds=("alias.moved",))
+        if event.run
+        and (deployment := read_value(event.payload["deployment"])).endpoint == endpoint
+        and deployment.alias == alias
+    ]
+    # A rerun with nothing changed has to see what the run before it saw.
+    others = [d.model.identity for d in runs]
+    while others and others[-1] == model.identity:
+        others.pop()
     now = ctx.store.ledger.alias(endpoint, alias)
-    return {UNKEYED: plain(now) if now else None}
+    return {"replaces": others[-1] if others else "", UNKEYED: plain(now) if now else None}

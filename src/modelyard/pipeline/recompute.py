@@ -99,6 +99,7 @@ class _ScratchTables:
 
     def __init__(self, real: Tables, scratch: Tables) -> None:
         self.read = real.read
+        self.verify = real.verify
         self.write = scratch.write
         self.append = scratch.append
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard._kit.actor import user
 from modelyard._kit.digest import digest_of
 from modelyard._kit.errors import (
     Busy,
@@ -76,7 +76,7 @@ def run(
         KeyboardInterrupt: Ctrl-C; the run is recorded as cancelled and its finished steps are kept.
     """
     run_id = new_id("run")
-    actor = actor or f"user:{getpass.getuser()}"
+    actor = actor or user()
     with store.hold("run", who={"run": run_id, "pid": os.getpid(), "since": time.time()}):
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)

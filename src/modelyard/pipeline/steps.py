@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.errors import ModelError
 from modelyard.records import ModelVersion, TableVersion, read_value
 
 if TYPE_CHECKING:
@@ -22,10 +23,24 @@ def champion(*, model: ModelVersion, endpoint: str, state: dict[str, Any]) -> Mo
 
 
 def evaluate_champion(*, model: Bundle | None, table: pl.LazyFrame, keep: list[str]) -> pl.DataFrame | None:
-    """Return the champion's predictions on the rows the new model is tested on; none while there is no champion."""
+    """Return the champion's predictions on the rows the new model is tested on; none while there is no champion.
+
+    Raises:
+        ModelError: The champion needs a column that the features do not make any more.
+    """
     from modelyard.models.steps import evaluate
 
-    return None if model is None else evaluate(model=model, table=table, keep=keep)
+    if model is None:
+        return None
+    try:
+        return evaluate(model=model, table=table, keep=keep)
+    except ModelError as error:
+        raise ModelError(
+            "champion-cannot-answer",
+            f"the champion cannot answer the new test rows: {error.problem.message}",
+            where="checks.beats",
+            hint="keep what it needs in the features, or set `beats: {champion: false}` for the run that replaces it",
+        ) from error
 
 
 def facts(*, tables: list[TableVersion]) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ class TableVersion(Value, frozen=True, kw_only=True, tag="table"):
         address: Where the store keeps it, e.g. `load.applicants@3`.
         newest_by: Key columns; a reader sees, of the rows with one key, only the newest.
         newest_order: Column that says which row is the newest; empty means the one loaded last.
+        files: SHA-256 of each of its files, in the order of loading: what `verify` holds the stored bytes against. Not
+            part of `digest`, since equal rows may be written as other bytes.
         parts: Digests of the loads that were appended to make it, in order; empty for a table written whole.
     """
 
@@ -40,6 +42,7 @@ class TableVersion(Value, frozen=True, kw_only=True, tag="table"):
     newest_by: tuple[str, ...] = ()
     newest_order: str = ""
     parts: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:

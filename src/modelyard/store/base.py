@@ -181,6 +181,14 @@ class Tables(Protocol):
         """Return the rows of exactly this version, newest by key unless `raw`."""
         ...
 
+    def verify(self, version: TableVersion) -> None:
+        """Hold every stored byte of a version against what was recorded of it.
+
+        Raises:
+            Tampered: A file is gone or was changed; the message names it.
+        """
+        ...
+
 
 @runtime_checkable
 class Store(Protocol):

@@ -66,7 +66,7 @@ class FolderBlobs:
         return data
 
     def put_folder(self, address: str, files: Mapping[str, bytes]) -> Path:
-        """Store files as one folder; it appears whole or not at all, and one that is there is kept.
+        """Store files as one folder; it appears whole or not at all, and one that is there and whole is kept.
 
         Args:
             address: Digest that the folder is found under.
@@ -78,7 +78,10 @@ class FolderBlobs:
         target = self._folder(address)
         names = {name: _inside(name) for name in files}
         if target.is_dir():
-            return target
+            if all(_holds(target / name, files[key]) for key, name in names.items()):
+                return target
+            # Somebody changed it: what made it has made it again.
+            shutil.rmtree(target)
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         with explained(target):
             try:
@@ -120,6 +123,10 @@ def _not_found(noun: str, digest: str) -> NotFound:
     return NotFound(
         f"{noun}-not-found", f"no {noun} `{short(digest)}` in this store", hint="run again: what made it makes it again"
     )
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _inside(name: str) -> PurePosixPath:

@@ -27,6 +27,7 @@ class LocalStore:
 
     Args:
         root: Folder of the project; `.modelyard/` is made in it at first use, for its owner only.
+        folder: Where the state is kept instead of `.modelyard/`.
         clock: Source of the time of events and locks.
 
     Raises:
@@ -34,8 +35,8 @@ class LocalStore:
         Tampered: `ledger.db` is not a ledger.
     """
 
-    def __init__(self, root: Path, *, clock: Clock = system_clock) -> None:
-        folder = root / _FOLDER
+    def __init__(self, root: Path, *, folder: Path | None = None, clock: Clock = system_clock) -> None:
+        folder = folder or root / _FOLDER
         with explained(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root

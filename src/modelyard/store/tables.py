@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard._kit.digest import digest_file
 from modelyard._kit.errors import DataError, NotFound, Tampered, UserError
 from modelyard.records import Column, TableVersion
 from modelyard.store.base import Appended
@@ -96,6 +97,7 @@ class DeltaTables:
                 rows=content.rows,
                 columns=rows.columns,
                 parents=tuple(parents),
+                files=(digest_file(file.path),),
             )
             return self._commit(delta, version, rows.stored, [file], key=key, mode="overwrite")
 
@@ -133,7 +135,11 @@ class DeltaTables:
                 number += max(map(_number, self._files(previous, delta)))
             order = [c.name for c in columns]
             files = [self._put(name, part.select(order), number + i) for i, part in enumerate(rows)]
-            version = msgspec.structs.replace(version, rows=version.rows + sum(f.rows for f in files))
+            version = msgspec.structs.replace(
+                version,
+                rows=version.rows + sum(f.rows for f in files),
+                files=(*(previous.files if previous else ()), *(digest_file(f.path) for f in files)),
+            )
             return self._commit(
                 delta, version, rows[0].select(order).stored, files, key=key, mode="append" if previous else "overwrite"
             )
@@ -154,6 +160,29 @@ class DeltaTables:
         if raw or not version.newest_by:
             return frame
         return newest_by_key(frame, version.newest_by, version.newest_order)
+
+    def verify(self, version: TableVersion) -> None:
+        """Hold every byte of a version against what was recorded; see `Tables.verify`.
+
+        Raises:
+            NotFound: The store has no such version.
+            Tampered: A file of it is gone or was changed.
+        """
+        files = self._files(version, self._at(version))
+        if len(files) != len(version.files):
+            raise Tampered(
+                "table-changed",
+                f"table version `{version.address}` has {len(files)} files, {len(version.files)} were recorded",
+                hint="run again in a fresh copy of the project",
+            )
+        for path, digest in zip(files, version.files, strict=True):
+            if digest_file(path) != digest:
+                raise Tampered(
+                    "table-changed",
+                    f"file `{path.name}` of table version `{version.address}` was changed after it was written",
+                    where=str(path),
+                    hint="put the file back, or run again in a fresh copy of the project",
+                )
 
     # -- inside
 
