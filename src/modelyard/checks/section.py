@@ -110,7 +110,14 @@ class Gap(Section, frozen=True, kw_only=True):
     at_most: Annotated[
         float, Meta(description="Largest difference between two groups that passes.", examples=[0.1], ge=0)
     ]
-    with_confidence: _Confidence = None
+    with_confidence: Annotated[
+        OpenShare | None,
+        Meta(
+            description="Confidence of the interval of the difference whose upper bound must hold the limit. Left out, "
+            "the measured difference itself must.",
+            examples=["95%"],
+        ),
+    ] = None
     at_least_rows: Annotated[
         int,
         Meta(
