@@ -37,9 +37,33 @@ def refuses(data: Any, path: Path) -> bool:
 
 def test_the_schema_is_a_schema_and_holds_nothing_of_ours(validator: Any) -> None:
     text = str(validator.schema)
-    for ours in ("'form'", "'say'", "'noun'"):
+    for ours in ("'form'", "'say'", "'noun'", r"\Z"):
         assert ours not in text
     assert validator.schema["$schema"].startswith("https://json-schema.org/")
+
+
+def test_patterns_end_as_editors_know_it(validator: Any) -> None:
+    fields = validator.schema["$defs"]["Declaration"]["properties"]
+    assert fields["project"]["pattern"].endswith("$")
+    assert fields["data"]["propertyNames"]["pattern"].endswith("$")
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("project",), "income\n"),
+        (("features",), "features.py:build\n"),
+        (("data", "applicants\n"), {"from": "data/a.csv"}),
+        (("deploy", "endpoint"), "income\n"),
+    ],
+)
+def test_a_line_break_behind_a_name_is_refused(right: str, tmp_path: Path, way: tuple[str, ...], value: Any) -> None:
+    data = yaml.safe_load(right)
+    node: Any = data
+    for key in way[:-1]:
+        node = node[key]
+    node[way[-1]] = value
+    assert refuses(data, tmp_path / "modelyard.yaml")
 
 
 def test_it_takes_the_right_file(validator: Any, right: str, small: str) -> None:

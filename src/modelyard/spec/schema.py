@@ -41,7 +41,8 @@ def _formed(node: Any, empty: set[str], kinds: tuple[str, ...]) -> Any:
     if isinstance(node, list):
         return [_formed(item, empty, kinds) for item in node]
     if not isinstance(node, dict):
-        return node
+        # Patterns are regular expressions of JavaScript there, in which `$` is the very end.
+        return node.replace(r"\Z", "$") if isinstance(node, str) else node
     node = {
         key: value if key in ("examples", "default", "enum") else _formed(value, empty, kinds)
         for key, value in node.items()
