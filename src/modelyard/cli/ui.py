@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.cli.output import say
-from modelyard.cli.project import add_file
+from modelyard.cli.project import add_file, open_existing
 
 __all__ = ["add", "run"]
 
@@ -37,7 +37,9 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Become the process that serves the pages."""
-    root = Path(args.file).resolve().parent
+    with open_existing(args):
+        # Said here, before another process is started.
+        root = Path(args.file).resolve().parent
     command = [sys.executable, "-m", "modelyard.web", "--project", str(root), "--port", str(args.port)]
     command.append("--open" if args.open else "--no-open")
     say(f"starting the pages of {root.name}")

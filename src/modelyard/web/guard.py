@@ -72,7 +72,7 @@ class Guard:
 
         host = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
         if _name(host) not in self._hosts:
-            text = "[strange-host] these pages answer only to their own names\n  hint: open http://127.0.0.1 instead\n"
+            text = "[strange-host] these pages answer only to their own names\n  hint: open the printed address\n"
             await _refuse(with_headers, 421, text)
         elif scope["method"] not in ("GET", "HEAD"):
             await _refuse(with_headers, 405, "[read-only] these pages can only be read\n")

@@ -66,20 +66,29 @@ def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page
         open_page: Open the first page in the user's browser.
 
     Raises:
-        NotFound: There is no such folder.
+        NotFound: There is no such folder, or nothing was run in it.
         ServeError: The address cannot be listened on.
     """
     if not project.is_dir():
         raise NotFound("project-not-found", f"no folder `{project}`", hint="give the project's folder with --project")
+    if not (project / ".modelyard").is_dir():
+        # Pages only read: they make no store.
+        raise NotFound(
+            "project-not-found",
+            f"nothing was run in `{project.resolve()}` yet",
+            hint="run `modelyard run`, or name the folder of another project with --project",
+        )
     sock = bind(host, port)
     with sock:
         import uvicorn
 
         from modelyard.store import open_store
         from modelyard.web.app import create_app
+        from modelyard.web.guard import LOOPBACK
 
         store = open_store(project)
-        address = f"http://{_shown(sock)}/"
+        name, number = _shown(sock)
+        address = f"http://{name}:{number}/"
 
         class Server(uvicorn.Server):
             async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,7 +101,7 @@ def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page
                     webbrowser.open(address)
 
         config = uvicorn.Config(
-            create_app(store),
+            create_app(store, hosts=LOOPBACK | {name}),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -104,6 +113,7 @@ def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page
             store.close()
 
 
-def _shown(sock: socket.socket) -> str:
+def _shown(sock: socket.socket) -> tuple[str, int]:
+    """Return the bound address as it stands in a URL, and the port."""
     host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return (f"[{host}]" if ":" in host else host), port
