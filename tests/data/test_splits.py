@@ -80,7 +80,7 @@ def test_categories_are_classes_and_what_is_asked_goes_before() -> None:
         (rows(t=[[1], [2]] * 100), {"by": "time", "column": "t"}, "data-split", "no order"),
         (
             rows(g=[1, 2] * 100, id=[1] * 200),
-            {"by": "group", "column": "g", "key": ["id"]},
+            {"by": "group", "column": "g", "keys": [["id"]]},
             "data-split",
             "stands in two groups",
         ),
@@ -117,8 +117,8 @@ def test_random_split_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("kind", [int, str])
 def test_a_row_stays_on_its_side_when_others_come(kind) -> None:
     frame = rows(2000, id=[kind(i * 7) for i in range(2000)])
-    before = set(split(frame.head(1500), key=["id"])[1]["id"])
-    now = set(split(frame.sample(fraction=1, shuffle=True, seed=1), key=["id"])[1]["id"])
+    before = set(split(frame.head(1500), keys=[["id"]])[1]["id"])
+    now = set(split(frame.sample(fraction=1, shuffle=True, seed=1), keys=[["id"]])[1]["id"])
     old = set(frame.head(1500)["id"])
     # Only those at the border may change sides: a few in a hundred of the test.
     assert len((now & old) ^ before) < 0.15 * len(before)
@@ -128,7 +128,7 @@ def test_assignment_is_the_same_for_ever() -> None:
     # Cards and replays rest on it: a change of the hash is a change of every project's test rows.
     assert split(rows(20), seed=3)[1]["at"].to_list() == GOLDEN_POSITION
     frame = rows(20, id=[f"r{i}" for i in range(20)])
-    assert split(frame, key=["id"], seed=3)[1]["at"].to_list() == GOLDEN_TEXT
+    assert split(frame, keys=[["id"]], seed=3)[1]["at"].to_list() == GOLDEN_TEXT
 
 
 GOLDEN_POSITION = [11, 12, 13, 14]
@@ -146,7 +146,7 @@ def test_no_key_is_on_both_sides(keys: list[int], seed: int, share: float, text:
     frame = pl.DataFrame({"id": [str(k) if text else k for k in keys], "y": np.linspace(0, 1, len(keys))})
     if len(set(keys)) < 2:
         return
-    train, test, _ = split(frame, key=["id"], seed=seed, test=share)
+    train, test, _ = split(frame, keys=[["id"]], seed=seed, test=share)
     assert not set(train["id"]) & set(test["id"])
     assert train.height + test.height == len(keys)
     assert train.height
@@ -156,8 +156,45 @@ def test_no_key_is_on_both_sides(keys: list[int], seed: int, share: float, text:
 
 
 def test_keys_that_the_features_dropped_are_left_out() -> None:
-    train, test, _ = split(rows(), key=["id", "customer"])
+    train, test, _ = split(rows(), keys=[["id"], ["customer"], ["at", "month"]])
     assert (train.height, test.height) == (160, 40)
+
+
+def visits(customers: int = 200, rows: int = 600) -> pl.DataFrame:
+    """Visits joined with their customers: some visits have two rows, some no customer that is known."""
+    random = np.random.default_rng(0)
+    visit = np.arange(rows) - (np.arange(rows) % 50 == 49)
+    customer = [None if at % 40 == 7 else int(c) for at, c in enumerate(random.integers(0, customers, rows))]
+    return pl.DataFrame({"customer": customer, "visit": visit, "t": visit // 3, "y": random.normal(size=rows)})
+
+
+@pytest.mark.parametrize("more", [{}, {"by": "time", "column": "t"}])
+def test_rows_joined_of_two_keyed_tables_keep_each_key_on_one_side(more: dict[str, str]) -> None:
+    train, test, _ = split(visits(), keys=[["customer"], ["visit"]], **more)
+    assert train.height + test.height == 600
+    assert 60 < test.height < 400
+    for key in ("customer", "visit"):
+        assert not set(train[key].drop_nulls()) & set(test[key].drop_nulls())
+    # Rows without a key are not all one customer.
+    if not more:
+        assert train["customer"].null_count()
+        assert test["customer"].null_count()
+
+
+def test_a_customer_stays_where_it_was_when_more_visits_come() -> None:
+    frame = visits().filter(pl.col("customer").is_not_null()).with_columns(visit=pl.int_range(pl.len()))
+    before, now = (split(f, keys=[["visit"], ["customer"]])[1] for f in (frame.head(400), frame))
+    known = set(frame.head(400)["customer"])
+    assert len((set(now["customer"]) & known) ^ set(before["customer"])) < 0.2 * len(set(before["customer"]))
+
+
+@pytest.mark.parametrize("more", [{}, {"by": "time", "column": "at"}])
+def test_keys_that_tie_all_rows_together_are_named(more: dict[str, str]) -> None:
+    chain = rows(a=[i // 2 for i in range(200)], b=[(i + 1) // 2 for i in range(200)])
+    error = refused(chain, keys=[["a"], ["b"]], **more)
+    assert error.code == "data-split"
+    assert "`a` and `b`" in error.problem.message
+    assert "features" in error.problem.hint
 
 
 # ---- time
@@ -181,7 +218,7 @@ def test_time_split_takes_the_newest_and_never_divides_a_moment(days: list[int],
 
 def test_time_split_moves_a_key_with_its_newest_row() -> None:
     frame = pl.DataFrame({"id": [*range(10), 0], "t": [*range(10), 10], "y": np.linspace(0, 1, 11)})
-    train, test, _ = split(frame, by="time", column="t", key=["id"], test=0.2)
+    train, test, _ = split(frame, by="time", column="t", keys=[["id"]], test=0.2)
     assert not set(train["id"]) & set(test["id"])
     assert 0 in set(test["id"])
     assert train["t"].max() < 10
@@ -205,7 +242,7 @@ def test_no_group_is_on_both_sides(groups: list[int], share: float, seed: int) -
 
 def test_group_split_takes_keys_along() -> None:
     frame = pl.DataFrame({"g": [1, 2, 3, 4] * 5, "id": [1, 2, 3, 4] * 5, "y": np.linspace(0, 1, 20)})
-    train, test, _ = split(frame, by="group", column="g", key=["id"])
+    train, test, _ = split(frame, by="group", column="g", keys=[["id"]])
     assert not set(train["id"]) & set(test["id"])
 
 

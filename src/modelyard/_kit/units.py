@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["known_keys", "same_key", "units_of"]
 
+_ROW = "__modelyard_row"
+
 
 def known_keys(frame: pl.DataFrame, keys: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     """Return the keys, each once, whose columns the table still has; of half a key nobody knows what it names."""
@@ -23,9 +25,10 @@ def same_key(frame: pl.DataFrame, key: Sequence[str]) -> Array:
     """Return for each row the first row with its key; a row that has none (a join found nothing) is its own first."""
     import polars as pl
 
-    row = pl.int_range(pl.len(), dtype=pl.Int64)
+    row = pl.col(_ROW)
     gone = pl.any_horizontal(pl.col(c).is_null() for c in key)
-    firsts: Array = frame.select(pl.when(gone).then(row).otherwise(row.first().over(*key)).alias("at"))["at"].to_numpy()
+    numbered = frame.select(*dict.fromkeys(key)).with_row_index(_ROW)
+    firsts: Array = numbered.select(pl.when(gone).then(row).otherwise(row.first().over(*key)))[_ROW].to_numpy()
     return firsts
 
 

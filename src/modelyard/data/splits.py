@@ -1,8 +1,8 @@
 """Divide rows into training and test so that the test says something about rows never seen.
 
-What is divided are units: rows of one key (or one group) always stand together. A unit's place comes from a hash of
-its key, not from a shuffle, so that the rows of an earlier run fall on the same side when new ones arrive, up to the
-few at the border.
+What is divided are units: rows of one key (or one group) always stand together, and with the keys of several tables
+whatever any of them ties together. A unit's place comes from a hash of its key, not from a shuffle, so that the rows of
+an earlier run fall on the same side when new ones arrive, up to the few at the border.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import DataError
+from modelyard._kit.units import known_keys, same_key, units_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,25 +22,28 @@ if TYPE_CHECKING:
 
 __all__ = ["by_group", "by_hash", "by_time"]
 
-_UNIT = "_unit"
+Keys = Sequence[Sequence[str]]
 
 
-def by_hash(frame: pl.DataFrame, *, key: Sequence[str], strata: Array | None, test: float, seed: int) -> Array:
+def by_hash(frame: pl.DataFrame, *, keys: Keys, strata: Array | None, test: float, seed: int) -> Array:
     """Return which rows are the test: the same share of each stratum, by a hash of the key (else the position).
 
     Args:
         frame: The rows.
-        key: Key columns; rows with one key stand together. Empty: each row stands for itself.
+        keys: Columns of each key; rows that any of them ties together stand together. Empty: each row for itself.
         strata: Code of each row's class, so that each class has the same share; none for numbers. A unit with rows
             of several classes counts for the class of its first row.
         test: Share of the rows.
         seed: Another seed gives another division.
+
+    Raises:
+        DataError: The keys tie all rows together (`data-split`).
     """
     import numpy as np
 
-    units, first = _units(frame, key)
+    units, first = _apart(frame, keys)
     sizes = np.bincount(units, minlength=len(first))
-    places = _hashes(frame, key, first, seed)
+    places = _places(frame, keys, units, len(first), seed)
     classes = np.zeros(len(first), np.int64) if strata is None else strata[first]
     chosen = np.zeros(len(first), bool)
     for one in np.unique(classes):
@@ -48,7 +52,7 @@ def by_hash(frame: pl.DataFrame, *, key: Sequence[str], strata: Array | None, te
     return chosen[units]
 
 
-def by_group(frame: pl.DataFrame, *, column: str, key: Sequence[str], test: float, seed: int) -> Array:
+def by_group(frame: pl.DataFrame, *, column: str, keys: Keys, test: float, seed: int) -> Array:
     """Return which rows are the test: whole groups, by a hash of the group.
 
     Raises:
@@ -57,17 +61,17 @@ def by_group(frame: pl.DataFrame, *, column: str, key: Sequence[str], test: floa
     import numpy as np
 
     _no_missing(frame, column, "group")
-    units, first = _units(frame, [column])
+    units, first = units_of(frame, [[column]])
     if len(first) < 2:
         raise _cannot(f"`{column}` has one value only, so there are no two sides", "split by another column")
-    if key:
-        keys, at = _units(frame, key)
-        mixed = np.flatnonzero(units != units[at][keys])
+    for key in known_keys(frame, keys):
+        mixed = np.flatnonzero(units != units[same_key(frame, key)])
         if len(mixed):
             row = frame.row(int(mixed[0]), named=True)
-            named = ", ".join(str(row[k]) for k in key)
+            named, columns = ", ".join(str(row[k]) for k in key), ", ".join(f"`{k}`" for k in key)
             raise _cannot(
-                f"key `{named}` stands in two groups of `{column}`", "split by a column that has one value for each key"
+                f"key `{named}` ({columns}) stands in two groups of `{column}`",
+                f"split by a column that has one value for each key, or leave {columns} out in `features`",
             )
     sizes = np.bincount(units, minlength=len(first))
     order = np.argsort(_hashes(frame, [column], first, seed), kind="stable")
@@ -76,22 +80,22 @@ def by_group(frame: pl.DataFrame, *, column: str, key: Sequence[str], test: floa
     return chosen[units]
 
 
-def by_time(frame: pl.DataFrame, *, column: str, key: Sequence[str], test: float) -> Array:
+def by_time(frame: pl.DataFrame, *, column: str, keys: Keys, test: float) -> Array:
     """Return which rows are the test: the newest; rows of one time, or of one key, are never divided.
 
     Raises:
-        DataError: A row has no time, the column holds none, or all rows have the same (`data-split`).
+        DataError: A row has no time, the column holds none, all rows have the same, or the keys tie all rows together
+            (`data-split`).
     """
     import numpy as np
 
     _no_missing(frame, column, "time")
     times = _times(frame, column)
-    if key:
-        # A key is as new as its newest row, so that nothing is learned from a later time than the border.
-        units, first = _units(frame, key)
-        newest = np.full(len(first), np.iinfo(np.int64).min)
-        np.maximum.at(newest, units, times)
-        times = newest[units]
+    # A key is as new as its newest row, so that nothing is learned from a later time than the border.
+    units, first = _apart(frame, keys)
+    newest = np.full(len(first), np.iinfo(np.int64).min)
+    np.maximum.at(newest, units, times)
+    times = newest[units]
     moments, counts = np.unique(times, return_counts=True)
     if len(moments) < 2:
         raise _cannot(f"`{column}` has one value only, so nothing is newer", "split by another column")
@@ -120,18 +124,48 @@ def _times(frame: pl.DataFrame, column: str) -> Array:
     return times
 
 
-def _units(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[Array, Array]:
-    """Return the number of each row's unit, and the first row of each unit."""
+def _apart(frame: pl.DataFrame, keys: Keys) -> tuple[Array, Array]:
+    """Return the units, of which there are at least two; see `units_of`."""
+    units, first = units_of(frame, keys)
+    if len(first) < 2 < frame.height:
+        columns = " and ".join(f"`{', '.join(key)}`" for key in known_keys(frame, keys))
+        raise _cannot(
+            f"all rows are tied together by {columns}, so there are no two sides",
+            "leave out in `features` the key whose rows may stand on both sides",
+        )
+    return units, first
+
+
+def _places(frame: pl.DataFrame, keys: Keys, units: Array, count: int, seed: int) -> Array:
+    """Return the place of each unit in the order that the test is taken in.
+
+    It comes from the key with the fewest values: a customer's place is not to change with the next visit.
+    """
     import numpy as np
+
+    rows = np.arange(frame.height)
+    places = _hashes(frame, [], rows, seed)
+    open_ = np.ones(frame.height, bool)
+    firsts = [(key, same_key(frame, key)) for key in known_keys(frame, keys)]
+    for key, at in sorted(firsts, key=lambda one: len(np.unique(one[1]))):
+        has = open_ & ~_gaps(frame, key)
+        if not has.any():
+            continue
+        heads, where = np.unique(at[has], return_inverse=True)
+        places[has] = _hashes(frame, key, heads, seed)[where]
+        open_ = open_ & ~has
+    if count == frame.height:
+        return places
+    lowest = np.full(count, np.iinfo(np.uint64).max)
+    np.minimum.at(lowest, units, places)
+    return lowest
+
+
+def _gaps(frame: pl.DataFrame, key: Sequence[str]) -> Array:
     import polars as pl
 
-    if not columns:
-        rows = np.arange(frame.height)
-        return rows, rows
-    numbered = frame.select(columns).with_row_index(_UNIT)
-    first_rows = numbered.select(pl.col(_UNIT).first().over(*columns))[_UNIT].to_numpy()
-    first, units = np.unique(first_rows, return_inverse=True)
-    return units, first
+    gaps: Array = frame.select(pl.any_horizontal(pl.col(c).is_null() for c in key).alias("gone"))["gone"].to_numpy()
+    return gaps
 
 
 def _take(order: Array, sizes: Array, share: float) -> Array:

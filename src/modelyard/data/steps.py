@@ -119,7 +119,7 @@ def split(
     test: float = 0.2,
     column: str | None = None,
     seed: int = 0,
-    key: Sequence[str] = (),
+    keys: Sequence[Sequence[str]] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame, Problem]:
     """Divide rows into training and test, and say what is to be learned.
 
@@ -133,8 +133,8 @@ def split(
         test: Share of the rows for the test.
         column: Column of the time or the group.
         seed: Seed of a random or group split.
-        key: Columns that name a row; rows with one key stand on one side. Those that the table does not have (any
-            more) are left out.
+        keys: Key columns of each table; rows that any of them ties together stand on one side. A key of which the
+            table does not have all columns (any more) is left out.
 
     Returns:
         Training rows, test rows, in the order of the table, and the problem.
@@ -160,13 +160,12 @@ def split(
             where="model.split.column",
             hint=f"there are {', '.join(f'`{c}`' for c in frame.columns[:8])}",
         )
-    known = [k for k in key if k in frame.columns]
     if by == "time":
-        chosen = by_time(frame, column=str(column), key=known, test=test)
+        chosen = by_time(frame, column=str(column), keys=keys, test=test)
     elif by == "group":
-        chosen = by_group(frame, column=str(column), key=known, test=test, seed=seed)
+        chosen = by_group(frame, column=str(column), keys=keys, test=test, seed=seed)
     else:
-        chosen = by_hash(frame, key=known, strata=_strata(frame, problem), test=test, seed=seed)
+        chosen = by_hash(frame, keys=keys, strata=_strata(frame, problem), test=test, seed=seed)
     mask = pl.Series(chosen)
     train, held = frame.filter(~mask), frame.filter(mask)
     _check_sides(train, held, problem)

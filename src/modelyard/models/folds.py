@@ -1,16 +1,19 @@
 """The folds: one division of the training rows, the same for every family.
 
 It depends on the rows, the kind of split and the seed, never on a family, so that scores can be compared pair by pair.
+Rows that a key ties together stay together, as in the split of training and test.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.digest import digest_bytes, digest_many
 from modelyard._kit.errors import ModelError
+from modelyard._kit.units import units_of
 from modelyard.models.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Fold", "digest_of_folds", "make_folds"]
+__all__ = ["Fold", "make_folds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,13 @@ class Fold:
 
 
 def make_folds(
-    data: Dataset, *, count: int = 5, group: str | None = None, order: str | None = None, seed: int = 0
+    data: Dataset,
+    *,
+    count: int = 5,
+    group: str | None = None,
+    order: str | None = None,
+    keys: Sequence[Sequence[str]] = (),
+    seed: int = 0,
 ) -> list[Fold]:
     """Divide the rows: at random and in each class alike, by group, or by time.
 
@@ -39,26 +48,31 @@ def make_folds(
         count: Folds.
         group: Rows with one value of this column stay together.
         order: Column of time: learn from what was before, score what came next.
+        keys: Key columns of each table; rows that any of them ties together stay together, whatever else is asked.
         seed: Seed of the shuffling.
 
     Raises:
         ModelError: There are too few rows, rows of a class, groups or times (`model-too-few-...`).
     """
+    import numpy as np
+
     if len(data) < 2 * count:
         raise _few("rows", f"{len(data)} rows are too few for {count} folds")
+    units, first = units_of(data.frame, keys)
     if order is not None:
-        folds = _by_time(_values(data, order), count)
+        # As in the split: a unit is as new as its newest row.
+        newest = np.full(len(first), -1)
+        np.maximum.at(newest, units, _values(data, order))
+        folds = _by_time(newest[units], count)
     elif group is not None:
-        folds = _by_group(_values(data, group), count, seed)
-    else:
+        _values(data, group)  # says what is wrong with the column
+        folds = _by_group(units_of(data.frame, [[group], *keys])[0], count, seed)
+    elif len(first) == len(data):
         folds = _random(data, count, seed)
+    else:
+        folds = _random_units(data, units, count, seed)
     _check_classes(data, folds)
     return folds
-
-
-def digest_of_folds(folds: list[Fold]) -> str:
-    """Return the digest of a division, to show that all families had the same."""
-    return digest_many(digest_bytes(rows.tobytes()) for fold in folds for rows in (fold.train, fold.valid))
 
 
 def _random(data: Dataset, count: int, seed: int) -> list[Fold]:
@@ -78,6 +92,45 @@ def _random(data: Dataset, count: int, seed: int) -> list[Fold]:
         place[random.permutation(rows)] = (start + np.arange(len(rows))) % count
         start += len(rows)
     return _by_place(place, count)
+
+
+def _random_units(data: Dataset, units: Array, count: int, seed: int) -> list[Fold]:
+    """Units in random order, each class as even over the folds as whole units allow.
+
+    Rare classes are dealt out first, because the others leave more choice: of the units with a class those with most
+    of its rows first, each into the fold with the fewest of them.
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+
+    total = int(units.max()) + 1
+    if total < count:
+        raise _few("groups", f"the rows have {total} keys, too few for {count} folds")
+    classes = data.problem.classes
+    if not classes:
+        return _by_group(units, count, seed)
+    sizes = np.bincount(units)
+    holds = coo_array((np.ones(len(units), np.int64), (units, data.target)), shape=(total, len(classes))).tocsc()
+    place = np.random.default_rng(seed).permutation(total)
+    fold_of = np.full(total, -1)
+    filled = np.zeros(count, np.int64)
+    for at in np.argsort(np.bincount(data.target, minlength=len(classes)), kind="stable").tolist():
+        own = slice(holds.indptr[at], holds.indptr[at + 1])
+        having, rows = holds.indices[own], holds.data[own]
+        if len(having) < count:
+            what = f"class `{classes[at]}` has rows of {len(having)} keys, and each of {count} folds needs one"
+            raise _few("of-class", what)
+        dealt = fold_of[having] >= 0
+        of_class = np.bincount(fold_of[having[dealt]], rows[dealt], count)
+        heap = [(int(of_class[k]), int(filled[k]), k) for k in range(count)]
+        heapq.heapify(heap)
+        having, rows = having[~dealt], rows[~dealt]
+        for one in np.lexsort((place[having], -rows)).tolist():
+            mine, every, k = heap[0]
+            fold_of[having[one]] = k
+            heapq.heapreplace(heap, (mine + int(rows[one]), every + int(sizes[having[one]]), k))
+        filled[[k for *_, k in heap]] = [every for _, every, _ in heap]
+    return _by_place(fold_of[units], count)
 
 
 def _by_group(values: Array, count: int, seed: int) -> list[Fold]:

@@ -31,6 +31,7 @@ def train(
     folds: int = 5,
     group: str | None = None,
     order: str | None = None,
+    keys: Sequence[Sequence[str]] = (),
     trials: int = 20,
     seconds: float | None = None,
     drop: Sequence[str] = (),
@@ -45,6 +46,7 @@ def train(
         folds: Folds of the cross-validation.
         group: Rows with one value of this column stay in one fold.
         order: Column of time, if folds follow it.
+        keys: Key columns of each table; rows that any of them ties together stay in one fold, and none is a feature.
         trials: Settings tried; the first are the family's defaults.
         seconds: Begin no trial after this time.
         drop: Columns that are not features.
@@ -68,8 +70,9 @@ def train(
             hint="take it out of `candidates`",
         )
     metric_of(problem)
-    data = dataset(table, problem, drop=[*drop, *(c for c in (group, order) if c)])
-    divided = make_folds(data, count=folds, group=group, order=order, seed=seed)
+    unseen = [*drop, *(c for c in (group, order) if c), *(c for key in keys for c in key)]
+    data = dataset(table, problem, drop=unseen)
+    divided = make_folds(data, count=folds, group=group, order=order, keys=keys, seed=seed)
     return search(chosen, data, divided, trials=trials, seconds=seconds, seed=seed)
 
 

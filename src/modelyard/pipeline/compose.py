@@ -70,7 +70,8 @@ def _data(spec: Spec) -> list[Step]:
 def _models(spec: Spec) -> list[Step]:
     model = spec.model
     names = list(spec.data)
-    keys = {column for source in spec.data.values() for column in source.key}
+    # One key a table: in joined rows any of them ties rows together.
+    keys = [list(key) for key in sorted({tuple(sorted(source.key)) for source in spec.data.values()} - {()})]
     drop = _drop_of(spec)
     group = model.split.column if model.split.by == "group" else None
     order = model.split.column if model.split.by == "time" else None
@@ -99,7 +100,7 @@ def _models(spec: Spec) -> list[Step]:
                 "test": model.split.test,
                 "column": model.split.column,
                 "seed": model.split.seed,
-                "key": sorted(keys),
+                "keys": keys,
             },
             outputs=("train", "test", "problem"),
             about=f"{model.split.test:.0%} for the test, by {model.split.by}",
@@ -115,6 +116,7 @@ def _models(spec: Spec) -> list[Step]:
                 "folds": model.search.folds,
                 "group": group,
                 "order": order,
+                "keys": keys,
                 "trials": model.search.trials,
                 "seconds": seconds,
                 **common,
