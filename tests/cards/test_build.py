@@ -153,6 +153,28 @@ def test_without_factors_curves_or_tables_the_nine_sections_still_stand(facts: d
     assert [s.key for s in card.sections] == KEYS
 
 
+def test_the_card_says_how_the_rows_were_split(facts: dict[str, Any]) -> None:
+    def said(split: dict[str, Any]) -> dict[str, Any]:
+        card = build(**{**facts, "split": split})
+        section = next(s for s in card.sections if s.key == "evaluation-data")
+        block = next(b for b in section.blocks if b.title == "How the rows were split")
+        for fact in block.facts:
+            assert card.evidence[fact.evidence][fact.path] == fact.value
+        return {fact.label: fact.value for fact in block.facts}
+
+    by_chance = {"by": "random", "test": 0.2, "column": None, "seed": 0}
+    assert said(by_chance) == {"Split by": "random", "Share kept for the test": 0.2, "Seed": 0}
+    rows = {"train_rows": 8000, "test_rows": 2000}
+    by_time = said({"by": "time", "test": 0.2, "column": "signed_up_at", "seed": 0, **rows})
+    assert list(by_time.items()) == [
+        ("Split by", "time"),
+        ("Column", "signed_up_at"),
+        ("Share kept for the test", 0.2),
+        ("Rows for training", 8000),
+        ("Rows for the test", 2000),
+    ]
+
+
 def test_equal_inputs_make_an_equal_card_in_whatever_order_their_keys_came(facts: dict[str, Any]) -> None:
     again = dict(facts)
     again["human"] = dict(reversed(facts["human"].items()))

@@ -26,6 +26,15 @@ REQUIRED: dict[str, tuple[str, str]] = {
     "card.ethics": ("human", "ethics"),
     "card.caveats": ("human", "caveats"),
 }
+# How the rows were split: name of the fact -> label, in the order of the card. Others follow under their own names.
+_SPLIT = {
+    "by": "Split by",
+    "column": "Column",
+    "test": "Share kept for the test",
+    "seed": "Seed",
+    "train_rows": "Rows for training",
+    "test_rows": "Rows for the test",
+}
 # Kinds of check that say something of the people behind the rows.
 _ETHICAL = ("gap", "membership_inference", "evasion", "attribute_inference", "inversion")
 
@@ -93,7 +102,8 @@ def build(
         curves: Curves, calibration, confusion.
         importances: How much the metric loses when a column is shuffled.
         tables: `name`, `rows`, `digest` and `columns` of the tables that the model rests on.
-        split: How the rows were split, as plain facts.
+        split: How the rows were split: `by`, `test` (a share), `column` and `seed`, as the file says, and
+            `train_rows` and `test_rows` if known; nothing is written of what is none.
     """
     book = Book()
     rows = [Row(r, *book.result(r)) for r in results]
@@ -284,19 +294,21 @@ def _metrics(desk: Desk) -> list[Block]:
 
 def _evaluation_data(desk: Desk) -> list[Block]:
     tested = [source for source in desk.tables if _role(source) == "test"]
-    facts = [
-        _split_fact(desk.split, name) for name in sorted(desk.split.record if desk.split else {}) if name != "kind"
-    ]
     return [
         *desk.text("evaluation_data"),
         *table_facts("Rows that the model did not see in training", tested),
-        *_facts("How the rows were split", facts),
+        *_facts("How the rows were split", _split_facts(desk.split)),
     ]
 
 
-def _split_fact(split: Source | None, name: str) -> Fact | None:
-    value = split.get(name) if split else None
-    return _optional(split, words(name), name) if not isinstance(value, Mapping) else None
+def _split_facts(split: Source | None) -> list[Fact | None]:
+    if split is None:
+        return []
+    others = sorted(name for name, value in split.record.items() if not isinstance(value, Mapping))
+    names = dict.fromkeys([*_SPLIT, *(name for name in others if name != "kind")])
+    # Only chance has a seed: a split by time is what it is.
+    by_time = split.get("by") == "time"
+    return [_optional(split, _SPLIT.get(n, words(n)), n) for n in names if not (by_time and n == "seed")]
 
 
 def _training_data(desk: Desk) -> list[Block]:
