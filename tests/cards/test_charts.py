@@ -251,10 +251,6 @@ def test_an_axis_of_one_value_has_room() -> None:
     assert plot.across(5) == (plot.left + plot.width - plot.right) / 2
 
 
-def test_a_chart_can_stand_as_a_file() -> None:
-    assert charts.standalone(charts.roc([])).startswith('<svg xmlns="http://www.w3.org/2000/svg" ')
-
-
 NAMED: list[dict[str, Any]] = [
     {"name": "roc", "series": [{"name": "", "x": [0, 1], "y": [0, 1]}]},
     {"name": "pr", "series": [{"name": "a", "x": [0, 1], "y": [1, 0]}, {"name": "b", "x": [0, 1], "y": [1, 0]}]},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from modelyard.records import Status
+from modelyard.records.check import may_go_on
 
 __all__ = ["gate_of"]
 
@@ -25,8 +26,7 @@ def gate_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for result in results.values():
         status = str(result.get("status"))
         counts[status] = counts.get(status, 0) + 1
-        blocking = result.get("check", {}).get("blocking", True)
-        stopped = stopped or (blocking and status not in ("passed", "skipped"))
+        stopped = stopped or not may_go_on(status, blocking=result.get("check", {}).get("blocking", True))
     return {
         "kind": "gate",
         "name": "gate",

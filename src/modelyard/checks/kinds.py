@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from modelyard.checks.metrics import METRICS
-from modelyard.checks.section import Beats, Gap, Latency, MetricLimit, Parity, Repeatable
+from modelyard.checks.section import CLAIMS, MetricLimit
 
 __all__ = ["KINDS", "Kind"]
 
@@ -32,27 +32,30 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
 
 
-def _kind(name: str, needs: tuple[str, ...], params: type[msgspec.Struct], about: str) -> Kind:
-    return Kind(name=name, verb=f"modelyard.checks.steps:{name}", needs=needs, params=params, about=about)
-
-
-_METRIC = _kind("metric", ("predictions", "problem"), MetricLimit, "a metric on the test rows, against a limit")
-
-KINDS: dict[str, Kind] = {
-    "metric": _METRIC,
-    # A metric's own name is a kind as well, as it stands in the file.
-    **{
-        name: msgspec.structs.replace(_METRIC, name=name, about=metric.about.rstrip("."))
-        for name, metric in METRICS.items()
-    },
-    "beats": _kind(
-        "beats",
-        ("predictions", "champion_predictions", "train", "problem"),
-        Beats,
-        "not worse than the champion, and better than a baseline, on the same test rows",
-    ),
-    "gap": _kind("gap", ("predictions", "problem"), Gap, "the largest difference of a metric between groups"),
-    "repeatable": _kind("repeatable", ("repeats",), Repeatable, "training again gives the same model"),
-    "parity": _kind("parity", ("parity",), Parity, "the portable model answers as the trained one does"),
-    "latency": _kind("latency", ("latency",), Latency, "how long an answer takes, in process"),
+# Kind -> what its step has to be given; what it claims and its settings stand in `section`.
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "beats": ("predictions", "champion_predictions", "train", "problem"),
+    "gap": ("predictions", "problem"),
+    "repeatable": ("repeats",),
+    "parity": ("parity",),
+    "latency": ("latency",),
 }
+_METRIC = Kind(
+    name="metric",
+    verb="modelyard.checks.steps:metric",
+    needs=("predictions", "problem"),
+    params=MetricLimit,
+    about="a metric on the test rows, against a limit",
+)
+
+
+def _kind(name: str) -> Kind:
+    params, about, _ = CLAIMS[name]
+    if name in METRICS:
+        # A metric's own name is a kind as well, as it stands in the file.
+        return msgspec.structs.replace(_METRIC, name=name, about=METRICS[name].about.rstrip("."))
+    claim = f"{about[:1].lower()}{about[1:].rstrip('.')}"
+    return Kind(name=name, verb=f"modelyard.checks.steps:{name}", needs=_NEEDS[name], params=params, about=claim)
+
+
+KINDS: dict[str, Kind] = {"metric": _METRIC, **{name: _kind(name) for name in CLAIMS}}

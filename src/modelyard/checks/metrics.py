@@ -63,11 +63,6 @@ class Metric:
     prepare: Callable[[Array, Array], Weighted] | None = None
     of_target: bool = False
 
-    @property
-    def from_counts(self) -> bool:
-        """Whether confusion counts are all it needs."""
-        return self.counts is not None
-
     def __call__(self, truth: Array, guess: Array, classes: int = 0) -> float:
         """Measure.
 

@@ -9,9 +9,11 @@ from msgspec import Meta
 
 from modelyard._kit.fields import Duration, OpenShare, Section, Texts
 from modelyard.checks.metrics import METRICS
+from modelyard.checks.parity import LIMIT
 from modelyard.records import Check
 
 __all__ = [
+    "CLAIMS",
     "Beats",
     "CheckEntry",
     "Gap",
@@ -149,7 +151,7 @@ class Parity(Section, frozen=True, kw_only=True):
             examples=[0.0001],
             ge=0,
         ),
-    ] = 1e-4
+    ] = LIMIT
     blocking: _Blocking = True
 
 
@@ -170,10 +172,10 @@ def _limit_of(name: str) -> tuple[type[Section], str, dict[str, Any]]:
 
 
 # Kind in the file -> its settings, what it claims, and an example. A metric's own name is a kind.
-_KINDS: dict[str, tuple[type[Section], str, dict[str, Any]]] = {name: _limit_of(name) for name in METRICS} | {
+CLAIMS: dict[str, tuple[type[Section], str, dict[str, Any]]] = {name: _limit_of(name) for name in METRICS} | {
     "beats": (
         Beats,
-        "The model is better than the champion and than a baseline, on the same test rows.",
+        "Not worse than the champion, and better than a baseline, on the same test rows.",
         {"champion": True, "baseline": True},
     ),
     "gap": (
@@ -196,7 +198,7 @@ else:
         "CheckEntry",
         [
             (kind, Annotated[settings | None, Meta(description=about, examples=[example])], None)
-            for kind, (settings, about, example) in _KINDS.items()
+            for kind, (settings, about, example) in CLAIMS.items()
         ],
         bases=(Section,),
         kw_only=True,

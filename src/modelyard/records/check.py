@@ -8,10 +8,15 @@ import msgspec
 
 from modelyard.records.base import Value
 
-__all__ = ["Check", "CheckResult", "Evidence", "Interval", "Limit", "Status"]
+__all__ = ["Check", "CheckResult", "Evidence", "Interval", "Limit", "Status", "may_go_on"]
 
 # `insufficient` = too few rows to say; `skipped` = nothing to compare with yet (no champion).
 Status = Literal["passed", "failed", "insufficient", "skipped"]
+
+
+def may_go_on(status: str, *, blocking: bool) -> bool:
+    """Say whether the run may go on: not failed, and not without evidence where evidence was demanded."""
+    return status in ("passed", "skipped") or not blocking
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,4 +115,4 @@ class CheckResult(Value, frozen=True, kw_only=True, tag="check_result"):
     @property
     def ok(self) -> bool:
         """Whether the run may go on: not failed, and not without evidence where evidence was demanded."""
-        return self.status in ("passed", "skipped") or not self.check.blocking
+        return may_go_on(self.status, blocking=self.check.blocking)

@@ -8,7 +8,7 @@ card's block (`{"name": ..., data}`), and `table` gives the same numbers as a ta
 from __future__ import annotations
 
 from modelyard.cards.charts.bar import bars, leaderboard
-from modelyard.cards.charts.base import nice, standalone, ticks
+from modelyard.cards.charts.base import nice, ticks
 from modelyard.cards.charts.hist import histogram
 from modelyard.cards.charts.interval import intervals
 from modelyard.cards.charts.line import calibration, lines, pr, roc, scatter
@@ -30,7 +30,6 @@ __all__ = [
     "roc",
     "scatter",
     "spark",
-    "standalone",
     "table",
     "ticks",
 ]

@@ -34,7 +34,6 @@ __all__ = [
     "mark",
     "nice",
     "path",
-    "standalone",
     "tick_labels",
     "ticks",
     "tip",
@@ -318,11 +317,6 @@ def frame(width: float, height: float, body: str, *, title: str, description: st
         'fill="currentColor" font-size="12" font-family="var(--sans, system-ui, sans-serif)">'
         f'<title id="t{mine}">{escape(title)}</title>{desc}{body}</svg>'
     )
-
-
-def standalone(svg: str) -> str:
-    """Return a chart as the content of an `.svg` file; inside HTML the namespace is not needed."""
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
 def tip(name: str, value: float | None, low: float | None = None, high: float | None = None) -> str:
