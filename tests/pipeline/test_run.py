@@ -233,6 +233,21 @@ def test_the_preview_says_what_would_run_and_why(tmp_path: Path) -> None:
     assert changed[1].verdict == "depends"
 
 
+def test_the_preview_names_the_library_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelyard.pipeline import environment as here
+    from modelyard.pipeline import preview as look
+    from modelyard.pipeline import run as runner
+
+    flow = Flow("f")
+    flow.step(noted, x=1)
+    old = here.Environment("3.11.1", "linux-x86_64", {"polars": "1.0.0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[runner.__module__], "environment", lambda: old)
+        modelyard.run(flow, project=tmp_path)
+    why = look(flow.plan(), modelyard.open_project(tmp_path))[0].why
+    assert why.startswith("environment changed: python 3.11.1 -> ")
+
+
 def test_equal_work_has_an_equal_result(tmp_path: Path) -> None:
     flow = Flow("f")
     flow.step(noted, x=1)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import ModelyardError, NotFound, Tampered
 from modelyard.pipeline.code import code_version, find
-from modelyard.pipeline.environment import environment
-from modelyard.pipeline.keys import output_key
+from modelyard.pipeline.environment import Environment, environment
+from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
 from modelyard.records import Plan
 from modelyard.store import Store
@@ -65,9 +65,21 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
             why = "nothing it depends on changed"
         else:
             verdict = "run"
-            why = key.explain(latest.made_of) if latest else "never ran"
+            why = _why(key, latest.made_of, store) if latest else "never ran"
         foreseen.append(Foreseen(step=step.name, verdict=verdict, why=why, seconds=seconds, needs=step.upstream))
     return foreseen
+
+
+def _why(key: Key, before: dict[str, str], store: Store) -> str:
+    """Say what changed; for the environment, which library or version."""
+    why = key.explain(before)
+    if before.get("environment") not in (None, key.made_of["environment"]):
+        try:
+            then = msgspec.json.decode(store.blobs.get(before["environment"]), type=Environment)
+        except (NotFound, Tampered, msgspec.DecodeError):
+            return why  # what changed cannot be named any more; that it changed is still true
+        why += f": {', '.join(then.changes(environment())[:3])}"
+    return why
 
 
 def _input(ref: str | list[str], outputs: dict[str, dict[str, Any]]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.actor import user
-from modelyard._kit.digest import digest_of
+from modelyard._kit.digest import canonical, digest_of
 from modelyard._kit.errors import (
     Busy,
     CheckFailed,
@@ -120,7 +120,7 @@ class Runner:
         started = {
             "project": self._plan.project,
             "plan": digest,
-            "environment": self._store.blobs.put(msgspec.json.encode(environment())),
+            "environment": self._store.blobs.put(canonical(environment())),
             "pid": os.getpid(),
         }
         self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=started), durable=True)
