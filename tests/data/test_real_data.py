@@ -77,7 +77,9 @@ def test_bikes_in_monthly_arrivals_and_by_time(project, shared_data: Path) -> No
     assert len(version.parts) == 24
     good, bad, _ = project.hold(version, {"dteday": {"type": "date"}, "hum": {"range": [0, 1]}})
     assert (good.height, bad.height) == (17_379, 0)
-    train, test, problem = steps.split(table=good, target="cnt", by="time", column="dteday", test=0.2, key=["instant"])
+    train, test, problem = steps.split(
+        table=good, target="cnt", by="time", column="dteday", test=0.2, keys=[["instant"]]
+    )
     assert problem.task == "regression"
     assert train["dteday"].max() < test["dteday"].min()
     assert abs(test.height / 17_379 - 0.2) < 0.001

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,10 @@ def refused(frame: pl.DataFrame, **more: Any) -> DataError:
         ([0, 1] * 10, "binary", ("0", "1"), "1", "roc_auc"),
         ([10, 9, 1] * 10, "multiclass", ("1", "10", "9"), "", "balanced_accuracy"),
         (list(range(21)), "regression", (), "", "rmse"),
-        ([0.0, 1.0] * 10, "regression", (), "", "rmse"),
+        ([0.0, 1.0] * 10, "binary", ("0", "1"), "1", "roc_auc"),
+        ([3.0, 1.0, 2.0] * 10, "multiclass", ("1", "2", "3"), "", "balanced_accuracy"),
+        ([0.5, 1.0] * 10, "regression", (), "", "rmse"),
+        ([float(i) for i in range(21)], "regression", (), "", "rmse"),
     ],
 )
 def test_the_task_is_read_off_the_target(values, task, classes, positive, metric) -> None:
@@ -55,6 +58,26 @@ def test_categories_are_classes_and_what_is_asked_goes_before() -> None:
     assert split(frame, positive="a")[2].positive == "a"
     assert split(frame, target="n", task="regression", metric="mae")[2].metric == "mae"
     assert split(frame, task="multiclass")[2].task == "multiclass"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pl.Series([0.0, 1.0] * 20),
+        pl.Series([0.5, 1.5, -0.0] * 20, dtype=pl.Float32),
+        pl.Series([True, False] * 20),
+        pl.Series([date(2026, 1, 1), date(2026, 1, 2)] * 20),
+        pl.Series([datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)] * 20),
+        pl.Series(["a", "b"] * 20, dtype=pl.Categorical),
+    ],
+    ids=lambda values: str(values.dtype),
+)
+def test_the_classes_are_those_that_training_reads(values: pl.Series) -> None:
+    from modelyard.models.dataset import encode_target
+
+    train, test, problem = split(pl.DataFrame({"y": values}), task="multiclass")
+    for side in (train, test):
+        assert set(encode_target(side, problem)) == set(range(len(problem.classes)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from modelyard._kit.text import number, plural
 from modelyard.data.base import FILE, LINE, PROVENANCE, RAW, REASONS
 from modelyard.data.readers import BROKEN
 from modelyard.data.rules import TEXT, Rule, Typed, rules_of, typed_columns
-from modelyard.data.types import as_text
+from modelyard.data.types import written
 from modelyard.records import Check, CheckResult, Evidence, Limit
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _set_aside(
         fields = pl.Struct(dict.fromkeys([*columns, BROKEN], pl.String))
         decoded = pl.col(RAW).str.json_decode(fields)
         raw = {name: decoded.struct.field(name) for name in [*columns, BROKEN]}
-    shown = {c.name: as_text(pl.col(c.name), c.stored) for c in columns.values()}
+    shown = {c.name: written(pl.col(c.name), c.stored) for c in columns.values()}
     return rows.select(
         (pl.col(FILE) if FILE in provenance else pl.lit(None, pl.String)).alias(FILE),
         (pl.col(LINE) if LINE in provenance else pl.lit(None, pl.Int64)).alias(LINE),

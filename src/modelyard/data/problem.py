@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import DataError, near
 from modelyard._kit.text import number, plural
+from modelyard.inference.encode import as_text
 from modelyard.records import Problem
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["problem_of"]
+__all__ = ["label_texts", "problem_of"]
 
 # A whole number with more values than this is a quantity, with fewer a code.
 _MOST_CODES = 20
@@ -26,7 +27,7 @@ def problem_of(frame: pl.DataFrame, *, target: str, task: str = "", positive: st
         frame: The rows.
         target: The column.
         task: `binary`, `multiclass` or `regression`; empty or `auto` reads it off: text, truth values and whole
-            numbers with at most 20 values are classes.
+            numbers (kept as floats or not) with at most 20 values are classes.
         positive: The class whose probability is the score of a binary problem; empty takes the last by name.
         metric: Metric that selects the model; empty takes the usual one.
 
@@ -42,7 +43,7 @@ def problem_of(frame: pl.DataFrame, *, target: str, task: str = "", positive: st
         if not values.is_finite().all():
             raise _unfit(target, "holds infinite values", "leave these rows out in `features`")
         return Problem(task="regression", target=target, metric=metric or _METRICS["regression"])
-    classes = tuple(sorted(_labels(values).unique().to_list()))
+    classes = tuple(sorted(label_texts(values).unique().to_list()))
     if len(classes) < 2:
         raise DataError(
             "data-one-class",
@@ -94,13 +95,23 @@ def _is_classes(values: pl.Series) -> bool:
     from modelyard.data.types import type_of
 
     kind = type_of(values.dtype)
-    return kind in ("text", "bool") or (kind == "int" and values.n_unique() <= _MOST_CODES)
+    if kind in ("text", "bool"):
+        return True
+    if kind not in ("int", "float") or values.n_unique() > _MOST_CODES:
+        return False
+    # Whole numbers with gaps arrive as floats.
+    return kind == "int" or bool((values.is_finite() & (values == values.floor())).all())
 
 
-def _labels(values: pl.Series) -> pl.Series:
+def label_texts(values: pl.Series) -> pl.Series:
+    """Return the labels of a target as text: the same that training, evaluation and serving make of its values."""
     import polars as pl
 
-    return values.cast(pl.String)
+    if values.dtype == pl.String:
+        return values
+    known = values.unique()
+    texts = [as_text(value) for value in known.to_list()]
+    return values.replace_strict(known, pl.Series(texts, dtype=pl.String), return_dtype=pl.String)
 
 
 def _unfit(target: str, what: str, hint: str) -> DataError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.errors import DataError
 from modelyard.data.base import FILE, LINE, RAW, ROW, Item, Opened, Options
 from modelyard.data.csvlines import scan
-from modelyard.data.types import as_text, dtype_of, read_as
+from modelyard.data.types import dtype_of, read_as, written
 
 if TYPE_CHECKING:
     import polars as pl
@@ -172,7 +172,7 @@ def _raw(batch: pl.DataFrame, done: pl.DataFrame, lost: list[str], broken: dict[
 
     columns = {}
     for name in lost:
-        text = batch.select(as_text(pl.col(name), batch.schema[name]))[name].cast(pl.String)
+        text = batch.select(written(pl.col(name), batch.schema[name]))[name].cast(pl.String)
         # Nothing but spaces, and not-a-number, are missing values rather than bad ones.
         gone = done[name].is_null() & ~text.str.strip_chars().str.to_lowercase().is_in(["", "nan"])
         if gone.any():

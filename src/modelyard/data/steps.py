@@ -12,7 +12,7 @@ from modelyard.data.contract import hold
 from modelyard.data.features import build
 from modelyard.data.freshness import judge
 from modelyard.data.loading import load_new
-from modelyard.data.problem import problem_of
+from modelyard.data.problem import label_texts, problem_of
 from modelyard.data.splits import by_group, by_hash, by_time
 from modelyard.records import CheckResult, Problem, TableVersion
 
@@ -177,19 +177,17 @@ def _strata(frame: pl.DataFrame, problem: Problem) -> np.ndarray[Any, Any] | Non
 
     if not problem.classes:
         return None
-    codes = frame[problem.target].cast(pl.String).rank("dense").cast(pl.Int64)
+    codes = label_texts(frame[problem.target]).rank("dense").cast(pl.Int64)
     return codes.to_numpy()
 
 
 def _check_sides(train: pl.DataFrame, test: pl.DataFrame, problem: Problem) -> None:
     """Each class has to be learned, and more than one of them tested."""
-    import polars as pl
-
     if not train.height or not test.height:
         raise DataError("data-split", "one side has no rows", where="model.split", hint="ask for another share")
     if not problem.classes:
         return
-    seen = [set(side[problem.target].cast(pl.String).unique().to_list()) for side in (train, test)]
+    seen = [set(label_texts(side[problem.target]).unique().to_list()) for side in (train, test)]
     rare = [c for c in problem.classes if c not in seen[0]]
     if rare or (problem.task == "binary" and len(seen[1]) < 2):
         which, side = (rare[0], "training") if rare else (next(iter(set(problem.classes) - seen[1])), "test")

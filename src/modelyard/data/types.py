@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from modelyard.data.base import Opened
 
-__all__ = ["NAMES", "as_text", "dtype_of", "infer", "read_as", "type_of"]
+__all__ = ["NAMES", "dtype_of", "infer", "read_as", "type_of", "written"]
 
 NAMES = {
     "int": "a whole number",
@@ -131,7 +131,7 @@ def _from_value(column: pl.Expr, dtype: pl.DataType, have: str, wanted: str) -> 
     if have == "text":  # categories
         return _from_text(column.cast(pl.String), wanted)
     if wanted == "text":
-        return as_text(column, dtype)
+        return written(column, dtype)
     if wanted == "int" and have == "float":
         return _whole(column)
     if wanted == "bool" and have in ("int", "float"):
@@ -154,7 +154,7 @@ def _whole(column: pl.Expr) -> pl.Expr:
     return pl.when(sure).then(column).cast(pl.Int64, strict=False)
 
 
-def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+def written(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """Return a column as a person would write it; lists and structs stay as they are."""
     import polars as pl
 
