@@ -99,3 +99,36 @@ def test_outcomes_without_their_columns_are_refused(log, requests, tmp_path):
     with pytest.raises(NotFound):
         join_truths(tmp_path / "none.db", [("r1", "yes")])
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "line", "says"),
+    [
+        ("id,truth\nr1,ja\nr2,schön\n".encode("latin-1"), 3, "0xf6"),
+        ("id,wählt,truth\nr1,a,b\n".encode("latin-1"), 1, "0xe4"),
+        ("id,truth\nr1,yes\n".encode("utf-16"), 1, "0xff"),
+        (b'id,truth\nr1,"yes\nr2,no\n', 3, "unexpected end"),
+        (b'id,truth\nr1,"y"es\n', 2, "expected"),
+        (b"id,truth\nr1," + b"x" * 200_000 + b"\n", 2, "field"),
+    ],
+)
+def test_outcomes_that_cannot_be_read_are_refused_with_their_line(tmp_path, written, line, says):
+    outcomes = tmp_path / "outcomes.csv"
+    outcomes.write_bytes(written)
+    with pytest.raises(DataError, match=says) as caught:
+        list(read_truths(outcomes))
+    assert caught.value.code == "truth-unreadable"
+    assert caught.value.problem.where == f"{outcomes}:{line}"
+
+
+def test_outcomes_that_are_not_there(tmp_path):
+    with pytest.raises(NotFound):
+        list(read_truths(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match="truth-unreadable"):
+        list(read_truths(tmp_path))
+
+
+def test_outcomes_with_a_byte_order_mark_and_line_ends_in_cells(tmp_path):
+    outcomes = tmp_path / "outcomes.csv"
+    outcomes.write_bytes('\ufeffid,note,truth\r\nr1,"a\r\nb",yes\r\nr2,,no\r\n'.encode())
+    assert list(read_truths(outcomes)) == [("r1", "yes"), ("r2", "no")]

@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from modelyard._kit.errors import DataError, UserError
+from modelyard._kit.errors import DataError, NotFound, UserError
 from modelyard.monitoring.window import reading
 
 __all__ = ["Joined", "join_truths", "read_truths"]
@@ -35,21 +36,57 @@ def read_truths(path: Path) -> Iterator[tuple[str, str]]:
     """Yield id and outcome of each row of a CSV file with the columns `id` and `truth`; an empty outcome is left out.
 
     Raises:
-        DataError: The file lacks one of the columns (`truth-columns`).
+        DataError: The file lacks one of the columns (`truth-columns`), or is no CSV in UTF-8 (`truth-unreadable`).
+        NotFound: There is no such file.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in ("id", "truth") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                "truth-columns",
-                f"`{path.name}` has no column `{missing[0]}`",
-                where=str(path),
-                hint="give a CSV file with the columns id,truth",
-            )
-        for row in reader:
-            if row["id"] and row["truth"]:
-                yield row["id"], row["truth"]
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        folder = path.parent
+        raise NotFound.of("file", str(path), (str(p) for p in folder.glob("*.csv"))) from None
+    except OSError as error:
+        raise _unreadable(path, 0, error.strerror or "it cannot be opened", "name a CSV file") from None
+    with file:
+        lines = _Lines(path, file)
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            missing = [name for name in ("id", "truth") if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(
+                    "truth-columns",
+                    f"`{path.name}` has no column `{missing[0]}`",
+                    where=str(path),
+                    hint="give a CSV file with the columns id,truth",
+                )
+            for row in reader:
+                if row["id"] and row["truth"]:
+                    yield row["id"], row["truth"]
+        except csv.Error as error:
+            hint = "see that every quote is closed, and a quote in a cell doubled"
+            raise _unreadable(path, lines.line, str(error), hint) from None
+
+
+class _Lines:
+    """The lines of a file in UTF-8, each with its end; `line` is the number of the last one."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+        self.line = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.line += 1
+            try:
+                yield line.decode("utf-8-sig" if self.line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                what = f"it is not UTF-8: byte 0x{line[error.start]:02x}"
+                hint = f"convert it: iconv -f WINDOWS-1252 -t UTF-8 {self._path.name}"
+                raise _unreadable(self._path, self.line, what, hint) from None
+
+
+def _unreadable(path: Path, line: int, why: str, hint: str) -> DataError:
+    where = f"{path}:{line}" if line else str(path)
+    return DataError("truth-unreadable", f"`{path.name}` cannot be read: {why}", where=where, hint=hint)
 
 
 def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
