@@ -132,6 +132,26 @@ def test_roles_deny_by_default() -> None:
         ("api_key=hunter2&x=1", "hunter2"),
         ("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n", "hunter2"),
         ("-----BEGIN PRIVATE KEY-----\nhunter2", "hunter2"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n-----END OPENSSH PRIVATE KEY-----", "hunter2"),
+        ("redis://:hunter2@cache:6379/0", "hunter2"),
+        ("cannot connect to s3://AKIAIOSFODNN7EXAMPLE:hun/ter2@bucket/x", "ter2"),
+        ("postgresql://me:p@ss:hunter2@db/x", "hunter2"),
+        ("mysql+pymysql://me:hunter2@[::1]:3306/x", "hunter2"),
+        ("AKIAIOSFODNN7EXAMPLE is not allowed to ListBucket", "AKIAIOSFODNN7EXAMPLE"),
+        ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCY", "wJalrXUtnFEMI"),
+        ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG", "K7MDENG"),
+        ("DB_PASSWORD='two words'", "two words"),
+        ('connect(password="a\'b", port=1)', "a'b"),
+        ("{'secret': 'hunter2'}", "hunter2"),
+        ('{"access_token":"hunter2"}', "hunter2"),
+        ("x-api-key: hunter2", "hunter2"),
+        ("AccountKey=hunter2==;EndpointSuffix=core", "hunter2"),
+        ("https://x/blob?sv=1&sig=abc123%2Bdef&se=2", "abc123"),
+        ("https://x/maps?key=AIzaSyA1234567", "AIzaSyA1234567"),
+        ("?token=0123456789abcdef", "0123456789abcdef"),
+        ('{"token": "0123456789abcdef"}', "0123456789abcdef"),
+        ("pushed with ghp_0123456789abcdefghij", "ghp_0123456789abcdefghij"),
+        ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_1", "eyJzdWIiOiIxIn0"),
     ],
 )
 def test_secrets_are_masked(text: str, secret: str) -> None:
@@ -139,6 +159,27 @@ def test_secrets_are_masked(text: str, secret: str) -> None:
     assert "[redacted]" in redact(text)
 
 
-def test_plain_text_stays() -> None:
-    text = "trained 3 models at http://127.0.0.1:8000/runs in 2 s; signature holds"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trained 3 models at http://127.0.0.1:8000/runs in 2 s; signature holds",
+        "KeyError: 'income'",
+        "no column `id`, which `key` or `cursor` names",
+        "sorted(rows, key=lambda row: row.income2)",
+        "unexpected token: )",
+        "a bearer of good news; basic arithmetic",
+        "http://localhost:8080/users/me@example.org",
+        "https://user@example.org/x",
+        "digest 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "step `train`: password_age is no number",
+    ],
+)
+def test_plain_text_stays(text: str) -> None:
     assert redact(text) == text
+
+
+def test_the_name_of_a_secret_stays() -> None:
+    assert redact("AWS_SECRET_ACCESS_KEY=abc region=eu") == "AWS_SECRET_ACCESS_KEY=[redacted] region=eu"
+    assert redact("https://me:hunter2@db:5432/x") == "https://[redacted]@db:5432/x"
+    twice = "password=hunter2 Bearer abcdefgh"
+    assert redact(redact(twice)) == redact(twice)

@@ -7,15 +7,28 @@ import re
 __all__ = ["redact"]
 
 _MASK = "[redacted]"
+# Words before the name, as in `AWS_SECRET_ACCESS_KEY` and `x-api-key`, and the value after it, in quotes or bare.
+_BEFORE = r"(?<![A-Za-z0-9])(?:[A-Za-z0-9]{1,40}[_-]){0,4}"
+_VALUE = r"(?!\[redacted\])(\"(?:[^\"\\\n]|\\.)*\"?|'(?:[^'\\\n]|\\.)*'?|[^\s\"',;&)}\]]+)"
+_NAMES = (
+    r"(?:pass(?:word|wd|phrase)?|pwd|secret"
+    r"|(?:api|access|account|auth|client|private|secret|shared|signing|storage)[_-]?(?:key|secret|token))"
+)
+# These stand in plain sentences too (`key=lambda row`, `unexpected token: x`), so the value has to look random.
+_RANDOM = r"(?=[\"']?[^\s\"']{8})(?=\S{0,100}\d)"
+_VAGUE = r"(?:token|key|sig|signature|credentials?)"
 _SECRETS = (
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
+    re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\Z)", re.S),
     re.compile(r"\byard_[0-9a-f]{8}_[A-Za-z0-9_-]+"),
-    re.compile(r"(?i)(?<=bearer )[A-Za-z0-9._~+/=-]+"),
-    re.compile(r"(?i)(?<=basic )[A-Za-z0-9+/=]{8,}"),
-    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),  # user:password of a URL
-    re.compile(
-        r"(?i)(?:password|passwd|secret|api[_-]?key|access[_-]?key|sig)(?:[\"']?\s*[=:]\s*[\"']?)([^\s\"'&,;}]+)"
-    ),
+    re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,}\b"),  # AWS
+    re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abprs]-|sk-)[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"),  # JSON web tokens
+    re.compile(r"(?i)(?<=\bbearer )[A-Za-z0-9._~+/=-]{6,}"),
+    re.compile(r"(?<=\b(?i:basic) )(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/=]{8,}"),
+    # User and password of a URL. A password may hold a slash or an @ that nobody escaped; a port is none.
+    re.compile(r"(?<=://)[^/\s:@]{0,100}:(?!\d{1,5}/)[^\s'\"<>]{0,200}(?=@)"),
+    re.compile(rf"(?i){_BEFORE}{_NAMES}[\"']?\s*(?:=(?!=)|:(?!:))\s*{_VALUE}"),
+    re.compile(rf"(?i){_BEFORE}{_VAGUE}(?:[\"']?\s*=(?!=)|[\"']\s*:)\s*{_RANDOM}{_VALUE}"),
 )
 
 
