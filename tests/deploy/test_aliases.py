@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from modelyard._kit.errors import Busy, NotFound, Refused, Tampered, UserError
-from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed, released, rollback
+from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed, released, rollback, settle
 from modelyard.deploy.steps import promote
 from modelyard.inference import open_bundle
-from modelyard.records import Deployment, ModelVersion, plain
+from modelyard.records import Deployment, Draft, ModelVersion, plain
 from modelyard.store import LocalStore
 
 
@@ -122,6 +123,67 @@ def test_two_movers_at_once_do_not_share_a_revision(store: LocalStore, models: l
     assert champion(store, models[0]).revision == 1
 
 
+def settled(store: LocalStore, deployment: Deployment) -> Deployment | None:
+    """Write a step's deployment as a run does."""
+    with settle(store, deployment) as then:
+        if then is not None:
+            draft = Draft(kind="alias.moved", run="run-1", actor="user:ana", payload={"deployment": plain(then)})
+            store.ledger.append(draft, durable=True)
+    return then
+
+
+def test_a_runs_deployment_comes_after_what_a_person_did_meanwhile(
+    store: LocalStore, models: list[ModelVersion]
+) -> None:
+    first = champion(store, models[0])
+    returned = promote(model=models[1], endpoint="hours", state={"unkeyed": plain(first)})
+    champion(store, models[2], reason="by hand")
+    then = settled(store, returned)
+    assert then is not None
+    assert (then.revision, then.previous, then.reason) == (3, models[2].digest, "gate passed")
+    assert [d.revision for d in store.ledger.aliases("hours")] == [1, 2, 3]
+    assert rollback(store, "hours", actor="user:ana").model == models[2]
+
+
+def test_a_deployment_of_what_is_served_already_is_not_written(store: LocalStore, models: list[ModelVersion]) -> None:
+    first = champion(store, models[0])
+    returned = promote(model=models[0], endpoint="hours", state={"unkeyed": plain(first)})
+    head = store.ledger.head()
+    assert settled(store, returned) is None
+    # A person promoted the same model while the run went on.
+    returned = promote(model=models[1], endpoint="hours", state={"unkeyed": plain(first)})
+    champion(store, models[1])
+    assert settled(store, returned) is None
+    assert len(store.ledger.aliases("hours")) == 2
+    assert store.ledger.head() != head
+
+
+def test_the_alias_is_held_while_a_runs_deployment_is_written(store: LocalStore, models: list[ModelVersion]) -> None:
+    returned = promote(model=models[0], endpoint="hours", state={"unkeyed": None})
+    with settle(store, returned), pytest.raises(Busy):
+        champion(store, models[1])
+    holds, let_go = threading.Event(), threading.Event()
+
+    def somebody() -> None:
+        with store.hold("alias.hours", who={"actor": "user:bob"}):
+            holds.set()
+            let_go.wait(5)
+
+    mover = threading.Thread(target=somebody)
+    mover.start()
+    assert holds.wait(5)
+    with pytest.raises(Busy), settle(store, returned, seconds=0):
+        pass
+    threading.Timer(0.1, let_go.set).start()
+    then = settled(store, returned)
+    mover.join()
+    assert then is not None
+    assert then.revision == 1
+    # What goes wrong while it is held is not taken for a lock that somebody else has.
+    with pytest.raises(Busy, match="other"), settle(store, returned):
+        raise Busy("other", "other")
+
+
 def test_models_are_found_by_their_first_digits(store: LocalStore, models: list[ModelVersion]) -> None:
     assert find_model(store, models[1].digest[:12]) == models[1]
     with pytest.raises(NotFound, match="there is: "):
@@ -134,7 +196,7 @@ def test_step_takes_a_version_or_an_opened_bundle(store: LocalStore, models: lis
     bundle = open_bundle(store.blobs.folder(models[0].address), version=models[0])
     first = promote(model=bundle, endpoint="hours", alias="champion", state={"unkeyed": None})
     assert (first.model, first.revision, first.reason) == (models[0], 1, "gate passed")
-    second = promote(model=models[1], endpoint="hours", state={"unkeyed": plain(first)}, gate={"ok": True})
+    second = promote(model=models[1], endpoint="hours", state={"unkeyed": plain(first)})
     assert (second.revision, second.previous) == (2, models[0].digest)
     # A promotion that is made once more, after a crash say, is the same promotion.
     assert promote(model=models[1], endpoint="hours", state={"unkeyed": plain(second)}) == second

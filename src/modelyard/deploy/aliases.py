@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from modelyard._kit.digest import short
-from modelyard._kit.errors import NotFound, Refused, UserError
+from modelyard._kit.errors import Busy, NotFound, Refused, UserError
 from modelyard.inference import open_bundle
 from modelyard.records import Alias, Deployment, Draft, ModelVersion, plain, read_value
 from modelyard.security.keys import trusted_keys
 from modelyard.store.base import Store
 
-__all__ = ["endpoint_of", "find_model", "move", "pointed", "released", "rollback", "successor"]
+__all__ = ["endpoint_of", "find_model", "move", "pointed", "released", "rollback", "settle", "successor"]
 
 
 def pointed(store: Store, endpoint: str, alias: Alias = "champion") -> Deployment:
@@ -111,6 +113,48 @@ def move(store: Store, endpoint: str, alias: Alias, model: ModelVersion, *, reas
         open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
         store.ledger.append(Draft(kind="alias.moved", actor=actor, payload={"deployment": plain(then)}), durable=True)
     return then
+
+
+@contextmanager
+def settle(
+    store: Store, deployment: Deployment, *, actor: str = "", seconds: float = 10.0
+) -> Iterator[Deployment | None]:
+    """Hold an alias and give the deployment that a step returned as it stands now.
+
+    A step works out its deployment before anybody holds the alias; a person may have moved it since. So revision and
+    what was before are worked out again, and the event is written while the context is open:
+
+        with settle(store, deployment) as settled:
+            if settled is not None:
+                store.ledger.append(Draft(kind="alias.moved", payload={"deployment": plain(settled)}), durable=True)
+
+    Args:
+        store: Where models and events are.
+        deployment: What the step returned.
+        actor: Who moves it.
+        seconds: How long to wait for somebody else who moves an alias of this endpoint.
+
+    Yields:
+        The deployment to write; none where the alias points at this very version already.
+
+    Raises:
+        Refused: The model has no card (`no-card`).
+        Busy: Somebody else holds the alias all this time.
+    """
+    until = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(store.hold(f"alias.{deployment.endpoint}", who={"actor": actor}))
+                break
+            except Busy:
+                # A move takes milliseconds; the work of a whole run is not given up for one.
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.05)
+        now = store.ledger.alias(deployment.endpoint, deployment.alias)
+        then = successor(now, deployment.endpoint, deployment.alias, deployment.model, deployment.reason)
+        yield None if then is now else then
 
 
 def rollback(

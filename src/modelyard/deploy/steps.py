@@ -17,7 +17,6 @@ def promote(
     endpoint: str,
     alias: Alias = "champion",
     state: dict[str, Any] | None = None,
-    gate: Any = None,
 ) -> Deployment:
     """Return the deployment that points an alias at a model which passed the gate.
 
@@ -26,7 +25,6 @@ def promote(
         endpoint: Name of the endpoint.
         alias: `champion` or `challenger`.
         state: What the probe `alias_now` saw: where the alias points, under `unkeyed`.
-        gate: The verdict of the gate.
 
     Raises:
         Refused: The model has no card (`no-card`).
