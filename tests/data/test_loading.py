@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import polars as pl
 import pytest
 
@@ -142,17 +144,41 @@ def test_a_column_that_one_of_the_first_files_lacks_is_named(project) -> None:
     assert caught.value.code == "data-column-vanished"
 
 
-def test_columns_beyond_those_of_the_table_and_their_order_do_not_matter(project) -> None:
+def test_the_order_of_columns_does_not_matter(project) -> None:
     project.file("data/1.csv", ROWS)
     first = project.load()
-    project.file("data/2.csv", "seen,more,age,id\n2026-01-03,x,50,3\n")
+    project.file("data/2.csv", "seen,age,id\n2026-01-03,50,3\n")
+    load = project.read(first)
+    assert len(load.parts) == 1
     assert project.rows(project.load(first)).select("id", "age").rows() == [(1, 30), (2, 40), (3, 50)]
 
 
-def test_an_undeclared_column_keeps_the_type_of_the_first_load(project) -> None:
+@pytest.mark.parametrize("later", ["seen,more,age,id\n2026-01-03,7,50,3\n", pl.DataFrame({"id": [3], "more": [7]})])
+def test_a_column_that_comes_up_later_is_taken_in(project, later) -> None:
+    project.file("data/1.csv", ROWS)
+    first = project.load()
+    if isinstance(later, pl.DataFrame):
+        later = later.with_columns(age=pl.lit(50), seen=pl.lit(date(2026, 1, 3)))
+    project.file("data/2.csv", later)
+    second = project.load(first)
+    assert second.digest == project.load().digest
+    rows = project.rows(second)
+    assert rows.select("id", "age", "more").rows() == [(1, 30, None), (2, 40, None), (3, 50, 7)]
+    good, bad, _ = project.hold(second)
+    assert (good.height, bad.height) == (3, 0)
+    # From then on it belongs to the table.
+    project.file("data/3.csv", ROWS.replace("1,30", "4,30"))
+    with pytest.raises(DataError) as caught:
+        project.load(second)
+    assert (caught.value.code, caught.value.problem.where) == ("data-column-vanished", "data/3.csv")
+
+
+def test_a_declared_type_is_that_of_every_file(project) -> None:
+    project.types = {"age": "int", "seen": "date"}
     project.file("data/1.csv", ROWS)
     first = project.load()
     project.file("data/2.csv", "id,age,seen\n3,fifty,2026-01-03\n4,60,soon\n")
+    assert len(project.read(first).parts) == 1
     good, bad, results = project.hold(project.load(first))
     assert good["age"].to_list() == [30, 40]
     assert bad.select("_file", "_line", "age", "seen").rows() == [
@@ -164,6 +190,50 @@ def test_an_undeclared_column_keeps_the_type_of_the_first_load(project) -> None:
         ["seen: not a date (YYYY-MM-DD), as it was in the rows before"],
     ]
     assert set(results) == {"age.type", "seen.type"}
+
+
+def csv(*values: object) -> str:
+    return "id,v\n" + "".join(f"{at},{value}\n" for at, value in enumerate(values))
+
+
+def parquet(*values: object) -> pl.DataFrame:
+    return pl.DataFrame({"id": range(len(values)), "v": values})
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "kind"),
+    [
+        (csv(1, 2), csv(1.5, 2.5), "Float64"),
+        (csv(1, 2), csv("x", 2), "String"),
+        (csv(1, 2), csv("007", 2), "String"),
+        (csv(1.5, 2), csv(3, 4), "Float64"),
+        (csv("2026-01-01"), csv("2026-01-01 10:00"), "Datetime(time_unit='us', time_zone='UTC')"),
+        (csv("", ""), csv(1, 2), "Int64"),
+        (csv("a", ""), csv(1, 2), "String"),
+        (csv("true"), csv("yes"), "String"),
+        (csv(1, 2), parquet(1.5, None), "Float64"),
+        (parquet(1, 2), parquet(1.5, None), "Float64"),
+        (parquet(1.5, 2.5), parquet(1, 2), "Float64"),
+        (parquet(1, 2), csv("x", 3), "Int64"),
+        (csv("x", 3), parquet(1, 2), "Int64"),
+        (
+            parquet(date(2026, 1, 1)),
+            parquet(datetime(2026, 1, 1, 10, tzinfo=UTC)),
+            "Datetime(time_unit='us', time_zone='UTC')",
+        ),
+        (parquet([1], [2]), parquet([3], [4]), "List(Int64)"),
+    ],
+)
+def test_types_are_those_of_a_fresh_load(project, before, later, kind: str) -> None:
+    project.file("data/1", before)
+    first = project.load()
+    project.file("data/2", later)
+    grown, fresh = project.load(first), project.load()
+    assert {c.name: c.type for c in grown.columns}["v"] == kind
+    assert grown.digest == fresh.digest
+    assert project.rows(grown, raw=True).equals(project.rows(fresh, raw=True))
+    # What fits is added to what is there.
+    assert (project.read(first).previous is None) == (first.columns != grown.columns)
 
 
 def test_key_and_cursor_have_to_be_there(project) -> None:

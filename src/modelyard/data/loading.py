@@ -2,7 +2,9 @@
 
 A part of a table is one item under the digest of its content and of how it is read, so an item is loaded once,
 whatever it is called and however often the load is tried. If an item that was loaded is gone or has other content
-now, its old rows have to go too: the table is then made anew from all items.
+now, its old rows have to go too: the table is then made anew from all items. So it is when a new item shows that a
+column is of another type than it looked, or brings a new column: a table loaded file by file is the table that would
+come of all files at once.
 
 Rows that a reader must not take for older copies of each other are told apart by `_copy`, which belongs to the key of
 the stored table beside the user's own key:
@@ -17,7 +19,8 @@ the stored table beside the user's own key:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,7 @@ from modelyard._kit.errors import DataError, near
 from modelyard.data.base import COPY, PROVENANCE, RAW, Item, Opened, Options
 from modelyard.data.readers import BROKEN, conform
 from modelyard.data.sources import source_for
-from modelyard.data.types import infer, type_of
+from modelyard.data.types import infer, misfits, type_of
 from modelyard.store.base import Appended, Part
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ __all__ = ["load_new", "part_digest"]
 _READER = 1
 # Items up to this size are read at once, so that whatever is wrong with them is said here, with their name.
 _EAGER_BYTES = 64 << 20
+# Two types of one column in typed files -> the one that holds both. Whole numbers with a gap are often kept as floats.
+_WIDER = {pair: wide for a, wide in (("int", "float"), ("date", "datetime")) for pair in ((a, wide), (wide, a))}
 
 
 def load_new(
@@ -65,17 +70,28 @@ def load_new(
         digests.setdefault(part_digest(item.sha256, reading), item)
     if previous is not None and not set(previous.parts) <= set(digests):
         previous = None
-    have = set(previous.parts) if previous else set()
-    new = {digest: item for digest, item in digests.items() if digest not in have}
-    opened = {digest: source_for(item.path, root).read(item, _options(source)) for digest, item in new.items()}
-    if opened:
-        _check_columns(opened.values(), previous, [*key, *([cursor] if cursor else [])])
-        if previous is None and not any(o.rows - len(o.skip) for o in opened.values()):
+    opened = _open(source, digests, root, set(previous.parts) if previous else ())
+    needed = [*key, *([cursor] if cursor else [])]
+    kinds: dict[str, str] = {}
+    if opened and previous is not None:
+        _check_columns(opened.values(), previous, needed)
+        kinds = _loaded(previous, types)
+        if _surprising(list(opened.values()), kinds, types):
+            every = {**_open(source, digests, root, opened), **opened}
+            every = {digest: every[digest] for digest in digests}
+            _check_columns(every.values(), None, needed)
+            if (now := _kinds(list(every.values()), types)) != kinds:
+                previous, opened, kinds = None, every, now
+    elif opened:
+        _check_columns(opened.values(), None, needed)
+        if not any(o.rows - len(o.skip) for o in opened.values()):
             files = ", ".join(f"`{o.item.path}`" for o in opened.values())
             raise DataError("data-no-rows", f"{files} hold no row", hint="add rows below the names of the columns")
-        kinds = _kinds(list(opened.values()), types, previous)
+        kinds = _kinds(list(opened.values()), types)
+    before = len(previous.parts) if previous else 0
     parts = [
-        Part(digest, _rows(one, kinds, key, cursor, len(have) + at)) for at, (digest, one) in enumerate(opened.items())
+        Part(digest, _rows(_widened(one, kinds), kinds, key, cursor, before + at))
+        for at, (digest, one) in enumerate(opened.items())
     ]
     return Appended(
         previous=previous, parts=parts, newest_by=(*key, COPY) if key else (), newest_order=cursor if key else ""
@@ -101,19 +117,25 @@ def _options(source: dict[str, Any]) -> Options:
     )
 
 
-def _check_columns(opened: Any, previous: TableVersion | None, needed: Sequence[str]) -> None:
-    """Every item has the columns of the table, which are those of the first one that was ever loaded."""
+def _open(source: dict[str, Any], digests: dict[str, Item], root: Path, without: Collection[str]) -> dict[str, Opened]:
+    new = {digest: item for digest, item in digests.items() if digest not in without}
+    return {digest: source_for(item.path, root).read(item, _options(source)) for digest, item in new.items()}
+
+
+def _check_columns(opened: Iterable[Opened], previous: TableVersion | None, needed: Sequence[str]) -> None:
+    """No column that was there is gone, neither since the loads before nor from one item to the next."""
     files = list(opened)
-    wanted = [c.name for c in previous.columns if c.name not in PROVENANCE] if previous else list(files[0].columns)
-    since = "loads before" if previous else f"`{files[0].item.path}`"
+    known = [c.name for c in previous.columns if c.name not in PROVENANCE] if previous else files[0].columns
+    since = dict.fromkeys(known, "loads before" if previous else f"`{files[0].item.path}`")
     for column in needed:
-        if column not in wanted:
+        if column not in since:
             what = f"has no column `{column}`, which `key` or `cursor` names"
             raise _without("data-column-missing", files[0], column, what)
     for one in files:
-        for column in wanted:
+        for column, where in since.items():
             if column not in one.columns:
-                raise _without("data-column-vanished", one, column, f"has no column `{column}`, which {since} had")
+                raise _without("data-column-vanished", one, column, f"has no column `{column}`, which {where} had")
+        since = dict.fromkeys(one.columns, f"`{one.item.path}`") | since
 
 
 def _without(code: str, one: Opened, column: str, what: str) -> DataError:
@@ -125,19 +147,49 @@ def _without(code: str, one: Opened, column: str, what: str) -> DataError:
     return DataError(code, f"`{one.item.path}` {what}", where=one.item.path, hint=hint)
 
 
-def _kinds(opened: list[Opened], types: dict[str, str], previous: TableVersion | None) -> dict[str, str]:
-    """Types of all columns: as declared, else as they were loaded before, else as the values look."""
-    if previous is not None:
-        loaded = {c.name: _kind_of(c.type) for c in previous.columns if c.name not in PROVENANCE}
-        return {name: types.get(name, kind) for name, kind in loaded.items()}
-    columns = opened[0].columns
+def _loaded(previous: TableVersion, types: dict[str, str]) -> dict[str, str]:
+    """Types of the columns as they were loaded before; what is declared cannot have been another."""
+    loaded = {c.name: _kind_of(c.type) for c in previous.columns if c.name not in PROVENANCE}
+    return {name: types.get(name, kind) for name, kind in loaded.items()}
+
+
+def _surprising(opened: Sequence[Opened], kinds: dict[str, str], types: dict[str, str]) -> bool:
+    """Say whether new items may make other columns, or other types of them, of the table."""
+    if any(name not in kinds for one in opened for name in one.columns):
+        return True
+    undeclared = {name: kind for name, kind in kinds.items() if name not in types}
+    for one in opened:
+        schema = {} if one.text else one.frame.collect_schema()
+        if any(schema and type_of(schema[name]) != kind for name, kind in undeclared.items()):
+            return True
+    texts = [one for one in opened if one.text]
+    # A column of which no value was seen yet is text, until one says otherwise.
+    maybe = [name for name, kind in undeclared.items() if kind == "text"]
+    return bool(misfits(texts, undeclared)) or any(kind != "text" for kind in infer(texts, maybe).values())
+
+
+def _kinds(opened: Sequence[Opened], types: dict[str, str]) -> dict[str, str]:
+    """Types of all columns: as declared, else as typed files have them, else as the values look."""
+    columns = dict.fromkeys(name for one in opened for name in one.columns)
     known = dict(types)
-    typed = next((o for o in opened if not o.text), None)
-    if typed is not None:
-        schema = typed.frame.collect_schema()
-        known = {name: type_of(schema[name]) for name in columns} | types
-    guessed = infer([o for o in opened if o.text], [c for c in columns if c not in known])
-    return {name: known.get(name) or guessed.get(name, "") for name in columns}
+    for one in opened:
+        for name, dtype in {} if one.text else one.frame.collect_schema().items():
+            if name in columns and name not in types:
+                pair = known.get(name, ""), type_of(dtype)
+                known[name] = _WIDER.get(pair) or pair[0] or pair[1]
+    texts = [_widened(one, columns) for one in opened if one.text]
+    guessed = infer(texts, [name for name in columns if name not in known])
+    return {name: known[name] if name in known else guessed.get(name, "") for name in columns}
+
+
+def _widened(one: Opened, columns: Iterable[str]) -> Opened:
+    """Return an item with every column of the table; one that came up later has no value in it."""
+    import polars as pl
+
+    lacking = [name for name in columns if name not in one.columns]
+    if not lacking:
+        return one
+    return replace(one, frame=one.frame.with_columns(pl.lit(None, pl.String).alias(name) for name in lacking))
 
 
 def _kind_of(stored: str) -> str:

@@ -6,7 +6,7 @@ lost unseen. Times are UTC, to the microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modelyard.data.base import ROW
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from modelyard.data.base import Opened
 
-__all__ = ["NAMES", "dtype_of", "infer", "read_as", "type_of", "written"]
+__all__ = ["NAMES", "dtype_of", "infer", "misfits", "read_as", "type_of", "written"]
 
 NAMES = {
     "int": "a whole number",
@@ -179,7 +179,7 @@ def infer(opened: Sequence[Opened], columns: Sequence[str]) -> dict[str, str]:
     found = dict.fromkeys(columns, "text")
     if not columns:
         return found
-    frames = [o.frame.filter(~_at(o.broken)) if o.broken else o.frame for o in opened]
+    frames = _whole_lines(opened)
     heads = [frame.select(columns).head(_HEAD).collect().lazy() for frame in frames]
     # A cheap look first: most guesses fall at the first rows, and each look at all rows costs a parse.
     passing = {guess: _trial(heads, dict.fromkeys(columns, guess)) for guess in _GUESSES}
@@ -190,6 +190,21 @@ def infer(opened: Sequence[Opened], columns: Sequence[str]) -> dict[str, str]:
             if fits:
                 found[column] = trial[column][0]
     return found
+
+
+def misfits(opened: Sequence[Opened], kinds: Mapping[str, str]) -> list[str]:
+    """Return the columns of which some text would not have been taken for a value of the type they have.
+
+    Args:
+        opened: Files whose columns are text.
+        kinds: Column -> type; everything is text.
+    """
+    trial = {name: (kind, False) for name, kind in kinds.items() if kind not in ("", "text")}
+    return [c for c, fits in _trial(_whole_lines(opened), trial).items() if fits is False] if trial else []
+
+
+def _whole_lines(opened: Sequence[Opened]) -> list[pl.LazyFrame]:
+    return [o.frame.filter(~_at(o.broken)) if o.broken else o.frame for o in opened]
 
 
 def _trial(frames: Sequence[pl.LazyFrame], trial: dict[str, tuple[str, bool]]) -> dict[str, bool | None]:
