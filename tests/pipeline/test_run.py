@@ -191,6 +191,30 @@ def test_secrets_in_a_failure_are_not_recorded(tmp_path: Path) -> None:
     assert all("hunter2" not in str(e.payload) for e in events)
 
 
+def leaves(x: int) -> None:
+    sys.exit(7)
+
+
+def prints(x: int) -> int:
+    print("hello")
+    return x
+
+
+def test_a_step_that_exits_is_a_failed_step(tmp_path: Path) -> None:
+    flow = Flow("f")
+    flow.step(leaves, x=1)
+    with pytest.raises(StepFailed, match="SystemExit: 7"):
+        modelyard.run(flow, project=tmp_path)
+
+
+def test_what_a_step_prints_is_talk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = Flow("f")
+    flow.step(prints, x=1)
+    modelyard.run(flow, project=tmp_path)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "hello\n")
+
+
 def test_a_declaration_keeps_its_state_beside_itself(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         modelyard.run("modelyard.yaml", project=tmp_path)

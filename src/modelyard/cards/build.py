@@ -9,12 +9,20 @@ from typing import Any, Protocol
 from modelyard.cards.facts import Book, Source
 from modelyard.cards.gate import gate_of
 from modelyard.cards.quantities import curve_blocks, group_blocks, importance_blocks
-from modelyard.cards.rows import Row, candidate_table, checks_table, claims_table, feature_table, table_facts
+from modelyard.cards.rows import (
+    Row,
+    candidate_table,
+    checks_table,
+    claims_table,
+    feature_table,
+    rules_table,
+    table_facts,
+)
 from modelyard.cards.view import GLANCE
 from modelyard.cards.words import RATES, measure_title, words
 from modelyard.records import Block, Card, CheckResult, Evidence, Fact, ModelVersion, Problem, Section
 
-__all__ = ["REQUIRED", "Made", "build"]
+__all__ = ["REQUIRED", "Made", "build", "missing_words"]
 
 # What only a person can say, and without which a model is not released: name -> (part of the file, path in it).
 REQUIRED: dict[str, tuple[str, str]] = {
@@ -123,7 +131,7 @@ def build(
         importances=book.add(importances) if importances else None,
         tables=[book.note("table", facts, str(facts.get("digest", ""))) for facts in tables],
         split=book.note("split", split) if split else None,
-        missing=_missing(project, human),
+        missing=missing_words(project, human),
     )
     return Card(
         model=model.version.name,
@@ -155,7 +163,13 @@ def _at(facts: Mapping[str, Any], path: str) -> Any:
     return node
 
 
-def _missing(project: Mapping[str, Any], human: Mapping[str, Any]) -> tuple[str, ...]:
+def missing_words(project: Mapping[str, Any], human: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields that only a person can fill and nobody has; a model is not released while there are any.
+
+    Args:
+        project: `purpose` and `owners` of the declaration, as plain JSON.
+        human: Its `card` section, as plain JSON.
+    """
     parts = {"project": project, "human": human}
     return tuple(name for name, (part, path) in REQUIRED.items() if not _said(_at(parts[part], path)))
 
@@ -318,7 +332,7 @@ def _training_data(desk: Desk) -> list[Block]:
         *desk.text("training_data"),
         *table_facts("Rows that the model learned from", trained),
         *table_facts("Tables behind them", others),
-        *checks_table("Data contracts", desk.contracts),
+        *rules_table("Data contracts", desk.contracts),
         *feature_table(desk.model),
     ]
 
@@ -349,5 +363,11 @@ def _ethics(desk: Desk) -> list[Block]:
 
 
 def _caveats(desk: Desk) -> list[Block]:
-    open_ones = [row for row in [*desk.results, *desk.contracts] if row.result.get("status") != "passed"]
-    return [*desk.text("caveats"), *checks_table("What does not hold, or could not be answered", open_ones)]
+    open_ones, aside = (
+        [row for row in rows if row.result.get("status") != "passed"] for rows in (desk.results, desk.contracts)
+    )
+    return [
+        *desk.text("caveats"),
+        *checks_table("What does not hold, or could not be answered", open_ones),
+        *rules_table("Rows that were set aside", aside),
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelyard._kit.text import plural
 from modelyard.cli.output import data, json_line
-from modelyard.cli.project import add_file, add_json, load_spec
+from modelyard.cli.project import add_file, add_json, load_spec, say_missing
 
 __all__ = ["add", "run"]
 
@@ -46,4 +46,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         said = ", ".join(plural(count, noun[:-1]) for noun, count in counts.items())
         data(f"{args.file}: ok: {said}")
+        say_missing(spec)
     return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -67,6 +69,9 @@ def parser(verbs: Sequence[str] = tuple(VERBS)) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a star shows a question mark
     debug = "--debug" in arguments
     if debug:
         # It may stand anywhere: people add it to the end of the line that failed.
@@ -78,31 +83,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error[cli-unknown-verb]: there is no verb `{verb}`\n  hint: {hint}")
         return 2
     args = parser([verb] if verb else tuple(VERBS)).parse_args(arguments or ["--help"])
+    return _run(args, debug=debug)
+
+
+def _run(args: argparse.Namespace, *, debug: bool) -> int:
+    """Run the verb; whatever leaves it becomes a message and an exit code."""
     try:
         return int(_module(args.verb).run(args))
-    except ModelyardError as error:
-        if debug:
+    except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
+        if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
-        tell(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        kept = "; finished steps are kept and the next run goes on from them" if args.verb == "run" else ""
-        say(f"stopped by Ctrl-C{kept}")
-        return 130
-    except BrokenPipeError:
-        # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a clear message, the trace on demand
-        if debug:
-            traceback.print_exc()
-        say(
-            f"error[internal]: {type(error).__name__}: {error}\n"
-            "  hint: this is a mistake in Modelyard; run again with --debug and report the trace"
-        )
-        return 3
+        return _exit_code(error, args.verb)
+
+
+def _exit_code(error: BaseException, verb: str) -> int:
+    match error:
+        case ModelyardError():
+            tell(error)
+            return error.exit_code
+        case KeyboardInterrupt():
+            kept = "; finished steps are kept and the next run goes on from them" if verb == "run" else ""
+            say(f"stopped by Ctrl-C{kept}")
+            return 130
+        case BrokenPipeError():
+            # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case OSError():
+            hint = "free some space and try again" if error.errno == errno.ENOSPC else "mend what the system says"
+            place = f" {error.filename}" if error.filename else ""
+            say(f"error[system]{place}: {error.strerror or error}\n  hint: {hint}")
+            return 2
+        case Exception():
+            say(
+                f"error[internal]: {type(error).__name__}: {error}\n"
+                "  hint: this is a mistake in Modelyard; run again with --debug and report the trace"
+            )
+            return 3
+    raise error
 
 
 def _module(verb: str) -> ModuleType:

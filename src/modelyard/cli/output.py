@@ -12,7 +12,7 @@ import msgspec
 
 from modelyard._kit.errors import ModelyardError
 
-__all__ = ["MARKS", "data", "json_line", "paint", "say", "table", "tell"]
+__all__ = ["MARKS", "data", "json_line", "paint", "say", "table", "tell", "width"]
 
 # One mark a status, readable without colour.
 MARKS = {
@@ -66,6 +66,11 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
+def width() -> int:
+    """Return how many characters a line may have: those of the terminal, 120 elsewhere."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Write rows in columns to stdout; the last column is cut to the width of a terminal.
 
@@ -76,7 +81,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequen
     """
     cells = [list(header), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    room = shutil.get_terminal_size((200, 24)).columns if sys.stdout.isatty() else 0
+    room = width() if sys.stdout.isatty() else 0
     for index, row in enumerate(cells):
         line = "  ".join(
             cell.rjust(width) if i in right else cell.ljust(width)

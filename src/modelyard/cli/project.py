@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import NotFound
+from modelyard.cli.output import say
 
 if TYPE_CHECKING:
     from modelyard.spec import Spec
     from modelyard.store import LocalStore
 
-__all__ = ["FILE", "add_file", "add_json", "load_spec", "open_existing"]
+__all__ = ["FILE", "add_file", "add_json", "load_spec", "open_existing", "say_missing"]
 
 FILE = "modelyard.yaml"
 
@@ -37,6 +38,18 @@ def load_spec(args: argparse.Namespace, *, files: bool = True) -> Spec:
     from modelyard.spec import load
 
     return load(Path(args.file), files=files)
+
+
+def say_missing(spec: Spec) -> None:
+    """Say before anything costs time which words of a person are missing, without which nothing is released."""
+    import msgspec
+
+    from modelyard.cards.build import missing_words
+
+    project = {"purpose": spec.purpose, "owners": msgspec.to_builtins(spec.owners)}
+    missing = missing_words(project, msgspec.to_builtins(spec.card))
+    if missing:
+        say(f"note: the model will not be released before {', '.join(missing)} are filled in")
 
 
 def open_existing(args: argparse.Namespace) -> LocalStore:

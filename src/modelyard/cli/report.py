@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.text import number, plural
-from modelyard.cli.output import MARKS, data, paint, table
+from modelyard.cli.output import MARKS, data, paint, table, width
 from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, read_value
 
 if TYPE_CHECKING:
     from modelyard.store import Store
 
-__all__ = ["check_row", "report", "report_alias", "results_of"]
+__all__ = ["print_checks", "report", "report_alias", "results_of"]
 
 
 def report(run: Run) -> None:
@@ -49,20 +51,36 @@ def results_of(run: Run) -> list[CheckResult]:
     return list(found.values())
 
 
-def check_row(result: CheckResult) -> tuple[str, ...]:
-    """Return a check as the cells of a table: mark, name, value, interval, limit, rows, reason."""
+def print_checks(results: Sequence[CheckResult]) -> None:
+    """Print checks as a table, and under it why each that did not hold did not."""
+    table(("", "check", "value", "interval", "limit", "n"), map(_check_row, results), right=(2, 5))
+    if any(not result.check.blocking for result in results):
+        data("* does not block")
+    for result in results:
+        if result.status != "passed":
+            data("")
+            text = f"{_mark(result)} {result.check.name}: {result.reason}"
+            for line in textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False):
+                data(line)
+
+
+def _mark(result: CheckResult) -> str:
+    # Rows set aside as the declaration says are worth a look, and no failure.
+    aside = result.check.type == "contract" and result.status == "failed" and not result.check.blocking
+    return "!" if aside else MARKS[result.status]
+
+
+def _check_row(result: CheckResult) -> tuple[str, ...]:
     evidence = result.evidence
     interval = evidence.interval
-    spread = f"{number(interval.low)} to {number(interval.high)}" if interval else ""
     unit = f" {evidence.unit}" if evidence.unit and evidence.value is not None else ""
     return (
-        paint(MARKS[result.status], result.status),
-        result.check.name if result.check.blocking else f"{result.check.name} (not blocking)",
+        paint(_mark(result), result.status),
+        result.check.name if result.check.blocking else f"{result.check.name} *",
         f"{number(evidence.value)}{unit}" if evidence.value is not None else "",
-        spread,
+        f"{number(interval.low)} to {number(interval.high)}" if interval else "",
         str(result.limit or ""),
         number(evidence.n) if evidence.n else "",
-        result.reason,
     )
 
 
@@ -115,7 +133,7 @@ def _checks(run: Run) -> None:
     listed = [r for r in results if r not in quiet]
     data("")
     if listed:
-        table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, listed), right=(2, 5))
+        print_checks(listed)
     if quiet:
         data(f"{MARKS['passed']} {plural(len(quiet), 'contract rule')} without a bad row")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from typing import Any
 
-from modelyard.cli.output import data, json_line, paint, say
+from modelyard.cli.output import data, json_line, say
 from modelyard.cli.progress import Progress
-from modelyard.cli.project import add_file, load_spec
+from modelyard.cli.project import add_file, load_spec, say_missing
 from modelyard.cli.repeat import add_every, repeated
 
 __all__ = ["add", "run"]
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _once(args: argparse.Namespace) -> int:
-    from modelyard._kit.errors import CheckFailed, UserError
+    from modelyard._kit.errors import ModelyardError, UserError
     from modelyard.cli.report import report, report_alias
     from modelyard.pipeline import run as run_plan
     from modelyard.pipeline.compose import compose
@@ -49,6 +50,9 @@ def _once(args: argparse.Namespace) -> int:
     spec = load_spec(args)
     plan = compose(spec)
     store = open_store(spec.root)
+    say_missing(spec)
+    # A polite stop from outside is a Ctrl-C: workers end, the run is recorded as cancelled.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:
@@ -59,12 +63,12 @@ def _once(args: argparse.Namespace) -> int:
     progress = Progress(len(plan.steps), sys.stderr)
     try:
         finished = run_plan(plan, store, executor=executor, observe=progress)
-    except CheckFailed:
+    except ModelyardError:
+        # What was found out before it stopped is worth as much as why it stopped.
         progress.close()
-        latest = store.ledger.run(progress.run_id)
-        if latest is not None:
+        if latest := store.ledger.run(progress.run_id):
             report(latest)
-            say(paint("the champion did not move", "bold", sys.stderr))
+            say("the champion did not move")
         raise
     finally:
         progress.close()

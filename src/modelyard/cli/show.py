@@ -12,8 +12,18 @@ from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, open_existing
-from modelyard.cli.report import check_row, report, results_of
-from modelyard.records import ModelVersion, Run, StepRun, TableVersion, plain, read_value
+from modelyard.cli.report import print_checks, report, results_of
+from modelyard.records import (
+    Candidate,
+    CheckResult,
+    Evidence,
+    ModelVersion,
+    Run,
+    StepRun,
+    TableVersion,
+    plain,
+    read_value,
+)
 
 if TYPE_CHECKING:
     from modelyard.store import Store
@@ -57,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         _list([v for v in versions.values() if isinstance(v, kind)], args.json)
     elif name in results:
         _checks([results[name]], args.json)
+    elif len(name) >= 4 and (of_digest := [v for v in versions.values() if v.digest.startswith(name)]):
+        _version(of_digest[-1], store, args)
     elif name in versions:
         _version(versions[name], store, args)
     elif name in steps:
@@ -121,6 +133,12 @@ def _step(step: StepRun) -> None:
             text = f"table {short(value.digest)}, {number(value.rows)} rows, {len(value.columns)} columns"
         elif isinstance(value, ModelVersion):
             text = f"model {short(value.digest)}, {value.family} as {value.format}"
+        elif isinstance(value, Candidate):
+            text = f"{value.metric} {number(value.mean)} over {len(value.scores)} folds with {value.params}"
+        elif isinstance(value, CheckResult):
+            text = f"{value.status}: {value.reason}"
+        elif isinstance(value, Evidence):
+            text = f"{value.measure} {number(value.value)} on {number(value.n)} rows"
         elif isinstance(value, list):
             text = f"{len(value)} values"
         else:
@@ -135,7 +153,7 @@ def _checks(results: list[Any], as_json: bool) -> None:
     if as_json:
         json_line(results)
         return
-    table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, results), right=(2, 5))
+    print_checks(results)
     if len(results) == 1:
         data("")
         data(_pretty(plain(results[0].evidence)))

@@ -12,10 +12,10 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
-from modelyard.cli.output import MARKS, data, json_line, paint, say, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 from modelyard.cli.repeat import add_every, repeated
-from modelyard.cli.report import check_row
+from modelyard.cli.report import print_checks
 
 if TYPE_CHECKING:
     from modelyard.records import CheckResult, Deployment
@@ -110,11 +110,13 @@ def _print(results: list[CheckResult], failed: list[CheckResult], every: bool, n
     shown = [r for r in results if every or r.status != "passed"]
     if shown:
         data("")
-        table(("", "check", "value", "interval", "limit", "n", "reason"), map(check_row, shown), right=(2, 5))
+        print_checks(shown)
         data("")
     held = sum(r.status == "passed" for r in results)
     if failed:
         text = f"{plural(len(failed), 'check')} of {len(results)} failed: the requests are not what was trained on"
         data(f"{paint(MARKS['failed'], 'failed')} {text}")
-    else:
+    elif held:
         data(f"{paint(MARKS['passed'], 'passed')} {plural(held, 'check')} hold, none failed")
+    else:
+        data(f"{paint(MARKS['insufficient'], 'insufficient')} too few requests to tell")

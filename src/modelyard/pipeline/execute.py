@@ -6,7 +6,9 @@ and an `Outcome` are plain JSON.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -126,9 +128,11 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
             arguments["state"] = task.state
         if wants(function, "previous"):
             arguments["previous"] = read_value(task.previous)
-        returned = function(**arguments)
+        # What a step prints is talk: stdout may be somebody's stream of data.
+        with contextlib.redirect_stdout(sys.stderr):
+            returned = function(**arguments)
         outputs = _materialise(task, returned, store)
-    except Exception as error:  # noqa: BLE001 - any error of a user's function becomes a recorded failure
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of a user's function becomes a recorded failure
         failure = Failure.of(task.step, error)
     return Outcome(
         outputs=outputs,

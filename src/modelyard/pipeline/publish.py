@@ -8,6 +8,7 @@ from modelyard._kit.errors import NotFound
 from modelyard._kit.files import write_atomic
 from modelyard.records import Card, CheckResult, Evidence, Run, read_value
 from modelyard.store import Store
+from modelyard.store.disk import explained
 
 __all__ = ["card_files", "card_of", "evidence_of", "publish"]
 
@@ -52,13 +53,17 @@ def publish(run: Run, store: Store) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        UserError: The disk is full, or the folder cannot be written.
     """
     from modelyard.cards.render import render
 
     card = card_of(run)
     files = card_files(run, store)
-    for file in files:
-        content = render(card, file.suffix.removeprefix(".")).encode()
+    contents = {file: render(card, file.suffix.removeprefix(".")).encode() for file in files}
+    for file, content in contents.items():
         if not file.is_file() or file.read_bytes() != content:
-            write_atomic(file, content)
+            with explained(file):
+                write_atomic(file, content)
     return files
