@@ -175,6 +175,22 @@ def test_the_card_says_how_the_rows_were_split(facts: dict[str, Any]) -> None:
     ]
 
 
+def test_rows_that_were_set_aside_are_told_and_are_no_failure(facts: dict[str, Any]) -> None:
+    rule = facts["contracts"][0][0]
+    check = msgspec.structs.replace(rule.check, name="contract.people.age.range", type="contract", blocking=False)
+    broken = msgspec.structs.replace(rule, check=check, status="failed", reason="3 of 400 rows set aside: outside 0-99")
+    card = build(**{**facts, "contracts": [[broken]]})
+    tables = {block.title: block for section in card.sections for block in section.blocks if block.type == "table"}
+    for title in ("Data contracts", "Rows that were set aside"):
+        assert [fact.value for row in tables[title].rows for fact in row][0::3] == [
+            "contract.people.age.range",
+            "3 of 400 rows set aside: outside 0-99",
+        ]
+        assert "failed" not in {fact.value for row in tables[title].rows for fact in row}
+    open_ones = tables.get("What does not hold, or could not be answered")
+    assert open_ones is None or all("contract" not in str(row[0].value) for row in open_ones.rows)
+
+
 def test_equal_inputs_make_an_equal_card_in_whatever_order_their_keys_came(facts: dict[str, Any]) -> None:
     again = dict(facts)
     again["human"] = dict(reversed(facts["human"].items()))

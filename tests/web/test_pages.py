@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import modelyard.web.pages
 from modelyard._kit.errors import NotFound, UserError
-from modelyard.records import Draft
+from modelyard.records import Check, CheckResult, Draft, Evidence, Limit, plain
 from modelyard.store.local import LocalStore
 from modelyard.web import Reader
 from modelyard.web.pages import about, cards, checks, models, monitoring, overview, run, runs, step, tables
@@ -28,6 +29,58 @@ FIRST, BROKEN, REFUSED, BEST, AGAIN = (
 
 def ask(**words: str) -> Query:
     return Query(words)
+
+
+class TestRowsSetAside:
+    """A contract with `bad_rows: quarantine` that found bad rows did what the file asks: a notice, no failure."""
+
+    @staticmethod
+    def results(*, blocking: bool) -> tuple[CheckResult, ...]:
+        def one(column: str, bad: int) -> CheckResult:
+            return CheckResult(
+                check=Check(name=f"contract.people.{column}", type="contract", blocking=blocking),
+                status="failed" if bad else "passed",
+                reason=f"{bad} of 400 rows set aside",
+                limit=Limit(op="at_most", value=0, unit="rows"),
+                evidence=Evidence(measure="bad_rows", value=bad, unit="rows", n=400),
+            )
+
+        return tuple(one(column, bad) for column, bad in (("age", 1), ("id", 0), ("sex", 2), ("race", 0)))
+
+    @pytest.fixture
+    def ran(self, empty: LocalStore) -> Callable[..., Reader]:
+        def made(*, blocking: bool) -> Reader:
+            outputs = {"results": [plain(one) for one in self.results(blocking=blocking)]}
+            for kind, payload in (
+                ("run.started", {"project": "p", "plan": ""}),
+                ("step.started", {}),
+                ("step.finished", {"key": "k", "outputs": outputs, "seconds": 0.1}),
+                ("run.finished", {"status": "succeeded"}),
+            ):
+                name = "contract.people" if kind.startswith("step") else ""
+                empty.ledger.append(Draft(kind=kind, actor="user:ada", run="run-1", step=name, payload=payload))
+            return Reader(empty)
+
+        return made
+
+    def test_they_are_a_notice_on_every_page(self, ran: Callable[..., Reader], open_client: Any) -> None:
+        reader = ran(blocking=False)
+        page = run.load(reader, ask(run="run-1"))
+        (link,) = page.steps[0].given
+        assert (link.text, link.status) == ("4 results, 2 set rows aside", "aside")
+        found = checks.load(reader, ask(run="run-1"))
+        assert found.counts == {"aside": 2, "passed": 2}
+        assert [row.look for row in checks.load(reader, ask(run="run-1", status="aside")).checks] == ["aside", "aside"]
+        assert checks.load(reader, ask(run="run-1", status="failed")).checks == ()
+        text = open_client(reader._store).get("/checks?run=run-1").text
+        assert "st-failed" not in text
+        assert "st-aside" in text
+
+    def test_where_they_stop_the_run_they_are_a_failure(self, ran: Callable[..., Reader]) -> None:
+        reader = ran(blocking=True)
+        (link,) = run.load(reader, ask(run="run-1")).steps[0].given
+        assert (link.text, link.status) == ("4 results, 2 not met", "failed")
+        assert checks.load(reader, ask(run="run-1")).counts == {"failed": 2, "passed": 2}
 
 
 class TestOverview:

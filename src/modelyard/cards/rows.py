@@ -11,7 +11,16 @@ from modelyard.cards.tables import row_paths
 from modelyard.cards.words import measure_title
 from modelyard.records import Block, CheckResult, Fact
 
-__all__ = ["Row", "candidate_table", "cell", "checks_table", "claims_table", "feature_table", "table_facts"]
+__all__ = [
+    "Row",
+    "candidate_table",
+    "cell",
+    "checks_table",
+    "claims_table",
+    "feature_table",
+    "rules_table",
+    "table_facts",
+]
 
 # The values of a category that are listed; more of them are only in the signature.
 _MOST_VALUES = 12
@@ -68,6 +77,24 @@ def checks_table(title: str, rows: Sequence[Row]) -> list[Block]:
             )
         )
     header = ("Check", "Status", "Value", "Value low", "Value high", "Limit", "Limit op", "Rows", "Reason")
+    return [Block(type="table", title=title, header=header, rows=tuple(made))] if made else []
+
+
+def rules_table(title: str, rows: Sequence[Row]) -> list[Block]:
+    """Return what came out of the rules of data contracts: bad rows, all rows, and what became of them.
+
+    There is no status: where bad rows stop a run, there is no card; else they were set aside, as the file asks.
+    """
+    made = [
+        (
+            row.result.fact(f"{row.name}, name", "check.name"),
+            cell(row.evidence, f"{row.name}, bad rows", "value"),
+            cell(row.evidence, f"{row.name}, rows", "n"),
+            row.result.fact(f"{row.name}, what came of them", "reason"),
+        )
+        for row in rows
+    ]
+    header = ("Rule", "Bad rows", "Rows", "What came of them")
     return [Block(type="table", title=title, header=header, rows=tuple(made))] if made else []
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChecksPage", "load", "view"]
 
-STATUSES: tuple[str, ...] = get_args(Status)
+STATUSES: tuple[str, ...] = (*get_args(Status), "aside")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ChecksPage:
         run: The run they belong to; none while there is no run.
         model: Digest of the model they are narrowed to; empty for all.
         checks: The results, failed ones first.
-        counts: Results of the run by status, before narrowing by status or words.
+        counts: Results of the run by status as it is shown, before narrowing by status or words.
         blocking: Checks that could stop the run.
         status: The status asked for; empty for all.
         statuses: Every status there is.
@@ -69,7 +69,7 @@ def load(store: Reader, query: Query) -> ChecksPage:
     rows = check_rows(run, catalog) if run else ()
     if model:
         rows = tuple(row for row in rows if row.model.startswith(model))
-    shown = tuple(row for row in rows if (not status or row.status == status) and _fits(row, words))
+    shown = tuple(row for row in rows if (not status or row.look == status) and _fits(row, words))
     ids = [one for one, tally in list(catalog.tallies.items()) if tally.checks]
     return ChecksPage(
         title="Checks",
@@ -86,7 +86,7 @@ def load(store: Reader, query: Query) -> ChecksPage:
 
 
 def _fits(row: CheckRow, words: str) -> bool:
-    text = f"{row.name} {row.type} {row.measure} {row.status} {row.reason}".lower()
+    text = f"{row.name} {row.type} {row.measure} {row.look} {row.reason}".lower()
     return all(word in text for word in words.lower().split())
 
 

@@ -23,7 +23,7 @@ from modelyard.records import (
     TableVersion,
 )
 from modelyard.web.answer import answer
-from modelyard.web.pages.parts import UNMET, CheckRow, RunRow, check_rows, counts_text, measured, run_row
+from modelyard.web.pages.parts import UNMET, CheckRow, RunRow, check_rows, counts_text, look, measured, run_row
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader, values_in
 
@@ -203,7 +203,8 @@ def _given(output: str, value: Any, run_id: str) -> Given:
             return Given(output, "model", value.family, f"/models/{value.digest}")
         case CheckResult():
             name = value.check.name
-            return Given(output, "check_result", name, f"/checks?run={run_id}#check-{name}", value.status)
+            shown = look(value.check.type, value.status, blocking=value.check.blocking)
+            return Given(output, "check_result", name, f"/checks?run={run_id}#check-{name}", shown)
         case Card():
             return Given(output, "card", "model card", f"/cards/{run_id}")
         case Deployment():
@@ -225,10 +226,11 @@ def _together(given: list[Given], step: str, run_id: str) -> list[Given]:
     if len(results) <= _MOST_RESULTS:
         return given
     unmet = sum(one.status in UNMET for one in results)
-    text = f"{len(results)} results, {unmet} not met" if unmet else f"{len(results)} results"
-    link = Given(
-        "results", "check_result", text, f"/checks?run={run_id}&q={quote(step)}", "failed" if unmet else "passed"
-    )
+    aside = sum(one.status == "aside" for one in results)
+    text = f"{len(results)} results"
+    text += f", {unmet} not met" if unmet else f", {aside} set rows aside" if aside else ""
+    status = "failed" if unmet else "aside" if aside else "passed"
+    link = Given("results", "check_result", text, f"/checks?run={run_id}&q={quote(step)}", status)
     return [*(one for one in given if one.kind != "check_result"), link]
 
 
