@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -14,6 +17,7 @@ from modelyard._kit.errors import ModelError, Refused
 from modelyard.checks.repeatable import compare
 from modelyard.inference import BundleDraft, open_bundle
 from modelyard.models import repeating, steps
+from modelyard.models.export import LIMIT
 from modelyard.models.repeating import repeat
 from modelyard.records import Candidate, Card, Problem
 
@@ -155,15 +159,55 @@ def test_what_a_repetition_notes_is_what_the_check_reads(
     rows = table("binary")
     rows[:200].write_ipc(tmp_path / "train.arrow")
     rows[200:].write_ipc(tmp_path / "holdout.arrow")
-    order = {"winner": LINEAR, "problem": problem("binary"), "name": "demo", "drop": [], "seed": 0}
+    order = {"winner": LINEAR, "problem": problem("binary"), "name": "demo", "drop": [], "seed": 0, "limit": LIMIT}
     (tmp_path / "order.json").write_bytes(msgspec.json.encode(order))
     assert repeating.main([str(tmp_path)]) == 0
     facts = msgspec.json.decode(capsys.readouterr().out)
     assert facts["weights"] == digest_bytes(draft.files["model.onnx"])
+    assert facts["model"] == draft.version.digest
     assert facts["metrics"]["roc_auc"] > 0.8
     unseeded = {**facts, "seed": 1, "weights": "other", "predictions": "other", "max_difference": 0.2}
     for other, verdict, source in ((dict(facts), "bitwise", ""), (unseeded, "unstable", "seed")):
         assert compare([facts, other])[:2] == (verdict, source)
+
+
+def test_a_repetition_exports_by_the_limit_that_was_declared(
+    table: Tables, problem: Problems, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, winner = table("regression"), msgspec.structs.replace(LINEAR, metric="rmse")
+    settings: dict[str, Any] = {"winner": winner, "problem": problem("regression"), "name": "demo", "seed": 0}
+    # No export is that near: the model is served by its own library.
+    draft, _ = steps.fit(table=rows[:200], holdout=rows[200:], limit=1e-12, **settings)
+    assert draft.version.format == "skops"
+    rows[:200].write_ipc(tmp_path / "train.arrow")
+    rows[200:].write_ipc(tmp_path / "holdout.arrow")
+    (tmp_path / "order.json").write_bytes(msgspec.json.encode({**settings, "drop": [], "limit": 1e-12}))
+    assert repeating.main([str(tmp_path)]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["model"] == draft.version.digest
+
+
+def test_repetitions_are_compared_with_the_model_that_was_made(
+    table: Tables, problem: Problems, draft: BundleDraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The processes are real in the slow tests; here each makes what it is told in this one.
+    monkeypatch.setattr(repeating, "_one", made_here)
+    rows = table("binary")
+    told: dict[str, Any] = {"table": rows[:200], "holdout": rows[200:], "problem": problem("binary"), "name": "demo"}
+    same = steps.repeats(**told, winner=LINEAR, runs=1, model=draft.bundle())
+    assert (same.n, same.value) == (2, 1)
+    assert compare(same.details["runs"]) == ("bitwise", "", 0.0)
+    other = msgspec.structs.replace(LINEAR, params={"alpha": 50.0})
+    apart = steps.repeats(**told, winner=other, runs=1, model=draft.bundle())
+    verdict, source, difference = compare(apart.details["runs"])
+    assert (verdict, source, apart.value) == ("unstable", "params", 2)
+    assert difference is not None
+    assert difference > 1e-3
+
+
+def made_here(place: Path, run: int, extra: Mapping[str, str]) -> dict[str, Any]:
+    with redirect_stdout(StringIO()) as said:
+        repeating.main([str(place)])
+    return msgspec.json.decode(said.getvalue())
 
 
 def test_a_repetition_that_fails_is_said(table: Tables, problem: Problems) -> None:

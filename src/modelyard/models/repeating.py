@@ -18,11 +18,18 @@ import msgspec
 
 from modelyard._kit.digest import digest_bytes, digest_of
 from modelyard._kit.errors import ModelError
-from modelyard.models.dataset import collected
+from modelyard.inference import Bundle
+from modelyard.models.dataset import collected, encode_target
+from modelyard.models.export import LIMIT
 from modelyard.records import Candidate, Evidence, Problem
 
 if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
     from modelyard.models.dataset import Frame
+
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["main", "repeat"]
 
@@ -40,6 +47,7 @@ class _Order(msgspec.Struct, frozen=True):
     name: str
     drop: list[str]
     seed: int
+    limit: float
 
 
 def repeat(
@@ -52,6 +60,8 @@ def repeat(
     runs: int = 3,
     drop: Collection[str] = (),
     seed: int = 0,
+    limit: float = LIMIT,
+    fitted: Bundle | None = None,
     variables: Sequence[Mapping[str, str]] = (),
 ) -> Evidence:
     """Make the model `runs` times.
@@ -65,6 +75,8 @@ def repeat(
         runs: How often.
         drop: Columns that are not features.
         seed: Seed of the estimator.
+        limit: Largest difference of the export from the trained model, as it was when the model was made.
+        fitted: The model that was made; the repetitions are compared with it too.
         variables: Environment variables of each run beside those of this process; the same for all if empty.
 
     Raises:
@@ -75,11 +87,13 @@ def repeat(
         place = Path(folder)
         collected(table).write_ipc(place / "train.arrow")
         collected(holdout).write_ipc(place / "holdout.arrow")
-        order = _Order(winner, problem, name, sorted(drop), seed)
+        order = _Order(winner, problem, name, sorted(drop), seed, limit)
         (place / "order.json").write_bytes(msgspec.json.encode(order))
         for run in range(runs):
             extra = variables[run % len(variables)] if variables else {}
             found.append(_one(place, run, extra))
+    if fitted is not None:
+        found.insert(0, _of_fitted(fitted, collected(holdout), problem, found[0]))
     first = found[0]["values"]
     for facts in found:
         facts["max_difference"] = max(map(abs, _differences(facts["values"], first)), default=0.0)
@@ -88,11 +102,46 @@ def repeat(
     return Evidence(
         measure="repeats",
         value=float(len({facts["weights"] for facts in found})),
-        n=runs,
+        n=len(found),
         seed=seed,
-        method="the model made again in fresh processes of one environment; value is how many different models came",
+        method=(
+            f"the model made again {runs} times in fresh processes of one environment"
+            f"{' and compared with the one that was made' if fitted is not None else ''}; value is how many different "
+            "models came"
+        ),
         details={"runs": found},
     )
+
+
+def _of_fitted(fitted: Bundle, holdout: pl.DataFrame, problem: Problem, repeated: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of the model that was made.
+
+    Its rows are those of the repetitions, the step has them from the same input; its threads nobody noted.
+    """
+    recipe = fitted.json("recipe.json")
+    return {
+        "environment": fitted.version.environment,
+        "threads": repeated["threads"],
+        "seed": recipe["seed"],
+        "data": repeated["data"],
+        "features": recipe["features"],
+        **_results(fitted, holdout, encode_target(holdout, problem), problem),
+    }
+
+
+def _results(bundle: Bundle, holdout: pl.DataFrame, truth: Array, problem: Problem) -> dict[str, Any]:
+    from modelyard.models.making import answers
+    from modelyard.models.scoring import metric_of, score
+
+    output, metric, version = answers(bundle, holdout), metric_of(problem), bundle.version
+    return {
+        "params": digest_of(version.params),
+        "weights": digest_bytes(bundle.read(_WEIGHTS[version.format])),
+        "model": version.digest,
+        "predictions": digest_bytes(output.tobytes()),
+        "metrics": {metric.name: score(metric, truth, output, problem)},
+        "values": [float(value) for value in output[:_VALUES].ravel()],
+    }
 
 
 def _differences(a: list[float], b: list[float]) -> list[float]:
@@ -123,32 +172,29 @@ def main(arguments: list[str]) -> int:
     import polars as pl
 
     from modelyard.models.facts import environment_facts, thread_facts
-    from modelyard.models.making import answers, make
-    from modelyard.models.scoring import metric_of, score
+    from modelyard.models.making import make
 
     place = Path(arguments[0])
     order = msgspec.json.decode((place / "order.json").read_bytes(), type=_Order)
     table, holdout = pl.read_ipc(place / "train.arrow"), pl.read_ipc(place / "holdout.arrow")
     threads = thread_facts()
     made = make(
-        table, holdout, order.winner, order.problem, name=order.name, drop=order.drop, seed=order.seed, profiled=False
+        table,
+        holdout,
+        order.winner,
+        order.problem,
+        name=order.name,
+        drop=order.drop,
+        seed=order.seed,
+        limit=order.limit,
     )
-    bundle = made.draft.bundle()
-    output = answers(bundle, holdout)
-    files = made.draft.files
-    metric = metric_of(order.problem)
     facts = {
         "environment": digest_of(environment_facts()),
         "threads": {**threads, **thread_facts()},
         "seed": order.seed,
         "data": digest_bytes((place / "train.arrow").read_bytes()),
         "features": made.train.digest,
-        "params": digest_of(order.winner.params),
-        "weights": digest_bytes(files[_WEIGHTS[made.draft.version.format]]),
-        "model": made.draft.version.digest,
-        "predictions": digest_bytes(output.tobytes()),
-        "metrics": {metric.name: score(metric, made.holdout.target, output, order.problem)},
-        "values": [float(value) for value in output[:_VALUES].ravel()],
+        **_results(made.draft.bundle(), holdout, made.holdout.target, order.problem),
     }
     sys.stdout.write(msgspec.json.encode(facts).decode())
     return 0

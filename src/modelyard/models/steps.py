@@ -166,6 +166,8 @@ def repeats(
     runs: int = 3,
     drop: Sequence[str] = (),
     seed: int = 0,
+    limit: float = LIMIT,
+    model: Bundle | None = None,
 ) -> Evidence:
     """Make the model again, each time in a fresh process of the same environment, and note what came out.
 
@@ -178,13 +180,17 @@ def repeats(
         runs: How often.
         drop: Columns that are not features.
         seed: Seed of the estimator.
+        limit: Largest difference of the export from the trained model, as for `fit`.
+        model: The model that `fit` made; it is compared with what the repetitions make.
 
     Raises:
         ModelError: A process failed (`model-repeat-failed`).
     """
     from modelyard.models.repeating import repeat
 
-    return repeat(table, holdout, winner, problem, name=name, runs=runs, drop=drop, seed=seed)
+    return repeat(
+        table, holdout, winner, problem, name=name, runs=runs, drop=drop, seed=seed, limit=limit, fitted=model
+    )
 
 
 def latency(*, model: Bundle, table: Frame, rows: int = 1) -> Evidence:
