@@ -111,8 +111,7 @@ def _exit_code(error: BaseException, verb: str) -> int:
             return 0
         case OSError():
             hint = "free some space and try again" if error.errno == errno.ENOSPC else "mend what the system says"
-            place = f" {error.filename}" if error.filename else ""
-            say(f"error[system]{place}: {error.strerror or error}\n  hint: {hint}")
+            say(f"error[system] {error.filename or 'output'}: {error.strerror or error}\n  hint: {hint}")
             return 2
         case Exception():
             say(

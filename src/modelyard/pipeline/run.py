@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -29,7 +30,7 @@ from modelyard.pipeline.execute import Failure, Outcome, Task, wants
 from modelyard.pipeline.executors import Executor, LocalExecutor
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
-from modelyard.records import Draft, Event, Plan, Run, Step, StepRun
+from modelyard.records import Draft, Event, Plan, Run, Step, StepRun, plain, read_value
 from modelyard.store import Store
 
 __all__ = ["Observer", "Runner", "run"]
@@ -219,16 +220,25 @@ class Runner:
         }
         if step.measures and task.state is not None:
             body["state"] = task.state
-        drafts = [Draft(kind="step.finished", run=self._id, step=step.name, payload=body)]
-        # A deployment takes effect in the same transaction in which its step is finished: never one without the other.
-        drafts += [
-            Draft(kind="alias.moved", run=self._id, step=step.name, actor=self._actor, payload={"deployment": value})
-            for value in outcome.outputs.values()
-            if isinstance(value, dict) and value.get("kind") == "deployment"
-        ]
-        # A champion that moved has moved even after a power cut.
-        self._write(*drafts, durable=len(drafts) > 1)
+        finished = Draft(kind="step.finished", run=self._id, step=step.name, payload=body)
+        with ExitStack() as held:
+            # A deployment takes effect in the same transaction in which its step is finished: never one without the
+            # other. What it replaces is worked out anew under the alias's lock, since a person may have moved it.
+            moves = [
+                Draft(kind="alias.moved", run=self._id, step=step.name, actor=self._actor, payload={"deployment": now})
+                for value in outcome.outputs.values()
+                if isinstance(value, dict) and value.get("kind") == "deployment"
+                if (now := self._settled(value, held)) is not None
+            ]
+            # A champion that moved has moved even after a power cut.
+            self._write(finished, *moves, durable=bool(moves))
         return True
+
+    def _settled(self, value: dict[str, Any], held: ExitStack) -> dict[str, Any] | None:
+        from modelyard.deploy.aliases import settle
+
+        deployment = held.enter_context(settle(self._store, read_value(value), actor=self._actor))
+        return None if deployment is None else plain(deployment)
 
     def _record_failure(self, step: Step, key: str, failure: Failure, seconds: float = 0.0) -> None:
         self._failures.append((step, failure))
