@@ -143,7 +143,9 @@ def test_predict_reads_and_writes_streams(yard: Yard, promoted: list[ModelVersio
     [
         ("y\n1\n", "model-column-missing"),
         ("x\nn.n.\n", "predict-unreadable"),
-        ("", "predict-unreadable"),
+        ("x\n1\n2,3\n", "predict-unreadable"),
+        ("x,prediction\n1,2\n", "predict-column-taken"),
+        ("", "data-empty-file"),
         ("{", "predict-unreadable"),
         ('{"x": "a"}\n', "model-not-a-number"),
     ],

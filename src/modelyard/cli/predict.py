@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.output import say
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from modelyard.data.base import Opened, Options
     from modelyard.inference import Bundle
     from modelyard.records import Signature
 
@@ -30,7 +35,8 @@ def add(subparsers: Any) -> None:
         help="answer the rows of a file",
         description="Answer every row of a CSV, Parquet or JSON lines file with the model that an alias points at, and "
         "write the rows with a column `prediction` and, for a classifier, one `probability.CLASS` each. The columns "
-        "are those that the model takes, after `features:`; others are passed through.",
+        "are those that the model takes, after `features:`; others are passed through. A CSV file is read as the "
+        "declaration says of the table: `delimiter`, `null_values`, `comment`, `columns`.",
         epilog="example:\n  modelyard predict new.csv -o answered.parquet\n  cat new.csv | modelyard predict - --json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,6 +46,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
+    parser.add_argument("--table", default="", metavar="TABLE", help="read CSV as this table, where there are several")
     add_file(parser)
     add_json(parser)
 
@@ -60,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args) as store:
         model = pointed(store, endpoint_of(store, args.endpoint), args.alias).model
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
-    answered = _answer(_read(args.rows, bundle.signature), bundle)
+    answered = _answer(_read(args, bundle.signature), bundle)
     if args.output:
         _write(answered, Path(args.output), kind)
         say(f"{plural(answered.height, 'row')} answered: {args.output}")
@@ -71,12 +78,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str, signature: Signature) -> pl.DataFrame:
+def _read(args: argparse.Namespace, signature: Signature) -> pl.DataFrame:
     """Read rows with the types that the model wants, so that `007` stays a text where it was one in training."""
     import polars as pl
 
     from modelyard._kit.errors import DataError, NotFound
 
+    name = args.rows
     if name == "-":
         raw = sys.stdin.buffer.read()
     else:
@@ -85,23 +93,22 @@ def _read(name: str, signature: Signature) -> pl.DataFrame:
             folder = path.parent
             raise NotFound.of("file", name, (str(folder / p.name) for p in folder.iterdir()) if folder.is_dir() else ())
         raw = path.read_bytes()
-    texts = {f.name: pl.String for f in signature.categories if f.source not in ("Boolean",)}
-    numbers = {f.name: pl.Float64 for f in signature.numbers if f.source != "Boolean"}
+    first = raw.lstrip()[:1]
     try:
         if raw[:4] == b"PAR1":
             return pl.read_parquet(io.BytesIO(raw))
-        if raw.lstrip()[:1] in (b"{", b"["):
+        if first == b"{":
             # JSON has types of its own; a number given for a category is made a text by the encoder, as in training.
-            return (
-                pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
-                if raw.lstrip()[:1] == b"{"
-                else pl.read_json(raw)
-            )
-        header = raw.partition(b"\n")[0].decode("utf-8-sig").strip()
-        known = {column.strip('"') for column in header.split(",")}
-        overrides = {column: kind for column, kind in {**texts, **numbers}.items() if column in known}
-        return pl.read_csv(io.BytesIO(raw), schema_overrides=overrides, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+            return pl.read_ndjson(io.BytesIO(raw), infer_schema_length=None)
+        if first == b"[":
+            return pl.read_json(raw)
+        if name != "-":
+            return _csv(path, name, args, signature)
+        with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+            file.write(raw)
+            file.flush()
+            return _csv(Path(file.name), "standard input", args, signature)
+    except pl.exceptions.PolarsError as error:
         raise DataError(
             "predict-unreadable",
             f"`{name}` cannot be read: {str(error).splitlines()[0]}",
@@ -110,13 +117,121 @@ def _read(name: str, signature: Signature) -> pl.DataFrame:
         ) from None
 
 
+def _csv(path: Path, name: str, args: argparse.Namespace, signature: Signature) -> pl.DataFrame:
+    """Read a CSV file through the reader of the tables, so that a value means what it meant in training."""
+    import polars as pl
+
+    from modelyard.data.base import FILE, LINE, PROVENANCE, RAW
+    from modelyard.data.readers import conform
+
+    options, types = _as_declared(args)
+    opened = _open(path, name, options, signature)
+    rows = conform(opened, _kinds(opened, types, signature)).collect(engine="streaming")
+    bad = rows.filter(pl.col(RAW).is_not_null()).head(1)
+    if bad.height:
+        line, found = bad[LINE][0], json.loads(bad[RAW][0])
+        column, value = next((c, v) for c, v in found.items() if v is not None)
+        raise _not_read(name, line, column if column != LINE else "", str(value), len(opened.columns))
+    return rows.drop([c for c in (FILE, *PROVENANCE) if c in rows.columns])
+
+
+def _not_read(name: str, line: int, column: str, value: str, columns: int) -> Exception:
+    from modelyard._kit.errors import DataError
+
+    if column:
+        what = f"`{column}` is `{value[:60]}`, which the model cannot take"
+        hint = f'mend it, or name it as missing: `null_values: ["{value[:60]}"]` at the table in modelyard.yaml'
+    else:
+        what, hint = f"`{value[:60]}` has not {columns} cells", "mend the line"
+    return DataError("predict-unreadable", f"line {line}: {what}", where=f"{name}:{line}", hint=hint)
+
+
+def _as_declared(args: argparse.Namespace) -> tuple[Options, Mapping[str, str]]:
+    """How the table is written, and the declared types of its columns; the usual where nothing is declared."""
+    from modelyard._kit.errors import NotFound, UserError
+    from modelyard.data.base import Options
+
+    if not args.table and not Path(args.file).exists():
+        return Options(), {}
+    tables = load_spec(args, files=False).data
+    if args.table and args.table not in tables:
+        raise NotFound.of("table", args.table, tables)
+    chosen = [tables[args.table]] if args.table else list(tables.values())
+    ways = {Options(t.delimiter, t.null_values, t.comment or "", t.columns) for t in chosen}
+    if len(ways) > 1:
+        raise UserError(
+            "table-unclear",
+            "the tables are written in different ways",
+            where=args.file,
+            hint=f"say which one the rows are written like: --table {' or --table '.join(tables)}",
+        )
+    contract = chosen[0].contract if len(chosen) == 1 else {}
+    return ways.pop(), {name: rule.type for name, rule in contract.items() if rule.type}
+
+
+def _open(path: Path, name: str, options: Options, signature: Signature) -> Opened:
+    """Open a CSV file; one with names of its own, or without the target, is as good as one like the table's."""
+    from modelyard._kit.errors import DataError
+    from modelyard.data.base import Item
+    from modelyard.data.readers import open_file
+
+    item = Item(name, path.stat().st_size, "")
+    if not options.columns:
+        return open_file(path, item, options)
+    try:
+        opened = open_file(path, item, replace(options, columns=()))
+        if {f.name for f in signature.features} <= set(opened.columns):
+            return opened
+    except DataError:
+        pass  # the first line is a row, and no row has to be usable as names
+    try:
+        return open_file(path, item, options)
+    except DataError as error:
+        without = tuple(c for c in options.columns if c != signature.problem.target)
+        if error.code != "data-header" or without == options.columns:
+            raise
+        try:
+            return open_file(path, item, replace(options, columns=without))
+        except DataError:
+            raise error from None
+
+
+def _kinds(opened: Opened, types: Mapping[str, str], signature: Signature) -> dict[str, str]:
+    """The type of each column: of what the model takes as in training, of the others as declared or as they look."""
+    from modelyard.data.types import infer
+
+    numbers = {f.name for f in signature.numbers}
+    known = {c: kind for c, kind in types.items() if c not in numbers or kind in ("int", "float", "bool")}
+    known.update({f.name: "text" for f in signature.categories})
+    known.update({f.name: "bool" for f in signature.numbers if f.source == "Boolean"})
+    if not opened.text:
+        return dict.fromkeys(opened.columns, "")
+    looks = infer([opened], [c for c in opened.columns if c not in known])
+    looks.update({c: "float" for c in numbers & looks.keys() if looks[c] != "int"})
+    return {c: known.get(c) or looks[c] for c in opened.columns}
+
+
 def _answer(frame: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
     import numpy as np
     import polars as pl
 
+    from modelyard._kit.errors import DataError
     from modelyard.inference import picked
 
     problem = bundle.signature.problem
+    names = (
+        ["prediction"]
+        if problem.task == "regression"
+        else ["prediction", *(f"probability.{c}" for c in problem.classes)]
+    )
+    taken = next((name for name in names if name in frame.columns), None)
+    if taken is not None:
+        raise DataError(
+            "predict-column-taken",
+            f"the rows have a column `{taken}` already, which the answer would replace",
+            where=taken,
+            hint="rename it, or take it out",
+        )
     predictor = bundle.predictor()
     outputs = [
         predictor.predict(bundle.encode({c: part[c] for c in part.columns}))
@@ -130,7 +245,7 @@ def _answer(frame: pl.DataFrame, bundle: Bundle) -> pl.DataFrame:
         return frame.with_columns(pl.Series("prediction", output[:, 0]))
     labels = list(bundle.labels or problem.classes)
     chosen = pl.Series("prediction", labels).gather(picked(output, problem))
-    shares = [pl.Series(f"probability.{name}", output[:, at]) for at, name in enumerate(problem.classes)]
+    shares = [pl.Series(name, output[:, at]) for at, name in enumerate(names[1:])]
     return frame.with_columns(chosen, *shares)
 
 

@@ -1,0 +1,125 @@
+"""`modelyard predict` reads CSV as the table is declared: a value means what it meant in training."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from modelyard._kit.errors import DataError, NotFound, UserError
+from modelyard.cli.predict import _read
+from modelyard.records import Feature, Problem, Signature
+
+SIGNATURE = Signature(
+    features=(
+        Feature(name="age", type="number", source="Int64"),
+        Feature(name="job", type="category", source="String", categories=("cook", "smith")),
+        Feature(name="zip", type="category", source="String"),
+        Feature(name="owner", type="number", source="Boolean"),
+    ),
+    problem=Problem(task="binary", target="pays", classes=("no", "yes"), positive="yes", metric="roc_auc"),
+)
+HEAD = "project: p\nmodel: {target: pays}\n"
+ODD = (
+    HEAD
+    + """data:
+  people:
+    from: people.csv
+    delimiter: "; "
+    null_values: "?"
+    comment: "#"
+"""
+)
+BARE = (
+    HEAD
+    + """data:
+  people: {from: people.csv, columns: [age, job, zip, owner, pays], null_values: ["?"]}
+"""
+)
+
+Read = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    monkeypatch.chdir(tmp_path)
+
+    def made(rows: str, declared: str = "", *, table: str = "", name: str = "new.csv") -> pl.DataFrame:
+        if declared:
+            Path("modelyard.yaml").write_text(declared)
+        Path(name).write_text(rows)
+        return _read(argparse.Namespace(rows=name, file="modelyard.yaml", table=table), SIGNATURE)
+
+    return made
+
+
+def test_missing_as_declared_is_missing(read: Read) -> None:
+    rows = read("# of today\nid; age; job; zip; owner\n007; 39; ?; 01234; yes\n8; ?; cook; ?; false\n", ODD)
+    assert rows.rows() == [("007", 39, None, "01234", True), ("8", None, "cook", None, False)]
+
+
+def test_without_a_declaration_the_usual_form_is_read(read: Read) -> None:
+    rows = read("age,job,zip,owner,when\n1,?,01,true,2026-01-02\n2.5,cook,7,false,\n")
+    assert rows["job"].to_list() == ["?", "cook"]
+    assert rows["zip"].to_list() == ["01", "7"]
+    assert rows["age"].to_list() == [1.0, 2.5]
+    assert str(rows["when"].dtype) == "Date"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "39,cook,01234,true,yes\n?,?,7,false,no\n",
+        "39,cook,01234,true\n?,?,7,false\n",  # nobody knows the target yet
+        "zip,age,owner,job\n01234,39,true,cook\n7,?,false,?\n",
+    ],
+)
+def test_declared_names_stand_in_for_a_header_or_give_way_to_one(read: Read, written: str) -> None:
+    rows = read(written, BARE).select("age", "job", "zip", "owner").rows()
+    assert rows == [(39, "cook", "01234", True), (None, None, "7", False)]
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("age; job; zip; owner\n1; a; b; true\nn/a; a; b; true\n", "line 3: `age` is `n/a`"),
+        ("age; job; zip; owner\n1; a; b; maybe\n", "`owner` is `maybe`"),
+        ("age; job; zip; owner\n1; a; b; true; more\n", "line 2: .* has not 4 cells"),
+    ],
+)
+def test_a_value_that_was_bad_in_training_is_refused(read: Read, written: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        read(written, ODD)
+    assert caught.value.code == "predict-unreadable"
+    assert caught.value.problem.where.startswith("new.csv:")
+
+
+def test_wrong_delimiter_is_named(read: Read) -> None:
+    with pytest.raises(DataError, match="has one column"):
+        read("age;job\n1;cook\n", BARE.replace(", columns: [age, job, zip, owner, pays]", ""))
+    with pytest.raises(DataError, match="names 5"):
+        read("1,2\n", BARE)
+
+
+def test_of_several_tables_one_is_named(read: Read) -> None:
+    two = ODD + "  more: {from: more.csv, key: age}\n" + "features: f.py:build\n"
+    written = "age; job; zip; owner\n?; a; b; true\n"
+    with pytest.raises(UserError, match="--table people") as caught:
+        read(written, two)
+    assert caught.value.code == "table-unclear"
+    assert read(written, table="people")["age"].to_list() == [None]
+    with pytest.raises(NotFound, match="did you mean `people`"):
+        read(written, table="peeple")
+
+
+def test_rows_come_on_standard_input_too(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    read("age; job; zip; owner\n1; a; b; true\n", ODD)
+    raw = io.TextIOWrapper(io.BytesIO(b"age; job; zip; owner\n?; smith; 02; no\n"))
+    monkeypatch.setattr(sys, "stdin", raw)
+    arguments = argparse.Namespace(rows="-", file="modelyard.yaml", table="")
+    assert _read(arguments, SIGNATURE).rows() == [(None, "smith", "02", False)]
