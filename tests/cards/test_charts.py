@@ -303,6 +303,21 @@ def test_nodes_do_not_overlap() -> None:
         assert abs(a[0] - b[0]) >= graph.NODE_WIDE - 0.2 or abs(a[1] - b[1]) >= graph.NODE_TALL - 0.2
 
 
+def test_a_graph_that_begins_at_the_start_leaves_no_empty_corner() -> None:
+    nodes = [{"id": n} for n in ("s", "a", "b", "c", "e", "f")]
+    edges = [("s", m) for m in "abc"] + [(m, "e") for m in "abc"] + [("s", "f"), ("e", "f")]
+    places = boxes(graph.draw(nodes, edges, align="start"))
+    layers: dict[float, list[float]] = {}
+    for x, y in places.values():
+        layers.setdefault(x, []).append(y)
+    tops = {x: min(ys) for x, ys in layers.items()}
+    # Above a node at most the way of an edge that passes it.
+    assert places["s"][1] == tops[places["a"][0]] == min(tops.values())
+    assert max(tops.values()) - min(tops.values()) < graph.NODE_TALL
+    for a, b in itertools.combinations(places.values(), 2):
+        assert abs(a[0] - b[0]) >= graph.NODE_WIDE - 0.2 or abs(a[1] - b[1]) >= graph.NODE_TALL - 0.2
+
+
 def test_a_plain_fan_is_drawn_without_a_crossing_and_evenly() -> None:
     nodes = [{"id": n} for n in ("s", "a", "b", "c", "e")]
     edges = [("s", m) for m in "abc"] + [(m, "e") for m in "cba"]

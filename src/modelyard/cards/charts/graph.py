@@ -34,6 +34,7 @@ def draw(
     title: str = "Steps",
     description: str = "",
     direction: Literal["across", "down"] = "across",
+    align: Literal["middle", "start"] = "middle",
 ) -> str:
     """Draw nodes in layers, each after everything that it takes.
 
@@ -45,10 +46,12 @@ def draw(
         title: Name of the chart.
         description: What it shows; by default how many nodes stand how.
         direction: Where the flow goes: `across` the page, or `down` for a narrow one.
+        align: Whether each layer stands in the `middle` of its neighbours, or all begin at the `start`: a graph that is
+            larger than its window then leaves no empty corner.
     """
     index = {str(node["id"]): i for i, node in enumerate(nodes)}
     pairs = [(index[a], index[b]) for a, b in dict.fromkeys(edges) if a in index and b in index and a != b]
-    layout = lay_out(len(nodes), pairs)
+    layout = lay_out(len(nodes), pairs, hang=align == "start")
     size = _Size(layout, down=direction == "down")
     out = ['<g fill="none" stroke="currentColor" stroke-opacity="0.32" stroke-width="1.4">']
     for (a, b), route in zip(pairs, layout.routes, strict=True):

@@ -40,8 +40,14 @@ class Layout:
     span: float
 
 
-def lay_out(count: int, edges: Sequence[tuple[int, int]]) -> Layout:
-    """Lay out `count` nodes; an edge that closes a cycle is turned round for the layout only."""
+def lay_out(count: int, edges: Sequence[tuple[int, int]], *, hang: bool = False) -> Layout:
+    """Lay out `count` nodes; an edge that closes a cycle is turned round for the layout only.
+
+    Args:
+        count: How many nodes there are.
+        edges: Pairs of nodes, from tail to head.
+        hang: Let every layer begin at place 0, so that a long graph begins in the corner where it is read from.
+    """
     if not count:
         return Layout([], [], [], 0, 0.0)
     order = _topological(count, edges)
@@ -51,8 +57,10 @@ def lay_out(count: int, edges: Sequence[tuple[int, int]]) -> Layout:
     chains, at_layer = _chains(down, layer)
     rows = _ordered(at_layer, chains, rank)
     place = _placed(rows, chains, count)
-    lowest = min(place, default=0.0)
-    place = [p - lowest for p in place]
+    for together in rows if hang else [[node for row in rows for node in row]]:
+        lowest = min((place[node] for node in together), default=0.0)
+        for node in together:
+            place[node] -= lowest
     routes = []
     for (a, b), (tail, _), chain in zip(edges, down, chains, strict=True):
         route = [(at_layer[n], place[n]) for n in chain]

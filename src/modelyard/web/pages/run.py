@@ -284,7 +284,7 @@ def _graph(rows: tuple[StepRow, ...], run_id: str) -> str:
         }
         for row in rows
     ]
-    return graph.draw(nodes, shortest({row.name: row.needs for row in rows}))
+    return graph.draw(nodes, shortest({row.name: row.needs for row in rows}), align="start")
 
 
 def shortest(needs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
