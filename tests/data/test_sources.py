@@ -104,6 +104,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_a_file_at_rest_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".modelyard").mkdir()  # a project that has run
     read = counting(monkeypatch)
     file = tmp_path / "a.csv"
     file.write_text("x")

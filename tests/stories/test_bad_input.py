@@ -103,6 +103,15 @@ def test_the_target_is_not_in_the_data(make_project: Make, run_in: Callable[[Pat
     refused(run_in(make_project(spec=spec)), "data-target-missing", "diagnosis")
 
 
+def test_a_column_that_a_check_compares_by_is_missed_before_anything_is_trained(
+    make_project: Make, run_in: Callable[[Path], tuple[int, str]]
+) -> None:
+    folder = make_project(spec=SPEC.replace("factors: [grain]", "factors: [grian]"))
+    refused(run_in(folder), "data-column-missing", "grian", "did you mean `grain`")
+    store = modelyard.open_project(folder)
+    assert not any(e.step.startswith("train.") for e in store.ledger.events())
+
+
 def test_one_class_only(make_project: Make, run_in: Callable[[Path], tuple[int, str]]) -> None:
     rows = [r for r in samples(0, 300) if r["diagnosis"] == "malignant"]
     refused(run_in(make_project(rows=rows)), "data-one-class", "malignant")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.errors import DataError
+from modelyard._kit.errors import DataError, near
 from modelyard.data.base import Item
 from modelyard.data.contract import hold
 from modelyard.data.features import build
@@ -120,6 +120,7 @@ def split(
     column: str | None = None,
     seed: int = 0,
     keys: Sequence[Sequence[str]] = (),
+    keep: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame, Problem]:
     """Divide rows into training and test, and say what is to be learned.
 
@@ -133,6 +134,7 @@ def split(
         test: Share of the rows for the test.
         column: Column of the time or the group.
         seed: Seed of a random or group split.
+        keep: Columns that checks and the card will ask for: better missed here than after the training.
         keys: Key columns of each table; rows that any of them ties together stand on one side. A key of which the
             table does not have all columns (any more) is left out.
 
@@ -145,6 +147,15 @@ def split(
     import polars as pl
 
     frame = table.lazy().collect(engine="streaming")
+    for name in keep:
+        if name not in frame.columns:
+            close = near(name, frame.columns)
+            raise DataError(
+                "data-column-missing",
+                f"there is no column `{name}` to compare groups by",
+                where="checks.gap.across, card.factors",
+                hint=f"did you mean `{close[0]}`?" if close else f"there are {', '.join(frame.columns[:8])}",
+            )
     problem = problem_of(frame, target=target, task=task, positive=positive, metric=metric)
     if frame.height < _FEWEST:
         raise DataError(
