@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.deploy.local import _READY
-
 from .conftest import (  # noqa: TID252 - the suite is not installed, so there is no absolute name
     Server,
     lay,
@@ -90,7 +88,7 @@ def test_keys_that_others_may_read_are_refused(tmp_path: Path) -> None:
 
 def test_ready_line_tells_where_and_what(fresh: Callable[..., Server]) -> None:
     server = fresh(None, "--endpoint", "lending")
-    assert _READY.search("\n".join(server.said))
+    assert re.search(r"^ready http://\S+ ", "\n".join(server.said), re.MULTILINE)
     assert server.endpoint == "lending"
     with server.client() as client:
         assert client.get("/v2/models/lending").json()["name"] == "lending"

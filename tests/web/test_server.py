@@ -69,6 +69,13 @@ def test_loopback_addresses_are_taken(host: str) -> None:
             assert asking.getpeername()[:2] == (address, port)
 
 
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_what_is_no_port_is_said_as_the_model_server_says_it(port: int) -> None:
+    with pytest.raises(ServeError) as caught:
+        bind("127.0.0.1", port)
+    assert caught.value.code == "address-unusable"
+
+
 def test_taken_port_is_said_with_another(project: Path) -> None:
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

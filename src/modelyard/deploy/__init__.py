@@ -1,5 +1,5 @@
-"""Which model answers where: aliases that move, and targets that answer.
+"""Which model answers where: aliases that move, and the process that answers.
 
-`aliases` points champion and challenger at versions and back again, `steps` is what a run does at its end, `base` says
-what a target is and `local` is the one on this machine: a process of its own, `python -m modelyard.serving`.
+`aliases` points champion and challenger at versions and back again, `steps` is what a run does at its end, `local` is
+the command line of a server on this machine: a process of its own, `python -m modelyard.serving`.
 """

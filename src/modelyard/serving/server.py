@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import ipaddress
 import logging
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
+from modelyard._kit.ports import listen
 from modelyard.inference import open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
@@ -28,7 +28,7 @@ from modelyard.serving.service import Service
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["Settings", "listen", "serve"]
+__all__ = ["Settings", "serve"]
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -56,37 +56,6 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind a socket.
-
-    Raises:
-        ServeError: The port is taken (`port-taken`), or the address cannot be used (`address-unusable`).
-    """
-    if not 0 <= port <= 65535:
-        raise ServeError("address-unusable", f"`{port}` is no port", hint="give 1 to 65535, or 0 for a free one")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A server may start again while old connections still fade out.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ServeError(
-                "port-taken",
-                f"port {port} on {host} is taken",
-                hint="stop what listens there, or choose another with --port N (0 takes a free one)",
-            ) from None
-        raise ServeError(
-            "address-unusable",
-            f"cannot listen on {host} port {port}: {error.strerror or error}",
-            hint="choose another with --host and --port",
-        ) from None
-    return sock
-
-
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code: 0 when all that was answered is logged.
 
@@ -103,7 +72,7 @@ def serve(settings: Settings) -> int:
             hint="use letters, digits, `.`, `_`, `-`",
         )
     tokens = TokenBook(settings.project)
-    sock = listen(settings.host, settings.port)
+    sock = listen(settings.host, settings.port, backlog=2048)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
     service = Service(bundle, endpoint, log, settings.limits)
     service.warm()
@@ -177,7 +146,7 @@ def _server(app: App, service: Service, ready: Callable[[], None]) -> uvicorn.Se
 
 
 def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
-    """Write the one line that `modelyard.deploy.local` waits for."""
+    """Write the one line that says that requests are taken, and where."""
     port = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     _say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")

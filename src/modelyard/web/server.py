@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import sys
 from ipaddress import ip_address
 from pathlib import Path
 
 from modelyard._kit.errors import NotFound, ServeError
+from modelyard._kit.ports import listen
 
 __all__ = ["PORT", "bind", "serve"]
 
@@ -23,7 +23,7 @@ def bind(host: str, port: int) -> socket.socket:
         port: The port; 0 takes a free one.
 
     Raises:
-        ServeError: The address is not of this machine alone, or the port is taken.
+        ServeError: The address is not of this machine alone (`not-loopback`), or the port cannot be had.
     """
     address = "127.0.0.1" if host == "localhost" else host.strip("[]")
     try:
@@ -36,24 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
             f"the pages have no login, so they do not listen on `{host}`",
             hint="leave --host out, and reach another machine's pages through `ssh -L 8500:127.0.0.1:8500 MACHINE`",
         )
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        # A port whose last owner just left may be taken again at once; one that is listened on may not.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address, port))
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ServeError(
-                "port-taken",
-                f"port {port} of {address} is taken",
-                hint=f"take another with `--port {port + 1 if port < 65535 else 0}`, or any free one with `--port 0`",
-            ) from None
-        raise ServeError(
-            "port-refused", f"port {port} of {address} cannot be used: {error.strerror}", hint="take one above 1023"
-        ) from None
-    return sock
+    return listen(address, port, backlog=128)
 
 
 def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page: bool = False) -> None:

@@ -1,0 +1,44 @@
+"""Listen on a port, or say why not."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from modelyard._kit.errors import ServeError
+
+__all__ = ["listen"]
+
+
+def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Name or address, an IPv6 one without brackets.
+        port: The port; 0 takes a free one.
+        backlog: Connections that may wait to be taken.
+
+    Raises:
+        ServeError: The port is taken (`port-taken`), or the address cannot be used (`address-unusable`).
+    """
+    if not 0 <= port <= 65535:
+        raise ServeError("address-unusable", f"`{port}` is no port", hint="give 1 to 65535, or 0 for a free one")
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # A port whose last owner just left may be taken again at once; one that is listened on may not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(
+                "port-taken",
+                f"port {port} on {host} is taken",
+                hint="stop what listens there, or choose another with --port N (0 takes a free one)",
+            ) from None
+        hint = "choose a --port above 1023" if error.errno == errno.EACCES else "choose another with --host and --port"
+        raise ServeError(
+            "address-unusable", f"cannot listen on {host} port {port}: {error.strerror or error}", hint=hint
+        ) from None
+    return sock
