@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
+import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
@@ -13,7 +16,7 @@ from modelyard.models import families
 from modelyard.models.dataset import dataset
 from modelyard.models.folds import make_folds
 from modelyard.models.search import search
-from modelyard.models.steps import train
+from modelyard.models.steps import select, train
 from modelyard.records import Problem
 
 Tables = Callable[..., pl.DataFrame]
@@ -70,6 +73,70 @@ def test_a_family_that_cannot_learn_is_out_and_says_why(problem: Problems) -> No
     found = train(table=rows, problem=problem("binary"), family="linear", folds=2, trials=2)
     assert "every category is seen too rarely" in found.failed
     assert found.scores == ()
+
+
+def failing(name: str) -> Exception:
+    from lightgbm.basic import LightGBMError
+
+    return {
+        "lightgbm": LightGBMError("Check failed: (num_leaves) > (1)"),
+        "solver": np.linalg.LinAlgError("SVD did not converge"),
+        "overflow": FloatingPointError("overflow encountered"),
+        "threads": RuntimeError("no thread could be started"),
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "solver", "overflow", "threads"])
+def test_what_a_library_raises_takes_the_family_out(
+    name: str, table: Tables, problem: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = failing(name)
+    fits = count()
+
+    def fail(*_: object) -> None:
+        next(fits)
+        raise error
+
+    monkeypatch.setattr("modelyard.models.search.fit_estimator", fail)
+    found = train(table=table("binary", rows=60), problem=problem("binary"), family="lightgbm", folds=2, trials=2)
+    assert found.failed == f"{type(error).__name__}: {error}"
+    assert next(fits) == 2
+    with pytest.raises(ModelError) as caught:
+        select(
+            candidates=[found, msgspec.structs.replace(found, family="linear", failed="no")], problem=problem("binary")
+        )
+    assert caught.value.code == "model-no-candidate"
+    assert f"lightgbm: {type(error).__name__}: {error}; linear: no" in caught.value.problem.message
+
+
+def test_a_family_that_fails_at_its_whole_settings_is_out(
+    table: Tables, problem: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.models import search as module
+
+    real, whole = module.fit_estimator, families.get("random_forest").defaults("binary", 60)
+    assert families.get("random_forest").lighter(whole) != whole
+
+    def fit(family: Any, params: dict[str, Any], *rest: Any) -> Any:
+        if params == family.lighter(params):
+            return real(family, params, *rest)
+        raise RuntimeError("out of threads")
+
+    monkeypatch.setattr(module, "fit_estimator", fit)
+    found = train(table=table("binary", rows=60), problem=problem("binary"), family="random_forest", folds=2, trials=2)
+    assert found.failed == "RuntimeError: out of threads"
+    assert len(found.history) == 2
+
+
+def test_a_mistake_of_ours_is_no_reason_to_go_on(
+    table: Tables, problem: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr("modelyard.models.search.fit_estimator", fail)
+    with pytest.raises(TypeError, match="a mistake"):
+        train(table=table("binary", rows=60), problem=problem("binary"), family="linear", folds=2, trials=2)
 
 
 def test_what_divides_the_rows_is_no_feature(table: Tables, problem: Problems) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ def search(
         ready = _prepare(family, data, folds)
     except ModelyardError as error:
         return _out(family, problem, error.problem.message)
+    except _misfits() as error:
+        return _out(family, problem, _said(error))
     sign = 1.0 if metric.higher_is_better else -1.0
     best = _Best()
     history: list[dict[str, Any]] = []
@@ -93,8 +96,8 @@ def search(
         try:
             light = family.lighter(params) if trials > 1 else params
             scores, cost = _scores(family, light, ready, problem, seed, best.scores)
-        except (ValueError, ArithmeticError) as error:
-            failure = failure or f"{type(error).__name__}: {str(error)[:200]}"
+        except _misfits() as error:
+            failure = failure or _said(error)
             history.append({"params": params, "score": None, "folds": 0})
             _tell(study, trial, None)
             continue
@@ -106,7 +109,10 @@ def search(
         if whole and mean == mean and not sign * mean <= sign * best.value:
             best = _Best(mean, scores, params, cost)
     if best.scores and trials > 1 and family.lighter(best.params) != best.params:
-        scores, cost = _scores(family, best.params, ready, problem, seed, ())
+        try:
+            scores, cost = _scores(family, best.params, ready, problem, seed, ())
+        except _misfits() as error:
+            return _out(family, problem, _said(error), tuple(history))
         best = _Best(sum(scores) / len(scores), scores, best.params, cost)
     if not best.scores:
         why = failure or f"{metric.name} is undefined on the folds"
@@ -122,6 +128,17 @@ def search(
         history=tuple(history),
         stopped_by_time=stopped,
     )
+
+
+def _misfits() -> tuple[type[Exception], ...]:
+    """What a library raises when it cannot learn from these rows with these settings; a mistake of ours is another."""
+    # LightGBM's own is none of the usual; who has not loaded the library cannot meet it.
+    lightgbm = sys.modules.get("lightgbm.basic")
+    return (ValueError, ArithmeticError, RuntimeError, *([lightgbm.LightGBMError] if lightgbm else []))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def _out(family: Family, problem: Problem, why: str, history: tuple[dict[str, Any], ...] = ()) -> Candidate:
