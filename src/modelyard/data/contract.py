@@ -1,8 +1,8 @@
 """Hold a loaded table against its contract: one pass over the rows counts everything that is wrong with them.
 
 Only when a row is bad are the bad rows read again, to be set aside with their reasons and their values as they came.
-A row is bad when it breaks any rule; of duplicates the first stays. What a reader sees of a table with a key are the
-newest rows: a row that a newer one replaced is not judged.
+A row is bad when it breaks any rule; of duplicates the first that is good stays. What a reader sees of a table with a
+key are the newest rows: a row that a newer one replaced is not judged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from modelyard._kit.errors import DataError
 from modelyard._kit.text import number, plural
 from modelyard.data.base import FILE, LINE, PROVENANCE, RAW, REASONS
 from modelyard.data.readers import BROKEN
-from modelyard.data.rules import TEXT, Rule, Typed, rules_of, typed_columns
+from modelyard.data.rules import TEXT, Rule, Typed, first_good, rules_of, typed_columns
 from modelyard.data.types import written
 from modelyard.records import Check, CheckResult, Evidence, Limit
 
@@ -62,6 +62,9 @@ def hold(
     broken = rules_of(columns, rules, table=name, key=key, cursor=cursor, provenance=provenance)
     shares = {c: s["max_missing"] for c, s in rules.items() if s.get("max_missing") is not None}
     counts = _count(frame, broken, columns, shares)
+    if len({rule.once is None for at, rule in enumerate(broken) if counts[f"__rule_{at}"]}) == 2:
+        frame, broken = first_good(frame, broken)
+        counts = _count(frame, broken, columns, shares)
     rows, bad = counts["rows"], counts["bad"]
     if not rows:
         raise DataError("data-no-rows", f"`{name}` has no row", where=f"data.{name}", hint="see what `from` names")

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import DataError, near
-from modelyard.data.base import COPY, PROVENANCE, RAW
+from modelyard.data.base import COPY, FILE, PROVENANCE, RAW
 from modelyard.data.readers import BROKEN
 from modelyard.data.types import NAMES, dtype_of, read_as, type_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TEXT", "Rule", "Typed", "data_columns", "rules_of", "typed_columns"]
+__all__ = ["TEXT", "Rule", "Typed", "data_columns", "first_good", "rules_of", "typed_columns"]
 
 # Where the text of a broken line stands while the bad rows are looked at.
 TEXT = "__text"
+# Whether a row is good, as far as was judged.
+_GOOD = "__modelyard_good"
 _KNOWN = ("type", "range", "allowed", "pattern", "unique", "nullable", "max_missing")
 
 
@@ -53,6 +55,7 @@ class Rule:
         shows: Columns that an example of such a row shows.
         params: Settings, plain JSON.
         quiet: Nobody asked for it, so it is told of only where it is broken.
+        once: What no second row may have, for a rule that looks at the rows before.
     """
 
     column: str
@@ -62,6 +65,7 @@ class Rule:
     shows: tuple[str, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
     quiet: bool = False
+    once: pl.Expr | None = None
 
     @property
     def title(self) -> str:
@@ -149,6 +153,37 @@ def rules_of(
     return found
 
 
+def first_good(frame: pl.LazyFrame, rules: Sequence[Rule]) -> tuple[pl.LazyFrame, list[Rule]]:
+    """Return the rules so that a row which is bad anyway takes no good one along that has the same key or value.
+
+    Each rule about rows before looks only at those that break no rule about themselves, and no such rule before it.
+    It costs further looks at everything, so it is for tables where rows are bad for both reasons.
+
+    Returns:
+        The rows with what the rules look at, and the rules.
+    """
+    import polars as pl
+
+    frame = frame.with_columns((~pl.any_horizontal(pl.lit(False), *_alone(rules))).alias(_GOOD))
+    found = []
+    for at, rule in enumerate(rules):
+        if rule.once is None:
+            found.append(rule)
+            continue
+        counted = pl.col(_GOOD) & rule.once.is_not_null()
+        value = pl.when(counted).then(rule.once)
+        mark = f"{_GOOD}_{at}"
+        # Column by column: as one expression each rule would hold those before it several times.
+        frame = frame.with_columns(pl.when(counted).then(~value.is_first_distinct()).otherwise(rule.broken).alias(mark))
+        frame = frame.with_columns(pl.col(_GOOD) & ~pl.col(mark))
+        found.append(replace(rule, broken=pl.col(mark)))
+    return frame, found
+
+
+def _alone(rules: Sequence[Rule]) -> list[pl.Expr]:
+    return [rule.broken for rule in rules if rule.once is None]
+
+
 def _whole_rows(
     columns: Mapping[str, Typed], table: str, key: Sequence[str], cursor: str, provenance: Sequence[str]
 ) -> list[Rule]:
@@ -178,12 +213,16 @@ def _whole_rows(
         undated = columns[cursor].value.is_null() & ~cells
         reason = f"{cursor}: a row needs one to be told from older ones"
         found.append(Rule(cursor, "cursor", undated, reason, (cursor,)))
+    once = pl.struct(columns[c].value for c in key)
     if COPY in provenance:
         again = pl.col(COPY) > 0
+        # What an older file says of a key does not come back when the newest file has it wrong.
+        newest = (pl.col(COPY) == 0).any().over(*key, FILE)
+        once = pl.when(newest & (pl.col(COPY) >= 0)).then(pl.struct(once, pl.col(FILE)))
     else:
-        again = ~pl.struct(columns[c].value for c in key).is_first_distinct() & ~missing
+        again = ~once.is_first_distinct() & ~missing
     reason = f"{about}: the key stands in a row before this one"
-    found.append(Rule("", "duplicate", again, reason, shows, params))
+    found.append(Rule("", "duplicate", again, reason, shows, params, once=once))
     return found
 
 
@@ -201,7 +240,8 @@ def _column_rules(column: Typed, settings: Mapping[str, Any], table: str) -> lis
         found.append(_pattern(column, settings["pattern"], table))
     if settings.get("unique"):
         again = ~value.is_first_distinct() & value.is_not_null()
-        found.append(Rule(name, "unique", again, f"{name}: the value stands in a row before this one", (name,)))
+        reason = f"{name}: the value stands in a row before this one"
+        found.append(Rule(name, "unique", again, reason, (name,), once=value))
     # A value that is missing breaks no rule about values.
     return [replace(rule, broken=rule.broken.fill_null(False)) for rule in found]
 
