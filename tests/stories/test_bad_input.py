@@ -160,6 +160,19 @@ def test_a_read_only_folder(make_project: Make) -> None:
     refused(code, "store-not-writable")
 
 
+def test_a_read_only_copy_can_be_read_and_verified(
+    make_project: Make, run_in: Callable[[Path], tuple[int, str]]
+) -> None:
+    folder = make_project(spec=SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]"))
+    assert run_in(folder)[0] == 0
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    for verb in ("runs", "show checks", "plan", "verify", "predict data/one.csv"):
+        answer = _in_namespace(folder, mount, verb=verb)
+        if answer is None:
+            pytest.skip("this machine does not allow a mount of its own")
+        assert answer[0] == 0, (verb, answer[1])
+
+
 def test_a_full_disk_leaves_a_project_that_goes_on(make_project: Make) -> None:
     folder = make_project()
     answer = _in_namespace(
@@ -171,9 +184,9 @@ def test_a_full_disk_leaves_a_project_that_goes_on(make_project: Make) -> None:
     refused(answer, "disk-full")
 
 
-def _in_namespace(folder: Path, mount: str) -> tuple[int, str] | None:
-    """Run `modelyard run` in a mount namespace of its own after a mount; none where that is not allowed."""
-    script = f"{mount} || exit 99; cd {folder} && exec {sys.executable} -m modelyard run"
+def _in_namespace(folder: Path, mount: str, *, verb: str = "run") -> tuple[int, str] | None:
+    """Run a verb in a mount namespace of its own after a mount; none where that is not allowed."""
+    script = f"{mount} || exit 99; cd {folder} && exec {sys.executable} -m modelyard {verb}"
     command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

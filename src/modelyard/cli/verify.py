@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
-from modelyard._kit.errors import ModelyardError, NotFound, Tampered
+from modelyard._kit.errors import ModelyardError, NotFound, Tampered, UserError
 from modelyard._kit.text import plural
 from modelyard.cli.output import MARKS, data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, open_existing
@@ -58,7 +58,11 @@ def run(args: argparse.Namespace) -> int:
             _tables(found, store, held, faults)
             _card(found, store, held, faults)
         payload: dict[str, Any] = {"run": found.id, "held": held, "faults": faults}
-        store.ledger.append(Draft(kind="verify.finished", run=found.id, actor=user(), payload=payload))
+        try:
+            store.ledger.append(Draft(kind="verify.finished", run=found.id, actor=user(), payload=payload))
+        except UserError as error:
+            # A copy that cannot be written is verified all the same.
+            say(f"not recorded: {error.problem.message}")
     if args.json:
         json_line({"ok": not faults, "held": held, "faults": faults})
     else:

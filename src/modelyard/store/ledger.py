@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -263,7 +264,15 @@ class SqliteLedger:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    target = str(path)
+    if path.exists() and not os.access(path.parent, os.W_OK):
+        # An auditor's copy: read as it lies there. Without a WAL beside it, it needs no shared memory either.
+        wal = path.with_name(f"{path.name}-wal")
+        still = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
+        target = f"file:{quote(target)}?mode=ro{still}"
+    db = sqlite3.connect(
+        target, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=target.startswith("file:")
+    )
     db.execute("PRAGMA synchronous = NORMAL")
     return db
 
