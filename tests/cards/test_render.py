@@ -11,11 +11,12 @@ import pytest
 
 from modelyard._kit.errors import NotFound
 from modelyard.cards.build import build
+from modelyard.cards.printed import differences
 from modelyard.cards.render import render
 from modelyard.cards.view import cells, prose
 from modelyard.records import Card
 
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -51,6 +52,17 @@ class Page(HTMLParser):
 @pytest.fixture
 def page(card: Card) -> Page:
     return Page(render(card, "html"))
+
+
+def test_a_long_name_breaks_after_its_dots_and_nothing_else_changes(facts: dict[str, Any]) -> None:
+    rule = facts["contracts"][0][0]
+    check = msgspec.structs.replace(rule.check, name="contract.samples.mean_<b>.range")
+    card = build(**{**facts, "contracts": [[msgspec.structs.replace(rule, check=check)]]})
+    text = render(card, "html")
+    assert "contract.<wbr>samples.<wbr>mean_<wbr>&lt;b&gt;.<wbr>range</span>" in text
+    assert differences("html", text, text, card) == []
+    changed = text.replace("samples.<wbr>mean_", "samples.<wbr>some_")
+    assert any("contract.samples.some_" in one for one in differences("html", text, changed, card))
 
 
 def test_the_page_is_whole_and_has_the_nine_sections(page: Page) -> None:

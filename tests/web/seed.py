@@ -651,6 +651,7 @@ def card_value(model: ModelVersion, results: list[CheckResult], missing: tuple[s
                         fact("ROC AUC low", 0.9157, ev["roc_auc"], "interval.low"),
                         fact("ROC AUC high", 0.9268, ev["roc_auc"], "interval.high"),
                         fact("ROC AUC limit", 0.9, ev["roc_auc"], "limit"),
+                        fact("ROC AUC limit op", "at_least", ev["roc_auc"], "limit.op"),
                         fact("Brier", 0.092, ev["brier"], "value"),
                     ),
                 ),

@@ -378,6 +378,11 @@ class TestCard:
         assert line.value.evidence
         assert sum(part.svg.startswith("<svg") for part in metrics.parts) == 3
 
+    def test_a_limit_says_its_sense(self, reader: Reader, client: Any) -> None:
+        line = next(s for s in cards.load(reader, ask(run="latest")).sections if s.key == "metrics").parts[0].lines[0]
+        assert line.limit_op is not None
+        assert f"limit {line.limit_op.text} " in client.get("/cards/latest").text
+
     def test_with_a_chart_of_a_later_release_still_opens(self, story: Any, seeded: Any) -> None:
         from modelyard.records import Block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -112,13 +113,23 @@ def _template() -> Template:
 
 def _ticked(text: str) -> Markup:
     """Return text with what stands between backticks as code; everything in it is escaped."""
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
     pieces = text.split("`")
     if len(pieces) % 2 == 0:
-        return escape(text)
-    marked = (Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(pieces))
+        return _broken(text)
+    marked = (Markup("<code>{}</code>").format(p) if i % 2 else _broken(p) for i, p in enumerate(pieces))
     return Markup("").join(marked)
+
+
+def _broken(text: str) -> Markup:
+    """Return text whose long names may break after their dots and underscores, and so not within a word."""
+    from markupsafe import Markup, escape
+
+    def broken(name: re.Match[str]) -> str:
+        return re.sub(r"([._])(?=.)", r"\1<wbr>", name[0])
+
+    return Markup(re.sub(r"\S{16,}", broken, str(escape(text))))  # noqa: S704 - the text was escaped
 
 
 def _lede(card: Card) -> str:
