@@ -15,13 +15,18 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def run_blocks(text: str, page: str) -> None:
-    """Run the blocks of a page as the module `guide`; an error names the line of the page."""
+    """Run the blocks of a page as the file `guide.py`; an error names the line of the page."""
+    lines = [""] * text.count("\n")
+    for block in BLOCK.finditer(text):
+        start = text.count("\n", 0, block.start(1))
+        lines[start : start + block[1].count("\n")] = block[1].splitlines()
+    file = Path("guide.py").resolve()
+    file.write_text("\n".join(lines), encoding="utf-8")
     module = ModuleType("guide")
+    module.__file__ = str(file)
     sys.modules["guide"] = module
     try:
-        for block in BLOCK.finditer(text):
-            before = "\n" * text.count("\n", 0, block.start(1))
-            exec(compile(before + block[1], page, "exec"), module.__dict__)  # noqa: S102 - the page of the docs
+        exec(compile(file.read_text(encoding="utf-8"), page, "exec"), module.__dict__)  # noqa: S102 - the page of the docs
     finally:
         del sys.modules["guide"]
 
@@ -32,7 +37,8 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     run_blocks(page.read_text(encoding="utf-8"), str(page))
 
 
-def test_a_broken_block_would_be_found() -> None:
+def test_a_broken_block_would_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(AssertionError):
         run_blocks("```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n", "page.md")
 

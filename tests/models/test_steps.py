@@ -49,7 +49,7 @@ def test_a_bundle_says_what_it_was_made_from(draft: BundleDraft) -> None:
     assert "scikit-learn" in bundle.json("environment.json")["libraries"]
     assert bundle.json("recipe.json")["params"] == {"alpha": 1.0}
     assert set(bundle.profile["features"]) == {f.name for f in bundle.signature.features}
-    assert bundle.profile["rows"] == 100
+    assert bundle.profile["rows"] == 200, "the training rows, which live requests are compared with"
 
 
 def test_predictions_keep_the_columns_of_groups(draft: BundleDraft, table: Tables) -> None:

@@ -138,6 +138,11 @@ def test_a_model_that_comes_back_is_champion_again_and_verify_holds_after_every_
     assert main(["run"]) == 0
     assert {s.status for s in runs(folder)[0].steps} == {"cached"}
 
+    # A mistyped endpoint is not made by the way.
+    capsys.readouterr()
+    assert main(["promote", first[:12], "--endpoint", "tumuors"]) == 2
+    assert "did you mean `tumours`" in capsys.readouterr().err
+
     # A refused run leaves the published card and its proof alone.
     (folder / "modelyard.yaml").write_text(plain.replace("at_least: 0.80", "at_least: 0.9999"))
     assert main(["run"]) == 1

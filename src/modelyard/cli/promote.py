@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from typing import Any
 
+from modelyard._kit.actor import user
 from modelyard._kit.digest import short
+from modelyard._kit.errors import NotFound
 from modelyard.cli.output import data, json_line
 from modelyard.cli.project import add_file, add_json, open_existing
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed
     from modelyard.records import plain
 
-    actor = f"user:{getpass.getuser()}"
+    actor = user()
     with open_existing(args) as store:
         if args.model == "challenger":
             endpoint = endpoint_of(store, args.endpoint)
@@ -47,6 +48,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             model = find_model(store, args.model)
             endpoint = args.endpoint or model.name
+            # A model is named after the endpoint it was made for; any other has to be there already.
+            known = {model.name, *(d.endpoint for d in store.ledger.aliases())}
+            if endpoint not in known:
+                raise NotFound.of("endpoint", endpoint, known)
         before = store.ledger.alias(endpoint, args.alias)
         now = move(store, endpoint, args.alias, model, reason=args.reason or f"promoted by {actor}", actor=actor)
     if args.json:

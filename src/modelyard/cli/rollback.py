@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from typing import Any
 
+from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard.cli.output import data, json_line
 from modelyard.cli.project import add_file, add_json, open_existing
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args) as store:
         endpoint = endpoint_of(store, args.endpoint)
         before = pointed(store, endpoint)
-        now = rollback(store, endpoint, actor=f"user:{getpass.getuser()}", to=args.to, reason=args.reason)
+        now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)
     if args.json:
         json_line(plain(now))
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard.cli.output import say
 from modelyard.cli.project import add_file, load_spec, open_existing
@@ -69,6 +69,6 @@ def _first_token(store: LocalStore) -> None:
         return
     text = add_token(store.root, "local", "analyst")
     payload = {"name": "local", "role": "analyst", "id": text[5:13]}
-    store.ledger.append(Draft(kind="token.added", actor=f"user:{getpass.getuser()}", payload=payload))
+    store.ledger.append(Draft(kind="token.added", actor=user(), payload=payload))
     say(f"token of `local` (analyst); it is shown this once: {text}")
     say("more of them: modelyard token add NAME --role ROLE")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 from typing import Any
 
+from modelyard._kit.actor import user
 from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.security.roles import ROLES
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.records import Draft
     from modelyard.security.tokens import add_token, list_tokens, revoke_token
 
-    actor = f"user:{getpass.getuser()}"
+    actor = user()
     if args.action != "list" and not args.name:
         raise UserError("token-name", f"`token {args.action}` needs a name", hint=f"modelyard token {args.action} NAME")
     with open_existing(args) as store:

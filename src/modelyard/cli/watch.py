@@ -70,7 +70,7 @@ def _once(args: argparse.Namespace) -> int:
     last = args.last or spec.monitor.window
     window = read_window(log, model=champion.model.digest, last=last)
     results = watch(window, bundle.profile, bundle.signature, spec.monitor)
-    span = {"rows": window.rows, "from": min(window.times, default=0), "to": max(window.times, default=0)}
+    span = window.describe()
     payload = {
         "endpoint": spec.endpoint,
         "model": champion.model.digest,

@@ -62,7 +62,7 @@ def make(
 
     Args:
         table: Training rows.
-        holdout: Rows to compare the export on, and whose values and predictions monitoring starts from.
+        holdout: Rows to compare the export on, and whose predictions monitoring starts from.
         winner: Family and settings.
         problem: What is learned.
         name: Name of the model.
@@ -119,9 +119,10 @@ def make(
     if profiled:
         from modelyard.checks.profile import profile
 
-        # Of rows it has not learned from: on its own rows a model is surer than it will ever be again.
+        # Columns as they were in training; answers to rows it has not learned from, since on its own rows a model is
+        # surer than it will ever be again.
         bundle, names = draft.bundle(), [f.name for f in train.signature.features]
-        columns = columns_of(held.frame, names, train.signature)
+        columns = columns_of(train.frame, names, train.signature)
         seen = profile(columns, train.signature, bundle.predictor().predict(held.feeds))
         draft = BundleDraft.of(version, {**files, "profile.json": canonical(seen)})
     return Made(draft, exported.parity, train, held)
