@@ -56,12 +56,13 @@ def print_checks(results: Sequence[CheckResult]) -> None:
     table(("", "check", "value", "interval", "limit", "n"), map(_check_row, results), right=(2, 5))
     if any(not result.check.blocking for result in results):
         data("* does not block")
-    for result in results:
-        if result.status != "passed":
-            data("")
-            text = f"{_mark(result)} {result.check.name}: {result.reason}"
-            for line in textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False):
-                data(line)
+    told = [result for result in results if result.status != "passed"]
+    if told:
+        data("")
+    for result in told:
+        text = f"{_mark(result)} {result.check.name}: {result.reason}"
+        for line in textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False):
+            data(line)
 
 
 def _mark(result: CheckResult) -> str:
