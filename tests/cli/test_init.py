@@ -205,3 +205,12 @@ def test_own_data_that_will_not_do(
 def test_the_project_is_called_after_its_folder(folder: str, name: str, here: Path) -> None:
     assert main(["init", folder]) == 0
     assert load(here / folder).project == name
+
+
+def test_what_cannot_be_learned_from_is_dropped_from_the_start(tmp_path: Path) -> None:
+    lines = ["customer id,sign up date,age,notes,bought"]
+    lines += [f"C{i:05d},2025-01-{1 + i % 28:02d},{20 + i % 50},note {i},{'yes' if i % 2 else 'no'}" for i in range(40)]
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    assert main(["init", str(tmp_path), "--from", str(tmp_path / "people.csv"), "--target", "bought"]) == 0
+    spec = load(tmp_path / "modelyard.yaml")
+    assert spec.model.drop == ("customer id", "sign up date", "notes")

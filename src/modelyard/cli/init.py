@@ -25,6 +25,8 @@ _TEMPLATES = ("classification", "regression", "own")
 # What stands there already is kept; only these may not be in the way.
 _MUST_BE_NEW = ("modelyard.yaml", "data/samples.csv", "data/patients.csv")
 _TABLES = (".csv", ".tsv", ".parquet")
+# Rows that `--from` looks at to see which columns cannot be learned from.
+_LOOK = 10_000
 
 
 def add(subparsers: Any) -> None:
@@ -171,9 +173,39 @@ def _own(folder: Path, args: argparse.Namespace, values: dict[str, str]) -> dict
         "table": table if re.match("[a-z]", table) else "rows",
         "source": inline(str(source)),
         "target": inline(args.target),
+        "drop": _dropped(_unlearnable(path, delimiter, args.target)),
         "delimiter": "" if delimiter == "," else f"    delimiter: {inline(delimiter)}\n",
     }
     return _filled("own", values)
+
+
+def _unlearnable(path: Path, delimiter: str, target: str) -> list[str]:
+    """Return the columns that a model can learn nothing from: dates, and texts that differ in nearly every row."""
+    import polars as pl
+
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            rows = pl.scan_parquet(path).head(_LOOK).collect()
+        else:
+            rows = pl.read_csv(
+                path, separator=delimiter[0], n_rows=_LOOK, try_parse_dates=True, infer_schema_length=None
+            )
+    except (OSError, pl.exceptions.PolarsError):
+        return []  # `modelyard run` says what is wrong with the rows, and where
+    found = []
+    for name, column in zip((n.strip() for n in rows.columns), rows, strict=True):
+        names_rows = column.dtype == pl.String and len(column) >= 20 and column.n_unique() > 0.9 * len(column)
+        if name != target and (column.dtype.is_temporal() or names_rows):
+            found.append(name)
+    return found
+
+
+def _dropped(columns: list[str]) -> str:
+    from modelyard.spec.sample import inline
+
+    if not columns:
+        return "  # drop: [name]                      # columns that the model must not see\n"
+    return f"  drop: {inline(columns)}  # dates, and texts that differ in nearly every row: nothing to learn from\n"
 
 
 def _only_table(folder: Path) -> Path:
