@@ -16,7 +16,7 @@ def main(name: str = "bike-sharing", file: str = "hour.csv") -> int:
     """Copy the file into `data/`."""
     places = [Path(a) for a in sys.argv[1:2]]
     if not places:
-        places = [Path(os.environ.get("MODELYARD_DATA", HERE.parents[2] / "shared" / "data")) / name]
+        places = [Path(os.environ.get("MODELYARD_DATA", HERE / "../../../shared/data")) / name]
     source = next((p / file if p.is_dir() else p for p in places if (p / file).is_file() or p.is_file()), None)
     if source is None:
         print(f"{file} is not in {places[0]}; give its folder: python prepare.py FOLDER", file=sys.stderr)
