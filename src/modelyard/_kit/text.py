@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_text", "number", "plural", "seconds_text"]
+__all__ = ["number", "plural", "seconds_text"]
 
 
 def number(value: float | int | None, *, digits: int = 4) -> str:
@@ -34,16 +34,6 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
-
-
-def bytes_text(count: int) -> str:
-    """Return a size as `812 B`, `3.4 kB` or `1.2 GB` (decimal units)."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def plural(count: int, noun: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelyard._kit.digest import short
 from modelyard._kit.text import number, plural
 from modelyard.cli.output import MARKS, data, paint, table, width
-from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, read_value
+from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, values_of
 
 if TYPE_CHECKING:
     from modelyard.store import Store
@@ -26,28 +26,20 @@ def report(run: Run) -> None:
 
 def report_alias(run: Run, store: Store) -> None:
     """Print where the champion of a run's endpoint points now, which a person may have moved since."""
-    for step in run.steps:
-        for made in map(read_value, step.outputs.values()):
-            if not isinstance(made, Deployment):
-                continue
-            now = store.ledger.alias(made.endpoint, made.alias) or made
-            data("")
-            data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
-            if now.model.digest != made.model.digest:
-                data(
-                    f"  this run made {made.model.family} {short(made.model.digest)}; `modelyard promote` points there"
-                )
+    for made in values_of(run, Deployment):
+        now = store.ledger.alias(made.endpoint, made.alias) or made
+        data("")
+        data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
+        if now.model.digest != made.model.digest:
+            model = f"{made.model.family} {short(made.model.digest)}"
+            data(f"  this run made {model}; `modelyard promote` points there")
 
 
 def results_of(run: Run) -> list[CheckResult]:
     """Return every check result of a run, each once, in order."""
     found: dict[str, CheckResult] = {}
-    for step in run.steps:
-        for value in step.outputs.values():
-            read = read_value(value)
-            for item in read if isinstance(read, list) else [read]:
-                if isinstance(item, CheckResult):
-                    found.setdefault(item.check.name, item)
+    for result in values_of(run, CheckResult):
+        found.setdefault(result.check.name, result)
     return list(found.values())
 
 
@@ -86,17 +78,14 @@ def _check_row(result: CheckResult) -> tuple[str, ...]:
 
 
 def _leaderboard(run: Run) -> None:
-    candidates = [
-        value
-        for step in run.steps
-        for value in map(read_value, step.outputs.values())
-        if isinstance(value, Candidate) and step.name.startswith("train.")
-    ]
+    # The winner stands twice: as its training left it, and as it was selected.
+    made = values_of(run, Candidate)
+    candidates = list({c.family: c for c in made}.values())
+    winner = made[-1].family if len(made) > len(candidates) else ""
     if not candidates:
         return
     sign = -1 if candidates[0].higher_is_better else 1
     candidates.sort(key=lambda c: (not c.scores, sign * c.mean))
-    winner = _winner(run)
     data("")
     table(
         ("", "family", candidates[0].metric, "on folds", "trials", "cost", ""),
@@ -116,15 +105,6 @@ def _leaderboard(run: Run) -> None:
     )
 
 
-def _winner(run: Run) -> str:
-    for step in run.steps:
-        if step.name == "select":
-            for value in map(read_value, step.outputs.values()):
-                if isinstance(value, Candidate):
-                    return value.family
-    return ""
-
-
 def _checks(run: Run) -> None:
     results = results_of(run)
     if not results:
@@ -140,9 +120,8 @@ def _checks(run: Run) -> None:
 
 
 def _quarantine(run: Run) -> None:
-    for step in run.steps:
-        held: Any = read_value(step.outputs.get("quarantine"))
-        if isinstance(held, TableVersion) and held.rows:
+    for held in values_of(run, TableVersion):
+        if held.name.endswith(".quarantine") and held.rows:
             data("")
             text = f"{plural(held.rows, 'row')} in quarantine: {held.name}"
             data(f"{text}  (modelyard show {held.name})")

@@ -115,9 +115,9 @@ def _bundle(run: Run, store: Store, held: list[str], faults: list[str]) -> None:
 
 def _tables(run: Run, store: Store, held: list[str], faults: list[str]) -> None:
     """Hold every byte of the tables of a run against the ledger: what is measured again is measured on these."""
-    from modelyard.records import TableVersion, read_value
+    from modelyard.records import TableVersion, values_of
 
-    tables = [v for s in run.steps for v in map(read_value, s.outputs.values()) if isinstance(v, TableVersion)]
+    tables = values_of(run, TableVersion)
     count = len(faults)
     for table in tables:
         try:

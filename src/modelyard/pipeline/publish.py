@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import NotFound
 from modelyard._kit.files import write_atomic
-from modelyard.records import Card, CheckResult, Evidence, Run, read_value
+from modelyard.records import Card, CheckResult, Evidence, Run, values_of
 from modelyard.store import Store
 from modelyard.store.disk import explained
 
@@ -21,25 +21,17 @@ def card_of(run: Run) -> Card:
     Raises:
         NotFound: It made none.
     """
-    for step in run.steps:
-        for raw in step.outputs.values():
-            value = read_value(raw)
-            if isinstance(value, Card):
-                return value
+    cards = values_of(run, Card)
+    if cards:
+        return cards[-1]
     raise NotFound("card-not-found", f"run `{run.id}` made no card", hint="see why with `modelyard show`")
 
 
 def evidence_of(run: Run) -> dict[str, Evidence]:
     """Return all evidence that a run recorded, by its digest."""
-    found: dict[str, Evidence] = {}
-    for step in run.steps:
-        for raw in step.outputs.values():
-            read = read_value(raw)
-            for item in read if isinstance(read, list) else [read]:
-                evidence = item.evidence if isinstance(item, CheckResult) else item
-                if isinstance(evidence, Evidence):
-                    found[evidence.identity] = evidence
-    return found
+    results = values_of(run, CheckResult)
+    found = [*values_of(run, Evidence), *(result.evidence for result in results)]
+    return {evidence.identity: evidence for evidence in found}
 
 
 def card_files(run: Run, store: Store) -> list[Path]:

@@ -6,7 +6,7 @@ None of them knows where it is stored. `AnyValue` is the union of everything a s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -60,6 +60,7 @@ __all__ = [
     "plain",
     "read_value",
     "step_run",
+    "values_of",
 ]
 
 AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment
@@ -83,3 +84,17 @@ def identity(value: Any) -> str:
     if isinstance(value, list | tuple):
         return digest_of([identity(item) for item in value])
     return digest_of(value)
+
+
+V = TypeVar("V")
+
+
+def values_of(run: Run, kind: type[V]) -> list[V]:
+    """Return every value of a kind that a run made or found, in the order of its steps; lists are looked into."""
+    found: list[V] = []
+    for step in run.steps:
+        for raw in step.outputs.values():
+            value = read_value(raw)
+            items = value if isinstance(value, list) else [value]
+            found.extend(item for item in items if isinstance(item, kind))
+    return found
