@@ -10,8 +10,11 @@
     |   `-- MissingExtra               an optional library is not installed
     |-- Refused               exit 1   a claim did not hold: evidence says no
     |   |-- CheckFailed                a blocking check failed
+    |   |-- Stale                      the data are too old: the run is skipped, not failed
+    |   |-- Spent                      the budget is used up: the run is stopped, not failed
     |   `-- Tampered                   a stored byte, number or event was changed
     |-- Busy                  exit 4   somebody else holds what is needed
+    |   `-- Taken                      it was done already, by whoever came first
     |-- Denied                exit 5   the caller may not do this
     `-- StepFailed            exit 3   a step raised an error that is not the user's input
 
@@ -37,7 +40,10 @@ __all__ = [
     "Refused",
     "ServeError",
     "SpecError",
+    "Spent",
+    "Stale",
     "StepFailed",
+    "Taken",
     "Tampered",
     "UserError",
     "near",
@@ -194,6 +200,14 @@ class CheckFailed(Refused):
     """A blocking check failed; the alias does not move."""
 
 
+class Stale(Refused):
+    """The sources have nothing new enough, so that nothing after them is worth its cost."""
+
+
+class Spent(Refused):
+    """A budget is used up."""
+
+
 class Tampered(Refused):
     """A stored byte, number or event differs from what was recorded."""
 
@@ -203,6 +217,10 @@ class Busy(ModelyardError):
 
     exit_code = 4
     http_status = 503
+
+
+class Taken(Busy):
+    """What may be done once was done already; whoever comes second leaves it alone."""
 
 
 class Denied(ModelyardError):

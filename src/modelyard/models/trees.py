@@ -156,4 +156,4 @@ def below(threshold: Array) -> Array:
     threshold = np.asarray(threshold, np.float64)
     with np.errstate(over="ignore"):
         near = threshold.astype(np.float32)
-    return np.where(near <= threshold, near, np.nextafter(near, np.float32("-inf")))
+        return np.where(near <= threshold, near, np.nextafter(near, np.float32("-inf")))

@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from modelyard._kit.errors import ModelyardError, Problem, UserError
+from modelyard._kit.errors import Denied, ModelyardError, Problem, Refused, Stale, UserError
 from modelyard.pipeline.code import find
-from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Value, plain, read_value
+from modelyard.pipeline.lasting import lasting
+from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Usage, Value, plain, read_value
 from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
@@ -36,6 +37,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         inputs: Parameter -> plain JSON of the value (or of a list of values).
         state: What the probe saw.
         previous: The newest recorded first output of a step of this name, for functions that ask for `previous`.
+        fire: What the run was fired by (`Fire.given`), for functions that ask for `fire`.
+        run: Id of the run.
+        trace: Id that ties the run to its fire, log lines and requests.
+        attempt: 1 for the first.
     """
 
     step: Step
@@ -44,6 +49,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     inputs: dict[str, Any] = {}
     state: Any = None
     previous: Any = None
+    fire: dict[str, Any] | None = None
+    run: str = ""
+    trace: str = ""
+    attempt: int = 1
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +64,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
         where: Place.
         hint: Next step.
         exit_code: Exit code of the command that ran the step.
+        lasting: Another attempt would fail as well.
+        stale: The data are too old: nothing after the step runs, and nothing is wrong.
         trace: The trace, for `--debug` and the pages.
     """
 
@@ -63,6 +74,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     where: str = ""
     hint: str = ""
     exit_code: int = 3
+    lasting: bool = False
+    stale: bool = False
     trace: str = ""
 
     @classmethod
@@ -79,6 +92,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
                 where=redact(p.where),
                 hint=p.hint,
                 exit_code=error.exit_code,
+                lasting=isinstance(error, UserError | Refused | Denied),
+                stale=isinstance(error, Stale),
                 trace=trace,
             )
         last = traceback.extract_tb(error.__traceback__)[-1:]
@@ -88,6 +103,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             message=redact(f"step `{step.name}` raised {type(error).__name__}: {error}"),
             where=where,
             hint="run again with --debug for the trace; finished steps are kept",
+            lasting=lasting(error),
             trace=trace,
         )
 
@@ -99,12 +115,16 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         outputs: Output name -> plain JSON.
         seconds: Wall time.
         cpu_seconds: CPU time of the process that ran it.
+        usage: What it used of the machine.
+        log: The last lines that it logged or printed, for the capsule of a failure.
         failure: Why there are no outputs.
     """
 
     outputs: dict[str, Any] = {}
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    usage: Usage = Usage()
+    log: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
@@ -128,6 +148,8 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
             arguments["state"] = task.state
         if wants(function, "previous"):
             arguments["previous"] = read_value(task.previous)
+        if wants(function, "fire"):
+            arguments["fire"] = task.fire
         # What a step prints is talk: stdout may be somebody's stream of data.
         with contextlib.redirect_stdout(sys.stderr):
             returned = function(**arguments)

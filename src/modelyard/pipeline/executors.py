@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from modelyard.pipeline.execute import Failure, Outcome, Task, execute
+from modelyard.records import Usage
 from modelyard.store import Store
 
 __all__ = ["Executor", "LocalExecutor", "cores"]
@@ -37,8 +38,12 @@ class Executor(Protocol):
         """Start a task: an outcome if it ran on the spot, none if it is under way."""
         ...
 
-    def wait(self) -> list[tuple[Task, Outcome]]:
-        """Wait until at least one task under way has ended and return those that have."""
+    def wait(self, seconds: float | None = None) -> list[tuple[Task, Outcome]]:
+        """Wait until at least one task under way has ended, or so many seconds, and return those that have."""
+        ...
+
+    def used(self) -> Usage:
+        """Return what the tasks under way have used until now."""
         ...
 
     def close(self) -> None:
@@ -98,11 +103,15 @@ class LocalExecutor:
         worker.task = task
         return None
 
-    def wait(self) -> list[tuple[Task, Outcome]]:
-        """Wait for at least one worker to answer; a worker that died is a failed task."""
+    def used(self) -> Usage:
+        """Return what the tasks under way have used until now."""
+        return Usage()
+
+    def wait(self, seconds: float | None = None) -> list[tuple[Task, Outcome]]:
+        """Wait for at least one worker to answer, at most so many seconds; a worker that died is a failed task."""
         busy = {w.pipe: w for w in self._workers if w.task is not None}
         ended = []
-        for ready in wait(list(busy)):
+        for ready in wait(list(busy), seconds):
             worker = busy[ready]  # type: ignore[index]
             task, worker.task = worker.task, None
             assert task is not None  # noqa: S101 - only busy workers were waited for

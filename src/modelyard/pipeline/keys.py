@@ -17,7 +17,8 @@ class Key(msgspec.Struct, frozen=True):
 
     Attributes:
         digest: The key.
-        made_of: Ingredient -> digest: `code`, `params`, `environment`, `state`, and one `input.NAME` an input.
+        made_of: Ingredient -> digest: `code`, `params`, `environment`, `state`, `fire` where it counts, and one
+            `input.NAME` an input.
     """
 
     digest: str
@@ -25,7 +26,13 @@ class Key(msgspec.Struct, frozen=True):
 
     def explain(self, before: dict[str, str]) -> str:
         """Say which ingredients differ from those of an earlier key, e.g. `parameters changed`."""
-        words = {"code": "code", "params": "parameters", "environment": "environment", "state": "the outside world"}
+        words = {
+            "code": "code",
+            "params": "parameters",
+            "environment": "environment",
+            "state": "the outside world",
+            "fire": "what fired it",
+        }
         changed = [
             words.get(name, f"input `{name.removeprefix('input.')}`")
             for name in {**before, **self.made_of}
@@ -34,7 +41,7 @@ class Key(msgspec.Struct, frozen=True):
         return f"{' and '.join(changed)} changed" if changed else "never finished"
 
 
-def output_key(step: Step, *, code: str, inputs: dict[str, Any], state: Any, environment: str) -> Key:
+def output_key(step: Step, *, code: str, inputs: dict[str, Any], state: Any, environment: str, fire: str = "") -> Key:
     """Return the key of a step.
 
     Args:
@@ -43,6 +50,7 @@ def output_key(step: Step, *, code: str, inputs: dict[str, Any], state: Any, env
         inputs: Parameter -> plain JSON of the value.
         state: What the probe saw, without its `unkeyed` part.
         environment: Digest of the environment.
+        fire: Id of the fire, for a function that asks for it: it runs once a fire, however often that is resumed.
     """
     made_of = {
         "code": digest_of([step.name, step.verb, code]),
@@ -50,6 +58,8 @@ def output_key(step: Step, *, code: str, inputs: dict[str, Any], state: Any, env
         "environment": environment,
         "state": digest_of(state),
     }
+    if fire:
+        made_of["fire"] = digest_of(fire)
     for name in sorted(inputs):
         made_of[f"input.{name}"] = identity(read_value(inputs[name]))
     return Key(digest_of(made_of), made_of)

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
+from itertools import count, islice
 from typing import Any
 
 import msgspec
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import canonical, digest_of
-from modelyard._kit.errors import (
-    Busy,
-    CheckFailed,
-    Denied,
-    ModelyardError,
-    Refused,
-    StepFailed,
-    UserError,
-)
+from modelyard._kit.errors import Spent, UserError
 from modelyard._kit.ids import new_id
+from modelyard.pipeline.capsule import keep
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.environment import environment
 from modelyard.pipeline.execute import Failure, Outcome, Task, wants
 from modelyard.pipeline.executors import Executor, LocalExecutor
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
-from modelyard.records import Draft, Event, Plan, Run, Step, StepRun, plain, read_value
+from modelyard.pipeline.raised import error_of
+from modelyard.pipeline.retry import again
+from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, StepRun, Usage, plain, read_value
 from modelyard.store import Store
 
 __all__ = ["Observer", "Runner", "run"]
@@ -38,13 +36,10 @@ __all__ = ["Observer", "Runner", "run"]
 # Sees each event after it was written; progress displays and `--json` are observers.
 Observer = Callable[[Event], None]
 
-_ERRORS: dict[int, type[ModelyardError]] = {
-    1: Refused,
-    2: UserError,
-    3: StepFailed,
-    4: Busy,
-    5: Denied,
-}
+# Of what is ready, how many tasks are asked whether there is room for them: the ones behind wait their turn.
+_LOOK_AHEAD = 64
+# Seconds between two looks at what the tasks under way have cost.
+_TICK = 0.5
 
 
 def run(
@@ -55,6 +50,8 @@ def run(
     executor: Executor | None = None,
     observe: Observer | None = None,
     functions: Mapping[str, Callable[..., Any]] | None = None,
+    fire: Fire | None = None,
+    budget: Budget | None = None,
 ) -> Run:
     """Run a plan to its end.
 
@@ -65,13 +62,18 @@ def run(
         executor: Where steps run; this machine by default.
         observe: Called with each event after it was written.
         functions: Verb -> function, for functions that cannot be imported by their verb.
+        fire: What asked for the run; it is started once, and again only if its run was cut off.
+        budget: What it may cost, and what the machine costs.
 
     Returns:
         The finished run.
 
     Raises:
         Busy: Another run holds the project.
+        Taken: The fire was run already.
         CheckFailed: A blocking check failed.
+        Stale: The data are too old; the run is recorded as skipped.
+        Spent: The budget is used up; the run is recorded as stopped and its finished steps are kept.
         UserError: What the user gave cannot be used.
         StepFailed: A step raised another error.
         KeyboardInterrupt: Ctrl-C; the run is recorded as cancelled and its finished steps are kept.
@@ -82,7 +84,8 @@ def run(
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)
         try:
-            return Runner(plan, store, run_id, actor, executor, observe, functions or {}).run()
+            runner = Runner(plan, store, run_id, actor, executor, observe, functions or {}, fire=fire, budget=budget)
+            return runner.run()
         finally:
             if own:
                 executor.close()
@@ -100,6 +103,9 @@ class Runner:
         executor: Executor,
         observe: Observer | None,
         functions: Mapping[str, Callable[..., Any]],
+        *,
+        fire: Fire | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._plan = plan
         self._by_name = {step.name: step for step in plan.steps}
@@ -109,39 +115,61 @@ class Runner:
         self._executor = executor
         self._observe = observe
         self._functions = functions
-        self._environment = environment().digest
+        self._fire = fire
+        self._trace = (fire and fire.trace) or secrets.token_hex(16)
+        self._budget = budget
+        self._environment = environment()
         self._outputs: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, Key] = {}
         self._failures: list[tuple[Step, Failure]] = []
+        self._used = Usage()
+        # Attempts that wait for their time: when, a number that breaks ties, the task.
+        self._later: list[tuple[float, int, Task]] = []
+        self._numbers = count()
 
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
         self._settle_dead_runs()
-        digest = self._store.blobs.put(msgspec.json.encode(self._plan))
-        started = {
-            "project": self._plan.project,
-            "plan": digest,
-            "environment": self._store.blobs.put(canonical(environment())),
-            "pid": os.getpid(),
-        }
-        self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=started), durable=True)
+        self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=self._start()), durable=True)
         try:
             self._steps()
         except KeyboardInterrupt:
             self._executor.close()
             self._finish("cancelled", "stopped by Ctrl-C")
             raise
+        except Spent as spent:
+            self._executor.close()
+            self._finish("stopped", spent.problem.message)
+            raise
         except BaseException as error:
             self._executor.close()
             self._finish("failed", f"{type(error).__name__}: {error}")
             raise
         if self._failures:
-            self._finish("failed", "; ".join(f.message for _, f in self._failures))
-            raise _error_of(*self._failures[0])
+            step, failure = self._failures[0]
+            if failure.stale:
+                self._skip_rest(failure)
+            reason = "; ".join(f.message for _, f in self._failures)
+            self._finish("skipped" if failure.stale else "failed", reason)
+            raise error_of(step, failure)
         self._finish("succeeded", "")
         finished = self._store.ledger.run(self._id)
         assert finished is not None  # noqa: S101 - its start was written above
         return finished
+
+    def _start(self) -> dict[str, Any]:
+        body = {
+            "project": self._plan.project,
+            "plan": self._store.blobs.put(msgspec.json.encode(self._plan)),
+            "environment": self._store.blobs.put(canonical(self._environment)),
+            "pid": os.getpid(),
+            "trace": self._trace,
+        }
+        if self._fire is not None:
+            body["fire"] = self._fire.id
+        if self._budget is not None:
+            body["prices"] = msgspec.to_builtins(self._budget.prices)
+        return body
 
     def _steps(self) -> None:
         """Start what is ready while nothing has failed, and take in what has ended."""
@@ -149,30 +177,53 @@ class Runner:
         prepared: deque[Task] = deque()
         under_way = 0
         while True:
-            while not self._failures and (names := order.get_ready()):
-                for name in names:
-                    task = self._prepare(self._by_name[name])
-                    if task is not None:
-                        prepared.append(task)
-                    elif name in self._outputs:
-                        order.done(name)
+            self._take_ready(order, prepared)
+            while self._later and self._later[0][0] <= time.monotonic():
+                prepared.append(heappop(self._later)[2])
             if self._failures:
-                prepared.clear()  # nothing new starts; what is under way may end, so that its work is kept
+                # Nothing new starts; what is under way may end, so that its work is kept.
+                prepared.clear()
+                self._later.clear()
+            self._check_budget()
             ended: list[tuple[Task, Outcome]] = []
-            if task := next((t for t in prepared if self._executor.room(t)), None):
+            if task := next((t for t in islice(prepared, _LOOK_AHEAD) if self._executor.room(t)), None):
                 prepared.remove(task)
                 self._write(Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key}))
                 outcome = self._executor.submit(task)
                 under_way += outcome is None
                 ended = [(task, outcome)] if outcome else []
-            elif under_way:
-                ended = self._executor.wait()
+            elif under_way or prepared:
+                # Where nothing of ours is under way, other programs have what the task needs.
+                ended = self._executor.wait(self._patience())
                 under_way -= len(ended)
+            elif self._later:
+                time.sleep(self._patience() or 0.0)
             else:
                 return
             for done, outcome in ended:
                 if self._record(done, outcome):
                     order.done(done.step.name)
+
+    def _take_ready(self, order: TopologicalSorter[str], prepared: deque[Task]) -> None:
+        """Prepare every step that waits for nothing more; those that are cached free the next ones at once."""
+        while not self._failures and (names := order.get_ready()):
+            for name in names:
+                task = self._prepare(self._by_name[name])
+                if task is not None:
+                    prepared.append(task)
+                elif name in self._outputs:
+                    order.done(name)
+
+    def _patience(self) -> float | None:
+        """Return for how many seconds nothing has to be looked at, unless a task ends; none: until one does."""
+        limited = self._budget is not None and (self._budget.per_run or self._budget.per_month) is not None
+        left = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+        return min(left if left is not None else _TICK, _TICK) if limited else left
+
+    def _check_budget(self) -> None:
+        over = self._budget.over(self._used + self._executor.used()) if self._budget else ""
+        if over:
+            raise Spent("budget-spent", over, where="cost", hint="raise the budget, or see `modelyard cost`")
 
     def _prepare(self, step: Step) -> Task | None:
         """Return a task to run; none if its outputs are in the ledger, or if it failed before it began."""
@@ -181,9 +232,18 @@ class Runner:
             inputs = {name: self._input(ref) for name, ref in step.inputs.items()}
             state, keyed = probe(step, inputs, self._store)
             code = code_version(function)
-            key = output_key(step, code=code, inputs=inputs, state=keyed, environment=self._environment)
+            # A function that asks for the fire runs once a fire, whatever else stayed the same.
+            fire = self._fire if self._fire is not None and wants(function, "fire") else None
+            key = output_key(
+                step,
+                code=code,
+                inputs=inputs,
+                state=keyed,
+                environment=self._environment.digest,
+                fire=fire.id if fire else "",
+            )
         except Exception as error:  # noqa: BLE001 - a probe of a user's source may raise anything
-            self._record_failure(step, "", Failure.of(step, error))
+            self._record_failure(step, None, Outcome(failure=Failure.of(step, error)))
             return None
         self._keys[step.name] = key
         hit = self._store.ledger.output(key.digest)
@@ -196,7 +256,17 @@ class Runner:
         if wants(function, "previous"):
             latest = self._store.ledger.latest(step.name)
             previous = next(iter(latest.outputs.values()), None) if latest else None
-        return Task(step=step, key=key.digest, code=code, inputs=inputs, state=state, previous=previous)
+        return Task(
+            step=step,
+            key=key.digest,
+            code=code,
+            inputs=inputs,
+            state=state,
+            previous=previous,
+            fire=fire.given if fire else None,
+            run=self._id,
+            trace=self._trace,
+        )
 
     def _input(self, ref: str | list[str]) -> Any:
         if isinstance(ref, list):
@@ -206,8 +276,10 @@ class Runner:
         return outputs[output] if output else next(iter(outputs.values()))
 
     def _record(self, task: Task, outcome: Outcome) -> bool:
+        self._used += outcome.usage
         if outcome.failure is not None:
-            self._record_failure(task.step, task.key, outcome.failure, outcome.seconds)
+            if not self._retried(task, outcome, outcome.failure):
+                self._record_failure(task.step, task, outcome)
             return False
         step = task.step
         self._outputs[step.name] = outcome.outputs
@@ -217,6 +289,7 @@ class Runner:
             "made_of": self._keys[step.name].made_of,
             "seconds": outcome.seconds,
             "cpu_seconds": outcome.cpu_seconds,
+            "usage": msgspec.to_builtins(outcome.usage),
         }
         if step.measures and task.state is not None:
             body["state"] = task.state
@@ -240,10 +313,55 @@ class Runner:
         deployment = held.enter_context(settle(self._store, read_value(value), actor=self._actor))
         return None if deployment is None else plain(deployment)
 
-    def _record_failure(self, step: Step, key: str, failure: Failure, seconds: float = 0.0) -> None:
+    def _retried(self, task: Task, outcome: Outcome, failure: Failure) -> bool:
+        """Queue another attempt if the failure may pass, and say so; nothing new is begun once a step has failed."""
+        following = None if self._failures else again(task, failure)
+        if following is None:
+            return False
+        heappush(self._later, (time.monotonic() + following.wait, next(self._numbers), following.task))
+        payload = {
+            "key": task.key,
+            "attempt": task.attempt,
+            "waits": following.wait,
+            "seconds": outcome.seconds,
+            "usage": msgspec.to_builtins(outcome.usage),
+            "error": msgspec.to_builtins(failure),
+        }
+        self._write(Draft(kind="step.retried", run=self._id, step=task.step.name, payload=payload))
+        return True
+
+    def _record_failure(self, step: Step, task: Task | None, outcome: Outcome) -> None:
+        failure = outcome.failure
+        assert failure is not None  # noqa: S101 - the caller looked
         self._failures.append((step, failure))
-        payload = {"key": key, "seconds": seconds, "error": msgspec.to_builtins(failure)}
+        payload = {
+            "key": task.key if task else "",
+            "seconds": outcome.seconds,
+            "usage": msgspec.to_builtins(outcome.usage),
+            "error": msgspec.to_builtins(failure),
+        }
+        if task is not None:
+            payload["capsule"] = keep(
+                self._store,
+                task,
+                failure,
+                environment=self._environment.digest,
+                made_of=self._keys[step.name].made_of,
+                log=outcome.log,
+            )
         self._write(Draft(kind="step.failed", run=self._id, step=step.name, payload=payload))
+
+    def _skip_rest(self, failure: Failure) -> None:
+        """Say of every step that did not come to run why, and what the newest time it ran had cost."""
+        known = {*self._outputs, *(step.name for step, _ in self._failures)}
+        drafts = []
+        for step in self._plan.steps:
+            if step.name not in known:
+                latest = self._store.ledger.latest(step.name)
+                saved = msgspec.to_builtins(latest.usage) if latest else None
+                payload = {"reason": failure.message, "saved": saved}
+                drafts.append(Draft(kind="step.skipped", run=self._id, step=step.name, payload=payload))
+        self._write(*drafts)
 
     def _settle_dead_runs(self) -> None:
         """Close the runs whose process died: we hold the project, so none of them can be alive."""
@@ -287,11 +405,3 @@ def _order(plan: Plan) -> TopologicalSorter[str]:
 def _body(key: Key, hit: StepRun) -> dict[str, Any]:
     body = {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
     return body if hit.state is None else {**body, "state": hit.state}
-
-
-def _error_of(step: Step, failure: Failure) -> ModelyardError:
-    kind = CheckFailed if failure.code == "check-failed" else _ERRORS.get(failure.exit_code, StepFailed)
-    where = failure.where or f"step `{step.name}`"
-    error = kind(failure.code, failure.message, where=where, hint=failure.hint)
-    error.__notes__ = [failure.trace]
-    return error

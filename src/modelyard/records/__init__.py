@@ -16,15 +16,19 @@ from modelyard.records.card import Block, Card, Fact, Section
 from modelyard.records.check import Check, CheckResult, Evidence, Interval, Limit, Status
 from modelyard.records.deployment import Alias, Deployment, Request
 from modelyard.records.event import Draft, Event, EventKind
+from modelyard.records.fire import Fire, FireState, Item, TriggerKind, fire_of
 from modelyard.records.model import Candidate, Feature, ModelVersion, Problem, Signature, Task
-from modelyard.records.plan import Plan, Resources, Step
-from modelyard.records.run import Run, RunStatus, StepRun, StepStatus, fold_run, step_run
+from modelyard.records.plan import Plan, Resources, Retry, Step
+from modelyard.records.run import Attempt, Run, RunStatus, StepRun, StepStatus, fold_run, step_run
 from modelyard.records.table import Column, TableVersion
+from modelyard.records.usage import Budget, Prices, Usage
 
 __all__ = [
     "Alias",
     "AnyValue",
+    "Attempt",
     "Block",
+    "Budget",
     "Candidate",
     "Card",
     "Check",
@@ -37,13 +41,18 @@ __all__ = [
     "Evidence",
     "Fact",
     "Feature",
+    "Fire",
+    "FireState",
     "Interval",
+    "Item",
     "Limit",
     "ModelVersion",
     "Plan",
+    "Prices",
     "Problem",
     "Request",
     "Resources",
+    "Retry",
     "Run",
     "RunStatus",
     "Section",
@@ -54,7 +63,10 @@ __all__ = [
     "StepStatus",
     "TableVersion",
     "Task",
+    "TriggerKind",
+    "Usage",
     "Value",
+    "fire_of",
     "fold_run",
     "identity",
     "plain",

@@ -8,7 +8,7 @@ import msgspec
 
 from modelyard.records.base import Value
 
-__all__ = ["Plan", "Resources", "Step"]
+__all__ = ["Plan", "Resources", "Retry", "Step"]
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,11 +16,37 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         cpus: Cores it may use at once.
-        own_process: Run in a worker process beside its neighbours; short steps stay in the runner's own.
+        memory: Bytes that it may hold at once; more is "out of memory". 0: as much as there is.
+        gpus: GPUs that it has for itself while it runs.
+        own_process: Run in a worker process beside its neighbours; short steps stay in the runner's own. A step that
+            asks for memory, GPUs or a timeout has one in any case: nothing else can be held to a limit.
     """
 
     cpus: float = 1.0
+    memory: int = 0
+    gpus: int = 0
     own_process: bool = False
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done when an attempt at a step fails for a reason that may pass.
+
+    The n-th wait is drawn evenly from 0 to `min(most, wait * 2 ** (n - 1))` ("full jitter": Brooker, Exponential
+    Backoff And Jitter, AWS Architecture Blog, 2015), so that steps which failed together do not come back together.
+
+    Attributes:
+        times: Attempts after the first one.
+        wait: Seconds that the first wait may last.
+        most: Seconds that any wait may last.
+        memory: Bytes that the one attempt after "out of memory" may hold; 0: it is not tried again.
+        not_before: Local time of day `HH:MM` before which no further attempt starts; empty: at any time.
+    """
+
+    times: int = 3
+    wait: float = 1.0
+    most: float = 60.0
+    memory: int = 0
+    not_before: str = ""
 
 
 class Step(Value, frozen=True, kw_only=True, tag="step"):
@@ -37,6 +63,8 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
         probe: Dotted path of a function that looks at the world outside (files, aliases) and returns plain
             JSON; it is part of the key and is handed to the function as `state`. Empty: nothing outside matters.
         resources: What it asks of the machine.
+        retry: What is done when it fails.
+        timeout: Seconds after which an attempt is stopped; 0: never.
         measures: It only measures values that are stored, so `modelyard verify` can do it again and compare.
         about: One line for the plan and the pages.
     """
@@ -49,6 +77,8 @@ class Step(Value, frozen=True, kw_only=True, tag="step"):
     outputs: tuple[str, ...] = ("value",)
     probe: str = ""
     resources: Resources = Resources()
+    retry: Retry = Retry()
+    timeout: float = 0.0
     measures: bool = False
     about: str = ""
 

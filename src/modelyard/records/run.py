@@ -8,11 +8,32 @@ from typing import Any, Literal
 import msgspec
 
 from modelyard.records.event import Event
+from modelyard.records.usage import Usage
 
-__all__ = ["Run", "RunStatus", "StepRun", "StepStatus", "fold_run", "step_run"]
+__all__ = ["Attempt", "Run", "RunStatus", "StepRun", "StepStatus", "fold_run", "step_run"]
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
-StepStatus = Literal["running", "succeeded", "cached", "failed", "interrupted"]
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted", "skipped", "stopped"]
+StepStatus = Literal["running", "succeeded", "cached", "failed", "interrupted", "skipped"]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a step that failed and was followed by another.
+
+    Attributes:
+        number: 1 for the first.
+        time: When it ended, seconds since 1970 UTC.
+        seconds: Wall time.
+        waits: Seconds until the next one.
+        usage: What it used.
+        error: `{"code", "message", "where", "hint", "trace"}`.
+    """
+
+    number: int
+    time: float
+    seconds: float = 0.0
+    waits: float = 0.0
+    usage: Usage = Usage()
+    error: dict[str, Any] = {}
 
 
 class StepRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +51,10 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
         made_of: Digests that the key was made of (`code`, `params`, `inputs`, `state`, `environment`), so that a
             later plan can say what changed.
         error: `{"code", "message", "hint", "trace"}` of a failed step.
+        attempts: The attempts before the last one.
+        usage: What the last attempt used; nothing for a step out of the cache.
+        capsule: Digest of the blob that a failed step can be replayed from.
+        reason: Why it was skipped.
     """
 
     name: str
@@ -42,6 +67,15 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     state: Any = None
     made_of: dict[str, str] = {}
     error: dict[str, Any] = {}
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = Usage()
+    capsule: str = ""
+    reason: str = ""
+
+    @property
+    def used(self) -> Usage:
+        """What all attempts together used."""
+        return sum((attempt.usage for attempt in self.attempts), self.usage)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +84,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: Its id.
         project: Name of the project.
-        status: How it stands. `interrupted`: its process died; the next run goes on from its steps.
+        status: How it stands. `interrupted`: its process died; the next run goes on from its steps. `skipped`: its
+            data were stale, so nothing after the guard ran. `stopped`: its budget was spent.
         started: Seconds since 1970 UTC.
         ended: The same, 0 while it runs.
         actor: Who started it.
@@ -58,6 +93,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         steps: Its steps, in the order in which they began.
         reason: Why it failed or was cancelled.
         result: Digest over the tables, models and repeatable evidence it made; equal work has an equal digest.
+        fire: Id of the fire that asked for it; empty for a run that a person started.
+        trace: Id that ties it to its fire, log lines, alerts and requests: 32 hex digits.
     """
 
     id: str
@@ -70,6 +107,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepRun, ...] = ()
     reason: str = ""
     result: str = ""
+    fire: str = ""
+    trace: str = ""
 
     @property
     def seconds(self) -> float:
@@ -108,6 +147,7 @@ def step_run(event: Event) -> StepRun:
         outputs=body["outputs"],
         state=body.get("state"),
         made_of=body.get("made_of", {}),
+        usage=msgspec.convert(body.get("usage", {}), Usage),
     )
 
 
@@ -126,13 +166,28 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     started=event.time,
                     actor=event.actor,
                     plan=body.get("plan", ""),
+                    fire=body.get("fire", ""),
+                    trace=body.get("trace", ""),
                 )
             case "step.started":
                 steps[event.step] = StepRun(
-                    name=event.step, status="running", key=body.get("key", ""), started=event.time
+                    name=event.step,
+                    status="running",
+                    key=body.get("key", ""),
+                    started=event.time,
+                    attempts=_attempts(steps, event.step),
                 )
             case "step.finished" | "step.cached":
-                steps[event.step] = step_run(event)
+                steps[event.step] = msgspec.structs.replace(step_run(event), attempts=_attempts(steps, event.step))
+            case "step.retried":
+                attempts = (*_attempts(steps, event.step), _attempt(event))
+                steps[event.step] = StepRun(
+                    name=event.step, status="running", key=body["key"], started=event.time, attempts=attempts
+                )
+            case "step.skipped":
+                steps[event.step] = StepRun(
+                    name=event.step, status="skipped", started=event.time, reason=body.get("reason", "")
+                )
             case "step.failed":
                 steps[event.step] = StepRun(
                     name=event.step,
@@ -141,6 +196,9 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     started=event.time - body.get("seconds", 0.0),
                     seconds=body.get("seconds", 0.0),
                     error=body["error"],
+                    attempts=_attempts(steps, event.step),
+                    usage=msgspec.convert(body.get("usage", {}), Usage),
+                    capsule=body.get("capsule", ""),
                 )
             case "run.finished" if run is not None:
                 run = msgspec.structs.replace(
@@ -157,3 +215,19 @@ def fold_run(events: Iterable[Event]) -> Run | None:
         # A step that was cut off when its run ended is not running any more.
         done = tuple(msgspec.structs.replace(s, status="interrupted") if s.status == "running" else s for s in done)
     return msgspec.structs.replace(run, steps=done)
+
+
+def _attempts(steps: dict[str, StepRun], name: str) -> tuple[Attempt, ...]:
+    return steps[name].attempts if name in steps else ()
+
+
+def _attempt(event: Event) -> Attempt:
+    body = event.payload
+    return Attempt(
+        number=body["attempt"],
+        time=event.time,
+        seconds=body.get("seconds", 0.0),
+        waits=body["waits"],
+        usage=msgspec.convert(body.get("usage", {}), Usage),
+        error=body["error"],
+    )

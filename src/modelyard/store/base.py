@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from modelyard.records import Deployment, Draft, Event, EventKind, Run, StepRun, TableVersion
+from modelyard.records import Deployment, Draft, Event, EventKind, Fire, FireState, Run, StepRun, TableVersion
 
 if TYPE_CHECKING:
     import polars as pl
@@ -77,6 +77,9 @@ class Ledger(Protocol):
         Args:
             drafts: Events to write, in order.
             durable: Wait until the disk has them (used at the start and the end of a run).
+
+        Raises:
+            Taken: A fire with this key was written down before, or its run was started before; nothing is written.
         """
         ...
 
@@ -104,6 +107,20 @@ class Ledger(Protocol):
 
     def runs(self, *, before: str = "", limit: int = 50) -> list[Run]:
         """Return runs, newest first, without their steps; `before` is a run id for paging."""
+        ...
+
+    def fire(self, fire_id: str) -> Fire | None:
+        """Return one fire as it stands, or none."""
+        ...
+
+    def fires(
+        self, *, trigger: str = "", states: Sequence[FireState] = (), newest: bool = False, limit: int = 0
+    ) -> list[Fire]:
+        """Return fires in the order in which they were written down, or the newest first; `limit` 0 means all."""
+        ...
+
+    def seen(self, trigger: str) -> dict[str, str]:
+        """Return the state of the world that a trigger has fired for: name of an item -> its version."""
         ...
 
     def alias(self, endpoint: str, alias: str) -> Deployment | None:

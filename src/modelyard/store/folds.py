@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard._kit.errors import Taken
 from modelyard.records import Event, EventKind
 
 __all__ = ["FOLDS", "Execute", "Fold", "apply", "create", "differences", "drop"]
@@ -56,10 +57,29 @@ def _step_cached(execute: Execute, event: Event) -> None:
 def _run_started(execute: Execute, event: Event) -> None:
     body = event.payload
     execute(
-        "INSERT OR REPLACE INTO runs (seq, id, project, actor, plan, started, ended, status, reason, result)"
-        " VALUES (?, ?, ?, ?, ?, ?, 0, 'running', '', '')",
-        (event.seq, event.run, body["project"], event.actor, body.get("plan", ""), event.time),
+        "INSERT INTO runs (seq, id, project, actor, plan, started, ended, status, reason, result, fire, trace)"
+        " VALUES (?, ?, ?, ?, ?, ?, 0, 'running', '', '', ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, project = excluded.project, actor = excluded.actor,"
+        " plan = excluded.plan, started = excluded.started, ended = 0, status = 'running', reason = '', result = '',"
+        " fire = excluded.fire, trace = excluded.trace",
+        (
+            event.seq,
+            event.run,
+            body["project"],
+            event.actor,
+            body.get("plan", ""),
+            event.time,
+            body.get("fire", ""),
+            body.get("trace", ""),
+        ),
     )
+    if fire := body.get("fire", ""):
+        taken = execute(
+            "UPDATE fires SET state = 'started', run = ? WHERE id = ? AND state = 'queued' RETURNING id",
+            (event.run, fire),
+        ).fetchall()
+        if not taken:
+            raise Taken("fire-taken", f"fire `{fire}` was run already", hint="leave it to the run that has it")
 
 
 def _run_finished(execute: Execute, event: Event) -> None:
@@ -68,6 +88,62 @@ def _run_finished(execute: Execute, event: Event) -> None:
         "UPDATE runs SET ended = ?, status = ?, reason = ?, result = ? WHERE id = ?",
         (event.time, body["status"], body.get("reason", ""), body.get("result", ""), event.run),
     )
+    # A run whose process died leaves its fire in the queue: the next run goes on with it.
+    state = "queued" if body["status"] == "interrupted" else body["status"]
+    execute(
+        "UPDATE fires SET state = ?, why = ? WHERE run = ? AND state = 'started'",
+        (state, body.get("reason", ""), event.run),
+    )
+
+
+def _fire(execute: Execute, event: Event, state: str) -> None:
+    body = event.payload
+    new = execute(
+        "INSERT INTO fires (key, id, trigger, seq, due, not_before, state, run, why)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, '', ?) ON CONFLICT (key) DO NOTHING RETURNING id",
+        (
+            body["key"],
+            body["id"],
+            body["trigger"],
+            event.seq,
+            body["due"],
+            body.get("not_before", 0.0),
+            state,
+            body.get("why", ""),
+        ),
+    ).fetchall()
+    if not new:
+        raise Taken("fire-taken", f"`{body['key']}` was written down already", hint="leave it to the first one")
+    _seen(execute, event)
+
+
+def _fire_queued(execute: Execute, event: Event) -> None:
+    _fire(execute, event, "queued")
+
+
+def _fire_dropped(execute: Execute, event: Event) -> None:
+    if event.payload.get("queued"):
+        # It stood in the queue already and will not run any more.
+        left = execute(
+            "UPDATE fires SET state = 'dropped', why = ? WHERE id = ? AND state = 'queued' RETURNING id",
+            (event.payload["why"], event.payload["id"]),
+        ).fetchall()
+        if not left:
+            raise Taken("fire-taken", f"fire `{event.payload['id']}` is not queued", hint="look at its run")
+    else:
+        _fire(execute, event, "dropped")
+
+
+def _seen(execute: Execute, event: Event) -> None:
+    for name, version in event.payload.get("seen", {}).items():
+        if version:
+            execute(
+                "INSERT INTO seen (trigger, item, version) VALUES (?, ?, ?)"
+                " ON CONFLICT (trigger, item) DO UPDATE SET version = excluded.version",
+                (event.payload["trigger"], name, version),
+            )
+        else:
+            execute("DELETE FROM seen WHERE trigger = ? AND item = ?", (event.payload["trigger"], name))
 
 
 def _alias_moved(execute: Execute, event: Event) -> None:
@@ -89,10 +165,30 @@ FOLDS = (
         name="runs",
         create=(
             """CREATE TABLE {at}.runs (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, project TEXT, actor TEXT, plan TEXT,
-            started REAL, ended REAL, status TEXT, reason TEXT, result TEXT)""",
+            started REAL, ended REAL, status TEXT, reason TEXT, result TEXT, fire TEXT, trace TEXT)""",
         ),
         label="id",
         apply={"run.started": _run_started, "run.finished": _run_finished},
+    ),
+    Fold(
+        name="fires",
+        create=(
+            """CREATE TABLE {at}.fires (key TEXT PRIMARY KEY, id TEXT UNIQUE, trigger TEXT, seq INTEGER, due REAL,
+            not_before REAL, state TEXT, run TEXT, why TEXT) WITHOUT ROWID""",
+            "CREATE INDEX {at}.fires_by_state ON fires (state, seq)",
+            "CREATE INDEX {at}.fires_by_trigger ON fires (trigger, seq)",
+            "CREATE INDEX {at}.fires_by_run ON fires (run)",
+        ),
+        label="id",
+        apply={"fire.queued": _fire_queued, "fire.dropped": _fire_dropped},
+    ),
+    Fold(
+        name="seen",
+        create=(
+            "CREATE TABLE {at}.seen (trigger TEXT, item TEXT, version TEXT, PRIMARY KEY (trigger, item)) WITHOUT ROWID",
+        ),
+        label="item",
+        apply={"trigger.seen": _seen},
     ),
     Fold(
         name="aliases",

@@ -18,7 +18,19 @@ import msgspec
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import canonical
 from modelyard._kit.errors import ModelyardError, NotFound, Tampered, UserError
-from modelyard.records import Deployment, Draft, Event, EventKind, Run, StepRun, fold_run, step_run
+from modelyard.records import (
+    Deployment,
+    Draft,
+    Event,
+    EventKind,
+    Fire,
+    FireState,
+    Run,
+    StepRun,
+    fire_of,
+    fold_run,
+    step_run,
+)
 from modelyard.store import folds
 from modelyard.store.base import Fault
 from modelyard.store.disk import explain, explained
@@ -26,7 +38,7 @@ from modelyard.store.disk import explain, explained
 __all__ = ["SqliteLedger"]
 
 # Number of the layout below, kept in the file; a change of the layout raises it.
-_FORMAT = 1
+_FORMAT = 2
 # "MYRD": says to `file` and to us that this database is a ledger.
 _APPLICATION = 0x4D595244
 _BUSY_SECONDS = 30.0
@@ -36,12 +48,15 @@ _EVENTS = (
     """CREATE TABLE events (seq INTEGER PRIMARY KEY, time REAL NOT NULL, run TEXT NOT NULL, step TEXT NOT NULL,
     kind TEXT NOT NULL, actor TEXT NOT NULL, payload TEXT NOT NULL, hash TEXT NOT NULL)""",
     "CREATE INDEX events_by_run ON events (run)",
+    "CREATE INDEX events_by_kind ON events (kind)",
     # Sequence number and hash of the newest event, so that cutting off the last events is seen too.
     "CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL)",
     "INSERT INTO head (one, seq, hash) VALUES (1, 0, '')",
 )
+# What an older file lacks; its kept tables are made anew in any case.
+_NEW_IN_2 = ("CREATE INDEX events_by_kind ON events (kind)",)
 _COLUMNS = "e.seq, e.time, e.run, e.step, e.kind, e.actor, e.payload, e.hash"
-_RUN_COLUMNS = "id, project, status, started, ended, actor, plan, reason, result"
+_RUN_COLUMNS = "id, project, status, started, ended, actor, plan, reason, result, fire, trace"
 _INSERT = "INSERT INTO events (seq, time, run, step, kind, actor, payload, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _READ_HEAD = "SELECT seq, hash FROM head WHERE one = 1"
 
@@ -172,6 +187,27 @@ class SqliteLedger:
         sql = f"SELECT {_RUN_COLUMNS} FROM runs WHERE seq < ? ORDER BY seq DESC LIMIT ?"  # noqa: S608 - our own names
         return [_run(r) for r in self._all(sql, (found[0][0], limit))]
 
+    def fire(self, fire_id: str) -> Fire | None:
+        """Return one fire as it stands, or none."""
+        found = self._fires("f.id = ?", (fire_id,), "LIMIT 1")
+        return found[0] if found else None
+
+    def fires(
+        self, *, trigger: str = "", states: Sequence[FireState] = (), newest: bool = False, limit: int = 0
+    ) -> list[Fire]:
+        """Return fires in the order in which they were written down, or the newest first; see `Ledger.fires`."""
+        where = "1 = 1"
+        given: tuple[str, ...] = ()
+        if trigger:
+            where, given = f"{where} AND f.trigger = ?", (*given, trigger)
+        if states:
+            where, given = f"{where} AND f.state IN ({', '.join('?' * len(states))})", (*given, *states)
+        return self._fires(where, given, f"ORDER BY f.seq {'DESC' if newest else 'ASC'} LIMIT {int(limit) or -1}")
+
+    def seen(self, trigger: str) -> dict[str, str]:
+        """Return the state of the world that a trigger has fired for: name of an item -> its version."""
+        return dict(self._all("SELECT item, version FROM seen WHERE trigger = ?", (trigger,)))
+
     def alias(self, endpoint: str, alias: str) -> Deployment | None:
         """Return where the alias points now, or none."""
         rows = self._all(
@@ -249,6 +285,12 @@ class SqliteLedger:
             except sqlite3.Error as error:
                 raise self._explained(error) from error
 
+    def _fires(self, where: str, given: tuple[str, ...], tail: str) -> list[Fire]:
+        sql = (
+            f"SELECT {_COLUMNS}, f.state, f.run, f.why FROM fires f JOIN events e ON e.seq = f.seq WHERE {where} {tail}"  # noqa: S608
+        )
+        return [fire_of(_event(row[:-3]), state=row[-3], run=row[-2], why=row[-1]) for row in self._all(sql, given)]
+
     def _step(self, sql: str, value: str) -> StepRun | None:
         rows = self._all(sql, (value,))
         return step_run(_event(rows[0])) if rows else None
@@ -293,11 +335,15 @@ def _prepare(path: Path) -> None:
             fcntl.flock(turn, fcntl.LOCK_EX)
             if _format(db, path) == _FORMAT:
                 return
+            old = _format(db, path)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")
-            for statement in _EVENTS:
+            for statement in _EVENTS if not old else _NEW_IN_2:
                 db.execute(statement)
+            folds.drop(db.execute)
             folds.create(db.execute)
+            for row in db.execute(f"SELECT {_COLUMNS} FROM events e ORDER BY e.seq"):  # noqa: S608 - our own names
+                folds.apply(db.execute, _event(row))
             db.execute(f"PRAGMA application_id = {_APPLICATION}")
             db.execute(f"PRAGMA user_version = {_FORMAT}")
             db.execute("COMMIT")
