@@ -72,7 +72,7 @@ def run(
             return run_plan(target.plan(), store, observe=observe, functions=target.functions)
         finally:
             store.close()
-    from modelyard.pipeline.publish import publish
+    from modelyard.pipeline.project import run_project
 
     if project is not None:
         raise UserError(
@@ -81,9 +81,7 @@ def run(
     spec = load(target) if isinstance(target, str | Path) else target
     store = open_project(spec.root)
     try:
-        finished = run_plan(plan(spec), store, observe=observe)
-        publish(finished, store)
-        return finished
+        return run_project(spec, store, observe=observe)
     finally:
         store.close()
 

@@ -39,16 +39,16 @@ def run(args: argparse.Namespace) -> int:
 def _once(args: argparse.Namespace) -> int:
     from modelyard._kit.errors import ModelyardError, UserError
     from modelyard.cli.report import report, report_alias
-    from modelyard.pipeline import run as run_plan
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.executors import LocalExecutor
-    from modelyard.pipeline.publish import publish
+    from modelyard.pipeline.project import run_project
+    from modelyard.pipeline.publish import card_files
     from modelyard.store import open_store
 
     if args.workers < 0:
         raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     spec = load_spec(args)
-    plan = compose(spec)
+    steps = len(compose(spec).steps)
     store = open_store(spec.root)
     say_missing(spec)
     # A polite stop from outside is a Ctrl-C: workers end, the run is recorded as cancelled.
@@ -56,13 +56,13 @@ def _once(args: argparse.Namespace) -> int:
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:
-            publish(run_plan(plan, store, executor=executor, observe=json_line), store)
+            run_project(spec, store, executor=executor, observe=json_line)
         finally:
             executor.close()
         return 0
-    progress = Progress(len(plan.steps), sys.stderr)
+    progress = Progress(steps, sys.stderr)
     try:
-        finished = run_plan(plan, store, executor=executor, observe=progress)
+        finished = run_project(spec, store, executor=executor, observe=progress)
     except ModelyardError:
         # What was found out before it stopped is worth as much as why it stopped.
         progress.close()
@@ -75,7 +75,7 @@ def _once(args: argparse.Namespace) -> int:
         executor.close()
     report(finished)
     report_alias(finished, store)
-    for file in publish(finished, store):
+    for file in card_files(finished, store):
         if file.suffix == ".html":
             data(f"card   {file}")
     data(f"result {finished.result[:12]}  run {finished.id}")

@@ -35,7 +35,9 @@ def evidence_of(run: Run) -> dict[str, Evidence]:
 
 
 def card_files(run: Run, store: Store) -> list[Path]:
-    """Return the files a run's card is published as."""
+    """Return the files a run's card is published as; none if it made no card."""
+    if not values_of(run, Card):
+        return []
     folder = store.root / FOLDER
     return [folder / f"{card_of(run).model}.{ending}" for ending in ("html", "md", "json")]
 
@@ -44,15 +46,17 @@ def publish(run: Run, store: Store) -> list[Path]:
     """Write the card of a run as HTML, Markdown and JSON; a file that is right already is not touched.
 
     Returns:
-        The files.
+        The files; none if the run made no card.
 
     Raises:
         UserError: The disk is full, or the folder cannot be written.
     """
     from modelyard.cards.render import render
 
-    card = card_of(run)
     files = card_files(run, store)
+    if not files:
+        return []
+    card = card_of(run)
     contents = {file: render(card, file.suffix.removeprefix(".")).encode() for file in files}
     for file, content in contents.items():
         if not file.is_file() or file.read_bytes() != content:

@@ -1,0 +1,46 @@
+"""Run a project: what a person at the keyboard, a program and a trigger all do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelyard.pipeline.executors import Executor
+from modelyard.pipeline.run import Observer
+from modelyard.pipeline.run import run as run_plan
+from modelyard.records import Fire, Run
+from modelyard.store import Store
+
+if TYPE_CHECKING:
+    from modelyard.spec import Spec
+
+__all__ = ["run_project"]
+
+
+def run_project(
+    spec: Spec,
+    store: Store,
+    *,
+    actor: str = "",
+    executor: Executor | None = None,
+    observe: Observer | None = None,
+    fire: Fire | None = None,
+) -> Run:
+    """Run a declaration to its end and publish its card.
+
+    Args:
+        spec: What to run.
+        store: Its store.
+        actor: Who asked for it; the user of the system by default.
+        executor: Where steps run; this machine by default.
+        observe: Called with each event after it was written.
+        fire: What asked for the run.
+
+    Raises:
+        ModelyardError: As `modelyard.pipeline.run.run` says.
+    """
+    from modelyard.pipeline.compose import compose
+    from modelyard.pipeline.publish import publish
+
+    finished = run_plan(compose(spec), store, actor=actor, executor=executor, observe=observe, fire=fire)
+    publish(finished, store)
+    return finished
