@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelyard._kit.errors import CheckFailed, DataError
-from modelyard.data import steps
+from modelyard._kit.errors import DataError
 from modelyard.data.contract import hold
-from modelyard.data.freshness import freshness_probe
 
 
 def held(frame: pl.DataFrame, rules: dict[str, Any], **more: Any) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
@@ -282,57 +280,3 @@ def test_accepted_and_quarantine_are_a_partition_that_the_rules_explain(values: 
     assert sorted([*accepted["at"], *map(int, bad["at"])]) == list(range(len(values)))
     assert counts["v.missing"] == values.count(None)
     assert all(len(reasons) for reasons in bad["_reasons"])
-
-
-# ---- freshness
-
-DAY = 86_400.0
-
-
-def fresh(project, version, *, at: float, within: float = 2 * DAY, cursor: str | None = "when") -> dict[str, Any]:
-    ctx = project.ctx(table=version)
-    return freshness_probe(ctx, name="rows", cursor=cursor, fresh_within=within, clock=lambda: at)
-
-
-def test_freshness_goes_by_the_newest_value_and_its_key_changes_only_when_it_goes_stale(project) -> None:
-    project.types = {"when": "datetime"}
-    project.file("data/1.csv", "id,when\n1,2026-01-01 00:00\n2,2026-01-03 12:00\n")
-    version = project.load()
-    newest = 1_767_441_600.0  # 2026-01-03 12:00 UTC
-    states = [fresh(project, version, at=newest + s) for s in (1, DAY, 2 * DAY, 2 * DAY + 1)]
-    assert [s["stale"] for s in states] == [False, False, False, True]
-    assert all(set(s) == {"stale", "unkeyed"} and s["unkeyed"]["newest"] == newest for s in states)
-    arguments = {"table": project.rows(version), "name": "rows", "rules": {}, "cursor": "when", "fresh_within": 2 * DAY}
-    _, _, results = steps.contract(**arguments, state=states[1])
-    assert results[0].check.name == "contract.rows.fresh"
-    assert results[0].evidence.value == DAY
-    assert results[0].evidence.volatile
-    with pytest.raises(CheckFailed) as caught:
-        steps.contract(**arguments, state=states[3])
-    assert caught.value.code == "data-stale"
-    assert "2026-01-03 12:00:00Z, 2 d ago" in caught.value.problem.message
-
-
-def test_a_day_counts_to_its_end(project) -> None:
-    project.types = {"when": "date"}
-    project.file("data/1.csv", "id,when\n1,2026-01-03\n")
-    state = fresh(project, project.load(), at=0)
-    assert state["unkeyed"]["newest"] == 1_767_484_800.0  # 2026-01-04 00:00 UTC
-
-
-def test_without_cursor_the_newest_file_counts(project) -> None:
-    project.file("data/1.csv", "id\n1\n", age=10 * DAY)
-    second = project.file("data/2.csv", "id\n2\n", age=5 * DAY)
-    version = project.load()
-    now = second.stat().st_mtime + 3 * DAY
-    assert fresh(project, version, at=now, cursor=None)["stale"]
-    assert not fresh(project, version, at=now, cursor=None, within=4 * DAY)["stale"]
-    project.file("data/3.csv", "id\n3\n", age=0)
-    assert not fresh(project, project.load(version), at=now, cursor=None)["stale"]
-
-
-def test_a_cursor_that_is_no_time_cannot_be_fresh(project) -> None:
-    project.file("data/1.csv", "id,when\n1,7\n")
-    with pytest.raises(DataError) as caught:
-        fresh(project, project.load(), at=0)
-    assert caught.value.code == "data-cursor-not-time"

@@ -1,8 +1,9 @@
 """Where rows come from and what must hold of them: sources, incremental loads, contracts, features, splits.
 
-`sources` lists files by content, `csvlines` and `readers` open them, `types` says what a value may be read as,
-`loading` makes new parts of a table, `contract` holds a table against its rules in one pass, `freshness` against the
-clock, `features` runs the user's function, `splits` divides rows; `steps` are the plain functions of a plan.
+`guard` looks whether the sources are worth a run, `sources` lists files by content, `csvlines` and `readers` open them,
+`types` says what a value may be read as, `loading` makes new parts of a table, `contract` holds a table against its
+rules in one pass, `features` runs the user's function, `splits` divides rows; `steps` are the plain functions of a
+plan.
 """
 
 from __future__ import annotations

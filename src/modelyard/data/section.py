@@ -8,7 +8,7 @@ from msgspec import Meta, field
 
 from modelyard._kit.fields import Column, Duration, Section, Share, Texts
 
-__all__ = ["Rule", "Source"]
+__all__ = ["Rule", "Source", "Volume"]
 
 
 class Rule(Section, frozen=True, kw_only=True):
@@ -62,6 +62,22 @@ class Rule(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class Volume(Section, frozen=True, kw_only=True):
+    """How much a source must hold, so that half an export does not pass for the whole."""
+
+    at_least: Annotated[
+        int,
+        Meta(description="Rows that the source must hold at least.", examples=[1000], ge=0),
+    ] = 0
+    of_last: Annotated[
+        Share,
+        Meta(
+            description="Share of the rows that the source held the last time it passed, which it must hold at least.",
+            examples=["50%"],
+        ),
+    ] = 0.0
+
+
 class Source(Section, frozen=True, kw_only=True):
     """One table: the files it comes from, how new rows are told from old ones, and its contract."""
 
@@ -93,9 +109,17 @@ class Source(Section, frozen=True, kw_only=True):
     fresh_within: Annotated[
         Duration | None,
         Meta(
-            description="Age that the newest row (by `cursor`, else the newest file) may have; an older one stops the "
+            description="Age that the newest row (by `cursor`, else the newest file) may have; an older one skips the "
             "run before it costs anything. Left out, any age will do.",
             examples=["2d"],
+        ),
+    ] = None
+    volume: Annotated[
+        Volume | None,
+        Meta(
+            description="How much the source must hold; with less of it the run is skipped before it costs anything. "
+            "Left out, any row will do.",
+            examples=[{"at_least": 1000, "of_last": "50%"}],
         ),
     ] = None
     contract: Annotated[

@@ -12,9 +12,8 @@ from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.errors import DataError, near
 from modelyard.data.base import Context, Item, Opened, Options, Source
 from modelyard.data.digests import Digests
-from modelyard.data.freshness import freshness_probe
 
-__all__ = ["ENTRY_POINTS", "FileSource", "freshness_probe", "probe", "source_for"]
+__all__ = ["ENTRY_POINTS", "FileSource", "probe", "source_for"]
 
 ENTRY_POINTS = "modelyard.sources"
 # What a folder is searched for.

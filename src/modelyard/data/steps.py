@@ -10,7 +10,7 @@ from modelyard._kit.errors import DataError, near
 from modelyard.data.base import Item
 from modelyard.data.contract import hold
 from modelyard.data.features import build
-from modelyard.data.freshness import judge
+from modelyard.data.guard import guard
 from modelyard.data.loading import load_new
 from modelyard.data.problem import label_texts, problem_of
 from modelyard.data.splits import by_group, by_hash, by_time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from modelyard.store.base import Appended
 
-__all__ = ["contract", "features", "load", "split"]
+__all__ = ["contract", "features", "guard", "load", "split"]
 
 # Fewer rows than these divide into nothing that a number could be trusted of.
 _FEWEST = 10
@@ -58,8 +58,6 @@ def contract(
     key: Sequence[str] = (),
     cursor: str | None = None,
     bad_rows: str = "stop",
-    fresh_within: float | None = None,
-    state: dict[str, Any] | None = None,
 ) -> tuple[pl.LazyFrame, pl.DataFrame, list[CheckResult]]:
     """Hold a loaded table against its contract; see `modelyard.data.contract`.
 
@@ -70,21 +68,14 @@ def contract(
         key: Key columns.
         cursor: Column of time.
         bad_rows: `stop` or `quarantine`.
-        fresh_within: Seconds that the newest row may be old.
-        state: What `modelyard.data.sources:freshness_probe` saw; needed with `fresh_within`.
 
     Returns:
         Good rows, bad rows with `_reasons`, and one result a rule.
 
     Raises:
-        CheckFailed: The newest row is too old (`data-stale`).
         DataError: Rows are bad, and all of them or `bad_rows` says `stop`.
     """
-    fresh = [judge(name, fresh_within, state)] if fresh_within is not None and state is not None else []
-    accepted, quarantine, results = hold(
-        table, name=name, rules=rules, key=tuple(key), cursor=cursor or "", bad_rows=bad_rows
-    )
-    return accepted, quarantine, [*fresh, *results]
+    return hold(table, name=name, rules=rules, key=tuple(key), cursor=cursor or "", bad_rows=bad_rows)
 
 
 def features(

@@ -22,7 +22,7 @@ _RATES = "rates"
 def compose(spec: Spec) -> Plan:
     """Return the plan of a declaration.
 
-    `load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME -> card
+    `guard -> load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME -> card
     -> gate -> package -> promote`.
     """
     steps = [*_data(spec), *_models(spec), *_measures(spec), *_checks(spec), *_release(spec)]
@@ -30,17 +30,19 @@ def compose(spec: Spec) -> Plan:
 
 
 def _data(spec: Spec) -> list[Step]:
-    steps = []
+    steps = [_guard(spec)] if spec.data else []
     for name, source in spec.data.items():
         reading = msgspec.to_builtins(source)
-        rules = reading.pop("contract")
-        fresh, bad_rows = reading.pop("fresh_within"), reading.pop("bad_rows")
+        rules, bad_rows = reading.pop("contract"), reading.pop("bad_rows")
+        for asked in ("fresh_within", "volume"):
+            del reading[asked]
         steps.append(
             Step(
                 name=f"load.{name}",
                 verb="modelyard.data.steps:load",
                 params={"source": reading, "types": {c: r["type"] for c, r in rules.items() if r.get("type")}},
                 outputs=("table",),
+                after=("guard",),
                 probe="modelyard.data.sources:probe",
                 about=f"read what is new in {', '.join(source.from_)}",
             )
@@ -56,15 +58,31 @@ def _data(spec: Spec) -> list[Step]:
                     "key": list(source.key),
                     "cursor": source.cursor,
                     "bad_rows": bad_rows,
-                    "fresh_within": fresh,
                 },
                 outputs=("accepted", "quarantine", "results"),
-                probe="modelyard.data.sources:freshness_probe" if fresh else "",
                 measures=True,
                 about=f"hold {name} against its contract, put bad rows aside",
             )
         )
     return steps
+
+
+def _guard(spec: Spec) -> Step:
+    """Return stage zero: it looks at every source before anything is paid for."""
+    asked = ("from", "cursor", "fresh_within", "volume", "delimiter", "null_values", "comment", "columns")
+    sources = {}
+    for name, source in spec.data.items():
+        written = msgspec.to_builtins(source)
+        kind = written["contract"].get(source.cursor, {}).get("type")
+        sources[name] = {field: written[field] for field in asked} | {"type": kind}
+    return Step(
+        name="guard",
+        verb="modelyard.data.steps:guard",
+        params={"sources": sources},
+        outputs=("results",),
+        probe="modelyard.data.guard:guard_probe",
+        about="are the sources there, new enough and large enough",
+    )
 
 
 def _models(spec: Spec) -> list[Step]:
@@ -290,7 +308,7 @@ def _checks(spec: Spec) -> list[Step]:
 
 def _release(spec: Spec) -> list[Step]:
     results = [f"check.{check.name}" for check in _claims(spec)]
-    contracts = [f"contract.{name}#results" for name in spec.data]
+    contracts = ["guard#results", *(f"contract.{name}#results" for name in spec.data)]
     card_inputs: dict[str, str | list[str]] = {
         "model": "fit#model",
         "problem": "split#problem",
