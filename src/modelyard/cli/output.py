@@ -25,11 +25,20 @@ MARKS = {
     "running": "…",
     "cancelled": "!",
     "interrupted": "!",
+    "stopped": "!",
+    "retried": "~",
     "run": "+",
     "depends": "~",
 }
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
-_STATUS = {"passed": "green", "succeeded": "green", "failed": "red", "cached": "dim", "insufficient": "yellow"}
+_STATUS = {
+    "passed": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "cached": "dim",
+    "insufficient": "yellow",
+    "retried": "yellow",
+}
 
 
 def data(text: str) -> None:

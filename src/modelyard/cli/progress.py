@@ -31,6 +31,7 @@ class Progress:
         self._running: dict[str, float] = {}
         self._done = 0
         self._cached = 0
+        self._skipped = 0
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -55,12 +56,19 @@ class Progress:
                     self._done += 1
                     self._running.pop(event.step, None)
                     self._line("succeeded", event.step, seconds_text(body["seconds"]))
+                case "step.retried":
+                    self._running.pop(event.step, None)
+                    again = f"attempt {body['attempt']} failed, again in {seconds_text(body['waits'])}"
+                    self._line("retried", event.step, f"{again}: {body['error']['message']}")
+                case "step.skipped":
+                    self._skipped += 1
                 case "step.failed":
                     self._running.pop(event.step, None)
                     self._line("failed", event.step, body["error"]["code"])
                 case "run.finished" if event.run == self.run_id:
                     took = seconds_text(time.monotonic() - self._began)
                     cached = f", {self._cached} cached" if self._cached else ""
+                    cached += f", {self._skipped} skipped" if self._skipped else ""
                     self._clear()
                     self._stream.write(f"{plural(self._done, 'step')} done{cached} in {took}: {body['status']}\n")
             self._draw()
