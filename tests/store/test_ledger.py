@@ -408,3 +408,30 @@ def test_a_closed_ledger_opens_again(ledger: SqliteLedger, operation: Callable[[
     ledger.close()
     operation(ledger)
     assert ledger.verify() == []
+
+
+# -- a chain in another place
+
+
+def test_a_chain_is_restored_as_it_was(ledger: SqliteLedger, tmp_path: Path) -> None:
+    other = SqliteLedger(tmp_path / "other.db")
+    assert other.restore(ledger.events()) == 12
+    assert other.head() == ledger.head()
+    assert list(other.events()) == list(ledger.events())
+    assert other.runs() == ledger.runs()
+    assert other.verify() == []
+    other.append(Draft(kind="watch.finished"))
+    with pytest.raises(UserError) as caught:
+        other.restore(ledger.events())
+    assert caught.value.code == "ledger-not-empty"
+
+
+def test_a_chain_that_does_not_hold_is_not_restored(ledger: SqliteLedger, tmp_path: Path) -> None:
+    other = SqliteLedger(tmp_path / "other.db")
+    events = list(ledger.events())
+    changed = [*events[:3], msgspec.structs.replace(events[3], actor="user:eve"), *events[4:]]
+    for bad in (changed, events[1:], [*events[:3], *events[4:]]):
+        with pytest.raises(Tampered):
+            other.restore(bad)
+        assert other.head() == (0, "")
+        assert other.runs() == []

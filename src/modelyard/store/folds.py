@@ -8,16 +8,41 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard._kit.errors import Taken
 from modelyard.records import Event, EventKind
 
-__all__ = ["FOLDS", "Execute", "Fold", "apply", "create", "differences", "drop"]
+__all__ = ["FOLDS", "SQLITE", "Dialect", "Execute", "Fold", "apply", "create", "differences", "drop"]
 
-# `execute(sql, parameters)` of a connection.
+# `execute(sql, parameters)` of a connection; a value stands in the SQL as `?`.
 Execute = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a database says what every one of them can do.
+
+    Attributes:
+        words: Placeholder in a column -> the database's word: `int` (64 bits), `real` (a double).
+        table: Statement that makes a table, with `{at}`, `{name}` and `{columns}`.
+        index: Statement that makes an index, with `{at}`, `{name}`, `{table}` and `{columns}`.
+        by_key: What follows where rows are kept in the order of a key that is no number.
+    """
+
+    words: Mapping[str, str]
+    table: str
+    index: str
+    by_key: str = ""
+
+
+SQLITE = Dialect(
+    words={"int": "INTEGER", "real": "REAL"},
+    table="CREATE TABLE {at}.{name} ({columns})",
+    index="CREATE INDEX {at}.{name} ON {table} ({columns})",
+    by_key=" WITHOUT ROWID",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +51,35 @@ class Fold:
 
     Attributes:
         name: Name of the table.
-        create: Statements that make it; `{at}` stands for the database it is made in.
+        columns: Name of a column -> its type and what it holds itself to; types stand as `{int}` and `{real}`.
         label: Column that names a row to a person.
         apply: What each kind of event does to it.
+        indexes: Name of an index -> its columns.
+        key: Columns of a primary key of several.
     """
 
     name: str
-    create: tuple[str, ...]
+    columns: Mapping[str, str]
     label: str
     apply: Mapping[EventKind, Callable[[Execute, Event], object]]
+    indexes: Mapping[str, str] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
 
 
 def _step_finished(execute: Execute, event: Event) -> None:
     execute(
-        "INSERT INTO steps (key, step, seq, used) VALUES (?1, ?2, ?3, ?3)"
+        "INSERT INTO steps (key, step, seq, used) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (key) DO UPDATE SET step = excluded.step, seq = excluded.seq, used = excluded.used",
-        (event.payload["key"], event.step, event.seq),
+        (event.payload["key"], event.step, event.seq, event.seq),
     )
 
 
 def _step_cached(execute: Execute, event: Event) -> None:
     # The finished step stays the one that answers for the key; the use makes it the newest of its name.
     execute(
-        "INSERT INTO steps (key, step, seq, used) VALUES (?1, ?2, ?3, ?3)"
+        "INSERT INTO steps (key, step, seq, used) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (key) DO UPDATE SET used = excluded.used",
-        (event.payload["key"], event.step, event.seq),
+        (event.payload["key"], event.step, event.seq, event.seq),
     )
 
 
@@ -151,51 +180,57 @@ def _alias_moved(execute: Execute, event: Event) -> None:
     execute("INSERT INTO aliases (seq, endpoint, alias) VALUES (?, ?, ?)", (event.seq, to["endpoint"], to["alias"]))
 
 
+def _text(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "TEXT")
+
+
 FOLDS = (
     Fold(
         name="steps",
-        create=(
-            "CREATE TABLE {at}.steps (key TEXT PRIMARY KEY, step TEXT, seq INTEGER, used INTEGER) WITHOUT ROWID",
-            "CREATE INDEX {at}.steps_by_name ON steps (step, used)",
-        ),
+        columns={"key": "TEXT PRIMARY KEY", "step": "TEXT", "seq": "{int}", "used": "{int}"},
+        indexes={"steps_by_name": "step, used"},
         label="step",
         apply={"step.finished": _step_finished, "step.cached": _step_cached},
     ),
     Fold(
         name="runs",
-        create=(
-            """CREATE TABLE {at}.runs (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, project TEXT, actor TEXT, plan TEXT,
-            started REAL, ended REAL, status TEXT, reason TEXT, result TEXT, fire TEXT, trace TEXT)""",
-        ),
+        columns={
+            "seq": "{int} PRIMARY KEY",
+            "id": "TEXT UNIQUE",
+            **_text("project", "actor", "plan"),
+            "started": "{real}",
+            "ended": "{real}",
+            **_text("status", "reason", "result", "fire", "trace"),
+        },
         label="id",
         apply={"run.started": _run_started, "run.finished": _run_finished},
     ),
     Fold(
         name="fires",
-        create=(
-            """CREATE TABLE {at}.fires (key TEXT PRIMARY KEY, id TEXT UNIQUE, trigger TEXT, seq INTEGER, due REAL,
-            not_before REAL, state TEXT, run TEXT, why TEXT) WITHOUT ROWID""",
-            "CREATE INDEX {at}.fires_by_state ON fires (state, seq)",
-            "CREATE INDEX {at}.fires_by_trigger ON fires (trigger, seq)",
-            "CREATE INDEX {at}.fires_by_run ON fires (run)",
-        ),
+        columns={
+            "key": "TEXT PRIMARY KEY",
+            "id": "TEXT UNIQUE",
+            "trigger": "TEXT",
+            "seq": "{int}",
+            "due": "{real}",
+            "not_before": "{real}",
+            **_text("state", "run", "why"),
+        },
+        indexes={"fires_by_state": "state, seq", "fires_by_trigger": "trigger, seq", "fires_by_run": "run"},
         label="id",
         apply={"fire.queued": _fire_queued, "fire.dropped": _fire_dropped},
     ),
     Fold(
         name="seen",
-        create=(
-            "CREATE TABLE {at}.seen (trigger TEXT, item TEXT, version TEXT, PRIMARY KEY (trigger, item)) WITHOUT ROWID",
-        ),
+        columns=_text("trigger", "item", "version"),
+        key=("trigger", "item"),
         label="item",
         apply={"trigger.seen": _seen},
     ),
     Fold(
         name="aliases",
-        create=(
-            "CREATE TABLE {at}.aliases (seq INTEGER PRIMARY KEY, endpoint TEXT, alias TEXT)",
-            "CREATE INDEX {at}.aliases_by_name ON aliases (endpoint, alias)",
-        ),
+        columns={"seq": "{int} PRIMARY KEY", **_text("endpoint", "alias")},
+        indexes={"aliases_by_name": "endpoint, alias"},
         label="endpoint",
         apply={"alias.moved": _alias_moved},
     ),
@@ -216,15 +251,27 @@ def apply(execute: Execute, event: Event) -> None:
         change(execute, event)
 
 
-def create(execute: Execute, *, at: str = "main") -> None:
-    """Make the empty kept tables in the database `at` (`main`, or `temp` for a second set beside it)."""
+def create(execute: Execute, *, at: str = "main", dialect: Dialect = SQLITE) -> None:
+    """Make the empty kept tables.
+
+    Args:
+        execute: Of a connection.
+        at: Database (`main`, or `temp` for a second set beside it) or schema, quoted where it needs to be.
+        dialect: How the database says it.
+    """
     for fold in FOLDS:
-        for statement in fold.create:
-            execute(statement.format(at=at))
+        lines = [f"{name} {what.format_map(dialect.words)}" for name, what in fold.columns.items()]
+        if fold.key:
+            lines.append(f"PRIMARY KEY ({', '.join(fold.key)})")
+        by_number = "{int} PRIMARY KEY" in fold.columns.values()
+        made = dialect.table.format(at=at, name=fold.name, columns=", ".join(lines))
+        execute(made if by_number else made + dialect.by_key)
+        for name, of in fold.indexes.items():
+            execute(dialect.index.format(at=at, name=name, table=fold.name, columns=of))
 
 
 def drop(execute: Execute, *, at: str = "main") -> None:
-    """Drop the kept tables of the database `at`."""
+    """Drop the kept tables of the database or schema `at`."""
     for fold in FOLDS:
         execute(f"DROP TABLE IF EXISTS {at}.{fold.name}")
 
