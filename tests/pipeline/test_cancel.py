@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def slow(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
@@ -59,7 +59,7 @@ def queue(store: LocalStore, fire: str = "fire-1") -> None:
 
 
 def test_a_run_of_another_process_is_cancelled_and_says_by_whom(
-    store: LocalStore, slow: "subprocess.Popen[bytes]"
+    store: LocalStore, slow: subprocess.Popen[bytes]
 ) -> None:
     ended = cancel(store, actor="user:ann")
     assert (ended.status, ended.reason) == ("cancelled", "cancelled by user:ann")

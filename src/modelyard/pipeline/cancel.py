@@ -69,9 +69,10 @@ def cancel(store: Store, *, actor: str, run: str = "", seconds: float = 30.0) ->
                 _interrupt(int(who["pid"]))
                 told = now
             time.sleep(_PAUSE)
+    place = f"process {who.get('pid')} on {who.get('host', 'this machine')}"
     raise Busy(
         "run-not-ended",
-        f"run `{run}` did not end within {seconds:.0f} s (process {who.get('pid')} on {who.get('host', 'this machine')})",
+        f"run `{run}` did not end within {seconds:.0f} s ({place})",
         hint="a step may be inside a library that cannot be interrupted: wait, or kill the process",
     )
 

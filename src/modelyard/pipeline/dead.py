@@ -14,7 +14,10 @@ __all__ = ["fail_fire", "left_running", "settle_dead"]
 
 
 def left_running(store: Store) -> list[Draft]:
-    """Return what closes the runs whose process died; only for one who holds `run`, so that none of them can be alive."""
+    """Return what closes the runs whose process died.
+
+    Only for one who holds `run`: then none of them can be alive.
+    """
     payload = {"status": "interrupted", "reason": "its process died"}
     return [
         Draft(kind="run.finished", run=old.id, payload=payload)
