@@ -27,6 +27,7 @@ import pytest
 
 from modelyard._kit.digest import digest_bytes
 from modelyard._kit.errors import Busy, NotFound, UserError
+from modelyard.conformance.alerts import AlertSuite
 from modelyard.conformance.ledger import LedgerSuite, alias_moved, finished, run_finished, run_started
 from modelyard.conformance.opened import PATIENCE, OpenStore, in_process
 from modelyard.conformance.tables import TablesSuite
@@ -111,5 +112,5 @@ class HoldSuite(OpenStore):
                 pass
 
 
-class StoreSuite(LedgerSuite, BlobsSuite, TablesSuite, HoldSuite):
+class StoreSuite(LedgerSuite, AlertSuite, BlobsSuite, TablesSuite, HoldSuite):
     """The tests of a whole store."""

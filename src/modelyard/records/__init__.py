@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from modelyard._kit.digest import digest_of
+from modelyard.records.alert import Alert, AlertKind, AlertState, Urgency, alert_of
 from modelyard.records.base import Value, plain
 from modelyard.records.card import Block, Card, Fact, Section
 from modelyard.records.check import Check, CheckResult, Evidence, Interval, Limit, Status
@@ -24,6 +25,9 @@ from modelyard.records.table import Column, TableVersion
 from modelyard.records.usage import Budget, Prices, Usage
 
 __all__ = [
+    "Alert",
+    "AlertKind",
+    "AlertState",
     "Alias",
     "AnyValue",
     "Attempt",
@@ -64,8 +68,10 @@ __all__ = [
     "TableVersion",
     "Task",
     "TriggerKind",
+    "Urgency",
     "Usage",
     "Value",
+    "alert_of",
     "fire_of",
     "fold_run",
     "identity",

@@ -10,14 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from modelyard.records import Deployment, Draft, Event, EventKind, Fire, FireState, Run, StepRun, TableVersion
+from modelyard.records import (
+    Alert,
+    AlertState,
+    Deployment,
+    Draft,
+    Event,
+    EventKind,
+    Fire,
+    FireState,
+    Run,
+    StepRun,
+    TableVersion,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Appended", "Blobs", "Fault", "Ledger", "Part", "Store", "Tables"]
+__all__ = ["Appended", "Blobs", "Fault", "Held", "Ledger", "Part", "Store", "Tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,8 @@ class Ledger(Protocol):
             durable: Wait until the disk has them (used at the start and the end of a run).
 
         Raises:
-            Taken: A fire with this key was written down before, or its run was started before; nothing is written.
+            Taken: A fire with this key or an alert with this id was written down before, or the fire's run was started
+                before; nothing is written.
         """
         ...
 
@@ -121,6 +134,30 @@ class Ledger(Protocol):
 
     def seen(self, trigger: str) -> dict[str, str]:
         """Return the state of the world that a trigger has fired for: name of an item -> its version."""
+        ...
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """Return one alert as it stands, or none."""
+        ...
+
+    def alerts(
+        self,
+        *,
+        target: str = "",
+        states: Sequence[AlertState] = (),
+        open_only: bool = False,
+        newest: bool = False,
+        limit: int = 0,
+    ) -> list[Alert]:
+        """Return alerts in the order in which they were written down, or the newest first.
+
+        Args:
+            target: Of this target only.
+            states: In these states only.
+            open_only: Only those whose trouble is not over, the newest of each trouble and target.
+            newest: The newest first.
+            limit: How many at most; 0 means all.
+        """
         ...
 
     def alias(self, endpoint: str, alias: str) -> Deployment | None:
@@ -208,8 +245,31 @@ class Tables(Protocol):
 
 
 @runtime_checkable
+class Held(Protocol):
+    """A name that this process holds."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of its lease; 0: it is held until it is let go, and cannot be lost."""
+        ...
+
+    def check(self) -> None:
+        """Say whether it is still held; asks nobody, so it may be called often.
+
+        Raises:
+            Busy: Somebody else has taken it over (`lease-lost`): what this process still does cannot be recorded.
+        """
+        ...
+
+
+@runtime_checkable
 class Store(Protocol):
     """Where a project lives."""
+
+    @property
+    def address(self) -> str:
+        """What `open_store` opens the same store with in another process: an address without password, or `local`."""
+        ...
 
     @property
     def ledger(self) -> Ledger:
@@ -231,8 +291,12 @@ class Store(Protocol):
         """Folder of the project."""
         ...
 
-    def hold(self, name: str, *, who: dict[str, Any]) -> AbstractContextManager[None]:
-        """Hold a name (`run`) while the context is open; freed by the system when the process dies.
+    def hold(self, name: str, *, who: dict[str, Any]) -> AbstractContextManager[Held]:
+        """Hold a name (`run`) while the context is open.
+
+        On one machine the system frees it when the process dies. Where machines share a store it is a lease: it ends
+        when its holder has not been heard of for `Held.seconds`, and what a holder appends after somebody else took it
+        over is refused.
 
         Raises:
             Busy: Somebody holds it; the message says who (from `who`, e.g. run id and pid) and since when.
@@ -246,3 +310,9 @@ class Store(Protocol):
     def close(self) -> None:
         """Close files and connections."""
         ...
+
+    def __enter__(self) -> Self:
+        """Return the store itself; it is closed with the context."""
+        ...
+
+    def __exit__(self, *_: object) -> None: ...

@@ -14,10 +14,13 @@ from typing import Any
 from modelyard._kit.errors import Taken
 from modelyard.records import Event, EventKind
 
-__all__ = ["FOLDS", "SQLITE", "Dialect", "Execute", "Fold", "apply", "create", "differences", "drop"]
+__all__ = ["ALERTS", "FOLDS", "SQLITE", "Dialect", "Execute", "Fold", "apply", "create", "differences", "drop"]
 
 # `execute(sql, parameters)` of a connection; a value stands in the SQL as `?`.
 Execute = Callable[..., Any]
+
+# Under this name `seen` keeps how far alerts were read, by target; no trigger can have it.
+ALERTS = "@alerts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,55 @@ def _alias_moved(execute: Execute, event: Event) -> None:
     execute("INSERT INTO aliases (seq, endpoint, alias) VALUES (?, ?, ?)", (event.seq, to["endpoint"], to["alias"]))
 
 
+def _alert_queued(execute: Execute, event: Event) -> None:
+    body = event.payload
+    # What is told of a trouble again stands for what was told of it before.
+    execute("UPDATE alerts SET open = 0 WHERE target = ? AND key = ? AND open = 1", (body["target"], body["key"]))
+    new = execute(
+        "INSERT INTO alerts (id, seq, target, key, state, at, due, attempt, next, ended, error, acked, open)"
+        " VALUES (?, ?, ?, ?, 'waiting', ?, ?, 0, 0, 0, '', '', ?) ON CONFLICT (id) DO NOTHING RETURNING id",
+        (body["id"], event.seq, body["target"], body["key"], body["at"], body["due"], int(body["open"])),
+    ).fetchall()
+    if not new:
+        raise Taken("alert-taken", f"alert `{body['id']}` was written down already", hint="leave it to the first one")
+
+
+def _alert_sent(execute: Execute, event: Event) -> None:
+    for alert in event.payload["ids"]:
+        sql = "UPDATE alerts SET state = 'sent', ended = ? WHERE id = ? AND state = 'waiting'"
+        execute(sql, (event.time, alert))
+
+
+def _alert_failed(execute: Execute, event: Event) -> None:
+    body = event.payload
+    state, ended = ("waiting", 0.0) if body["next"] else ("failed", event.time)
+    for alert in body["ids"]:
+        execute(
+            "UPDATE alerts SET state = ?, attempt = ?, next = ?, ended = ?, error = ?"
+            " WHERE id = ? AND state = 'waiting'",
+            (state, body["attempt"], body["next"], ended, body["error"], alert),
+        )
+
+
+def _alert_closed(execute: Execute, event: Event) -> None:
+    for key in event.payload["keys"]:
+        # A trouble that came after what ended the one before it goes on.
+        execute("UPDATE alerts SET open = 0 WHERE key = ? AND at <= ? AND open = 1", (key, event.payload["at"]))
+
+
+def _alert_acked(execute: Execute, event: Event) -> None:
+    execute("UPDATE alerts SET acked = ? WHERE id = ?", (event.actor, event.payload["id"]))
+
+
+def _alert_read(execute: Execute, event: Event) -> None:
+    for target, upto in event.payload["upto"].items():
+        execute(
+            "INSERT INTO seen (trigger, item, version) VALUES (?, ?, ?)"
+            " ON CONFLICT (trigger, item) DO UPDATE SET version = excluded.version",
+            (ALERTS, target, str(upto)),
+        )
+
+
 def _text(*names: str) -> dict[str, str]:
     return dict.fromkeys(names, "TEXT")
 
@@ -225,7 +277,7 @@ FOLDS = (
         columns=_text("trigger", "item", "version"),
         key=("trigger", "item"),
         label="item",
-        apply={"trigger.seen": _seen},
+        apply={"trigger.seen": _seen, "alert.read": _alert_read},
     ),
     Fold(
         name="aliases",
@@ -233,6 +285,30 @@ FOLDS = (
         indexes={"aliases_by_name": "endpoint, alias"},
         label="endpoint",
         apply={"alias.moved": _alias_moved},
+    ),
+    Fold(
+        name="alerts",
+        columns={
+            "id": "TEXT PRIMARY KEY",
+            "seq": "{int}",
+            **_text("target", "key", "state"),
+            "at": "{real}",
+            "due": "{real}",
+            "attempt": "{int}",
+            "next": "{real}",
+            "ended": "{real}",
+            **_text("error", "acked"),
+            "open": "{int}",
+        },
+        indexes={"alerts_by_state": "state, seq", "alerts_by_open": "open, target, key", "alerts_by_seq": "seq"},
+        label="id",
+        apply={
+            "alert.queued": _alert_queued,
+            "alert.sent": _alert_sent,
+            "alert.failed": _alert_failed,
+            "alert.closed": _alert_closed,
+            "alert.acked": _alert_acked,
+        },
     ),
 )
 

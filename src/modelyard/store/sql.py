@@ -17,6 +17,8 @@ from modelyard._kit.clock import Clock
 from modelyard._kit.digest import canonical
 from modelyard._kit.errors import NotFound, Tampered, UserError
 from modelyard.records import (
+    Alert,
+    AlertState,
     Deployment,
     Draft,
     Event,
@@ -25,6 +27,7 @@ from modelyard.records import (
     FireState,
     Run,
     StepRun,
+    alert_of,
     fire_of,
     fold_run,
     step_run,
@@ -39,6 +42,8 @@ __all__ = ["ALL_EVENTS", "INSERT", "READ_HEAD", "SqlLedger"]
 _NO_LIMIT = 1 << 62
 _PAGE = 1000
 
+# How an alert stands, beyond what the event says that wrote it down.
+_STANDING = ("state", "attempt", "next", "ended", "error", "acked", "open")
 _RUN_COLUMNS = "id, project, status, started, ended, actor, plan, reason, result, fire, trace"
 INSERT = "INSERT INTO events (seq, time, run, step, kind, actor, payload, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 READ_HEAD = "SELECT seq, hash FROM head WHERE one = 1"
@@ -234,6 +239,30 @@ class SqlLedger(ABC):
         """Return the state of the world that a trigger has fired for: name of an item -> its version."""
         return dict(self._all("SELECT item, version FROM seen WHERE trigger = ?", (trigger,)))
 
+    def alert(self, alert_id: str) -> Alert | None:
+        """Return one alert as it stands, or none."""
+        found = self._alerts("a.id = ?", (alert_id,), "LIMIT 1")
+        return found[0] if found else None
+
+    def alerts(
+        self,
+        *,
+        target: str = "",
+        states: Sequence[AlertState] = (),
+        open_only: bool = False,
+        newest: bool = False,
+        limit: int = 0,
+    ) -> list[Alert]:
+        """Return alerts in the order in which they were written down, or the newest first; see `Ledger.alerts`."""
+        where = "a.open = 1" if open_only else "1 = 1"
+        given: tuple[str, ...] = ()
+        if target:
+            where, given = f"{where} AND a.target = ?", (*given, target)
+        if states:
+            where, given = f"{where} AND a.state IN ({', '.join('?' * len(states))})", (*given, *states)
+        tail = f"ORDER BY a.seq {'DESC' if newest else 'ASC'} LIMIT {int(limit) or _NO_LIMIT}"
+        return self._alerts(where, given, tail)
+
     def alias(self, endpoint: str, alias: str) -> Deployment | None:
         """Return where the alias points now, or none."""
         rows = self._all(
@@ -257,6 +286,13 @@ class SqlLedger(ABC):
             f"SELECT {COLUMNS}, f.state, f.run, f.why FROM fires f JOIN events e ON e.seq = f.seq WHERE {where} {tail}"  # noqa: S608
         )
         return [fire_of(event_of(row[:-3]), state=row[-3], run=row[-2], why=row[-1]) for row in self._all(sql, given)]
+
+    def _alerts(self, where: str, given: tuple[str, ...], tail: str) -> list[Alert]:
+        standing = ", ".join(f"a.{name}" for name in _STANDING)
+        sql = f"SELECT {COLUMNS}, {standing} FROM alerts a JOIN events e ON e.seq = a.seq WHERE {where} {tail}"  # noqa: S608
+        cut = -len(_STANDING)
+        rows = ((event_of(row[:cut]), dict(zip(_STANDING, row[cut:], strict=True))) for row in self._all(sql, given))
+        return [alert_of(event, **{**now, "open": bool(now["open"])}) for event, now in rows]
 
     def _step(self, sql: str, value: str) -> StepRun | None:
         rows = self._all(sql, (value,))
