@@ -279,7 +279,7 @@ def test_features_are_looked_at_and_never_run(problems: Judge, project: Path, sm
     assert problems(small + "features: other.py:made\n") == []
     (project / "broken.py").write_text("def build(tables:\n")
     (found,) = problems(small + "features: broken.py:build\n")
-    assert found.code == "spec-bad-features"
+    assert found.code == "spec-bad-function"
     assert "line 1" in found.message
     (project / "nul.py").write_bytes(b"x = '\0'\n")
-    assert [p.code for p in problems(small + "features: nul.py:build\n")] == ["spec-bad-features"]
+    assert [p.code for p in problems(small + "features: nul.py:build\n")] == ["spec-bad-function"]

@@ -21,9 +21,12 @@ __all__ = [
     "OpenShare",
     "Section",
     "Share",
+    "Size",
     "Texts",
     "parse_duration",
     "parse_share",
+    "parse_size",
+    "write_duration",
 ]
 
 
@@ -36,6 +39,8 @@ Duration = Annotated[float, Meta(gt=0, extra_json_schema={"form": "duration"})]
 # A part of the whole, written `20%` or `0.2`: from nothing to all, and more than nothing and less than all.
 Share = Annotated[float, Meta(ge=0, le=1, extra_json_schema={"form": "share"})]
 OpenShare = Annotated[float, Meta(gt=0, lt=1, extra_json_schema={"form": "share"})]
+# Bytes, written with a unit: `500MB`, `2GB`, `1GiB`.
+Size = Annotated[int, Meta(gt=0, extra_json_schema={"form": "size"})]
 # A value of a column as text: `1`, `true` and `yes` are taken as they are written.
 Label = Annotated[str, Meta(extra_json_schema={"form": "label"})]
 # One text or a list of them; always a tuple here.
@@ -64,6 +69,9 @@ FunctionPath = Annotated[
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|s|m|h|d|w)")
 _SHARE = re.compile(r"(-?\d+(?:\.\d+)?) ?%")
+_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(_BYTES)})")
 
 
 def parse_duration(text: str) -> float:
@@ -85,6 +93,19 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def write_duration(seconds: float) -> str:
+    """Return seconds as they are written, in the largest unit that needs no fraction.
+
+    Examples:
+        >>> write_duration(60.0), write_duration(5400.0), write_duration(0.25)
+        ('1m', '90m', '250ms')
+    """
+    if seconds != int(seconds):
+        return f"{seconds * 1000:g}ms"
+    unit = next(name for name, size in reversed(_SECONDS.items()) if seconds % size == 0)
+    return f"{seconds / _SECONDS[unit]:g}{unit}"
+
+
 def parse_share(text: str) -> float:
     """Return the share of `20%`: 0.2.
 
@@ -99,3 +120,19 @@ def parse_share(text: str) -> float:
     if match is None:
         raise ValueError(text)
     return float(match[1]) / 100
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `500MB`, `2GB` (powers of ten) or `1GiB` (powers of two).
+
+    Raises:
+        ValueError: It is not a number with one of these units.
+
+    Examples:
+        >>> parse_size("2GB"), parse_size("0.5 GiB")
+        (2000000000, 536870912)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    return round(float(match[1]) * _BYTES[match[2]])

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Find the card and print it, or write it and print where."""
     from modelyard.cards.render import render
 
-    store = open_existing(args)
+    store = open_existing(args, model=True)
     found, card = _find(store, args.name)
     if card.missing:
         say(f"not complete, so its model is not released; nobody has filled: {', '.join(card.missing)}")

@@ -29,16 +29,22 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the file; everything that is wrong is raised, or printed with `--json`."""
     from modelyard._kit.errors import UserError
+    from modelyard.pipeline.compose import compose
 
     try:
         spec = load_spec(args)
+        compose(spec)
     except UserError as error:
         if not args.json:
             raise
         problems = [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in error.problems]
         json_line({"ok": False, "file": args.file, "problems": problems})
         return error.exit_code
-    counts = {"tables": len(spec.data), "candidates": len(spec.model.families), "checks": len(spec.checks)}
+    counts = {"tables": len(spec.data)}
+    if spec.model is not None:
+        counts |= {"candidates": len(spec.model.families), "checks": len(spec.checks)}
+    if spec.steps:
+        counts["steps"] = len(spec.steps)
     if args.json:
         json_line(
             {"ok": True, "file": args.file, "project": spec.project, **counts, "digest": spec.digest, "problems": []}

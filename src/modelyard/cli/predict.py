@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "predict-output", f"`{args.output}` is no .csv, .parquet or .jsonl file", hint="name one with -o"
         )
-    with open_existing(args) as store:
+    with open_existing(args, model=True) as store:
         model = pointed(store, endpoint_of(store, args.endpoint), args.alias).model
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
     answered = _answer(_read(args, bundle.signature), bundle)

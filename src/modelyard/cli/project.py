@@ -46,17 +46,24 @@ def say_missing(spec: Spec) -> None:
 
     from modelyard.cards.build import missing_words
 
+    if spec.model is None:
+        return
     project = {"purpose": spec.purpose, "owners": msgspec.to_builtins(spec.owners)}
     missing = missing_words(project, msgspec.to_builtins(spec.card))
     if missing:
         say(f"note: the model will not be released before {', '.join(missing)} are filled in")
 
 
-def open_existing(args: argparse.Namespace) -> LocalStore:
+def open_existing(args: argparse.Namespace, *, model: bool = False) -> LocalStore:
     """Open the store beside the declaration; reading verbs do not make one.
+
+    Args:
+        args: With `file`.
+        model: Whether the verb can do nothing without a model.
 
     Raises:
         NotFound: Nothing was ever run here.
+        UserError: There is no model and, by what the file declares, there will be none (`model-not-declared`).
     """
     from modelyard.store import open_store
 
@@ -67,4 +74,17 @@ def open_existing(args: argparse.Namespace) -> LocalStore:
             f"nothing was run in `{root}` yet",
             hint="run `modelyard run`, or name the file with -f",
         )
-    return open_store(root)
+    store = open_store(root)
+    if model and not store.ledger.aliases():
+        _expect_model(args)
+    return store
+
+
+def _expect_model(args: argparse.Namespace) -> None:
+    from modelyard._kit.errors import SpecError
+
+    try:
+        spec = load_spec(args, files=False)
+    except (SpecError, NotFound):
+        return  # a file that is wrong is another verb's business
+    _ = spec.required_model

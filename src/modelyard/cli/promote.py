@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.records import plain
 
     actor = user()
-    with open_existing(args) as store:
+    with open_existing(args, model=True) as store:
         if args.model == "challenger":
             endpoint = endpoint_of(store, args.endpoint)
             model = pointed(store, endpoint, "challenger").model

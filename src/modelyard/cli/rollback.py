@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.deploy.aliases import endpoint_of, pointed, rollback
     from modelyard.records import plain
 
-    with open_existing(args) as store:
+    with open_existing(args, model=True) as store:
         endpoint = endpoint_of(store, args.endpoint)
         before = pointed(store, endpoint)
         now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
     access = load_spec(args, files=False).deploy.access if Path(args.file).exists() else None
-    with open_existing(args) as store:
+    with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         line = command(
             store,

@@ -59,7 +59,7 @@ def _once(args: argparse.Namespace) -> int:
     from modelyard.security.keys import trusted_keys
 
     spec = load_spec(args, files=False)
-    store = open_existing(args)
+    store = open_existing(args, model=True)
     champion = _champion(store, spec.endpoint)
     bundle = open_bundle(
         store.blobs.folder(champion.model.address), trusted=trusted_keys(store.root), version=champion.model

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.digest import digest_bytes, digest_file
+from modelyard._kit.digest import digest_file
 from modelyard._kit.errors import DataError, near
-from modelyard._kit.source import local_sources, source_digest
+from modelyard._kit.source import source_digest
+from modelyard._kit.usercode import importable, module_of
 from modelyard.data.base import Context
 
 if TYPE_CHECKING:
@@ -77,7 +74,7 @@ def build(
 
     file, name = _find(function, root)
     given = {n: nw.from_native(t.lazy()) for n, t in zip(names, tables, strict=True)}
-    with _importable(file, root):
+    with importable(file, root):
         try:
             called = _function(file, name)
             rows = _rows(called(given), function)
@@ -106,20 +103,12 @@ def _find(function: str, root: Path) -> tuple[Path, str]:
 
 
 def _function(file: Path, name: str) -> Callable[..., Any]:
-    """Run the user's file as a module of its own and return the function.
-
-    It is compiled from its text: a bytecode file is taken for current when size and second are the same, and would
-    hide an edit made right after a run.
-    """
-    text = file.read_bytes()
-    module = ModuleType(f"_modelyard_user_{digest_bytes(str(file).encode())[:12]}")
-    module.__file__ = str(file)
-    sys.modules[module.__name__] = module
-    exec(compile(text, str(file), "exec"), module.__dict__)  # noqa: S102 - the user's own code, run on their behalf
+    """Run the user's file as a module of its own and return the function."""
+    module = module_of(file)
     function = getattr(module, name, None)
     if callable(function):
         return function  # type: ignore[no-any-return]
-    known = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
+    known = [n.name for n in ast.parse(file.read_bytes()).body if isinstance(n, ast.FunctionDef)]
     close = near(name, known)
     raise DataError(
         "features-missing",
@@ -127,36 +116,6 @@ def _function(file: Path, name: str) -> Callable[..., Any]:
         where=file.name,
         hint=f"did you mean `{close[0]}`?" if close else f"define `def {name}(tables): ...` in it",
     )
-
-
-@contextmanager
-def _importable(file: Path, root: Path) -> Iterator[None]:
-    """Let the project's modules be imported, and leave no trace: the next project may have others of the same name."""
-    folders = list(dict.fromkeys([str(file.parent), str(root.resolve())]))
-    local = _local_modules(file, root)
-    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in local}
-    before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
-    sys.path[:0] = folders
-    sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, bytecode
-        for name in set(sys.modules) - before:
-            origin = getattr(sys.modules[name], "__file__", None) or ""
-            if any(origin.startswith(f"{folder}/") for folder in folders) and "site-packages" not in origin:
-                del sys.modules[name]
-        sys.modules.update(hidden)
-
-
-def _local_modules(file: Path, root: Path) -> set[str]:
-    try:
-        sources = local_sources(file, root.resolve())
-    except (SyntaxError, ValueError):
-        return set()
-    # A package's name is its folder's.
-    return {s.parent.name if s.name == "__init__.py" else s.stem for s in sources if s != file}
 
 
 def _rows(returned: Any, function: str) -> pl.DataFrame:

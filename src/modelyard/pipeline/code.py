@@ -12,6 +12,7 @@ from typing import Any
 from modelyard._kit.digest import digest_file, digest_of
 from modelyard._kit.errors import NotFound, UserError, near
 from modelyard._kit.source import source_digest
+from modelyard.pipeline.files import FileFunction, file_function
 
 __all__ = ["code_version", "find", "verb_of"]
 
@@ -27,16 +28,23 @@ def verb_of(function: Callable[..., Any]) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-@cache
-def find(verb: str) -> Callable[..., Any]:
-    """Return the function a dotted path names.
+def find(verb: str, root: Path | None = None) -> Callable[..., Any]:
+    """Return the function that a verb names.
 
     Args:
-        verb: `package.module:function`.
+        verb: `package.module:function`, or `FILE.py:FUNCTION` of a project.
+        root: Folder of the project; the present one by default. Only a function of a file needs it.
 
     Raises:
-        NotFound: There is no such module or function; the near names are in the hint.
+        NotFound: There is no such module, file or function; the near names are in the hint.
+        UserError: The file is not Python.
     """
+    file, _, name = verb.rpartition(":")
+    return file_function(file, name, root or Path.cwd()) if file.endswith(".py") else _imported(verb)
+
+
+@cache
+def _imported(verb: str) -> Callable[..., Any]:
     module_name, _, name = verb.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -60,6 +68,8 @@ def code_version(function: Callable[..., Any]) -> str:
     Raises:
         UserError: The function closes over variables, or was typed into a session: no digest could see a change.
     """
+    if isinstance(function, FileFunction):
+        return function.version
     if getattr(function, "__closure__", None):
         raise UserError(
             "step-closure",

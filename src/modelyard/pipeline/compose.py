@@ -8,9 +8,12 @@ import msgspec
 
 from modelyard.checks.kinds import KINDS
 from modelyard.checks.section import Parity, to_check
+from modelyard.pipeline.own import own_steps
 from modelyard.records import Check, Plan, Resources, Step
+from modelyard.spec.sections.retries import to_retry
 
 if TYPE_CHECKING:
+    from modelyard.models.section import Model
     from modelyard.spec import Spec
 
 __all__ = ["compose"]
@@ -22,11 +25,17 @@ _RATES = "rates"
 def compose(spec: Spec) -> Plan:
     """Return the plan of a declaration.
 
-    `guard -> load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME -> card
-    -> gate -> package -> promote`.
+    `guard -> load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME
+    -> card -> gate -> package -> promote`, then the user's own steps; without `model`, those of the data and own ones.
     """
-    steps = [*_data(spec), *_models(spec), *_measures(spec), *_checks(spec), *_release(spec)]
-    return Plan(project=spec.project, steps=tuple(steps))
+    steps = _data(spec)
+    if spec.features is not None or spec.model is not None:
+        steps.append(_features(spec))
+    if spec.model is not None:
+        steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *_release(spec)]
+    retry = to_retry(spec.retries)
+    steps = [msgspec.structs.replace(step, retry=retry) for step in steps]
+    return Plan(project=spec.project, steps=(*steps, *own_steps(spec, steps)))
 
 
 def _data(spec: Spec) -> list[Step]:
@@ -85,9 +94,20 @@ def _guard(spec: Spec) -> Step:
     )
 
 
-def _models(spec: Spec) -> list[Step]:
-    model = spec.model
+def _features(spec: Spec) -> Step:
     names = list(spec.data)
+    return Step(
+        name="features",
+        verb="modelyard.data.steps:features",
+        inputs={"tables": [f"contract.{name}#accepted" for name in names]},
+        params={"names": names, "function": spec.features or ""},
+        outputs=("table",),
+        probe="modelyard.data.features:features_probe",
+        about=spec.features or "the accepted rows as they are",
+    )
+
+
+def _models(spec: Spec, model: Model) -> list[Step]:
     # One key a table: in joined rows any of them ties rows together.
     keys = [list(key) for key in sorted({tuple(sorted(source.key)) for source in spec.data.values()} - {()})]
     drop = _drop_of(spec)
@@ -96,15 +116,6 @@ def _models(spec: Spec) -> list[Step]:
     seconds = model.search.minutes * 60 if model.search.minutes else None
     common = {"drop": drop, "seed": model.seed}
     steps = [
-        Step(
-            name="features",
-            verb="modelyard.data.steps:features",
-            inputs={"tables": [f"contract.{name}#accepted" for name in names]},
-            params={"names": names, "function": spec.features or ""},
-            outputs=("table",),
-            probe="modelyard.data.features:features_probe",
-            about=spec.features or "the accepted rows as they are",
-        ),
         Step(
             name="split",
             verb="modelyard.data.steps:split",
@@ -197,7 +208,7 @@ def _measures(spec: Spec) -> list[Step]:
             name="importances",
             verb="modelyard.models.steps:importances",
             inputs={"model": "fit#model", "table": "split#test", "problem": "split#problem"},
-            params={"repeats": 3, "seed": spec.model.seed},
+            params={"repeats": 3, "seed": spec.required_model.seed},
             resources=_OWN,
             measures=True,
             about="how much the metric loses when a column is shuffled",
@@ -209,7 +220,7 @@ def _measures(spec: Spec) -> list[Step]:
                 name=_RATES,
                 verb="modelyard.checks.steps:rates",
                 inputs=tested,
-                params={"factors": factors, "seed": spec.model.seed},
+                params={"factors": factors, "seed": spec.required_model.seed},
                 measures=True,
                 about=f"error rates by {', '.join(factors)}",
             )
@@ -253,7 +264,7 @@ def _measures(spec: Spec) -> list[Step]:
                         "name": spec.endpoint,
                         "runs": check.params["runs"],
                         "drop": _drop_of(spec),
-                        "seed": spec.model.seed,
+                        "seed": spec.required_model.seed,
                         "limit": _parity_limit(spec),
                     },
                     resources=_OWN,
@@ -297,7 +308,7 @@ def _checks(spec: Spec) -> list[Step]:
             name=f"check.{check.name}",
             verb=KINDS[check.type].verb,
             inputs={need: _supply(check, need) for need in KINDS[check.type].needs},
-            params={"check": msgspec.to_builtins(check), "seed": spec.model.seed},
+            params={"check": msgspec.to_builtins(check), "seed": spec.required_model.seed},
             outputs=("result",),
             measures=True,
             about=KINDS[check.type].about,
@@ -335,7 +346,7 @@ def _release(spec: Spec) -> list[Step]:
             params={
                 "project": _project(spec),
                 "human": msgspec.to_builtins(spec.card),
-                "split": msgspec.to_builtins(spec.model.split),
+                "split": msgspec.to_builtins(spec.required_model.split),
             },
             outputs=("card",),
             about="the evidence as a model card",
@@ -386,8 +397,8 @@ def _drop_of(spec: Spec) -> list[str]:
     Besides those that the user drops: keys name rows, and the column that a split goes by says nothing of a new row.
     """
     keys = {column for source in spec.data.values() for column in source.key}
-    by = [spec.model.split.column] if spec.model.split.column else []
-    return sorted({*spec.model.drop, *keys, *by})
+    by = [spec.required_model.split.column] if spec.required_model.split.column else []
+    return sorted({*spec.required_model.drop, *keys, *by})
 
 
 def _kept_columns(spec: Spec) -> list[str]:

@@ -140,7 +140,7 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
     outputs: dict[str, Any] = {}
     failure = None
     try:
-        function = function or find(task.step.verb)
+        function = function or find(task.step.verb, store.root)
         arguments = dict(task.step.params)
         for name, value in task.inputs.items():
             arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)

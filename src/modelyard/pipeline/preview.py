@@ -52,7 +52,7 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         inputs = {name: _input(ref, outputs) for name, ref in step.inputs.items()}
         try:
             _, keyed = probe(step, inputs, store)
-            code = code_version(find(step.verb))
+            code = code_version(find(step.verb, store.root))
         except ModelyardError as error:
             why = f"will fail: {error.problem.message}"
             foreseen.append(Foreseen(step=step.name, verdict="run", why=why, seconds=seconds, needs=step.upstream))

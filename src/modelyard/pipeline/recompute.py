@@ -76,7 +76,7 @@ def recompute(
             task = Task(
                 step=step,
                 key=f"verify:{step.name}",
-                code=code_version(find(step.verb)),
+                code=code_version(find(step.verb, store.root)),
                 inputs=inputs,
                 state=run.step(step.name).state,
             )

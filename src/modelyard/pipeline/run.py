@@ -228,7 +228,7 @@ class Runner:
     def _prepare(self, step: Step) -> Task | None:
         """Return a task to run; none if its outputs are in the ledger, or if it failed before it began."""
         try:
-            function = self._functions.get(step.verb) or find(step.verb)
+            function = self._functions.get(step.verb) or find(step.verb, self._store.root)
             inputs = {name: self._input(ref) for name, ref in step.inputs.items()}
             state, keyed = probe(step, inputs, self._store)
             code = code_version(function)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,13 @@ from modelyard._kit.errors import near
 from modelyard.checks.metrics import METRICS
 from modelyard.checks.section import Beats, Gap, MetricLimit, given
 from modelyard.data.section import Rule, Source
+from modelyard.models.section import Model
 from modelyard.spec.declaration import Declaration
-from modelyard.spec.outside import features_problems, source_problems
-from modelyard.spec.report import Report
+from modelyard.spec.outside import function_problems, source_problems
+from modelyard.spec.report import Finding, Report
+from modelyard.spec.rules.steps import step_rules, whole
 
-__all__ = ["Finding", "contradict"]
+__all__ = ["contradict"]
 
 _TASKS = ("binary", "multiclass", "regression")
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -31,17 +32,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "date": (str,),
     "datetime": (str,),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One contradiction: the path where it stands, what it is, and the other paths it was judged by."""
-
-    at: str
-    message: str
-    hint: str = ""
-    needs: tuple[str, ...] = ()
-    code: str = "spec-contradiction"
 
 
 def contradict(
@@ -56,8 +46,10 @@ def contradict(
         report: Takes the findings.
         files: Also look at the files that are named.
     """
-    rules = [_target, _split, _tables, _tasks, *([_outside(root)] if files else [])]
-    findings = [finding for rule in rules for finding in rule(declaration)]
+    rules = [_tables, step_rules, *([_outside(root)] if files else [])]
+    findings = [*whole(declaration, places), *(finding for rule in rules for finding in rule(declaration))]
+    if declaration.model is not None:
+        findings += [f for rule in (_target, _split, _tasks) for f in rule(declaration, declaration.model)]
     for name, source in declaration.data.items():
         findings += _source(f"data.{name}", source)
     findings += _checks(declaration, places)
@@ -73,8 +65,7 @@ def _place(path: str, places: dict[str, tuple[int, int]]) -> tuple[int, int]:
     return places.get(path, (1, 1))
 
 
-def _target(d: Declaration) -> Iterator[Finding]:
-    model = d.model
+def _target(d: Declaration, model: Model) -> Iterator[Finding]:
     if model.target in model.drop:
         yield Finding(
             f"model.drop.{model.drop.index(model.target)}",
@@ -96,8 +87,8 @@ def _target(d: Declaration) -> Iterator[Finding]:
             )
 
 
-def _split(d: Declaration) -> Iterator[Finding]:
-    split = d.model.split
+def _split(d: Declaration, model: Model) -> Iterator[Finding]:
+    split = model.split
     if split.by != "random" and split.column is None:
         yield Finding(
             "model.split",
@@ -112,7 +103,7 @@ def _split(d: Declaration) -> Iterator[Finding]:
             "add `by: time` or `by: group`, or take `column` out",
             ("model.split.by",),
         )
-    elif split.column is not None and split.column == d.model.target:
+    elif split.column is not None and split.column == model.target:
         yield Finding(
             "model.split.column",
             f'the split goes by "{split.column}", which is the target',
@@ -122,19 +113,18 @@ def _split(d: Declaration) -> Iterator[Finding]:
 
 
 def _tables(d: Declaration) -> Iterator[Finding]:
-    if len(d.data) > 1 and d.features is None:
+    if d.model is not None and len(d.data) > 1 and d.features is None:
         names = ", ".join(f'"{name}"' for name in d.data)
         yield Finding(
             "data",
             f'there are {len(d.data)} tables ({names}) and no "features" that makes one of them',
             "add `features: features.py:build`, a function of these tables that returns the model's table",
-            ("features",),
+            ("features", "model"),
         )
 
 
-def _tasks(d: Declaration) -> Iterator[Finding]:
+def _tasks(d: Declaration, model: Model) -> Iterator[Finding]:
     """Hold everything that fits only some kinds of problem against what was said before it."""
-    model = d.model
     said: list[tuple[str, str, tuple[str, ...]]] = []
     if model.task != "auto":
         said.append(("model.task", f'"model.task" is {model.task}', (model.task,)))
@@ -173,8 +163,13 @@ def _outside(root: Path) -> Any:
                     at = f"data.{name}.from" + (f".{index}" if len(source.from_) > 1 else "")
                     yield Finding(at, message, hint, code=code)
         if d.features is not None:
-            for code, message, hint in features_problems(d.features, root):
+            for code, message, hint in function_problems(d.features, root):
                 yield Finding("features", message, hint, code=code)
+        for name, step in d.steps.items():
+            if step.function is not None:
+                takes = ", ".join([*step.inputs, *step.params])
+                for code, message, hint in function_problems(step.function, root, takes):
+                    yield Finding(f"steps.{name}.function", message, hint, code=code)
 
     return rule
 
@@ -348,7 +343,7 @@ def _limit(path: str, kind: str, limit: MetricLimit) -> Iterator[Finding]:
 def _gap(path: str, d: Declaration, gap: Gap) -> Iterator[Finding]:
     at = f"{path}.across"
     for column in gap.across:
-        if column == d.model.target:
+        if d.model is not None and column == d.model.target:
             yield Finding(
                 at,
                 f'the gap is measured across "{column}", which is the target',

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import inspect
 
 from modelyard._kit.errors import near
-from modelyard._kit.fields import parse_duration, parse_share
+from modelyard._kit.fields import parse_duration, parse_share, parse_size
 from modelyard.spec.read import Entry, Listing, Mapping, Node, Scalar
 from modelyard.spec.report import Report, shown
-from modelyard.spec.sample import inline
 from modelyard.spec.shape import Shape, default_of, fields_of, placeholder, root_shape, shape_of, wanted
+from modelyard.spec.words import bad_number, bad_text, did_you_mean, example, given, homes
 
 __all__ = ["convert"]
 
@@ -56,6 +55,9 @@ class _Convert:
                 node = Mapping(node.line, node.column)
             elif shape.nullable:
                 return None
+        if shape.form == "short" and isinstance(node, Scalar):
+            # `retries: 3` is `retries: {times: 3}`.
+            node = Mapping(node.line, node.column, {shape.notes["short"]: Entry(node.line, node.column, node)})
         match shape.type:
             case inspect.StructType():
                 found = self._one_key(node, shape, path) if shape.form == "one_key" else self._struct(node, shape, path)
@@ -65,6 +67,10 @@ class _Convert:
                 found = self._listing(node, shape, path)
             case inspect.TupleType(item_types=items):
                 found = self._row(node, items, shape, path)
+            case inspect.AnyType():
+                found = self._plain(node, path)
+            case inspect.UnionType(types=types) if (inner := _of_kind(node, types)) is not None:
+                return self.value(node, shape_of(inner), path)
             case _:
                 found = self._scalar(node, shape, path)
         if found is _FAIL:
@@ -131,7 +137,7 @@ class _Convert:
                 f'"{name}" is not a {noun}',
                 entry.line,
                 entry.column,
-                hint=_did_you_mean(name, fields),
+                hint=did_you_mean(name, fields),
             )
             return _FAIL
         inner = _join(path, name)
@@ -150,7 +156,7 @@ class _Convert:
         for name, entry in node.entries.items():
             inner = _join(path, name)
             self.places[inner] = (entry.line, entry.column)
-            problem = _bad_text(name, key_shape)
+            problem = bad_text(name, key_shape)
             if problem:
                 self.report.add(
                     "spec-bad-value",
@@ -162,7 +168,7 @@ class _Convert:
             values[name] = self.value(entry.value, shape.item, inner)
         if declared.min_length and len(values) < declared.min_length:
             self.report.add(
-                "spec-missing-field", f'"{shown(path)}" has no entry', *_at(node), hint=_example(shape, path)
+                "spec-missing-field", f'"{shown(path)}" has no entry', *_at(node), hint=example(shape, path)
             )
             return _FAIL
         return values
@@ -176,7 +182,7 @@ class _Convert:
         assert isinstance(declared, inspect.VarTupleType)  # noqa: S101 - for the type checker
         values = tuple(self._items(node, shape, path))
         if len(values) < (declared.min_length or 0):
-            self.report.add("spec-bad-value", f'"{shown(path)}" is empty', *_at(node), hint=_example(shape, path))
+            self.report.add("spec-bad-value", f'"{shown(path)}" is empty', *_at(node), hint=example(shape, path))
             return _FAIL
         return values
 
@@ -194,10 +200,31 @@ class _Convert:
             for index, (item, t) in enumerate(zip(node.items, items, strict=True))
         )
 
+    def _plain(self, node: Node, path: str) -> Any:
+        """Return whatever stands there as plain JSON."""
+        match node:
+            case Mapping(entries=entries):
+                fields = {name: self._plain(entry.value, _join(path, name)) for name, entry in entries.items()}
+                return _FAIL if _FAIL in fields.values() else fields
+            case Listing(items=items):
+                values = [self._plain(item, path) for item in items]
+                return _FAIL if _FAIL in values else values
+            case Scalar(value=float() as value) if not math.isfinite(value):
+                self.report.add(
+                    "spec-bad-value",
+                    f'"{node.text}" in "{shown(path)}" is not a finite number',
+                    *_at(node),
+                    hint="leave it out, or give it as a text",
+                )
+                return _FAIL
+            case Scalar(value=value):
+                return value
+        raise TypeError(node)
+
     def _scalar(self, node: Node, shape: Shape, path: str) -> Any:
         if not isinstance(node, Scalar):
             return self._wrong(node, shape, path)
-        if shape.form in ("duration", "share"):
+        if shape.form in ("duration", "share", "size"):
             return self._measure(node, shape, path)
         if shape.form == "label" and node.value is not None:
             return node.text
@@ -206,41 +233,40 @@ class _Convert:
             return self._choice(node, shape, path)
         match shape.type:
             case inspect.StrType() if isinstance(value, str):
-                problem = _bad_text(value, shape)
+                problem = bad_text(value, shape)
             case inspect.BoolType() if isinstance(value, bool):
                 problem = ""
             case inspect.IntType() if isinstance(value, int) and not isinstance(value, bool):
-                problem = _bad_number(value, shape.type)
+                problem = bad_number(value, shape.type)
             case inspect.FloatType() if isinstance(value, int | float) and not isinstance(value, bool):
                 value = _as_float(value)
-                problem = _bad_number(value, shape.type)
+                problem = bad_number(value, shape.type)
             case inspect.UnionType(types=types) if any(isinstance(t, _UNION[type(value)]) for t in types):
                 problem = "" if not isinstance(value, float) or math.isfinite(value) else "is not a finite number"
             case _:
                 return self._wrong(node, shape, path)
         if problem:
             self.report.add(
-                "spec-bad-value", f'"{node.text}" for "{shown(path)}" {problem}', *_at(node), hint=_example(shape, path)
+                "spec-bad-value", f'"{node.text}" for "{shown(path)}" {problem}', *_at(node), hint=example(shape, path)
             )
             return _FAIL
         return value
 
     def _measure(self, node: Scalar, shape: Shape, path: str) -> Any:
-        parse, code = (
-            (parse_duration, "spec-bad-duration") if shape.form == "duration" else (parse_share, "spec-bad-percentage")
-        )
+        ways: dict[str, Callable[[str], float]] = {"duration": parse_duration, "share": parse_share, "size": parse_size}
+        code = {"duration": "spec-bad-duration", "share": "spec-bad-percentage", "size": "spec-bad-size"}[shape.form]
         value: float
         if shape.form == "share" and isinstance(node.value, int | float) and not isinstance(node.value, bool):
             value = _as_float(node.value)
         else:
             try:
-                value = parse(node.text)
+                value = ways[shape.form](node.text)
             except ValueError:
                 return self._wrong(node, shape, path, code)
-        assert isinstance(shape.type, inspect.FloatType)  # noqa: S101 - for the type checker
-        problem = _bad_number(value, shape.type)
+        assert isinstance(shape.type, inspect.FloatType | inspect.IntType)  # noqa: S101 - for the type checker
+        problem = bad_number(value, shape.type)
         if problem:
-            hint = _example(shape, path)
+            hint = example(shape, path)
             if shape.form == "share" and 1 < value <= 100:
                 hint = f"did you mean `{node.text}%`?" if "%" not in node.text else hint
             self.report.add(code, f'"{node.text}" for "{shown(path)}" {problem}', *_at(node), hint=hint)
@@ -257,24 +283,24 @@ class _Convert:
             "spec-bad-value",
             f'"{node.text}" is not one of the values of "{shown(path)}"',
             *_at(node),
-            hint=_did_you_mean(node.text, known),
+            hint=did_you_mean(node.text, known),
         )
         return _FAIL
 
     def _wrong(self, node: Node, shape: Shape, path: str, code: str = "spec-wrong-type") -> Any:
-        hint = _example(shape, path)
+        hint = example(shape, path)
         if isinstance(shape.type, inspect.StrType) and isinstance(node, Scalar) and node.value is not None:
             hint = f'put it in quotes if it is meant: `"{node.text}"`'
-        self.report.add(code, f'"{shown(path)}" takes {wanted(shape)}, not {_given(node)}', *_at(node), hint=hint)
+        self.report.add(code, f'"{shown(path)}" takes {wanted(shape)}, not {given(node)}', *_at(node), hint=hint)
         return _FAIL
 
     def _unknown(self, name: str, entry: Entry, fields: dict[str, inspect.Field], path: str) -> None:
         section = f'"{shown(path)}"' if path else "modelyard.yaml"
-        hint = _did_you_mean(name, fields)
-        if not near(name, fields):
-            homes = [home for home in _homes(root_shape(), name) if home != shown(path)]
-            if homes:
-                hint = f"`{name}` belongs in " + " or ".join(f"`{home}`" if home else "the top" for home in homes[:3])
+        hint = did_you_mean(name, fields)
+        found = [home for home in homes(root_shape(), name) if home != shown(path)]
+        if found:
+            belongs = f"`{name}` belongs in " + " or ".join(f"`{home}`" if home else "the top" for home in found[:3])
+            hint = f"{hint} {belongs}" if near(name, fields) else belongs
         self.report.add(
             "spec-unknown-field", f'"{name}" is not a field of {section}', entry.line, entry.column, hint=hint
         )
@@ -284,12 +310,23 @@ class _Convert:
         line, column = self.places.get(path, _at(node))
         inner = _join(path, name)
         self.report.add(
-            "spec-missing-field", f'{section} needs "{name}"', line, column, hint=_example(_noted(declared), inner)
+            "spec-missing-field", f'{section} needs "{name}"', line, column, hint=example(_noted(declared), inner)
         )
 
 
 def _noted(declared: inspect.Field) -> Shape:
     return shape_of(declared.type)
+
+
+def _of_kind(node: Node, types: Sequence[inspect.Type]) -> inspect.Type | None:
+    """Return the one type of a union that is for a list, or for a text of a certain form; none: any scalar will do."""
+    if isinstance(node, Listing):
+        return next((t for t in types if isinstance(shape_of(t).type, inspect.VarTupleType)), None)
+    if not isinstance(node, Scalar):
+        return None
+    texts = [t for t in types if isinstance(shape_of(t).type, inspect.StrType)]
+    lists = [t for t in types if isinstance(shape_of(t).type, inspect.VarTupleType)]
+    return texts[0] if texts and lists else None
 
 
 def _at(node: Node) -> tuple[int, int]:
@@ -305,78 +342,3 @@ def _as_float(value: float) -> float:
         return float(value)
     except OverflowError:
         return math.inf
-
-
-def _given(node: Node) -> str:
-    if isinstance(node, Listing):
-        return f"a list of {len(node.items)}"
-    if isinstance(node, Mapping):
-        return "fields with values"
-    assert isinstance(node, Scalar)  # noqa: S101 - for the type checker
-    match node.value:
-        case None:
-            return "nothing"
-        case bool():
-            return f'the truth value "{node.text}"'
-        case int() | float():
-            return f'the number "{node.text}"'
-        case _:
-            text = node.text if len(node.text) <= 60 else f"{node.text[:57]}..."
-            return f'the text "{text}"'
-
-
-def _bad_text(value: str, shape: Shape) -> str:
-    declared = shape.type
-    assert isinstance(declared, inspect.StrType)  # noqa: S101 - for the type checker
-    if declared.pattern and not re.search(declared.pattern, value):
-        return f"is not {shape.notes.get('say', 'of the form ' + declared.pattern)}"
-    if len(value) < (declared.min_length or 0):
-        return "is empty"
-    if declared.max_length is not None and len(value) > declared.max_length:
-        return f"is longer than {declared.max_length} characters"
-    return ""
-
-
-def _bad_number(value: float, declared: inspect.IntType | inspect.FloatType) -> str:
-    if not math.isfinite(value):
-        return "is not a finite number"
-    if declared.gt is not None and value <= declared.gt:
-        return f"is not more than {declared.gt:g}"
-    if declared.ge is not None and value < declared.ge:
-        return f"is less than {declared.ge:g}"
-    if declared.lt is not None and value >= declared.lt:
-        return f"is not less than {declared.lt:g}"
-    if declared.le is not None and value > declared.le:
-        return f"is more than {declared.le:g}"
-    return ""
-
-
-def _did_you_mean(name: str, known: Any) -> str:
-    close = near(name, known)
-    if close:
-        return "did you mean " + " or ".join(f"`{c}`" for c in close) + "?"
-    return "there is: " + ", ".join(known)
-
-
-def _example(shape: Shape, path: str) -> str:
-    """Return `for example ...` from the notes of a field."""
-    examples = shape.notes.get("examples")
-    if not examples:
-        return f"`modelyard explain {shown(path)}` shows how"
-    name = shown(path).rpartition(".")[2]
-    return f"for example `{name}: {inline(examples[0])}`"
-
-
-def _homes(shape: Shape, name: str, path: str = "") -> list[str]:
-    """Return the sections that have a field of this name."""
-    match shape.type:
-        case inspect.StructType() as struct:
-            fields = fields_of(struct)
-            homes = [path] if name in fields and shape.form != "one_key" else []
-            for inner, declared in fields.items():
-                homes += _homes(shape_of(declared.type), name, _join(path, inner))
-            return homes
-        case inspect.DictType() | inspect.VarTupleType():
-            return _homes(shape.item, name, path)
-        case _:
-            return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from modelyard._kit.fields import FunctionPath, Name, Section
 from modelyard.cards.section import CardText
@@ -13,6 +13,8 @@ from modelyard.data.section import Source
 from modelyard.deploy.section import Deploy
 from modelyard.models.section import Model
 from modelyard.monitoring.section import Monitor
+from modelyard.spec.sections.retries import Retries
+from modelyard.spec.sections.steps import OwnStep
 
 __all__ = ["Declaration", "Owner"]
 
@@ -57,11 +59,12 @@ class Declaration(Section, frozen=True, kw_only=True):
     data: Annotated[
         dict[Name, Source],
         Meta(
-            description="The tables, each under its own name: where they come from and what must hold of them.",
+            description="The tables, each under its own name: where they come from and what must hold of them. "
+            "Left out, the project has own `steps` only.",
             examples=[{"applicants": {"from": "data/*.csv", "key": "id"}}],
             min_length=1,
         ),
-    ]
+    ] = field(default_factory=dict)
     features: Annotated[
         FunctionPath | None,
         Meta(
@@ -71,12 +74,31 @@ class Declaration(Section, frozen=True, kw_only=True):
         ),
     ] = None
     model: Annotated[
-        Model,
+        Model | None,
         Meta(
-            description="What is learned, how rows are split, and which families compete.",
+            description="What is learned, how rows are split, and which families compete. Left out, the project is a "
+            "pipeline of own `steps` without a model.",
             examples=[{"target": "income", "metric": "roc_auc"}],
         ),
-    ]
+    ] = None
+    steps: Annotated[
+        dict[Name, OwnStep],
+        Meta(
+            description="Own steps, each under its own name: functions of the project that run beside the built-in "
+            "steps, with the same caching, retries and records.",
+            examples=[{"clean": {"function": "steps.py:clean", "params": {"threshold": 3}}}],
+            min_length=1,
+        ),
+    ] = field(default_factory=dict)
+    retries: Annotated[
+        Retries,
+        Meta(
+            description="What is done when a step fails for a reason that may pass, built-in or own: a number of "
+            "further attempts, or the fields below.",
+            examples=[3, {"times": 5, "wait": "2s", "most": "5m"}],
+            extra_json_schema={"form": "short", "short": "times"},
+        ),
+    ] = Retries()
     checks: Annotated[
         tuple[_Entry, ...],
         Meta(

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import inspect
 
 from modelyard._kit.errors import NotFound, near
+from modelyard._kit.fields import write_duration
 from modelyard.spec.sample import block, inline
 from modelyard.spec.shape import Shape, default_of, fields_of, root_shape, shape_of, wanted
 
@@ -15,7 +16,7 @@ __all__ = ["Explained", "explain", "paths"]
 
 # What stands for a name that the user gives.
 _ANY = "NAME"
-_SAMPLES = {"data": "applicants", "contract": "age"}
+_SAMPLES = {"data": "applicants", "contract": "age", "steps": "clean", "inputs": "table", "params": "threshold"}
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +166,8 @@ def _default(field: inspect.Field) -> str:
     shape = shape_of(field.type)
     if shape.form == "share":
         return f"{value * 100:g}%"
+    if shape.form == "duration":
+        return write_duration(value)
     return inline(value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import DataError, near
 
-__all__ = ["features_problems", "source_problems"]
+__all__ = ["function_problems", "source_problems"]
 
 # Code, message and hint.
 _Found = tuple[str, str, str]
@@ -46,29 +46,35 @@ def _address_problems(address: str, root: Path) -> Iterator[_Found]:
         yield error.code, error.problem.message, error.problem.hint
 
 
-def features_problems(features: str, root: Path) -> Iterator[_Found]:
-    """Yield what is wrong with `FILE.py:FUNCTION`; the file is parsed and never run."""
-    name, _, function = features.rpartition(":")
+def function_problems(path: str, root: Path, parameters: str = "tables") -> Iterator[_Found]:
+    """Yield what is wrong with `FILE.py:FUNCTION`; the file is parsed and never run.
+
+    Args:
+        path: `FILE.py:FUNCTION`, relative to the project.
+        root: Folder of the project.
+        parameters: What the function takes, as the hint writes it.
+    """
+    name, _, function = path.rpartition(":")
     outside = _outside(name, root)
     if outside:
         yield outside
         return
-    path = root / name
-    if not path.is_file():
+    file = root / name
+    if not file.is_file():
         yield "spec-missing-file", f'there is no file "{name}"', _near_files(name, root)
         return
     try:
-        tree = ast.parse(path.read_bytes(), filename=name)
+        tree = ast.parse(file.read_bytes(), filename=name)
     except SyntaxError as error:
-        yield "spec-bad-features", f'"{name}" is not Python: {error.msg}, line {error.lineno}', "mend that line"
+        yield "spec-bad-function", f'"{name}" is not Python: {error.msg}, line {error.lineno}', "mend that line"
         return
     except (ValueError, OSError, RecursionError, MemoryError) as error:
-        yield "spec-bad-features", f'"{name}" cannot be read: {error}', "mend the file"
+        yield "spec-bad-function", f'"{name}" cannot be read: {error}', "mend the file"
         return
     known = list(_names(tree))
     if function not in known:
         close = near(function, known)
-        hint = f"did you mean `{name}:{close[0]}`?" if close else f"write `def {function}(tables)` in {name}"
+        hint = f"did you mean `{name}:{close[0]}`?" if close else f"write `def {function}({parameters})` in {name}"
         yield "spec-missing-function", f'"{name}" has no function "{function}"', hint
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from modelyard._kit.errors import Problem, SpecError
 
-__all__ = ["Report", "shown"]
+__all__ = ["Finding", "Report", "shown"]
 
 
 def shown(path: str) -> str:
@@ -17,6 +17,20 @@ def shown(path: str) -> str:
         'checks.gap.across'
     """
     return ".".join(part for part in path.split(".") if not part.isdigit())
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One contradiction: the path where it stands, what it is, and the other paths it was judged by.
+
+    It is dropped when one of these paths could not be read, so that one mistake is not told twice.
+    """
+
+    at: str
+    message: str
+    hint: str = ""
+    needs: tuple[str, ...] = ()
+    code: str = "spec-contradiction"
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ class Shape:
 
     @property
     def form(self) -> str:
-        """How the text is read: `duration`, `share`, `texts`, `label`, `one_key` or as it is."""
+        """How it is read: `duration`, `share`, `size`, `texts`, `label`, `one_key`, `short` or as it is."""
         return str(self.notes.get("form", ""))
 
     @property
@@ -98,6 +98,8 @@ def placeholder(shape: Shape) -> Any:
             return 0
         case inspect.BoolType():
             return False
+        case inspect.AnyType():
+            return None
         case _:
             return ""
 
@@ -105,7 +107,14 @@ def placeholder(shape: Shape) -> Any:
 _FORMS = {
     "duration": "a time with a unit (`30s`, `2h`, `7d`)",
     "share": "a share (`20%` or `0.2`)",
+    "size": "a size with a unit (`500MB`, `2GB`, `1GiB`)",
     "texts": "a text or a list of texts",
+}
+_PLAIN: dict[type[inspect.Type], str] = {
+    inspect.IntType: "a whole number",
+    inspect.FloatType: "a number",
+    inspect.BoolType: "`true` or `false`",
+    inspect.AnyType: "any value",
 }
 
 
@@ -118,6 +127,8 @@ def wanted(shape: Shape) -> str:
     if shape.values:
         return "one of " + ", ".join(f"`{v}`" for v in shape.values)
     match shape.type:
+        case inspect.StructType() as struct if shape.form == "short":
+            return f"{wanted(shape_of(fields_of(struct)[shape.notes['short']].type))}, or fields with values"
         case inspect.StructType() | inspect.DictType():
             return "fields with values"
         case inspect.VarTupleType():
@@ -127,13 +138,9 @@ def wanted(shape: Shape) -> str:
             return f"a list of {len(items)}: " + ", ".join(
                 wanted(s) + (" or `null`" if s.nullable else "") for s in inner
             )
-        case inspect.IntType():
-            return "a whole number"
-        case inspect.FloatType():
-            return "a number"
-        case inspect.BoolType():
-            return "`true` or `false`"
+        case inspect.IntType() | inspect.FloatType() | inspect.BoolType() | inspect.AnyType():
+            return _PLAIN[type(shape.type)]
         case inspect.UnionType(types=types):
-            return " or ".join(dict.fromkeys(wanted(Shape(t, {})) for t in types))
+            return " or ".join(dict.fromkeys(wanted(shape_of(t)) for t in types))
         case _:
             return str(shape.notes.get("say", "a text"))

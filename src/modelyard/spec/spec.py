@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 
 from modelyard._kit.digest import digest_of
-from modelyard._kit.errors import NotFound, near
+from modelyard._kit.errors import NotFound, UserError, near
 from modelyard.checks.section import given, to_check
+from modelyard.models.section import Model
 from modelyard.records import Check
 from modelyard.spec.contradict import contradict
 from modelyard.spec.convert import convert
@@ -42,6 +43,22 @@ class Spec(Declaration, frozen=True, kw_only=True, dict=True):
     def endpoint(self) -> str:
         """Name under which the model answers."""
         return self.deploy.endpoint or self.project
+
+    @property
+    def required_model(self) -> Model:
+        """The `model` section, for what cannot do without one.
+
+        Raises:
+            UserError: The file declares none (`model-not-declared`).
+        """
+        if self.model is None:
+            raise UserError(
+                "model-not-declared",
+                "the file declares no model, and this needs one",
+                where=self.where(""),
+                hint="add `data` and `model` (`modelyard explain model`); own steps run with `modelyard run`",
+            )
+        return self.model
 
     @cached_property
     def digest(self) -> str:

@@ -1,0 +1,76 @@
+"""Load a Python file of the project and let it import its neighbours, without leaving a trace in the process.
+
+Several projects, or several versions of one, may pass through one process: what was imported for one is not there for
+the next.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from modelyard._kit.digest import digest_bytes
+from modelyard._kit.source import local_sources
+
+__all__ = ["importable", "module_of"]
+
+
+def module_of(file: Path) -> ModuleType:
+    """Run a file as a module of its own and return it; to be called where its project is `importable`.
+
+    It is compiled from its text: a bytecode file is taken for current when size and second are the same, and would
+    hide an edit made right after a run.
+
+    Raises:
+        Exception: Whatever the file raises.
+    """
+    module = ModuleType(f"_modelyard_user_{digest_bytes(str(file).encode())[:12]}")
+    module.__file__ = str(file)
+    # Dataclasses and pickle look their module up here.
+    sys.modules[module.__name__] = module
+    exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)  # noqa: S102 - the user's own code, on their behalf
+    return module
+
+
+@contextmanager
+def importable(file: Path, root: Path, sources: Iterable[Path] | None = None) -> Iterator[None]:
+    """Let the modules beside a file and those of its project be imported while the context is open.
+
+    Args:
+        file: The user's file.
+        root: Folder of the project.
+        sources: `local_sources` of the file, where they are known.
+    """
+    folders = list(dict.fromkeys([str(file.parent), str(root.resolve())]))
+    # A package's name is its folder's.
+    local = {
+        s.parent.name if s.name == "__init__.py" else s.stem
+        for s in (_sources(file, root) if sources is None else sources)
+        if s != file
+    }
+    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in local}
+    before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
+    sys.path[:0] = folders
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:], sys.dont_write_bytecode = path, bytecode
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name], "__file__", None) or ""
+            if any(origin.startswith(f"{folder}/") for folder in folders) and "site-packages" not in origin:
+                del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _sources(file: Path, root: Path) -> list[Path]:
+    try:
+        return local_sources(file, root.resolve())
+    except (SyntaxError, ValueError):
+        # It cannot run either, and that says where.
+        return []

@@ -1,0 +1,108 @@
+"""Functions of a project's files: `steps.py:clean` means the same in every process and every checkout."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard._kit.digest import digest_file, digest_of
+from modelyard._kit.errors import NotFound, UserError, near
+from modelyard._kit.source import local_sources, source_digest
+from modelyard._kit.usercode import importable, module_of
+
+__all__ = ["FileFunction", "file_function"]
+
+
+class FileFunction:
+    """A function of a file of the project, which can import its neighbours while it runs.
+
+    Attributes:
+        version: Digest of its name, its file and the files of the project that this imports.
+    """
+
+    def __init__(self, function: Callable[..., Any], file: Path, root: Path, sources: list[Path], version: str) -> None:
+        self._function, self._file, self._root, self._sources = function, file, root, sources
+        self.version = version
+        self.__name__ = self.__qualname__ = function.__name__
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+        self.__signature__ = inspect.signature(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        with importable(self._file, self._root, self._sources):
+            return self._function(*args, **kwargs)
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A file as it was when it was run: its sources with their digests, and the functions taken from it."""
+
+    digests: dict[Path, str]
+    digest: str
+    module: Any
+    functions: dict[str, FileFunction]
+
+
+_loaded: dict[tuple[Path, Path], _Loaded] = {}
+
+
+def file_function(path: str, name: str, root: Path) -> FileFunction:
+    """Return a function of a file; the file is run again only when it, or one that it imports, has changed.
+
+    Args:
+        path: The file, relative to the project.
+        name: The function.
+        root: Folder of the project.
+
+    Raises:
+        NotFound: There is no such file or function; the near names are in the hint.
+        UserError: The file is not Python (`function-unreadable`).
+    """
+    root = root.resolve()
+    file = (root / path).resolve()
+    if not file.is_file():
+        close = near(path, [p.relative_to(root).as_posix() for p in root.glob("*.py")])
+        hint = f"did you mean `{close[0]}`?" if close else f"write it, with a function `{name}`"
+        raise NotFound("function-not-found", f"there is no file `{path}` for the step function `{name}`", hint=hint)
+    loaded = _loaded.get((root, file))
+    if loaded is None or _digests(loaded.digests) != loaded.digests:
+        loaded = _loaded[root, file] = _load(path, file, root)
+    if name not in loaded.functions:
+        loaded.functions[name] = _function(path, name, file, root, loaded)
+    return loaded.functions[name]
+
+
+def _digests(files: dict[Path, str]) -> dict[Path, str]:
+    return {file: digest_file(file) if file.is_file() else "" for file in files}
+
+
+def _load(path: str, file: Path, root: Path) -> _Loaded:
+    try:
+        sources = local_sources(file, root)
+        digests = _digests(dict.fromkeys(sources, ""))
+        digest = source_digest(file, root)
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise UserError(
+            "function-unreadable",
+            f"`{path}`, or a file of the project that it imports, is not Python: {error}",
+            where=f"{path}{line}",
+            hint="correct it",
+        ) from error
+    with importable(file, root, sources):
+        module = module_of(file)
+    return _Loaded(digests, digest, module, {})
+
+
+def _function(path: str, name: str, file: Path, root: Path, loaded: _Loaded) -> FileFunction:
+    function = getattr(loaded.module, name, None)
+    if not callable(function):
+        known = [n for n, v in vars(loaded.module).items() if callable(v) and not n.startswith("_")]
+        close = near(name, known)
+        hint = f"did you mean `{close[0]}`?" if close else f"define `def {name}(...)` in it"
+        raise NotFound("function-not-found", f"`{path}` has no function `{name}`", hint=hint)
+    return FileFunction(function, file, root, list(loaded.digests), digest_of([name, loaded.digest]))
