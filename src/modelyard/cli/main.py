@@ -28,6 +28,7 @@ VERBS = {
     "run": "run the file: data to a served model, skipping what did not change",
     "runs": "list the runs",
     "show": "show a run, a step, a table, a model or a check",
+    "cost": "what runs and steps cost, and what was wasted",
     "verify": "recompute what was claimed: a card, a bundle, the ledger",
     "card": "show or write the model card",
     "promote": "point an alias at a model",
@@ -37,6 +38,7 @@ VERBS = {
     "predict": "answer the rows of a file",
     "watch": "compare the logged requests with the training data",
     "ui": "open the pages",
+    "up": "run schedules, triggers, the endpoint, the pages and the alerts",
 }
 
 _EPILOG = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,8 +20,11 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import canonical, digest_of
 from modelyard._kit.errors import Spent, UserError
 from modelyard._kit.ids import new_id
+from modelyard.logs import listening
+from modelyard.pipeline.cancel import ending
 from modelyard.pipeline.capsule import keep
 from modelyard.pipeline.code import code_version, find
+from modelyard.pipeline.dead import left_running
 from modelyard.pipeline.environment import environment
 from modelyard.pipeline.execute import Failure, Outcome, Task, wants
 from modelyard.pipeline.executors import Executor, LocalExecutor
@@ -28,6 +32,7 @@ from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.raised import error_of
 from modelyard.pipeline.retry import again
+from modelyard.pipeline.sources import kept_source
 from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, StepRun, Usage, plain, read_value
 from modelyard.store import Store
 
@@ -80,7 +85,8 @@ def run(
     """
     run_id = new_id("run")
     actor = actor or user()
-    with store.hold("run", who={"run": run_id, "pid": os.getpid(), "since": time.time()}):
+    who = {"run": run_id, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+    with store.hold("run", who=who), listening():
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)
         try:
@@ -121,6 +127,7 @@ class Runner:
         self._environment = environment()
         self._outputs: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, Key] = {}
+        self._sources: dict[str, str] = {}
         self._failures: list[tuple[Step, Failure]] = []
         self._used = Usage()
         # Attempts that wait for their time: when, a number that breaks ties, the task.
@@ -129,13 +136,13 @@ class Runner:
 
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
-        self._settle_dead_runs()
+        self._write(*left_running(self._store))
         self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=self._start()), durable=True)
         try:
             self._steps()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             self._executor.close()
-            self._finish("cancelled", "stopped by Ctrl-C")
+            self._finish(*ending(stop, self._id, self._store))
             raise
         except Spent as spent:
             self._executor.close()
@@ -252,6 +259,8 @@ class Runner:
             payload = {**_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
             self._write(Draft(kind="step.cached", run=self._id, step=step.name, payload=payload))
             return None
+        if source := kept_source(step, function, key.made_of, self._store):
+            self._sources[step.name] = source
         previous = None
         if wants(function, "previous"):
             latest = self._store.ledger.latest(step.name)
@@ -266,6 +275,7 @@ class Runner:
             fire=fire.given if fire else None,
             run=self._id,
             trace=self._trace,
+            fire_id=self._fire.id if self._fire else "",
         )
 
     def _input(self, ref: str | list[str]) -> Any:
@@ -291,6 +301,10 @@ class Runner:
             "cpu_seconds": outcome.cpu_seconds,
             "usage": msgspec.to_builtins(outcome.usage),
         }
+        if source := self._sources.get(step.name):
+            body["source"] = source
+        if step.resources.own_process:
+            body["asked_cpus"] = step.resources.cpus
         if step.measures and task.state is not None:
             body["state"] = task.state
         finished = Draft(kind="step.finished", run=self._id, step=step.name, payload=body)
@@ -341,12 +355,15 @@ class Runner:
             "error": msgspec.to_builtins(failure),
         }
         if task is not None:
+            made_of, source = self._keys[step.name].made_of, self._sources.get(step.name, "")
+            payload |= {"made_of": made_of, "source": source}
             payload["capsule"] = keep(
                 self._store,
                 task,
                 failure,
                 environment=self._environment.digest,
-                made_of=self._keys[step.name].made_of,
+                made_of=made_of,
+                source=source,
                 log=outcome.log,
             )
         self._write(Draft(kind="step.failed", run=self._id, step=step.name, payload=payload))
@@ -362,13 +379,6 @@ class Runner:
                 payload = {"reason": failure.message, "saved": saved}
                 drafts.append(Draft(kind="step.skipped", run=self._id, step=step.name, payload=payload))
         self._write(*drafts)
-
-    def _settle_dead_runs(self) -> None:
-        """Close the runs whose process died: we hold the project, so none of them can be alive."""
-        for old in self._store.ledger.runs():
-            if old.status == "running":
-                payload = {"status": "interrupted", "reason": "its process died"}
-                self._write(Draft(kind="run.finished", run=old.id, payload=payload))
 
     def _finish(self, status: str, reason: str) -> None:
         payload = {"status": status, "reason": reason, "result": self._result()}
@@ -404,4 +414,6 @@ def _order(plan: Plan) -> TopologicalSorter[str]:
 
 def _body(key: Key, hit: StepRun) -> dict[str, Any]:
     body = {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
+    if hit.source:
+        body["source"] = hit.source
     return body if hit.state is None else {**body, "state": hit.state}

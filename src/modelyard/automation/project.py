@@ -1,0 +1,225 @@
+"""One project under the daemon: its triggers, its queue, and the processes that are kept for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from modelyard._kit.clock import Clock
+from modelyard._kit.errors import ModelyardError
+from modelyard.automation.base import Trigger
+from modelyard.automation.dispatch import Dispatcher, RunnerLink
+from modelyard.automation.fresh import mark
+from modelyard.automation.looking import Looker, apart
+from modelyard.automation.notes import Say, note
+from modelyard.automation.state import DaemonState, beat, publish
+from modelyard.automation.supervise import Child
+from modelyard.spec import Spec, load
+from modelyard.store import Store
+
+if TYPE_CHECKING:
+    from modelyard.automation.daemon import Settings
+
+__all__ = ["Project"]
+
+# Seconds that children have to end by themselves.
+_CHILD_GRACE = 12.0
+
+
+class Project:
+    """Everything that the daemon does for one declaration.
+
+    Args:
+        spec: The declaration.
+        store: Its store.
+        slots: Places for runs, over all projects.
+        say: Takes what happens.
+        start: What the daemon says of itself.
+        settings: What the daemon was told.
+        number: 0 for the first project; ports are counted up by it.
+        clock: Source of the time that triggers and waiting fires go by.
+        pace: Seconds of that clock in one real second.
+        collect: Makes the triggers.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        store: Store,
+        slots: asyncio.Semaphore,
+        say: Say,
+        start: DaemonState,
+        *,
+        settings: Settings,
+        number: int,
+        clock: Clock,
+        pace: float,
+        collect: Callable[[Spec, Store, Clock], Sequence[Trigger]],
+    ) -> None:
+        self._spec = spec
+        self._mark = mark(spec.path)
+        self._store = store
+        self._say = say
+        self._start = start
+        self._settings = settings
+        self._number = number
+        self._clock = clock
+        self._pace = pace
+        self._collect = collect
+        self._problem = ""
+        self._ready = False
+        self._published: DaemonState | None = None
+        self._link = RunnerLink(spec.path, say, spec.project)
+        self._dispatcher = Dispatcher(spec.project, store, self._link, slots, say, clock=clock, pace=pace)
+        self._working: asyncio.Task[None] | None = None
+        self._lookers: list[tuple[Looker, asyncio.Task[None]]] = []
+        self._children: dict[str, tuple[Child, asyncio.Task[None]]] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._served = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the project."""
+        return self._spec.project
+
+    @property
+    def run(self) -> str:
+        """Id of the run under way here."""
+        return self._dispatcher.run
+
+    def start(self) -> None:
+        """Start everything; returns at once."""
+        # First of all the runner, whose start takes longest.
+        self._working = asyncio.create_task(self._dispatcher.work())
+        self._look_after(self._collect(self._spec, self._store, self._clock))
+        if self._settings.ui:
+            self._keep("ui", self._pages)
+        self._follow_champion()
+        self._ready = True
+
+    def tick(self, *, beat_now: bool) -> None:
+        """Hear what others wrote: fires, champions, a changed declaration, the wish that a run ends."""
+        if self._dispatcher.queue.head != self._store.ledger.head()[0]:
+            self._dispatcher.wake()
+            self._follow_champion()
+        self._dispatcher.watch_for_cancel()
+        if self._reading is None and mark(self._spec.path) != self._mark:
+            self._reading = asyncio.create_task(self._read_again())
+        state = self._state()
+        if state != self._published:
+            self._published = state
+            publish(self._store.root, state)
+        elif beat_now:
+            beat(self._store.root)
+
+    async def stop(self, grace: float, at_once: asyncio.Event) -> None:
+        """Stop everything; the run under way may end, for so many seconds, or until it is to be at once."""
+        assert self._working is not None  # noqa: S101 - it was started
+        self._dispatcher.stop()
+        await self._leave_triggers()
+        if self._reading is not None:
+            self._reading.cancel()
+        ending = [asyncio.create_task(child.stop(_CHILD_GRACE)) for child, _ in self._children.values()]
+        hurry = asyncio.create_task(at_once.wait())
+        await asyncio.wait({self._working, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not self._working.done():
+            # It is interrupted, not cancelled: the next `modelyard up` goes on with its fire.
+            await self._link.end(_CHILD_GRACE)
+        await self._working
+        await self._link.end(_CHILD_GRACE)
+        await asyncio.gather(*ending, *(task for _, task in self._children.values()))
+
+    def _look_after(self, triggers: Sequence[Trigger]) -> None:
+        for trigger in triggers:
+            looker = Looker(
+                trigger,
+                self._store,
+                self._say,
+                project=self.name,
+                fired=self._dispatcher.wake,
+                clock=self._clock,
+                pace=self._pace,
+            )
+            self._lookers.append((looker, asyncio.create_task(looker.keep())))
+
+    async def _leave_triggers(self) -> None:
+        tasks = [task for _, task in self._lookers]
+        self._lookers.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read_again(self) -> None:
+        """Take over a changed declaration; one that is wrong changes nothing but what the status says."""
+        seen = mark(self._spec.path)
+        try:
+            spec = await apart(lambda: load(self._spec.path, files=False))
+            triggers = self._collect(spec, self._store, self._clock)
+        except ModelyardError as error:
+            self._problem = f"the changed declaration is not taken over: {error.problem.message}"
+            self._say(note("file", self._problem, project=self.name, code=error.code))
+        else:
+            self._problem = ""
+            self._spec = spec
+            await self._leave_triggers()
+            self._look_after(triggers)
+            if "serve" in self._children:
+                self._children["serve"][0].renew()
+            self._say(note("file", "the declaration has changed and counts from now on", project=self.name))
+        self._mark = seen
+        self._reading = None
+
+    def _keep(self, name: str, command: Callable[[], Sequence[str]]) -> None:
+        child = Child(name, command, cwd=self._spec.root, say=self._say, project=self.name)
+        self._children[name] = (child, asyncio.create_task(child.keep()))
+
+    def _follow_champion(self) -> None:
+        """Serve the champion once there is one, and the next one when it moves."""
+        if not self._settings.serve:
+            return
+        now = self._store.ledger.alias(self._spec.endpoint, "champion")
+        identity = "" if now is None else f"{now.revision} {now.model.address}"
+        if identity == self._served:
+            return
+        self._served = identity
+        if "serve" in self._children:
+            self._children["serve"][0].renew()
+        else:
+            self._keep("serve", self._endpoint)
+
+    def _endpoint(self) -> list[str]:
+        from modelyard.deploy.aliases import pointed
+        from modelyard.deploy.local import command
+
+        access = self._spec.deploy.access
+        return command(
+            self._store,
+            pointed(self._store, self._spec.endpoint),
+            host=self._settings.host,
+            port=self._settings.port + self._number,
+            roles=access.roles if access else (),
+            per_minute=(access.per_minute or 0) if access else 0,
+        )
+
+    def _pages(self) -> list[str]:
+        port = str(self._settings.ui_port + self._number)
+        line = [sys.executable, "-P", "-m", "modelyard.web", "--project", str(self._spec.root)]
+        return [*line, "--port", port, "--no-open"]
+
+    def _state(self) -> DaemonState:
+        children = [self._link.state, *(child.state for child, _ in self._children.values())]
+        return msgspec.structs.replace(
+            self._start,
+            ready=self._ready,
+            children=tuple(children),
+            triggers=tuple(looker.state for looker, _ in self._lookers),
+            fire=self._dispatcher.fire,
+            run=self._dispatcher.run,
+            queued=len(self._dispatcher.queue),
+            problem=self._dispatcher.problem or self._problem,
+        )

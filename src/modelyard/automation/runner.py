@@ -1,0 +1,208 @@
+"""The warm process that runs fires one after another: `python -m modelyard.automation.runner FD PARENT FILE`.
+
+It talks lines of JSON over a socket: a `Job` comes in, `Said` goes out. It is told which fire to run and finds all else
+in the ledger, so that nothing is lost with it. When a file of the project or a library changed since it was loaded, it
+turns into a fresh process before it runs anything more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from modelyard._kit.errors import Busy, ModelyardError, NotFound, Problem, SpecError, Taken
+from modelyard.automation.fresh import Loaded, Mark, mark
+from modelyard.automation.tether import tether
+from modelyard.pipeline.cancel import CutOff
+from modelyard.pipeline.project import run_project
+from modelyard.records import Event
+from modelyard.store import Store, open_store
+
+if TYPE_CHECKING:
+    from modelyard.spec import Spec
+
+__all__ = ["Job", "Said", "main"]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runner is asked.
+
+    Attributes:
+        fire: Id of the fire to run.
+    """
+
+    fire: str
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runner says.
+
+    Attributes:
+        what: `ready`: takes a job. `began`: the run is in the ledger. `ended`: it ended, however. `busy`: another run
+            holds the project. `taken`: the fire has a run already. `again`: it turns into a fresh process; ask again.
+            `refused`: nothing was begun, `error` says why.
+        run: Id of the run.
+        error: Code, message, place and hint of what went wrong; empty where nothing did.
+        file: It is the declaration that is wrong: no fire can run until it changes.
+    """
+
+    what: Literal["ready", "began", "ended", "busy", "taken", "again", "refused"]
+    run: str = ""
+    error: dict[str, str] = {}
+    file: bool = False
+
+
+class Runner:
+    """Runs the fires of one project in this process.
+
+    Args:
+        file: The declaration.
+        link: The socket to the daemon.
+    """
+
+    def __init__(self, file: Path, link: socket.socket) -> None:
+        self._file = file
+        self._link = link
+        self._loaded = Loaded(file.parent)
+        self._read: tuple[Mark, Spec] | None = None
+        self._store: Store | None = None
+        self._under_way = False
+        self._told = False
+        self._run = ""
+
+    def serve(self) -> int:
+        """Take jobs until the socket closes."""
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.signal(signal.SIGTERM, self._interrupted)
+        lines = self._link.makefile("rb")
+        decode = msgspec.json.Decoder(Job).decode
+        self._warm()
+        self._say(Said(what="ready"))
+        while line := lines.readline():
+            job = decode(line)
+            if self._loaded.changed() is not None:
+                self._say(Said(what="again"))
+                self._become_fresh()
+            self._say(self._job(job))
+        return 0
+
+    def _warm(self) -> None:
+        """Load what every run needs before the first is asked for; what is wrong is said when it is asked for."""
+        import modelyard.pipeline.compose  # noqa: F401 - loaded ahead of the first run
+
+        try:
+            self._open()
+            self._spec()
+        except ModelyardError:
+            return
+
+    def _job(self, job: Job) -> Said:
+        self._run, self._told = "", False
+        error: ModelyardError | None = None
+        began = time.time()
+        self._under_way = True
+        try:
+            store = self._open()
+            fire = store.ledger.fire(job.fire)
+            if fire is None or fire.state != "queued":
+                return Said(what="taken")
+            try:
+                spec = self._spec()
+                run_project(spec, store, fire=fire, actor=fire.actor, observe=self._observe)
+            finally:
+                self._under_way = False
+                self._note(began)
+        except Taken:
+            return Said(what="taken")
+        except ModelyardError as raised:
+            if isinstance(raised, Busy) and not self._run:
+                return Said(what="busy", error=_plain(raised.problem))
+            error = raised
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, CutOff):
+                self._say(Said(what="ended", run=self._run))
+                raise SystemExit(0) from None
+        except Exception as raised:  # noqa: BLE001 - a mistake of ours ends one run, not the runner
+            error = ModelyardError("internal", f"{type(raised).__name__}: {raised}", hint="report it with the log")
+        finally:
+            self._under_way = False
+        what: Literal["ended", "refused"] = "ended" if self._run else "refused"
+        wrong = isinstance(error, SpecError | NotFound)
+        return Said(what=what, run=self._run, error=_plain(error.problem) if error else {}, file=wrong)
+
+    def _open(self) -> Store:
+        if self._store is None:
+            self._store = open_store(self._file.parent)
+        return self._store
+
+    def _spec(self) -> Spec:
+        from modelyard.spec import load
+
+        now = mark(self._file)
+        if self._read is None or self._read[0] != now:
+            # Whether the data are there is for the steps to say, in a run that is recorded.
+            self._read = (now, load(self._file, files=False))
+        return self._read[1]
+
+    def _note(self, began: float) -> None:
+        spec = self._read[1] if self._read else None
+        verbs = [s.function for s in spec.steps.values() if s.function] if spec else []
+        if spec and spec.features:
+            verbs.append(spec.features)
+        self._loaded.note({self._file.parent / verb.rpartition(":")[0] for verb in verbs}, began)
+
+    def _observe(self, event: Event) -> None:
+        if event.kind == "run.started":
+            self._run = event.run
+            self._say(Said(what="began", run=event.run))
+
+    def _interrupted(self, number: int, frame: Any) -> None:
+        """End the run under way; a second signal must not disturb how it is recorded."""
+        if not self._under_way:
+            if number == signal.SIGTERM:
+                raise SystemExit(0)
+            return
+        if not self._told:
+            self._told = True
+            raise CutOff("the daemon was stopped") if number == signal.SIGTERM else KeyboardInterrupt
+
+    def _become_fresh(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line, no shell
+
+    def _say(self, said: Said) -> None:
+        self._link.sendall(msgspec.json.encode(said) + b"\n")
+
+
+def _plain(problem: Problem) -> dict[str, str]:
+    return {"code": problem.code, "message": problem.message, "where": problem.where, "hint": problem.hint}
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the socket.
+
+    Args:
+        arguments: File descriptor of the socket, id of the daemon's process, path of the declaration.
+    """
+    fd, parent, file = int(arguments[0]), int(arguments[1]), Path(arguments[2])
+    if not tether(parent):
+        return 1
+    # A step that prints talks; nothing of it is data.
+    os.dup2(2, 1)
+    sys.path.insert(0, str(file.parent))
+    with socket.socket(fileno=fd) as link:
+        return Runner(file, link).serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
