@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -85,6 +86,6 @@ def test_a_worker_that_dies_while_idle_is_replaced(module: object, tmp_path: Pat
         run = run_plan(flow.plan(), store, executor=executor, functions=flow.functions)
         assert run["chatty"] == x
         for worker in executor._workers:
-            worker.process.kill()
-            worker.process.wait()
+            os.kill(worker.pid, signal.SIGKILL)
+            assert worker.gone(30)
     executor.close()

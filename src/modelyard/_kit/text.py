@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["number", "plural", "seconds_text"]
+__all__ = ["number", "plural", "seconds_text", "size_text"]
 
 
 def number(value: float | int | None, *, digits: int = 4) -> str:
@@ -39,3 +39,16 @@ def seconds_text(seconds: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Return `1 row`, `2 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def size_text(size: float) -> str:
+    """Return bytes as `512 B`, `40 kB`, `1.5 GB` (powers of ten): as a size is written in a declaration.
+
+    >>> size_text(512), size_text(40_000), size_text(1_500_000_000)
+    ('512 B', '40 kB', '1.5 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -6,9 +6,7 @@ and an `Outcome` are plain JSON.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,13 +16,15 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import Denied, ModelyardError, Problem, Refused, Stale, UserError
+from modelyard.logs import About, Capture, logs_of
+from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.lasting import lasting
 from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Usage, Value, plain, read_value
 from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
-__all__ = ["Failure", "Outcome", "Task", "execute", "wants"]
+__all__ = ["Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +41,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         run: Id of the run.
         trace: Id that ties the run to its fire, log lines and requests.
         attempt: 1 for the first.
+        fire_id: Id of the fire that asked for the run.
     """
 
     step: Step
@@ -53,6 +54,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     run: str = ""
     trace: str = ""
     attempt: int = 1
+    fire_id: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +100,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             )
         last = traceback.extract_tb(error.__traceback__)[-1:]
         where = f"{last[0].filename}:{last[0].lineno}" if last else ""
+        if isinstance(error, MemoryError):
+            return cls(
+                code="out-of-memory",
+                message=redact(f"step `{step.name}` got no more memory{f': {error}' if str(error) else ''}"),
+                where=where,
+                hint="ask for more memory, work in smaller parts, or take a larger machine",
+                trace=trace,
+            )
         return cls(
             code="step-failed",
             message=redact(f"step `{step.name}` raised {type(error).__name__}: {error}"),
@@ -117,6 +127,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         cpu_seconds: CPU time of the process that ran it.
         usage: What it used of the machine.
         log: The last lines that it logged or printed, for the capsule of a failure.
+        notes: What was done otherwise than asked, in sentences: a CPU instead of a GPU, fewer cores.
         failure: Why there are no outputs.
     """
 
@@ -125,6 +136,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     usage: Usage = Usage()
     log: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     failure: Failure | None = None
 
 
@@ -136,32 +148,51 @@ def execute(task: Task, store: Store, function: Callable[..., Any] | None = None
         store: Where tables and models are read and written.
         function: The function itself where it is at hand; found by the step's verb otherwise.
     """
-    began, cpu = time.perf_counter(), time.process_time()
+    began, meter = time.perf_counter(), Meter()
     outputs: dict[str, Any] = {}
     failure = None
+    said = Capture(about(task), logs_of(store.root) if task.run else None)
     try:
-        function = function or find(task.step.verb, store.root)
-        arguments = dict(task.step.params)
-        for name, value in task.inputs.items():
-            arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)
-        if task.step.probe:
-            arguments["state"] = task.state
-        if wants(function, "previous"):
-            arguments["previous"] = read_value(task.previous)
-        if wants(function, "fire"):
-            arguments["fire"] = task.fire
-        # What a step prints is talk: stdout may be somebody's stream of data.
-        with contextlib.redirect_stdout(sys.stderr):
-            returned = function(**arguments)
-        outputs = _materialise(task, returned, store)
+        outputs = perform(task, store, function, said)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - any error of a user's function becomes a recorded failure
         failure = Failure.of(task.step, error)
+    seconds = time.perf_counter() - began
+    usage = meter.usage(seconds)
     return Outcome(
-        outputs=outputs,
-        seconds=time.perf_counter() - began,
-        cpu_seconds=time.process_time() - cpu,
-        failure=failure,
+        outputs=outputs, seconds=seconds, cpu_seconds=usage.cpu_seconds, usage=usage, log=said.tail, failure=failure
     )
+
+
+def perform(
+    task: Task, store: Store, function: Callable[..., Any] | None = None, said: Capture | None = None
+) -> dict[str, Any]:
+    """Run a task, store what it returns and return that as plain JSON; whatever is raised is raised.
+
+    Args:
+        task: What to run.
+        store: Where tables and models are read and written.
+        function: The function itself where it is at hand; found by the step's verb otherwise.
+        said: Takes what the function prints and logs.
+    """
+    function = function or find(task.step.verb, store.root)
+    arguments = dict(task.step.params)
+    for name, value in task.inputs.items():
+        arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)
+    if task.step.probe:
+        arguments["state"] = task.state
+    if wants(function, "previous"):
+        arguments["previous"] = read_value(task.previous)
+    if wants(function, "fire"):
+        arguments["fire"] = task.fire
+    # What a step prints is talk: stdout may be somebody's stream of data.
+    with said or Capture(about(task), None):
+        # A lazy frame runs the user's functions only while it is stored.
+        return _materialise(task, function(**arguments), store)
+
+
+def about(task: Task) -> About:
+    """Return what the log lines of a task belong to."""
+    return About(trace=task.trace, run=task.run, step=task.step.name, attempt=task.attempt, fire=task.fire_id)
 
 
 @cache

@@ -1,54 +1,58 @@
-"""A worker process: `python -m modelyard.pipeline.worker`, fed with tasks over a socket.
+"""A worker process, forked by its guard and fed with tasks over a socket.
 
-The process stays warm, so that the libraries a step needs are imported once. It dies with the runner, even if that
-is killed with -9: work that nobody will record must not go on.
+The process stays warm, so that the libraries a step needs are imported once. It dies with its guard, and this with
+the runner, even if that is killed with -9: work that nobody will record must not go on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
+from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
 from modelyard.store import open_store
 
-__all__ = ["main"]
-
-_PR_SET_PDEATHSIG = 1
+__all__ = ["Stopped", "main"]
 
 
-def main(arguments: list[str]) -> int:
+class Stopped(BaseException):
+    """Raised in a step that is being stopped, so that its `finally` and `with` blocks run before the process ends."""
+
+
+def main(fd: int, root: Path) -> int:
     """Take tasks from the socket until it closes.
 
     Args:
-        arguments: File descriptor of the socket, id of the runner's process, folder of the project.
+        fd: The socket.
+        root: Folder of the project.
     """
-    fd, parent, root = int(arguments[0]), int(arguments[1]), Path(arguments[2])
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return 1  # the runner died before we asked to die with it
-    # Ctrl-C reaches the whole group; the runner decides what happens to its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
     # A step that prints must not write into the runner's data on stdout.
     os.dup2(2, 1)
     sys.path.insert(0, str(root))
+    own_peaks()
     store = open_store(root)
     decode = msgspec.json.Decoder(Task).decode
     with Connection(fd) as pipe:
-        while True:
-            try:
+        try:
+            while True:
                 task = decode(pipe.recv_bytes())
-            except EOFError:
-                return 0
-            pipe.send_bytes(msgspec.json.encode(execute(task, store)))
+                pipe.send_bytes(msgspec.json.encode(execute(task, store)))
+        except EOFError:
+            return 0
+        except Stopped:
+            return 128 + signal.SIGTERM
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    # Once is enough: a second one would cut off the cleaning up.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped
