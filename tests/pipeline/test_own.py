@@ -137,7 +137,7 @@ def test_a_function_is_the_same_wherever_the_project_lies_and_whoever_asks(proje
 @pytest.mark.parametrize(
     ("old", "new", "code", "where", "words", "hint"),
     [
-        ("  few:", "  guard:", "step-name-taken", "16", '"guard" is the name of a built-in', "another name"),
+        ("  few:", "  guard:", "step-name-taken", "15", '"guard" is the name of a built-in', "another name"),
         ("[counted]", "[countd]", "step-unknown", "8", '"countd"', "`counted`"),
         ("contract.people#", "contract.peple#", "step-unknown", "17", '"contract.peple"', "`contract.people`"),
         ("#accepted", "#acepted", "step-output-unknown", "17", 'no output "acepted"', "`accepted`"),
