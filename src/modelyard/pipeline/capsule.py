@@ -21,6 +21,7 @@ class Capsule(msgspec.Struct, frozen=True, kw_only=True):
         failure: Code, message, place and trace.
         environment: Digest of interpreter and libraries, which is a blob.
         made_of: Ingredient of the key -> its digest.
+        source: Digest of the blob that tells of the user's files that the function is made of; empty for built-in ones.
         log: The last lines that the step logged or printed, secrets redacted.
         host: Name of the machine.
         time: When it failed, seconds since 1970 UTC.
@@ -30,6 +31,7 @@ class Capsule(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure
     environment: str
     made_of: dict[str, str] = {}
+    source: str = ""
     log: tuple[str, ...] = ()
     host: str = ""
     time: float = 0.0
@@ -42,6 +44,7 @@ def keep(
     *,
     environment: str,
     made_of: dict[str, str],
+    source: str = "",
     log: tuple[str, ...] = (),
 ) -> str:
     """Store a capsule and return its digest."""
@@ -50,6 +53,7 @@ def keep(
         failure=failure,
         environment=environment,
         made_of=made_of,
+        source=source,
         log=log,
         host=platform.node(),
         time=time.time(),

@@ -26,6 +26,9 @@ from modelyard.store import Appended, Store
 
 __all__ = ["Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
 
+# Characters of a failure that are recorded.
+_LONG_MESSAGE, _LONG_TRACE = 4_000, 40_000
+
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
     """One step with everything it needs, as plain JSON.
@@ -84,13 +87,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, step: Step, error: BaseException) -> Failure:
         """Turn an error that left a step's function into plain data."""
         # What a step says of its failure is recorded for good: no secret in it.
-        trace = redact("".join(traceback.format_exception(error)))
+        trace = _cut(redact("".join(traceback.format_exception(error))), _LONG_TRACE)
         if isinstance(error, ModelyardError):
             p: Problem = error.problem
             message = p.message if len(error.problems) == 1 else "; ".join(q.message for q in error.problems)
             return cls(
                 code=p.code,
-                message=redact(message),
+                message=_cut(redact(message), _LONG_MESSAGE),
                 where=redact(p.where),
                 hint=p.hint,
                 exit_code=error.exit_code,
@@ -110,12 +113,18 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             )
         return cls(
             code="step-failed",
-            message=redact(f"step `{step.name}` raised {type(error).__name__}: {error}"),
+            message=_cut(redact(f"step `{step.name}` raised {type(error).__name__}: {error}"), _LONG_MESSAGE),
             where=where,
             hint="run again with --debug for the trace; finished steps are kept",
             lasting=lasting(error),
             trace=trace,
         )
+
+
+def _cut(text: str, most: int) -> str:
+    """Leave out the middle of a text that is too long to be recorded: some errors print all their data."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}\n… ({len(text) - most} characters) …\n{text[-half:]}"
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
         usage: What the last attempt used; nothing for a step out of the cache.
         capsule: Digest of the blob that a failed step can be replayed from.
         reason: Why it was skipped.
+        source: Digest of the blob that tells of the user's files that its function is made of.
     """
 
     name: str
@@ -71,6 +72,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     capsule: str = ""
     reason: str = ""
+    source: str = ""
 
     @property
     def used(self) -> Usage:
@@ -148,6 +150,7 @@ def step_run(event: Event) -> StepRun:
         state=body.get("state"),
         made_of=body.get("made_of", {}),
         usage=msgspec.convert(body.get("usage", {}), Usage),
+        source=body.get("source", ""),
     )
 
 
@@ -199,6 +202,8 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     attempts=_attempts(steps, event.step),
                     usage=msgspec.convert(body.get("usage", {}), Usage),
                     capsule=body.get("capsule", ""),
+                    made_of=body.get("made_of", {}),
+                    source=body.get("source", ""),
                 )
             case "run.finished" if run is not None:
                 run = msgspec.structs.replace(
