@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from modelyard.conformance.postgres import PostgresServer
 
 # One thread budget for the suite: nested libraries must not fight over two cores.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
@@ -49,3 +53,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MODELYARD_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres of this session's own on a free port; skips aloud where it is not installed."""
+    pytest.importorskip("psycopg", reason="no psycopg: pip install 'modelyard[postgres]'")
+    from modelyard.conformance.postgres import PostgresServer, programs
+
+    if programs() is None:
+        pytest.skip("no Postgres on this machine: apt-get install postgresql")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_address(postgres_server: PostgresServer) -> str:
+    """Address of that server; each test adds a schema of its own: `f"{postgres_address}?schema=mine"`."""
+    return postgres_server.address

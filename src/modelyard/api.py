@@ -10,7 +10,7 @@ from modelyard.pipeline.flow import Flow
 from modelyard.pipeline.run import Observer
 from modelyard.pipeline.run import run as run_plan
 from modelyard.records import Plan, Run
-from modelyard.store import LocalStore, open_store
+from modelyard.store import Store, open_store
 
 if TYPE_CHECKING:
     from modelyard.spec import Spec
@@ -79,14 +79,14 @@ def run(
             "api-project", "`project` is for flows", hint="a declaration keeps its state beside itself; move the file"
         )
     spec = load(target) if isinstance(target, str | Path) else target
-    store = open_project(spec.root)
+    store = open_store(spec.root, file=spec.path.name)
     try:
         return run_project(spec, store, observe=observe)
     finally:
         store.close()
 
 
-def open_project(folder: str | Path = ".") -> LocalStore:
+def open_project(folder: str | Path = ".") -> Store:
     """Open the store of a project folder, made at first use.
 
     Raises:

@@ -14,7 +14,8 @@
     |   |-- Spent                      the budget is used up: the run is stopped, not failed
     |   `-- Tampered                   a stored byte, number or event was changed
     |-- Busy                  exit 4   somebody else holds what is needed
-    |   `-- Taken                      it was done already, by whoever came first
+    |   |-- Taken                      it was done already, by whoever came first
+    |   `-- Unreachable                what is needed does not answer; it may again
     |-- Denied                exit 5   the caller may not do this
     `-- StepFailed            exit 3   a step raised an error that is not the user's input
 
@@ -45,6 +46,7 @@ __all__ = [
     "StepFailed",
     "Taken",
     "Tampered",
+    "Unreachable",
     "UserError",
     "near",
 ]
@@ -221,6 +223,10 @@ class Busy(ModelyardError):
 
 class Taken(Busy):
     """What may be done once was done already; whoever comes second leaves it alone."""
+
+
+class Unreachable(Busy):
+    """A server that is needed does not answer now; the same may work when it is tried again."""
 
 
 class Denied(ModelyardError):

@@ -32,18 +32,19 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from modelyard.pipeline import preview
     from modelyard.pipeline.compose import compose
-    from modelyard.store import LocalStore, open_store
+    from modelyard.store import LocalStore, Store, open_store, store_exists
 
     spec = load_spec(args)
     plan = compose(spec)
+    store: Store
     with ExitStack() as stack:
-        if not (spec.root / ".modelyard").is_dir():
+        if not store_exists(spec.root, file=spec.path.name):
             # Nothing ran here yet, and a plan makes nothing: it is read from an empty store that is thrown away.
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-plan-")))
-            store = LocalStore(spec.root, folder=folder / "store")
+            store = stack.enter_context(LocalStore(spec.root, folder=folder / "store"))
         else:
-            store = open_store(spec.root)
-        foreseen = preview(plan, stack.enter_context(store))
+            store = stack.enter_context(open_store(spec.root, file=spec.path.name))
+        foreseen = preview(plan, store)
     if args.json:
         json_line(foreseen)
         return 0

@@ -11,7 +11,7 @@ from modelyard.cli.output import say
 
 if TYPE_CHECKING:
     from modelyard.spec import Spec
-    from modelyard.store import LocalStore
+    from modelyard.store import Store
 
 __all__ = ["FILE", "add_file", "add_json", "load_spec", "open_existing", "say_missing"]
 
@@ -54,7 +54,7 @@ def say_missing(spec: Spec) -> None:
         say(f"note: the model will not be released before {', '.join(missing)} are filled in")
 
 
-def open_existing(args: argparse.Namespace, *, model: bool = False) -> LocalStore:
+def open_existing(args: argparse.Namespace, *, model: bool = False) -> Store:
     """Open the store beside the declaration; reading verbs do not make one.
 
     Args:
@@ -65,16 +65,17 @@ def open_existing(args: argparse.Namespace, *, model: bool = False) -> LocalStor
         NotFound: Nothing was ever run here.
         UserError: There is no model and, by what the file declares, there will be none (`model-not-declared`).
     """
-    from modelyard.store import open_store
+    from modelyard.store import open_store, store_exists
 
-    root = Path(getattr(args, "file", FILE)).resolve().parent
-    if not (root / ".modelyard").is_dir():
+    file = Path(getattr(args, "file", FILE)).resolve()
+    root = file.parent
+    if not store_exists(root, file=file.name):
         raise NotFound(
             "project-not-found",
             f"nothing was run in `{root}` yet",
             hint="run `modelyard run`, or name the file with -f",
         )
-    store = open_store(root)
+    store = open_store(root, file=file.name)
     if model and not store.ledger.aliases():
         _expect_model(args)
     return store

@@ -49,7 +49,7 @@ def _once(args: argparse.Namespace) -> int:
         raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     spec = load_spec(args)
     steps = len(compose(spec).steps)
-    store = open_store(spec.root)
+    store = open_store(spec.root, file=spec.path.name)
     say_missing(spec)
     # A polite stop from outside is a Ctrl-C: workers end, the run is recorded as cancelled.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

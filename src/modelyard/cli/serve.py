@@ -13,7 +13,7 @@ from modelyard.cli.output import say
 from modelyard.cli.project import add_file, load_spec, open_existing
 
 if TYPE_CHECKING:
-    from modelyard.store import LocalStore
+    from modelyard.store import Store
 
 __all__ = ["add", "run"]
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
 
 
-def _first_token(store: LocalStore) -> None:
+def _first_token(store: Store) -> None:
     from modelyard.records import Draft
     from modelyard.security.tokens import add_token, list_tokens
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -100,6 +102,21 @@ class LedgerSuite(OpenStore):
         events = [store.ledger.append(Draft(kind="watch.finished"), durable=bool(n % 2))[0] for n in range(4)]
         assert len({e.hash for e in events}) == 4
         assert all(len(e.hash) == 64 for e in events)
+
+    def test_the_hash_can_be_recomputed_by_anybody(self, store: Store) -> None:
+        """Canonical JSON: sorted keys, no spaces, the number that Python and JSON write for a double."""
+        store.ledger.append(
+            run_started("run-1"),
+            Draft(kind="token.added", actor="user:zoë", payload={"b": [1, 2.5, None, "ü\n\x00 \u2028"], "a": {}}),
+        )
+        store.ledger.append(finished("run-1", "a", "k"))
+        last = ""
+        for e in store.ledger.events():
+            fields = [last, e.seq, e.time, e.run, e.step, e.kind, e.actor, e.payload]
+            text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            last = hashlib.sha256(text.encode()).hexdigest()
+            assert e.hash == last
+        assert store.ledger.head() == (3, last)
 
     def test_events_are_filtered_and_limited(self, store: Store) -> None:
         for run in ("run-1", "run-2"):

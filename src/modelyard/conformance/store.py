@@ -12,7 +12,7 @@
             return functools.partial(MyStore, tmp_path)
 
 With `opener`, a function without arguments that can be pickled and opens the same store again, the suite also
-lets several processes write at once.
+lets several processes write at once. A store whose names are held by leases says how long one is: `LEASE = 10.0`.
 """
 
 # Tests say by their names what they promise, and assert.
@@ -20,26 +20,28 @@ lets several processes write at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-
 import pytest
 
 from modelyard._kit.digest import digest_bytes
-from modelyard._kit.errors import Busy, NotFound, UserError
+from modelyard._kit.errors import NotFound, UserError
 from modelyard.conformance.alerts import AlertSuite
+from modelyard.conformance.fires import FiresSuite
+from modelyard.conformance.holding import HoldSuite
 from modelyard.conformance.ledger import LedgerSuite, alias_moved, finished, run_finished, run_started
-from modelyard.conformance.opened import PATIENCE, OpenStore, in_process
+from modelyard.conformance.opened import OpenStore
 from modelyard.conformance.tables import TablesSuite
 from modelyard.store.base import Store
 
-__all__ = ["BlobsSuite", "HoldSuite", "StoreSuite", "alias_moved", "finished", "run_finished", "run_started"]
-
-
-def _hold(opener: Callable[[], Store], name: str, run: str, pipe: Connection) -> None:
-    with opener().hold(name, who={"run": run}):
-        pipe.send("held")
-        pipe.recv()
+__all__ = [
+    "BlobsSuite",
+    "FiresSuite",
+    "HoldSuite",
+    "StoreSuite",
+    "alias_moved",
+    "finished",
+    "run_finished",
+    "run_started",
+]
 
 
 class BlobsSuite(OpenStore):
@@ -75,41 +77,6 @@ class BlobsSuite(OpenStore):
             store.blobs.put_folder(address, {"fine": b"", name: b"x"})
         with pytest.raises(NotFound):
             store.blobs.folder(address)
-
-
-class HoldSuite(OpenStore):
-    """The tests of `store.hold` and `store.holder`."""
-
-    def test_a_name_is_held_by_one(self, store: Store) -> None:
-        assert store.holder("run") is None
-        with store.hold("run", who={"run": "run-1"}):
-            who = store.holder("run")
-            assert who is not None
-            assert who["run"] == "run-1"
-            with pytest.raises(Busy, match="run-1") as caught, store.hold("run", who={"run": "run-2"}):
-                pass
-            assert caught.value.problem.hint
-            with store.hold("other", who={}):
-                assert store.holder("other") is not None
-        assert store.holder("run") is None
-        with store.hold("run", who={"run": "run-2"}):
-            assert (store.holder("run") or {})["run"] == "run-2"
-
-    def test_a_name_is_free_after_an_error(self, store: Store) -> None:
-        with pytest.raises(ZeroDivisionError), store.hold("run", who={}):
-            _ = 1 / 0
-        assert store.holder("run") is None
-
-    def test_a_name_is_free_when_its_process_is_killed(self, store: Store, opener: Callable[[], Store]) -> None:
-        with in_process(_hold, opener, "run", "run-7") as (process, _):
-            assert (store.holder("run") or {})["run"] == "run-7"
-            with pytest.raises(Busy, match="run-7"), store.hold("run", who={}):
-                pass
-            process.kill()
-            process.join(PATIENCE)
-            assert store.holder("run") is None
-            with store.hold("run", who={}):
-                pass
 
 
 class StoreSuite(LedgerSuite, AlertSuite, BlobsSuite, TablesSuite, HoldSuite):

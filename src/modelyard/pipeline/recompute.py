@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -16,7 +16,7 @@ from modelyard._kit.errors import NotFound
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, execute
 from modelyard.records import CheckResult, Evidence, Plan, Run, Step, TableVersion, identity, read_value
-from modelyard.store import Store, Tables, open_store
+from modelyard.store import LocalStore, Store, Tables
 
 __all__ = ["Difference", "measured_steps", "plan_of", "recompute"]
 
@@ -108,19 +108,22 @@ class _Overlay:
     """A store whose inputs come from the project and whose outputs go to a scratch store."""
 
     def __init__(self, real: Store, scratch: Store) -> None:
-        self.ledger, self.blobs, self.root = real.ledger, real.blobs, real.root
+        self.ledger, self.blobs, self.root, self.address = real.ledger, real.blobs, real.root, real.address
         self.hold, self.holder, self.close = real.hold, real.holder, scratch.close
         self.tables: Tables = _ScratchTables(real.tables, scratch.tables)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @contextmanager
 def _overlay(store: Store) -> Iterator[Store]:
     with tempfile.TemporaryDirectory(prefix="modelyard-verify-") as folder:
-        overlay = _Overlay(store, open_store(Path(folder)))
-        try:
+        with _Overlay(store, LocalStore(Path(folder))) as overlay:
             yield overlay
-        finally:
-            overlay.close()
 
 
 def _compare(step: str, recorded: Any, again: Any) -> list[Difference]:

@@ -10,16 +10,18 @@ import msgspec
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.records import Run
-from modelyard.store.base import Store
+from modelyard.store.base import Held, Store
 from modelyard.store.blobs import FolderBlobs
 from modelyard.store.disk import explained
 from modelyard.store.ledger import SqliteLedger
 from modelyard.store.locks import Locks
 from modelyard.store.tables import DeltaTables
 
-__all__ = ["LocalStore", "open_store", "settle"]
+__all__ = ["FOLDER", "LOCAL", "LocalStore", "settle"]
 
-_FOLDER = ".modelyard"
+FOLDER = ".modelyard"
+# The address that says: here, and nowhere else.
+LOCAL = "local"
 
 
 class LocalStore:
@@ -36,16 +38,17 @@ class LocalStore:
     """
 
     def __init__(self, root: Path, *, folder: Path | None = None, clock: Clock = system_clock) -> None:
-        folder = folder or root / _FOLDER
+        folder = folder or root / FOLDER
         with explained(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root = root
+        self.address = LOCAL
         self.ledger = SqliteLedger(folder / "ledger.db", clock=clock)
         self.blobs = FolderBlobs(folder / "blobs")
         self._locks = Locks(folder / "locks", clock=clock)
         self.tables = DeltaTables(folder / "tables", self._locks)
 
-    def hold(self, name: str, *, who: dict[str, Any]) -> AbstractContextManager[None]:
+    def hold(self, name: str, *, who: dict[str, Any]) -> AbstractContextManager[Held]:
         """Hold a name while the context is open; see `Store.hold`. `settle` wants `{"run": RUN_ID}` for `run`."""
         return self._locks.hold(name, who=who)
 
@@ -62,11 +65,6 @@ class LocalStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def open_store(project: Path) -> LocalStore:
-    """Open the store of a project folder, and make it at first use."""
-    return LocalStore(project)
 
 
 def settle(run: Run, store: Store) -> Run:

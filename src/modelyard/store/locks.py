@@ -15,9 +15,10 @@ import msgspec
 
 from modelyard._kit.clock import Clock, as_text, system_clock
 from modelyard._kit.errors import Busy
+from modelyard.store.base import Held
 from modelyard.store.disk import explained
 
-__all__ = ["Locks"]
+__all__ = ["Locks", "held_by"]
 
 # Whoever asks for the holder takes the lock for a moment, so one refusal does not mean that it is held.
 _TRIES = 10
@@ -36,6 +37,18 @@ def _let_go_in_child() -> None:
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
+class _Kept:
+    """A lock of the system: it cannot be lost."""
+
+    seconds = 0.0
+
+    def check(self) -> None:
+        """It is held."""
+
+
+_KEPT = _Kept()
+
+
 class Locks:
     """One lock file a name; its content says who holds it.
 
@@ -49,7 +62,7 @@ class Locks:
         self._clock = clock
 
     @contextmanager
-    def hold(self, name: str, *, who: dict[str, Any]) -> Iterator[None]:
+    def hold(self, name: str, *, who: dict[str, Any]) -> Iterator[Held]:
         """Hold `name` while the context is open.
 
         Args:
@@ -61,12 +74,12 @@ class Locks:
         """
         with self._locked(name) as fd:
             if fd is None:
-                raise _busy(name, self.holder(name) or {})
+                raise held_by(name, self.holder(name) or {})
             with explained(self._path(name)):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, msgspec.json.encode({"pid": os.getpid(), "since": self._clock(), **who}), 0)
             try:
-                yield
+                yield _KEPT
             finally:
                 if fd in _locked:
                     os.ftruncate(fd, 0)
@@ -136,8 +149,11 @@ def _take_soon(fd: int) -> bool:
     return False
 
 
-def _busy(name: str, who: dict[str, Any]) -> Busy:
+def held_by(name: str, who: dict[str, Any]) -> Busy:
+    """Return the error that says who holds a name: its run, process, machine, and since when."""
     pid = who.get("pid", "unknown")
-    whose = f"run {who['run']}, process {pid}" if "run" in who else f"process {pid}"
+    process = f"process {pid} on {who['host']}" if "host" in who else f"process {pid}"
+    whose = f"run {who['run']}, {process}" if "run" in who else process
     since = f" since {as_text(who['since'])}" if "since" in who else ""
-    return Busy("store-held", f"`{name}` is held by {whose}{since}", hint=f"wait for it, or stop it: kill {pid}")
+    there = " there" if "host" in who else ""
+    return Busy("store-held", f"`{name}` is held by {whose}{since}", hint=f"wait for it, or stop it{there}: kill {pid}")

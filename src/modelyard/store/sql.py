@@ -58,9 +58,6 @@ class SqlLedger(ABC):
         clock: Source of the events' times.
     """
 
-    # How the head is read by whoever is about to write behind it.
-    _lock_head = READ_HEAD
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
@@ -107,7 +104,7 @@ class SqlLedger(ABC):
             Tampered: An event does not fit the one before it; nothing is written.
         """
         with self._transaction(durable=True) as execute:
-            seq, last = execute(self._lock_head).fetchone()
+            seq, last = self._newest(execute)
             if seq:
                 raise UserError(
                     "ledger-not-empty",
@@ -128,9 +125,14 @@ class SqlLedger(ABC):
             execute(_WRITE_HEAD, (seq, last))
         return int(seq)
 
+    def _newest(self, execute: folds.Execute) -> tuple[int, str]:
+        """Return number and hash of the newest event, for whoever is about to write behind it."""
+        found: tuple[int, str] = execute(READ_HEAD).fetchone()
+        return found
+
     def _write(self, execute: folds.Execute, drafts: Sequence[Draft], events: list[Event]) -> None:
         """Write drafts behind the head, and note what they became in `events`."""
-        seq, last = execute(self._lock_head).fetchone()
+        seq, last = self._newest(execute)
         for draft in drafts:
             seq += 1
             time = float(self._clock())

@@ -54,7 +54,9 @@ def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page
     """
     if not project.is_dir():
         raise NotFound("project-not-found", f"no folder `{project}`", hint="give the project's folder with --project")
-    if not (project / ".modelyard").is_dir():
+    from modelyard.store import open_store, store_exists
+
+    if not store_exists(project):
         # Pages only read: they make no store.
         raise NotFound(
             "project-not-found",
@@ -65,7 +67,6 @@ def serve(project: Path, *, host: str = "127.0.0.1", port: int = PORT, open_page
     with sock:
         import uvicorn
 
-        from modelyard.store import open_store
         from modelyard.web.app import create_app
         from modelyard.web.guard import LOOPBACK
 
