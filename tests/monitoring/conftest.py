@@ -80,7 +80,8 @@ def log(tmp_path: Path) -> Callable[..., Path]:
                 caller="test",
                 count=1,
                 ms=0.5,
-                content=lambda i=inputs, o=output: [(i, o)],
+                trace="",
+                content=lambda i=inputs, o=output: ([i], [o]),
             )
             writer.put(entry)
             written += 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modelyard.serving.batch import INLINE_ROWS, Batcher
+from modelyard.serving.validate import Parsed
 
 
 class Double:
@@ -27,6 +28,22 @@ class Double:
         return feeds["numeric"] * 2
 
 
+def joined(group: list[Parsed]) -> dict[str, Any]:
+    fitting = [parsed.numbers for parsed in group if parsed.error is None]
+    return {"numeric": np.concatenate(fitting)} if fitting else {}
+
+
+async def asked(batcher: Batcher, feeds: dict[str, Any], rows: int) -> Any:
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(output: Any) -> None:
+        if not answer.done():
+            answer.set_exception(output) if isinstance(output, BaseException) else answer.set_result(output)
+
+    batcher.ask(Parsed(rows, feeds["numeric"], None), done)
+    return await answer
+
+
 @contextmanager
 def closing(batcher: Batcher) -> Iterator[Batcher]:
     yield batcher
@@ -41,8 +58,8 @@ def test_one_turn_is_one_run() -> None:
     model = Double()
 
     async def main() -> list[Any]:
-        batcher = Batcher(model)
-        return await asyncio.gather(*(batcher.predict(feeds(n * 10, n), n) for n in range(1, 5)))
+        batcher = Batcher(model, joined)
+        return await asyncio.gather(*(asked(batcher, feeds(n * 10, n), n) for n in range(1, 5)))
 
     outputs = asyncio.run(main())
     assert model.sizes == [10]
@@ -54,9 +71,9 @@ def test_large_requests_run_beside_and_small_ones_do_not_grow_without_end() -> N
     model = Double()
 
     async def main() -> list[Any]:
-        with closing(Batcher(model)) as batcher:
-            large = batcher.predict(feeds(0, INLINE_ROWS * 4), INLINE_ROWS * 4)
-            small = [batcher.predict(feeds(0, 100), 100) for _ in range(5)]
+        with closing(Batcher(model, joined)) as batcher:
+            large = asked(batcher, feeds(0, INLINE_ROWS * 4), INLINE_ROWS * 4)
+            small = [asked(batcher, feeds(0, 100), 100) for _ in range(5)]
             return await asyncio.gather(large, *small)
 
     outputs = asyncio.run(main())
@@ -68,11 +85,11 @@ def test_an_error_reaches_all_who_asked_and_the_next_turn_is_clean() -> None:
     model = Double()
 
     async def main() -> list[Any]:
-        batcher = Batcher(model)
+        batcher = Batcher(model, joined)
         model.broken = True
-        failed = await asyncio.gather(*(batcher.predict(feeds(0, 1), 1) for _ in range(3)), return_exceptions=True)
+        failed = await asyncio.gather(*(asked(batcher, feeds(0, 1), 1) for _ in range(3)), return_exceptions=True)
         model.broken = False
-        return [*failed, await batcher.predict(feeds(3, 1), 1)]
+        return [*failed, await asked(batcher, feeds(3, 1), 1)]
 
     *failed, fine = asyncio.run(main())
     assert [type(f) for f in failed] == [RuntimeError] * 3
@@ -81,9 +98,9 @@ def test_an_error_reaches_all_who_asked_and_the_next_turn_is_clean() -> None:
 
 def test_a_caller_who_left_does_not_hurt_the_others() -> None:
     async def main() -> Any:
-        batcher = Batcher(Double())
-        gone = asyncio.ensure_future(batcher.predict(feeds(0, 1), 1))
-        stays = asyncio.ensure_future(batcher.predict(feeds(5, 1), 1))
+        batcher = Batcher(Double(), joined)
+        gone = asyncio.ensure_future(asked(batcher, feeds(0, 1), 1))
+        stays = asyncio.ensure_future(asked(batcher, feeds(5, 1), 1))
         await asyncio.sleep(0)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):

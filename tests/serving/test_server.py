@@ -114,17 +114,17 @@ def test_server_loads_no_training_library(tmp_path: Path) -> None:
         "import sys, json, pathlib\n"
         "from modelyard.serving import server\n"
         "from modelyard.serving.server import Settings, serve\n"
-        "import uvicorn\n"
-        "def run(self, sockets):\n"
-        "    sockets[0].close()\n"
+        "def run(work):\n"
+        "    work.close()\n"
+        "    import uvloop\n"
         "    print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))\n"
-        "uvicorn.Server.run = run\n"
+        "server._run = run\n"
         f"sys.exit(serve(Settings(pathlib.Path({str(folder)!r}), pathlib.Path({str(tmp_path)!r}), port=0)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     loaded = set(json.loads(done.stdout))
-    assert {"onnxruntime", "numpy", "msgspec", "httptools", "uvicorn"} <= loaded
+    assert {"onnxruntime", "numpy", "msgspec", "httptools", "uvloop"} <= loaded
     heavy = {
         "polars",
         "sklearn",

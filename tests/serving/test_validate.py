@@ -47,6 +47,22 @@ ROWS = st.fixed_dictionaries(
 )
 
 
+class Fitted:
+    """Rows that were read and held against the signature."""
+
+    def __init__(self, validator: Validator, body: bytes) -> None:
+        parsed = validator.parse(body)
+        self.feeds = validator.fit([parsed])
+        if parsed.error is not None:
+            raise parsed.error
+        self.warnings = parsed.warnings
+        self.parsed = parsed
+
+
+def fitted(validator: Validator, body: bytes) -> Fitted:
+    return Fitted(validator, body)
+
+
 def same(one: Any, other: Any) -> None:
     assert one.keys() == other.keys()
     for name in one:
@@ -59,24 +75,24 @@ def same(one: Any, other: Any) -> None:
 @given(st.lists(ROWS, min_size=1, max_size=4))
 def test_every_form_encodes_as_training_did(rows: list[dict[str, Any]]) -> None:
     expected = ENCODER(rows)
-    by_rows = VALIDATOR.parse(json.dumps({"rows": rows}).encode())
+    by_rows = fitted(VALIDATOR, json.dumps({"rows": rows}).encode())
     same(by_rows.feeds, expected)
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    by_columns = VALIDATOR.parse(json.dumps({"columns": columns}).encode())
+    by_columns = fitted(VALIDATOR, json.dumps({"columns": columns}).encode())
     same(by_columns.feeds, expected)
-    same(VALIDATOR.parse(json.dumps(rows[0], ensure_ascii=False).encode()).feeds, ENCODER(rows[:1]))
-    assert by_rows.count == len(rows)
+    same(fitted(VALIDATOR, json.dumps(rows[0], ensure_ascii=False).encode()).feeds, ENCODER(rows[:1]))
+    assert by_rows.parsed.count == len(rows)
     # What is logged encodes to the same again.
-    logged = [json.loads(msgspec.json.encode(row)) for row in VALIDATOR.rows_of(by_rows)]
+    logged = [json.loads(msgspec.json.encode(row)) for row in VALIDATOR.rows_of(by_rows.parsed)]
     same(ENCODER(logged), expected)
     by_columns.rows = None
-    same(ENCODER(VALIDATOR.rows_of(by_columns)), expected)
+    same(ENCODER(VALIDATOR.rows_of(by_columns.parsed)), expected)
 
 
 def refusal(body: bytes) -> int:
     """Status of the refusal, 0 if there is none; any other error than a refusal is a mistake."""
     try:
-        VALIDATOR.parse(body)
+        fitted(VALIDATOR, body)
     except HttpError as error:
         return error.status
     return 0
@@ -106,21 +122,21 @@ def test_a_name_with_quotes_is_read_slowly_and_well() -> None:
     odd = 'a "quoted\\ name\n'
     problem = Problem(task="regression", target="y")
     validator = Validator(Signature(features=(Feature(name=odd, type="number", source="Float64"),), problem=problem))
-    parsed = validator.parse(json.dumps({"rows": [{odd: 1.5}, {odd: None}]}).encode())
+    parsed = fitted(validator, json.dumps({"rows": [{odd: 1.5}, {odd: None}]}).encode())
     assert parsed.feeds["numeric"][0, 0] == 1.5
-    assert validator.rows_of(parsed)[0] == {odd: 1.5}
+    assert validator.rows_of(parsed.parsed)[0] == {odd: 1.5}
 
 
 def test_a_column_may_be_called_rows() -> None:
     row = {"rows": "a", "n": 1, "code": "1", "b": False, "odd name ü": 0.5}
-    assert VALIDATOR.parse(json.dumps(row).encode()).feeds["categorical"].tolist() == [["a", "1"]]
+    assert fitted(VALIDATOR, json.dumps(row).encode()).feeds["categorical"].tolist() == [["a", "1"]]
 
 
 def test_warnings_count_rows_and_tell_no_limits() -> None:
     rows = [
         {"rows": "a", "n": n, "code": code, "b": 0, "odd name ü": 0} for n, code in [(11, "3"), (5, "1"), (-1, "1")]
     ]
-    warnings = VALIDATOR.parse(json.dumps({"rows": rows}).encode()).warnings
+    warnings = fitted(VALIDATOR, json.dumps({"rows": rows}).encode()).warnings
     assert warnings == [
         {"column": "n", "rows": 2, "message": "`n` is outside the range seen in training"},
         {"column": "code", "rows": 1, "message": "`code` is not seen in training"},
@@ -139,14 +155,14 @@ def test_warnings_count_rows_and_tell_no_limits() -> None:
 def test_nothing_is_coerced_that_training_did_not(change: dict[str, Any], code: str) -> None:
     row = {"rows": "a", "n": 1, "code": "1", "b": False, "odd name ü": 0.5, **change}
     with pytest.raises(HttpError) as caught:
-        VALIDATOR.parse(json.dumps(row).encode())
+        fitted(VALIDATOR, json.dumps(row).encode())
     assert caught.value.code == code
 
 
 def test_one_kind_of_column_only() -> None:
     problem = Problem(task="regression", target="y")
     texts = Validator(Signature(features=(Feature(name="t", type="category", source="String"),), problem=problem))
-    assert texts.parse(b'{"rows": [{"t": "a"}, {"t": null}]}').feeds["categorical"].tolist() == [["a"], [""]]
-    assert msgspec.json.encode(texts.rows_of(texts.parse(b'{"t": null}'))) == b'[{"t":null}]'
+    assert fitted(texts, b'{"rows": [{"t": "a"}, {"t": null}]}').feeds["categorical"].tolist() == [["a"], [""]]
+    assert msgspec.json.encode(texts.rows_of(texts.parse(b'{"t": null}'))) == b'[{"t": null}]'
     numbers = Validator(Signature(features=(Feature(name="t", type="number", source="Float64"),), problem=problem))
-    assert list(numbers.parse(b'{"t": 1}').feeds) == ["numeric"]
+    assert list(fitted(numbers, b'{"t": 1}').feeds) == ["numeric"]

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from modelyard._kit.errors import DataError, NotFound, UserError
 from modelyard.monitoring.window import reading
+from modelyard.store.requests import ids_of, put_truths, truths_of
 
 __all__ = ["Joined", "join_truths", "read_truths"]
 
@@ -102,8 +103,8 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
         NotFound: There is no such log.
         UserError: The log cannot be written (`requests-unwritable`).
     """
-    with reading(log):
-        pass  # says what is wrong with a file that is missing, before an empty one is made
+    with reading(log) as db:
+        ids = ids_of(db)
     joined = known = strange = 0
     try:
         db = sqlite3.connect(log, timeout=5.0, isolation_level=None)
@@ -111,16 +112,16 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
             for batch in _batches(truths):
                 # One short transaction a batch: the server must not wait for a long one.
                 db.execute("BEGIN IMMEDIATE")
-                for name, truth in batch:
-                    row = db.execute("SELECT truth FROM requests WHERE id = ?", (name,)).fetchone()
-                    if row is None:
-                        strange += 1
-                    elif row[0] is not None and str(row[0]) == truth:
-                        known += 1
-                    else:
-                        db.execute("UPDATE requests SET truth = ? WHERE id = ?", (truth, name))
-                        joined += 1
+                ours = [(name, truth) for name, truth in batch if name in ids]
+                before = truths_of(db, (name for name, _ in ours))
+                new = [(name, truth) for name, truth in ours if before.get(name) != truth]
+                put_truths(db, new)
                 db.execute("COMMIT")
+                joined, known, strange = (
+                    joined + len(new),
+                    known + len(ours) - len(new),
+                    strange + len(batch) - len(ours),
+                )
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")

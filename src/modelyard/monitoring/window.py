@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import NotFound, UserError
+from modelyard.store.requests import Answered, newest, truths_of
 
 __all__ = ["Window", "read_window", "reading"]
 
@@ -86,7 +87,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             yield db
         finally:
             db.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, msgspec.DecodeError) as error:
         raise UserError(
             "requests-unreadable",
             f"the request log of `{path.stem}` cannot be read: {error}",
@@ -108,35 +109,33 @@ def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "
         NotFound: There is no such log.
         UserError: The file is no request log.
     """
-    asked = "SELECT id, time, inputs, output, ms, truth FROM requests WHERE time >= ?"
-    values: list[Any] = [since]
-    if model:
-        asked += " AND model = ?"
-        values.append(model)
-    asked += " ORDER BY time DESC, rowid DESC"
-    if last > 0:
-        asked += " LIMIT ?"
-        values.append(last)
+    found: list[tuple[str, Answered, int]] = []
     with reading(path) as db:
-        rows = db.execute(asked, values).fetchall()
-    rows.reverse()
-    return _columns(path.stem, model, rows)
+        for one in newest(db, since=since):
+            if model and one.model != model:
+                continue
+            found += [(one.row_id(at), one, at) for at in reversed(range(len(one.inputs)))]
+            if last > 0 and len(found) >= last:
+                del found[last:]
+                break
+        truths = truths_of(db, (name for name, _, _ in found))
+    found.reverse()
+    return _columns(path.stem, model, found, truths)
 
 
-def _columns(endpoint: str, model: str, rows: list[tuple[Any, ...]]) -> Window:
-    decode = msgspec.json.decode
-    kept = [(row, decode(row[2]), decode(row[3])) for row in rows]
+def _columns(endpoint: str, model: str, rows: list[tuple[str, Answered, int]], truths: dict[str, str]) -> Window:
+    kept = [(name, one, one.inputs[at], one.outputs[at]) for name, one, at in rows]
     # A row whose content could not be logged says nothing of the inputs; it must not count as missing values.
-    whole = [(row, inputs, output) for row, inputs, output in kept if inputs or output]
-    names = dict.fromkeys(name for _, inputs, _ in whole for name in inputs)
+    whole = [row for row in kept if row[2] or row[3]]
+    names = dict.fromkeys(name for _, _, inputs, _ in whole for name in inputs)
     return Window(
         endpoint=endpoint,
         model=model,
-        ids=[row[0] for row, _, _ in whole],
-        times=[row[1] for row, _, _ in whole],
-        inputs={name: [inputs.get(name) for _, inputs, _ in whole] for name in names},
-        outputs=[output for _, _, output in whole],
-        truths=[row[5] for row, _, _ in whole],
-        ms=[row[4] for row, _, _ in whole],
+        ids=[name for name, _, _, _ in whole],
+        times=[one.time for _, one, _, _ in whole],
+        inputs={name: [inputs.get(name) for _, _, inputs, _ in whole] for name in names},
+        outputs=[output for _, _, _, output in whole],
+        truths=[truths.get(name) for name, _, _, _ in whole],
+        ms=[one.ms for _, one, _, _ in whole],
         unreadable=len(kept) - len(whole),
     )

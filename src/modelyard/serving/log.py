@@ -1,53 +1,34 @@
 """Keep every answered request, in SQLite, off the way of the answers.
 
-The event loop only appends to a queue; a thread writes what has gathered, many rows a transaction. The queue is
-bounded: when the disk cannot keep up, requests wait for room rather than pass unrecorded. A power cut may take the
-last moments (WAL, `synchronous=NORMAL`), a SIGTERM takes nothing.
+The event loop only appends to a queue; a thread writes what has gathered as one block. The queue is bounded: when the
+disk cannot keep up, requests wait for room rather than pass unrecorded. A power cut may take the last moments (WAL,
+`synchronous=NORMAL`), a SIGTERM takes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import secrets
 import sqlite3
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from modelyard._kit.errors import ServeError
+from modelyard.store.requests import Answered, connect, write_block
 
 __all__ = ["Entry", "RequestLog"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (
-    id TEXT PRIMARY KEY,
-    time REAL NOT NULL,
-    model TEXT NOT NULL,
-    caller TEXT NOT NULL,
-    inputs TEXT NOT NULL,
-    output TEXT NOT NULL,
-    ms REAL NOT NULL,
-    truth
-);
-CREATE INDEX IF NOT EXISTS requests_time ON requests (time);
-"""
-_INSERT = "INSERT INTO requests (id, time, model, caller, inputs, output, ms) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _BATCH = 2000
 _PAUSE = 0.02
 
-Row = tuple[str, float, str, str, str, str, float]
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, gc=False):
     """One answered request; what it says is only made when the thread asks for it.
 
     Attributes:
@@ -57,7 +38,8 @@ class Entry:
         caller: Name of the token.
         count: Rows answered.
         ms: Milliseconds from the parsed request to the answer.
-        content: Returns inputs by column name and output, one pair a row.
+        trace: Id that ties it to the deployment's run.
+        content: Returns inputs by column name, one a row, and outputs.
     """
 
     id: str
@@ -66,31 +48,31 @@ class Entry:
     caller: str
     count: int
     ms: float
-    content: Callable[[], list[tuple[Any, Any]]]
+    trace: str
+    content: Callable[[], tuple[list[Any], list[Any]]]
 
-    def rows(self) -> list[Row]:
-        """Return one row of the table for each row answered."""
+    def answered(self) -> Answered:
+        """Return it as it is logged."""
         try:
-            pairs = [(_text(inputs), _text(output)) for inputs, output in self.content()]
+            inputs, outputs = self.content()
         except Exception as error:  # noqa: BLE001 - one entry that cannot be written must not stop the others
-            sys.stderr.write(f"{self.id} is logged without its content: {type(error).__name__}: {error}\n")
-            pairs = [("{}", "{}")] * self.count
-        return [
-            (
-                self.id if self.count == 1 else f"{self.id}/{at}",
-                self.time,
-                self.model,
-                self.caller,
-                inputs,
-                output,
-                self.ms,
-            )
-            for at, (inputs, output) in enumerate(pairs)
-        ]
+            return _empty(self.id, self.count, error, self)
+        return Answered(self.id, self.time, self.model, self.caller, self.ms, self.trace, inputs, outputs)
 
 
-def _text(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def _empty(name: str, count: int, error: Exception, like: Entry | Answered) -> Answered:
+    """Return a request without its content, and say so."""
+    sys.stderr.write(f"{name} is logged without its content: {type(error).__name__}: {error}\n")
+    nothing: list[Any] = [{}] * count
+    return Answered(name, like.time, like.model, like.caller, like.ms, like.trace, nothing, nothing)
+
+
+def _writable(one: Answered) -> Answered:
+    try:
+        msgspec.json.encode(one)
+    except Exception as error:  # noqa: BLE001 - as above: whatever the encoder raises is about this one
+        return _empty(one.id, len(one.inputs), error, one)
+    return one
 
 
 class RequestLog:
@@ -124,9 +106,7 @@ class RequestLog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            with self._connect() as db:
-                db.executescript(_SCHEMA)
-            db.close()
+            connect(path).close()
         except (OSError, sqlite3.Error) as error:
             raise ServeError(
                 "log-unwritable",
@@ -143,22 +123,15 @@ class RequestLog:
         return self._queued - self._written
 
     def put(self, entry: Entry) -> None:
-        """Take an entry; never waits. Ask `room` before the answer is made."""
+        """Take an entry; never waits. Ask `full` before the answer is made."""
         self._queued += entry.count
         self._queue.append(entry)
         self._work.set()
 
-    async def room(self, seconds: float) -> bool:
-        """Wait until there is room for another request; say whether there is."""
-        if self.waiting < self._backlog:
-            return True
-        self.waited += 1
-        until = time.monotonic() + seconds
-        while self.waiting >= self._backlog:
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(0.01)
-        return True
+    @property
+    def full(self) -> bool:
+        """Whether another answer could not be recorded."""
+        return self._queued - self._written >= self._backlog
 
     def close(self, *, seconds: float = 20.0) -> int:
         """Write what waits and close; return how many rows could not be written in time."""
@@ -168,22 +141,19 @@ class RequestLog:
         self._thread.join(seconds + 5)
         return self.waiting
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        return db
-
     def _drain(self) -> None:
         db: sqlite3.Connection | None = None
         while True:
             self._work.wait()
             self._work.clear()
             while self._queue:
-                rows: list[Row] = []
-                while self._queue and len(rows) < _BATCH:
-                    rows += self._queue.popleft().rows()
-                db = self._write(db, rows)
+                entries: list[Answered] = []
+                rows = 0
+                while self._queue and rows < _BATCH:
+                    entry = self._queue.popleft()
+                    rows += entry.count
+                    entries.append(entry.answered())
+                db = self._write(db, entries, rows)
                 if db is None:
                     return
             if self._stop.is_set():
@@ -193,13 +163,15 @@ class RequestLog:
             # Let some gather: one transaction for many rows.
             self._stop.wait(_PAUSE)
 
-    def _write(self, db: sqlite3.Connection | None, rows: list[Row]) -> sqlite3.Connection | None:
-        """Write rows, trying again until it works or the server has to end; none means it did not work."""
+    def _write(self, db: sqlite3.Connection | None, entries: list[Answered], rows: int) -> sqlite3.Connection | None:
+        """Write a block, trying again until it works or the server has to end; none means it did not work."""
         pause = 0.05
         while True:
             try:
-                db = db or self._connect()
-                _insert(db, rows)
+                db = db or connect(self._path)
+                write_block(db, entries)
+            except (TypeError, ValueError, RecursionError):
+                entries = [_writable(one) for one in entries]
             except sqlite3.Error as error:
                 self.trouble = str(error)
                 if db is not None:
@@ -210,28 +182,7 @@ class RequestLog:
                 self._stop.wait(pause) if not self._stop.is_set() else time.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self._written += len(rows)
-                self.logged += len(rows)
+                self._written += rows
+                self.logged += rows
                 self.trouble = ""
                 return db
-
-
-def _insert(db: sqlite3.Connection, rows: list[Row]) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        try:
-            db.execute("SAVEPOINT batch")
-            db.executemany(_INSERT, rows)
-        except sqlite3.IntegrityError:
-            # A caller used an id twice. Both requests were answered, so both are kept.
-            db.execute("ROLLBACK TO batch")
-            for row in rows:
-                try:
-                    db.execute(_INSERT, row)
-                except sqlite3.IntegrityError:
-                    db.execute(_INSERT, (f"{row[0]}~{secrets.token_hex(8)}", *row[1:]))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

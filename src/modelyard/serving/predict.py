@@ -6,26 +6,33 @@ from typing import Any
 
 import msgspec
 
-from modelyard.serving.service import Service
+from modelyard.serving.connection import Exchange
+from modelyard.serving.service import Answer, Service
 
 __all__ = ["predict"]
 
 _encode = msgspec.json.Encoder().encode
 
 
-async def predict(service: Service, body: bytes, request_id: str, caller: str) -> bytes:
+def predict(service: Service, exchange: Exchange) -> None:
     """Answer one body; row n of several is logged as `ID/n`.
 
     Raises:
         HttpError: The body does not fit the signature.
     """
-    parsed = service.validator.parse(body)
-    decoded = (await service.answer(parsed, request_id, caller)).decoded
-    answer: dict[str, Any] = {"id": request_id, "model": service.version.digest}
-    if service.problem.task == "regression":
-        answer["predictions"] = [{"value": row["prediction"]} for row in decoded]
-    else:
-        answer["predictions"] = [{"label": row["prediction"], "probabilities": row["probabilities"]} for row in decoded]
-    if parsed.warnings:
-        answer["warnings"] = parsed.warnings
-    return _encode(answer)
+    parsed = service.validator.parse(exchange.body)
+    regression = service.problem.task == "regression"
+
+    def render(answer: Answer) -> bytes:
+        if regression:
+            predictions: list[dict[str, Any]] = [{"value": row["prediction"]} for row in answer.decoded]
+        else:
+            predictions = [
+                {"label": row["prediction"], "probabilities": row["probabilities"]} for row in answer.decoded
+            ]
+        body: dict[str, Any] = {"id": exchange.id, "model": service.version.digest, "predictions": predictions}
+        if parsed.warnings:
+            body["warnings"] = parsed.warnings
+        return _encode(body)
+
+    service.ask(exchange, parsed, render)

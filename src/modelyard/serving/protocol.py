@@ -14,6 +14,7 @@ import msgspec
 
 from modelyard.inference import picked
 from modelyard.records import Feature
+from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad, check_id, named
 from modelyard.serving.service import Service
 from modelyard.serving.validate import UNREADABLE, Parsed, Validator, decode
@@ -106,31 +107,22 @@ def _outputs(service: Service) -> list[dict[str, Any]]:
     ]
 
 
-async def infer(service: Service, body: bytes, request_id: str, caller: str, *, binary: bool) -> tuple[bytes, str]:
-    """Answer one inference request.
-
-    Args:
-        service: The model at work.
-        body: The body.
-        request_id: Id to use where the body brings none.
-        caller: Name of the token.
-        binary: The caller says that tensors follow the JSON as bytes.
-
-    Returns:
-        The JSON of the answer, and the id of the request: the body's own if it has one.
+def infer(service: Service, exchange: Exchange) -> None:
+    """Answer one inference request; an id in its body is the id of the request.
 
     Raises:
         HttpError: The request does not fit the signature.
     """
+    binary = b"inference-header-content-length" in exchange.headers
     try:
-        request = _decode_request(body)
+        request = _decode_request(exchange.body)
     except UNREADABLE:
-        raise _binary() if binary else _shape_of(body) from None
-    request_id = check_id(request.id) if request.id else request_id
+        raise _binary() if binary else _shape_of(exchange.body) from None
+    if request.id:
+        exchange.id = check_id(request.id)
     wanted = _wanted(service, request)
     parsed = _parse(service.validator, request.inputs)
-    output = (await service.answer(parsed, request_id, caller)).output
-    return _answer(service, parsed, output, wanted, request_id), request_id
+    service.ask(exchange, parsed, lambda answer: _answer(service, parsed, answer.output, wanted, exchange.id))
 
 
 def _wanted(service: Service, request: _Request) -> set[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import ipaddress
-import logging
 import re
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
@@ -21,12 +24,10 @@ from modelyard.inference import open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
+from modelyard.serving.connection import Connection, say, sweep
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.service import Service
-
-if TYPE_CHECKING:
-    import uvicorn
 
 __all__ = ["Settings", "serve"]
 
@@ -83,75 +84,65 @@ def serve(settings: Settings) -> int:
     sys.setswitchinterval(0.001)
     try:
         app = App(service, tokens, settings.roles)
-        _server(app, service, lambda: _say_ready(sock, settings.host, service)).run(sockets=[sock])
+        ready = partial(_say_ready, sock, settings.host, service)
+        _run(_answer_until_told(app, service, sock, ready))
     finally:
         service.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:
-        _say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}")
+        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}")
         return 3
-    _say(f"stopped endpoint={endpoint} answered={service.answered} logged={log.logged}")
+    say(f"stopped endpoint={endpoint} answered={service.answered} logged={log.logged}")
     return 0
 
 
-def _server(app: App, service: Service, ready: Callable[[], None]) -> uvicorn.Server:
-    import uvicorn
+async def _answer_until_told(app: App, service: Service, sock: socket.socket, ready: Callable[[], None]) -> None:
+    """Take connections until SIGTERM or SIGINT, then end what is under way."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
 
-    from modelyard.serving.wire import guarded, sweep
+    def tell(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(told.set)
 
-    limits = service.limits
+    # Not the loop's own handlers, which are gone with it.
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, tell)
+    server = await loop.create_server(lambda: Connection(app), sock=sock, backlog=2048)
+    ready()
+    while not told.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), 1.0)
+        sweep(app.connections, service.limits)
+    service.draining = True
+    server.close()
+    until = loop.time() + service.limits.drain_seconds
+    while app.connections and loop.time() < until:
+        for connection in list(app.connections):
+            connection.drain()
+        await asyncio.sleep(0.01)
+    for connection in list(app.connections):
+        connection.transport.abort()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
+        signal.signal(one, signal.SIG_IGN)
 
-    class Server(uvicorn.Server):
-        """uvicorn's server with our clock on connections and a SIGTERM that is no error."""
 
-        ticks = 0
-
-        async def on_tick(self, counter: int) -> bool:
-            self.ticks += 1
-            if self.ticks % 10 == 0:
-                sweep(self.server_state.connections, limits)
-            return await super().on_tick(counter)
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            ready()
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            service.draining = True
-            await super().shutdown(sockets)
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            super().handle_exit(sig, frame)
-            # uvicorn would raise the signal again at the end; we end by ourselves, with our own exit code.
-            self._captured_signals.clear()
-
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
-    logging.getLogger("uvicorn.error").propagate = False
-    config = uvicorn.Config(
-        app,
-        http=guarded(limits),
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=limits.keep_alive,
-        limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=int(limits.drain_seconds),
-    )
-    return Server(config)
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # not on every system
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
     """Write the one line that says that requests are taken, and where."""
     port = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    _say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")
+    say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")
     if not _loopback(host):
-        _say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
+        say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
 
 
 def _loopback(host: str) -> bool:
@@ -159,8 +150,3 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

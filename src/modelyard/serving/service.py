@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from modelyard.inference import Bundle
 from modelyard.inference.decode import Label, decode
 from modelyard.records import Problem
 from modelyard.serving.batch import Batcher
+from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import Entry, RequestLog
@@ -52,6 +54,7 @@ class Service:
         endpoint: Name under which it is served.
         log: Where answered requests go.
         limits: Limits of the server.
+        trace: Id that ties the deployment to the run that made it.
         clock: Source of the time.
 
     Attributes:
@@ -62,11 +65,20 @@ class Service:
     """
 
     def __init__(
-        self, bundle: Bundle, endpoint: str, log: RequestLog, limits: Limits, *, clock: Clock = system_clock
+        self,
+        bundle: Bundle,
+        endpoint: str,
+        log: RequestLog,
+        limits: Limits,
+        *,
+        trace: str = "",
+        clock: Clock = system_clock,
     ) -> None:
         self.endpoint = endpoint
         self.version = bundle.version
         self.problem = bundle.signature.problem
+        self.trace = trace
+        self._digest = bundle.version.digest
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.log = log
@@ -76,7 +88,8 @@ class Service:
         self.answered = 0
         self.rows = 0
         self.refused: Counter[str] = Counter()
-        self._batcher = Batcher(bundle.predictor())
+        self._batcher = Batcher(bundle.predictor(), self.validator.fit)
+        self._parked = 0
         self._began = clock()
 
     @property
@@ -84,32 +97,62 @@ class Service:
         """Whether a request sent now would be answered and logged."""
         return not self.draining and not self.log.trouble
 
-    async def answer(self, parsed: Parsed, request_id: str, caller: str) -> Answer:
-        """Return the model's answer to rows that fit, and log it.
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return self._batcher.waiting + self._parked
 
-        Raises:
-            HttpError: The log is full (503).
+    def ask(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes]) -> None:
+        """Have the model answer rows that fit, log the answer and write it.
+
+        Args:
+            exchange: Whose rows they are; refused (503) if the log is full and stays so.
+            parsed: The rows.
+            render: Makes the body of the answer.
         """
-        if not await self.log.room(self.limits.backlog_seconds):
-            raise HttpError(
-                503,
-                "log-full",
-                "the server cannot keep up with its records; try again",
-                headers=((b"retry-after", b"5"),),
-            )
+        if not self.log.full:
+            self._ask(exchange, parsed, render)
+            return
+        self._parked += 1
+        self.log.waited += 1
+        self._park(exchange, parsed, render, time.monotonic() + self.limits.backlog_seconds)
+
+    def _park(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes], until: float) -> None:
+        """Wait for room in the log: an answer that could not be recorded is not given."""
+        if self.log.full and time.monotonic() < until:
+            asyncio.get_running_loop().call_later(0.01, self._park, exchange, parsed, render, until)
+            return
+        self._parked -= 1
+        if self.log.full:
+            message = "the server cannot keep up with its records; try again"
+            exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
+        else:
+            self._ask(exchange, parsed, render)
+
+    def _ask(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes]) -> None:
         began = time.perf_counter()
-        output = await self._batcher.predict(parsed.feeds, parsed.count)
-        ms = (time.perf_counter() - began) * 1000
 
-        answer = Answer(output, self.problem, self.labels)
+        def done(output: np.ndarray[Any, Any] | BaseException) -> None:
+            try:
+                if isinstance(output, BaseException):
+                    raise output
+                answer = Answer(output, self.problem, self.labels)
+                body = render(answer)
+            except Exception as error:  # noqa: BLE001 - every error has its answer
+                fail(exchange, error)
+                return
+            ms = (time.perf_counter() - began) * 1000
 
-        def content() -> list[tuple[Any, Any]]:
-            return list(zip(self.validator.rows_of(parsed), answer.decoded, strict=True))
+            def content() -> tuple[list[Any], list[Any]]:
+                return self.validator.rows_of(parsed), answer.decoded
 
-        self.log.put(Entry(request_id, self.clock(), self.version.digest, caller, parsed.count, ms, content))
-        self.answered += 1
-        self.rows += parsed.count
-        return answer
+            now = self.clock()
+            self.log.put(Entry(exchange.id, now, self._digest, exchange.caller, parsed.count, ms, self.trace, content))
+            self.answered += 1
+            self.rows += parsed.count
+            exchange.reply(200, body)
+
+        self._batcher.ask(parsed, done)
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""

@@ -6,11 +6,12 @@ What it does not accept is read again, slowly, to say exactly what is wrong and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from modelyard.inference import Feeds
 from modelyard.records import Feature, Signature
@@ -25,28 +26,44 @@ __all__ = ["UNREADABLE", "Parsed", "Validator"]
 
 # What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
+_RAW_BYTES = 16_384
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
-@dataclass(slots=True)
 class Parsed:
-    """Rows that fit the signature.
+    """Rows of one request that have the columns and types of the signature.
+
+    Args:
+        count: How many.
+        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, or the bytes of it.
+        categories: Their texts, rows x categories; a missing one is empty.
+        rows: The rows as the typed decoder read them, if it did.
+        raw: The JSON of the one row as it was sent, if it stands alone.
 
     Attributes:
-        count: How many.
-        numeric: float64, rows x numbers, as they were given; a missing one is NaN.
-        categorical: Text, rows x categories; a missing one is empty.
-        feeds: What the model takes.
-        warnings: What is unusual but no mistake.
-        rows: The rows as the typed decoder read them, if it did.
+        warnings: What is unusual but no mistake; known once they are fitted.
+        error: Why the model cannot take them; known once they are fitted.
     """
 
-    count: int
-    numeric: Array | None
-    categorical: Array | None
-    feeds: Feeds
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[Any] | None = None
+    __slots__ = ("categories", "count", "error", "numbers", "raw", "rows", "warnings")
+
+    def __init__(
+        self,
+        count: int,
+        numbers: Array | bytes | None,
+        categories: Array | None,
+        *,
+        rows: list[Any] | None = None,
+        raw: bytes = b"",
+    ) -> None:
+        self.count = count
+        self.numbers = numbers
+        self.categories = categories
+        self.rows = rows
+        self.raw = raw
+        self.warnings: list[dict[str, Any]] = []
+        self.error: HttpError | None = None
 
 
 class Validator:
@@ -72,6 +89,8 @@ class Validator:
         self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
         self._high = np.array([most if f.high is None else f.high for f in self.numbers])
         self._seen = [frozenset(f.categories) for f in self.categories]
+        self._usual = [_Any() if not f.categories and f.nullable else _usual(f) for f in self.categories]
+        self._pack = struct.Struct(f"{len(self.numbers)}d").pack
         self._required = [at for at, f in enumerate(self.numbers) if not f.nullable]
         self._optional = [at for at, f in enumerate(self.numbers) if f.nullable]
 
@@ -91,19 +110,72 @@ class Validator:
             return self._explain(body)
         if not rows:
             raise bad("rows-empty", "there is no row to answer")
-        self.check_count(len(rows))
-        tuples = [msgspec.structs.astuple(row) for row in rows]
+        count = len(rows)
+        self.check_count(count)
+        raw = b""
+        if count == 1 and len(body) <= _RAW_BYTES:
+            # The decoder has read one row and nothing else; what stands around it is known.
+            raw = body if not many else body[9:-2] if body.startswith(b'{"rows":[{') and body.endswith(b"}]}") else b""
         split = len(self.numbers)
-        if not self.categories:
-            parsed = self.arrays(self._np.array(tuples, self._np.float64), None)
-        else:
-            numeric = self._np.array([t[:split] for t in tuples], self._np.float64) if split else None
-            categorical = self._np.empty((len(tuples), len(self.categories)), object)
+        tuples = [astuple(row) for row in rows]
+        numbers = categories = None
+        if split:
+            numbers = self._packed(tuples if split == len(self.names) else [t[:split] for t in tuples])
+        if self.categories:
+            categories = self._np.empty((count, len(self.categories)), object)
             for at, values in enumerate(tuples):
-                categorical[at] = [v if v is not None else "" for v in values[split:]]
-            parsed = self.arrays(numeric, categorical)
-        parsed.rows = rows
-        return parsed
+                categories[at] = [v if v is not None else "" for v in values[split:]]
+        return Parsed(count, numbers, categories, rows=rows, raw=raw)
+
+    def fit(self, group: list[Parsed]) -> Feeds:
+        """Hold the rows of several requests against the signature, all at once, and make feeds of them.
+
+        Says of each request in `warnings` what is unusual, and in `error` why the model cannot take it; its rows are
+        then not among the feeds.
+        """
+        feeds, whole = self._feeds(group)
+        if not whole:
+            for parsed in group:
+                self._look(parsed)
+            fitting = [parsed for parsed in group if parsed.error is None]
+            feeds = self._feeds(fitting)[0] if fitting else {}
+        return feeds
+
+    def _packed(self, tuples: list[tuple[Any, ...]]) -> bytes:
+        """Return numbers as the bytes of float64, which joins faster than arrays do."""
+        pack = self._pack
+        try:
+            return pack(*tuples[0]) if len(tuples) == 1 else b"".join([pack(*t) for t in tuples])
+        except struct.error:
+            nan = float("nan")
+            return b"".join([pack(*[nan if v is None else v for v in t]) for t in tuples])
+
+    def _feeds(self, group: list[Parsed]) -> tuple[Feeds, bool]:
+        """Return the feeds of a group, and whether nothing in it is missing, infinite or unusual."""
+        np = self._np
+        feeds: Feeds = {}
+        whole = True
+        if self.numbers:
+            parts = [p.numbers if type(p.numbers) is bytes else p.numbers.tobytes() for p in group]  # type: ignore[union-attr]
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            numeric = np.frombuffer(data, np.float64).reshape(-1, len(self.numbers))
+            # One comparison says so of most requests.
+            whole = bool(((numeric >= self._low) & (numeric <= self._high)).all())
+            feeds["numeric"] = numeric.astype(np.float32) if whole else _narrowed(numeric)
+        if self.categories:
+            texts = [p.categories for p in group if p.categories is not None]
+            categorical = texts[0] if len(texts) == 1 else np.concatenate(texts)
+            feeds["categorical"] = categorical
+            for at, known in enumerate(self._usual):
+                whole = whole and known.issuperset(categorical[:, at].tolist())
+        return feeds, whole
+
+    def _look(self, parsed: Parsed) -> None:
+        """Say what is unusual in one request, or why the model cannot take it."""
+        try:
+            parsed.warnings = self._warnings(parsed)
+        except HttpError as error:
+            parsed.error = error
 
     def check_count(self, rows: int) -> None:
         """Refuse a request of too many rows: an answer takes more room than the rows that it answers.
@@ -117,24 +189,27 @@ class Validator:
             )
 
     def arrays(self, numeric: Array | None, categorical: Array | None) -> Parsed:
-        """Check arrays in the order of the signature (float64 and text) and make feeds of them.
+        """Take arrays in the order of the signature: float64 and text."""
+        one = numeric if numeric is not None else categorical
+        assert one is not None  # noqa: S101 - a model takes something
+        return Parsed(len(one), numeric, categorical)
 
-        Raises:
-            HttpError: A number is beyond float32, or missing where the model needs one.
-        """
-        feeds: Feeds = {}
+    def numbers_of(self, parsed: Parsed) -> Array | None:
+        """Return the numbers of a request as float64, rows x numbers."""
+        data = parsed.numbers
+        if type(data) is bytes:
+            found: Array = self._np.frombuffer(data, self._np.float64).reshape(-1, len(self.numbers))
+            return found
+        return data  # type: ignore[return-value]
+
+    def _warnings(self, parsed: Parsed) -> list[dict[str, Any]]:
         warnings: list[dict[str, Any]] = []
-        count = 0
+        numeric, categorical = self.numbers_of(parsed), parsed.categories
         if numeric is not None:
-            count = len(numeric)
-            # One comparison says of most requests that nothing is missing, infinite or unusual.
             inside = (numeric >= self._low) & (numeric <= self._high)
             if not inside.all():
                 warnings += self._unusual(numeric, inside)
-            feeds["numeric"] = numeric.astype(self._np.float32)
         if categorical is not None:
-            count = len(categorical)
-            feeds["categorical"] = categorical
             for at, (feature, seen) in enumerate(zip(self.categories, self._seen, strict=True)):
                 column = categorical[:, at].tolist()
                 if not feature.nullable and "" in column:
@@ -144,7 +219,7 @@ class Validator:
                 unseen = sum(1 for v in column if v and v not in seen) if seen else 0
                 if unseen:
                     warnings.append(_warning(feature.name, unseen, "not seen in training"))
-        return Parsed(count, numeric, categorical, feeds, warnings)
+        return warnings
 
     def _unusual(self, numeric: Array, inside: Array) -> list[dict[str, Any]]:
         """Refuse what the model cannot take, and return warnings of what it never saw."""
@@ -220,14 +295,16 @@ class Validator:
 
     def rows_of(self, parsed: Parsed) -> list[Any]:
         """Return the rows for the log, each with its JSON by column name; a missing value is null there."""
+        if parsed.raw:
+            return [msgspec.Raw(parsed.raw)]
         if parsed.rows is not None:
             return parsed.rows
         parts: list[list[list[Any]]] = []
-        if parsed.numeric is not None:
+        if (numeric := self.numbers_of(parsed)) is not None:
             # The JSON encoder writes NaN as null.
-            parts.append(parsed.numeric.tolist())
-        if parsed.categorical is not None:
-            parts.append([[v or None for v in row] for row in parsed.categorical.tolist()])
+            parts.append(numeric.tolist())
+        if parsed.categories is not None:
+            parts.append([[v or None for v in row] for row in parsed.categories.tolist()])
         if len(parts) == 1:
             return [dict(zip(self.names, row, strict=True)) for row in parts[0]]
         return [dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)]
@@ -269,6 +346,26 @@ class Validator:
     def _cell(self, code: str, wrong: Array, what: str) -> HttpError:
         row, column = (int(i) for i in self._np.argwhere(wrong)[0])
         return bad(code, f"row {row}: `{self.numbers[column].name}` is {what}")
+
+
+class _Any(frozenset[str]):
+    """A set of every text."""
+
+    def issuperset(self, other: Iterable[object]) -> bool:
+        return True
+
+
+def _usual(feature: Feature) -> frozenset[str]:
+    """Return the texts of which nothing has to be said: those seen in training, and none where that is allowed."""
+    return frozenset(feature.categories) | ({""} if feature.nullable else set())
+
+
+def _narrowed(numeric: Array) -> Array:
+    """Return float32; what is too large for it is refused elsewhere, by name."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return numeric.astype(np.float32)
 
 
 def decode(body: bytes) -> Any:

@@ -1,0 +1,448 @@
+"""HTTP/1.1 on one connection: bytes to exchanges and back, in order, within limits.
+
+A protocol of our own on the httptools parser instead of a server in between: the model's answer is written in the very
+call that made it, without a task or a queue for each request (docs/decisions/007). Whatever is not HTTP is refused by
+the parser, which is strict about lengths and encodings; what it leaves open (headers without end, requests without
+end) has a bound here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import httptools
+
+from modelyard.security.redact import redact
+from modelyard.serving.errors import HttpError, body_of
+from modelyard.serving.limits import Limits
+
+__all__ = ["Answers", "Connection", "Exchange", "fail", "say", "sweep"]
+
+_PHRASES = {
+    200: b"OK",
+    202: b"Accepted",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    422: b"Unprocessable Content",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+_HEADS = {status: b"HTTP/1.1 %d %s\r\ncontent-type: " % (status, phrase) for status, phrase in _PHRASES.items()}
+_JSON = b"application/json"
+# Answers that may wait for those before them on one connection, before nothing more is read from it.
+_PIPELINED = 64
+# Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
+_LINGER_BYTES, _LINGER_SECONDS = 64_000_000, 5.0
+
+
+class Answers(Protocol):
+    """What answers exchanges; the same for every connection of a server."""
+
+    limits: Limits
+    connections: set[Any]
+
+    @property
+    def draining(self) -> bool:
+        """Whether each connection closes after its answer."""
+        ...
+
+    def admit(self, exchange: Exchange) -> None:
+        """Say whether the request may be made, as soon as its headers are there and before its body is.
+
+        Raises:
+            HttpError: It may not.
+        """
+        ...
+
+    def begin(self, exchange: Exchange) -> None:
+        """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
+        ...
+
+    def refused(self, code: str) -> None:
+        """Count a refusal."""
+        ...
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        method: In capital letters.
+        target: Path and query as they were sent.
+        headers: Name in small letters -> value.
+        body: The whole body, once `begin` is called.
+        id: Id of the request.
+        caller: Name of who asks, once that is known.
+        role: Its role.
+        route: What `admit` chose.
+        began: When its headers were there, of the monotonic clock.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_data",
+        "_keep_alive",
+        "began",
+        "body",
+        "caller",
+        "headers",
+        "id",
+        "method",
+        "role",
+        "route",
+        "target",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._data: bytes | None = None
+        self._keep_alive = True
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: bytes = b""
+        self.id = ""
+        self.caller = ""
+        self.role = ""
+        self.route: Any = None
+        self.began = 0.0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller has hung up."""
+        return self._connection.transport is None
+
+    def header(self, name: bytes) -> bytes:
+        """Return a header's value; empty if it was not given."""
+        return self.headers.get(name, b"")
+
+    def reply(
+        self, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
+    ) -> None:
+        """Write the answer, after those of the requests before it on the connection."""
+        more = b"".join(b"\r\n%s: %s" % pair for pair in extra)
+        if not self._keep_alive or self._connection.answers.draining:
+            self._keep_alive = False
+            more += b"\r\nconnection: close"
+        # A caller asks for the head alone where it only wants to know how long the answer would be.
+        shown = b"" if self.method == b"HEAD" else body
+        self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s%s\r\n\r\n%s" % (
+            _HEADS[status],
+            content_type,
+            len(body),
+            self.id.encode("latin-1"),
+            more,
+            shown,
+        )
+        self._connection.answered(self)
+
+    def refuse(self, error: HttpError) -> None:
+        """Write an error as the answer."""
+        self._connection.answers.refused(error.code)
+        self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a caller.
+
+    Args:
+        answers: Who answers.
+
+    Attributes:
+        began: When the request under way began, of the monotonic clock; 0 while there is none.
+        idle: Since when nothing is under way; 0 while something is.
+        headers_whole: Whether the headers of the request under way have arrived.
+        transport: The transport; none once it is closed.
+    """
+
+    __slots__ = (
+        "_exchange",
+        "_header_bytes",
+        "_linger",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_queue",
+        "_size",
+        "answers",
+        "began",
+        "headers_whole",
+        "idle",
+        "transport",
+    )
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.transport: Any = None
+        self.began = 0.0
+        self.idle = 0.0
+        self.headers_whole = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._exchange: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._header_bytes = 0
+        # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
+        self._linger = -1
+        self._paused = False
+
+    @property
+    def lingers(self) -> bool:
+        """Whether a refused caller is only listened to until it ends."""
+        return self._linger >= 0
+
+    # -- what the transport says
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the clock: who connects has to say something."""
+        self.transport = transport
+        self.began = time.monotonic()
+        self.answers.connections.add(self)
+        if len(self.answers.connections) > self.answers.limits.connections:
+            self._refuse_bytes(HttpError(503, "too-many-connections", "the server has no room; try again"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it; what is still being answered has nobody to go to."""
+        self.answers.connections.discard(self)
+        self.transport = None
+        self._queue.clear()
+
+    def eof_received(self) -> bool:
+        """Go on answering a caller that has said all it has to say and still listens."""
+        for exchange in self._queue:
+            exchange._keep_alive = exchange is not self._queue[-1]
+        return bool(self._queue) and self.headers_whole is False
+
+    def pause_writing(self) -> None:
+        """Read no more from a caller that does not take its answers."""
+        if self.transport is not None and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on reading."""
+        self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse bytes; headers without end are refused."""
+        if self._linger >= 0:
+            self._linger -= len(data)
+            if self._linger < 0:
+                self.transport.abort()
+                return
+        if not self.began:
+            self.began = time.monotonic()
+            self.idle = 0.0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Nobody here speaks anything else; the request itself was answered as any other.
+            self._end()
+            return
+        except httptools.HttpParserError:
+            self._refuse_bytes(HttpError(400, "not-http", "this is not a request in HTTP/1.1"))
+            return
+        if self._exchange is not None and not self.headers_whole:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.answers.limits.header:
+                most = self.answers.limits.header
+                self._refuse_bytes(HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes"))
+
+    # -- what the parser says
+
+    def on_message_begin(self) -> None:
+        """Begin an exchange."""
+        self._exchange = Exchange(self)
+
+    def on_url(self, url: bytes) -> None:
+        """Take (a part of) the target."""
+        assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
+        self._exchange.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; of one given twice no one could say which counts."""
+        assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
+        headers = self._exchange.headers
+        name = name.lower()
+        headers[name] = value if name not in headers else b"%s, %s" % (headers[name], value)
+
+    def on_headers_complete(self) -> None:
+        """Decide on the request before its body is there."""
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - the parser has said that a message begins
+        self.headers_whole = True
+        self._header_bytes = 0
+        if self._linger >= 0:
+            return
+        exchange.method = self._parser.get_method()
+        exchange.began = time.monotonic()
+        exchange._keep_alive = self._parser.should_keep_alive()
+        self._queue.append(exchange)
+        try:
+            self.answers.admit(exchange)
+            length = exchange.headers.get(b"content-length", b"0")
+            if not length.isdigit():
+                raise HttpError(400, "body-length", "`Content-Length` is not a number")
+            if int(length) > self.answers.limits.body:
+                raise _too_large(self.answers.limits.body)
+        except HttpError as error:
+            if has_body(exchange):
+                self._hang_up(exchange, error)
+            else:
+                exchange.route = error
+            return
+        if b"expect" in exchange.headers and exchange is self._queue[0]:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if self._linger >= 0:
+            return
+        self._size += len(body)
+        if self._size > self.answers.limits.body:
+            assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
+            self._parts.clear()
+            self._hang_up(self._exchange, _too_large(self.answers.limits.body))
+            return
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Hand the whole request over."""
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - the parser has said that a message begins
+        self.headers_whole = False
+        self._exchange = None
+        if self._linger >= 0:
+            self._end()
+            return
+        parts = self._parts
+        if parts:
+            exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._size = 0
+        if type(exchange.route) is HttpError:
+            exchange.refuse(exchange.route)
+        else:
+            self.answers.begin(exchange)
+        if len(self._queue) >= _PIPELINED:
+            self.pause_writing()
+
+    # -- answers
+
+    def answered(self, exchange: Exchange) -> None:
+        """Write what is ready, in the order of the requests."""
+        queue, transport = self._queue, self.transport
+        if transport is None or not queue:
+            return
+        while queue and (data := queue[0]._data) is not None:
+            done = queue.popleft()
+            transport.write(data)
+            if not done._keep_alive:
+                queue.clear()
+                self._end()
+                return
+        if not queue and self._exchange is None:
+            self.began = 0.0
+            self.idle = time.monotonic()
+        if self._paused and len(queue) < _PIPELINED // 2:
+            self._resume()
+
+    def drain(self) -> None:
+        """Close if nothing is under way; what is will close when it is answered."""
+        if not self._queue and self._exchange is None and self.transport is not None:
+            self.transport.close()
+
+    def _hang_up(self, exchange: Exchange, error: HttpError) -> None:
+        """Answer at once although the caller still sends, listen to the rest for a while, then close."""
+        self._linger = _LINGER_BYTES
+        self.began = time.monotonic()
+        exchange._keep_alive = True
+        extra = (*error.headers, (b"connection", b"close"))
+        self.answers.refused(error.code)
+        body = body_of(error, exchange.id, v2=exchange.target.startswith(b"/v2"))
+        exchange.reply(error.status, body, extra)
+
+    def _refuse_bytes(self, error: HttpError) -> None:
+        """Refuse what did not become a request."""
+        if self._queue:
+            # An answer is under way; a second one would end up in the middle of it.
+            self.transport.abort()
+            return
+        self.answers.refused(error.code)
+        body = body_of(error, "", v2=False)
+        head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (_HEADS[error.status], _JSON, len(body)) + body)
+        self.transport.close()
+
+    def _end(self) -> None:
+        # What the parser still has of the same bytes is not looked at any more.
+        self._linger = max(self._linger, 0)
+        if self.transport is not None:
+            self.transport.close()
+
+    def _resume(self) -> None:
+        if self.transport is not None and self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+
+def has_body(exchange: Exchange) -> bool:
+    """Say whether a body follows the headers."""
+    headers = exchange.headers
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
+
+
+def sweep(connections: Iterable[Any], limits: Limits) -> int:
+    """Cut the connections whose request takes too long or that nobody uses, and return how many there were."""
+    now, cut = time.monotonic(), 0
+    for connection in list(connections):
+        if not connection.began:
+            if connection.idle and now - connection.idle > limits.keep_alive:
+                connection.transport.close()
+                cut += 1
+            continue
+        if connection.lingers:
+            most = _LINGER_SECONDS
+        else:
+            most = limits.total_seconds if connection.headers_whole else limits.header_seconds
+        if now - connection.began > most:
+            connection.transport.abort()
+            cut += 1
+    return cut
+
+
+def fail(exchange: Exchange, error: BaseException) -> None:
+    """Answer with an error; of one that nobody foresaw the caller gets an id and the operator the trace."""
+    if not isinstance(error, HttpError):
+        trace = redact("".join(traceback.format_exception(error)))
+        say(f"{exchange.id} not answered:\n{trace}")
+        error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
+    exchange.refuse(error)
+
+
+def say(text: str) -> None:
+    """Write a line for the operator."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _too_large(most: int) -> HttpError:
+    return HttpError(
+        413, "body-too-large", f"the body is larger than {most:,} bytes; send the rows in several requests"
+    )

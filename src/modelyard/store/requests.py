@@ -1,0 +1,132 @@
+"""The request log of an endpoint: written by its server in blocks, read by whoever watches it.
+
+A block holds what was answered within some milliseconds, as one JSON text in one row of SQLite: a row for each request
+cost twenty times as much (docs/decisions/007). Outcomes that become known later stand beside the blocks, by the id
+of their request; a block is never changed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+__all__ = ["Answered", "connect", "ids_of", "newest", "put_truths", "truths_of", "write_block"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS blocks (
+    seq INTEGER PRIMARY KEY, first REAL NOT NULL, last REAL NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS truths (id TEXT PRIMARY KEY, truth TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Answered(msgspec.Struct, array_like=True, gc=False):
+    """One request that was answered.
+
+    Attributes:
+        id: Its id; row n of several is `id/n`.
+        time: When, in seconds since 1970 UTC.
+        model: Digest of the model that answered.
+        caller: Name of who asked.
+        ms: Milliseconds from the parsed request to the answer.
+        trace: Id that ties it to the deployment's run, or that the caller sent.
+        inputs: One a row: value by column name; an empty object where it could not be written down.
+        outputs: One a row: `prediction`, and for a classifier `probabilities` by class.
+    """
+
+    id: str
+    time: float
+    model: str
+    caller: str
+    ms: float
+    trace: str
+    inputs: list[Any]
+    outputs: list[Any]
+
+    def row_id(self, at: int) -> str:
+        """Return the id of one of its rows."""
+        return self.id if len(self.inputs) == 1 else f"{self.id}/{at}"
+
+
+class _Name(msgspec.Struct, array_like=True, gc=False):
+    """The part of a request that its ids are made of."""
+
+    id: str
+    time: float
+    model: str
+    caller: str
+    ms: float
+    trace: str
+    inputs: list[msgspec.Raw]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Answered]).decode
+_decode_names = msgspec.json.Decoder(list[_Name]).decode
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a log for writing, and make it at first use.
+
+    Raises:
+        sqlite3.Error: It is no log, or cannot be written.
+    """
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(_SCHEMA)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def write_block(db: sqlite3.Connection, answered: Sequence[Answered]) -> None:
+    """Write requests, in the order in which they were answered, together or not at all."""
+    rows = sum(len(one.inputs) for one in answered)
+    values = (answered[0].time, answered[-1].time, rows, _encode(answered))
+    db.execute("INSERT INTO blocks (first, last, rows, data) VALUES (?, ?, ?, ?)", values)
+
+
+def newest(db: sqlite3.Connection, *, since: float = 0.0) -> Iterator[Answered]:
+    """Yield requests, the newest first, down to a time."""
+    below = 1 << 62
+    while found := db.execute(
+        "SELECT seq, data FROM blocks WHERE seq < ? AND last >= ? ORDER BY seq DESC LIMIT 1", (below, since)
+    ).fetchone():
+        below = found[0]
+        yield from (one for one in reversed(_decode(found[1])) if one.time >= since)
+
+
+def ids_of(db: sqlite3.Connection) -> set[str]:
+    """Return the ids of all rows."""
+    found: set[str] = set()
+    for (data,) in db.execute("SELECT data FROM blocks"):
+        for one in _decode_names(data):
+            if len(one.inputs) == 1:
+                found.add(one.id)
+            else:
+                found.update(f"{one.id}/{at}" for at in range(len(one.inputs)))
+    return found
+
+
+def put_truths(db: sqlite3.Connection, truths: Iterable[tuple[str, str]]) -> None:
+    """Write the outcomes of rows, by their ids; a newer one replaces an older one."""
+    db.executemany(
+        "INSERT INTO truths (id, truth) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET truth = excluded.truth", truths
+    )
+
+
+def truths_of(db: sqlite3.Connection, ids: Iterable[str]) -> dict[str, str]:
+    """Return the outcomes that are known of rows."""
+    found: dict[str, str] = {}
+    for one in ids:
+        row = db.execute("SELECT truth FROM truths WHERE id = ?", (one,)).fetchone()
+        if row is not None:
+            found[one] = row[0]
+    return found
