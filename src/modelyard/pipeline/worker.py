@@ -18,6 +18,7 @@ import msgspec
 from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
 from modelyard.store import open_store
+from modelyard.store.opening import HANDED, open_address
 
 __all__ = ["Stopped", "main"]
 
@@ -39,7 +40,9 @@ def main(fd: int, root: Path) -> int:
     os.dup2(2, 1)
     sys.path.insert(0, str(root))
     own_peaks()
-    store = open_store(root)
+    # Not for the steps: one that opens another project must find that one's store.
+    handed = os.environ.pop(HANDED, "")
+    store = open_address(root, handed) if handed else open_store(root)
     decode = msgspec.json.Decoder(Task).decode
     with Connection(fd) as pipe:
         try:

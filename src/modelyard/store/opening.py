@@ -14,10 +14,12 @@ from modelyard.store.local import FOLDER, LOCAL, LocalStore
 if TYPE_CHECKING:
     from modelyard.store.postgres import PostgresStore
 
-__all__ = ["VARIABLE", "address_of", "open_store", "store_exists"]
+__all__ = ["HANDED", "VARIABLE", "address_of", "open_address", "open_store", "store_exists"]
 
 # Where a process is told which store to open; it wins over the file.
 VARIABLE = "MODELYARD_STORE"
+# Where a worker finds the address of the very store that its runner has open: not in its arguments, which all can see.
+HANDED = "MODELYARD_STORE_OF_RUN"
 FILE = "modelyard.yaml"
 # A first look that costs nothing: most files name no store, and YAML is slow to import.
 _NAMES_A_STORE = re.compile(rb"""^[{\s]*["']?store["']?\s*:""", re.MULTILINE)
@@ -38,7 +40,12 @@ def open_store(project: Path, address: str = "", *, name: str = "", file: str = 
         MissingExtra: The library that speaks to Postgres is not installed.
     """
     found, name = address_of(project, address, name=name, file=file)
-    return LocalStore(project) if found == LOCAL else _postgres(project, found, name)
+    return open_address(project, found, name=name)
+
+
+def open_address(project: Path, address: str, *, name: str = "") -> Store:
+    """Open the store at just this address, whatever the environment and the file say; see `open_store`."""
+    return LocalStore(project) if address == LOCAL else _postgres(project, address, name)
 
 
 def store_exists(project: Path, address: str = "", *, name: str = "", file: str = FILE) -> bool:
