@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from modelyard._kit.errors import UserError, near
 from modelyard._kit.fields import parse_duration
@@ -87,12 +87,16 @@ def parse_address(text: str) -> Address:
         settings = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise _unusable("the address of the store is no URL") from None
+    if parts.fragment:
+        raise _unusable("the address of the store has a `#` in it", "write it as `%23`")
     if any(secret in settings for secret in _SECRETS):
         raise _with_password()
     own = {name: settings.pop(name) for name in ("schema", "files", *_TIMES) if name in settings}
     _check(own, settings)
     times = {name: _seconds(name, own[name]) for name in _TIMES if name in own}
-    url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(settings, quote_via=quote, safe="/"), ""))
+    # Not `urlunsplit`, which leaves the slashes out where there is no host.
+    handed = urlencode(settings, quote_via=quote, safe="/")
+    url = f"{parts.scheme}://{parts.netloc}{parts.path}{'?' if handed else ''}{handed}"
     address = Address(url, schema=own.get("schema", ""), files=own.get("files", ""), **times)
     if address.beat * 2 > address.lease:
         raise _unusable(
