@@ -12,7 +12,8 @@ import pytest
 from modelyard._kit.places import log_path
 from modelyard.checks.profile import profile
 from modelyard.records import Feature, Problem, Signature
-from modelyard.serving.log import Entry, RequestLog
+from modelyard.serving.log import RequestLog
+from modelyard.store.requests import Answered
 
 MODEL = "m" * 64
 PROBLEM = Problem(task="binary", target="paid", classes=("no", "yes"), positive="yes", metric="roc_auc")
@@ -73,17 +74,8 @@ def log(tmp_path: Path) -> Callable[..., Path]:
         path = log_path(tmp_path, endpoint)
         writer = RequestLog(path)
         for inputs, output in rows:
-            entry = Entry(
-                id=f"r{written}",
-                time=1000.0 + 10 * written,
-                model=model,
-                caller="test",
-                count=1,
-                ms=0.5,
-                trace="",
-                content=lambda i=inputs, o=output: ([i], [o]),
-            )
-            writer.put(entry)
+            one = Answered(f"r{written}", 1000.0 + 10 * written, model, "test", 0.5, "", [inputs], [output])
+            writer.put([one], 1)
             written += 1
         assert writer.close() == 0
         return path

@@ -17,8 +17,8 @@ import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
-from modelyard.serving.log import Entry, RequestLog
-from modelyard.store.requests import newest
+from modelyard.serving.log import RequestLog
+from modelyard.store.requests import Answered, newest
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
@@ -44,10 +44,10 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["id"])
 
 
-def entry(name: str, count: int = 1, content: Any = None) -> Entry:
-    pairs = [({"x": n}, {"prediction": float(n)}) for n in range(count)]
-    whole = [inputs for inputs, _ in pairs], [output for _, output in pairs]
-    return Entry(name, 1000.0, "d" * 64, "ana", count, 0.5, "", content or (lambda: whole))
+def put(log: RequestLog, name: str, count: int = 1, inputs: Any = None) -> None:
+    outputs: list[Any] = [{"prediction": float(n)} for n in range(count)]
+    one = Answered(name, 1000.0, "d" * 64, "ana", 0.5, "", inputs or [{"x": n} for n in range(count)], outputs)
+    log.put([one], count)
 
 
 def test_rows_are_logged_as_they_were_sent(fresh: Callable[..., Server]) -> None:
@@ -115,26 +115,18 @@ def test_an_id_used_twice_is_kept_twice(tmp_path: Path) -> None:
     path = log_path(tmp_path, "hours")
     log = RequestLog(path)
     for name in ("a", "b", "a", "c", "a"):
-        log.put(entry(name))
+        put(log, name)
     assert log.close() == 0
     again = RequestLog(path)
-    again.put(entry("a"))
+    put(again, "a")
     assert again.close() == 0
     assert [r["id"] for r in rows(path)] == ["a", "a", "a", "a", "b", "c"]
 
 
-@pytest.mark.parametrize("content", ["raises", "cannot-be-encoded"])
-def test_entry_that_cannot_be_written_down_stops_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
-) -> None:
-    def broken() -> Any:
-        if content == "raises":
-            raise ValueError("no")
-        return [{"x": object()}, {}], [{}, {}]
-
+def test_what_cannot_be_written_down_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RequestLog(log_path(tmp_path, "hours"))
-    log.put(entry("a", 2, broken))
-    log.put(entry("b"))
+    put(log, "a", 2, [{"x": object()}, {}])
+    put(log, "b")
     assert log.close() == 0
     assert [(r["id"], r["inputs"]) for r in rows(log_path(tmp_path, "hours"))] == [
         ("a/0", "{}"),
@@ -150,7 +142,7 @@ def test_locked_database_is_waited_for_and_said(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         for n in range(10):
-            log.put(entry(f"{n}"))
+            put(log, f"{n}")
         assert log.full
         assert log.waiting == 10
         other.execute("ROLLBACK")
@@ -166,7 +158,7 @@ def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: 
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr("modelyard.serving.log.write_block", full)
-    log.put(entry("a", 3))
+    put(log, "a", 3)
     assert log.close(seconds=0.2) == 3
     assert log.trouble == "database or disk is full"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["THRESHOLD", "Label", "decode", "labels_of", "picked", "scores"]
+__all__ = ["THRESHOLD", "Label", "decode", "decode_rows", "labels_of", "picked", "scores"]
 
 # A binary model says the positive class from this probability on.
 THRESHOLD = 0.5
@@ -56,14 +56,29 @@ def decode(
         labels: The classes in the type they had in the training data, see `labels_of`; text where empty.
         threshold: Probability from which on a binary model says the positive class.
     """
+    return decode_rows(output.tolist(), problem, labels, threshold)
+
+
+def decode_rows(
+    rows: list[list[float]], problem: Problem, labels: Sequence[Label] = (), threshold: float = THRESHOLD
+) -> list[dict[str, Any]]:
+    """Return what `decode` does, of rows that are lists already: for a few of them arrays cost more than they save."""
     if problem.task == "regression":
-        return [{"prediction": value} for value in output[:, 0].tolist()]
+        return [{"prediction": row[0]} for row in rows]
     names = problem.classes
     labels = labels or names
-    best = picked(output, problem, threshold).tolist()
+    if problem.task == "binary":
+        yes = names.index(problem.positive)
+        first, second = names
+        return [
+            {
+                "prediction": labels[yes if row[yes] >= threshold else 1 - yes],
+                "probabilities": {first: row[0], second: row[1]},
+            }
+            for row in rows
+        ]
     return [
-        {"prediction": labels[at], "probabilities": dict(zip(names, row, strict=True))}
-        for at, row in zip(best, output.tolist(), strict=True)
+        {"prediction": labels[row.index(max(row))], "probabilities": dict(zip(names, row, strict=True))} for row in rows
     ]
 
 

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -132,10 +132,10 @@ class Exchange:
         return self.headers.get(name, b"")
 
     def reply(
-        self, status: int, body: bytes, extra: Iterable[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
+        self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
-        more = b"".join(b"\r\n%s: %s" % pair for pair in extra)
+        more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
         if not self._keep_alive or self._connection.answers.draining:
             self._keep_alive = False
             more += b"\r\nconnection: close"
@@ -266,14 +266,12 @@ class Connection(asyncio.Protocol):
 
     # -- what the parser says
 
-    def on_message_begin(self) -> None:
-        """Begin an exchange."""
-        self._exchange = Exchange(self)
-
     def on_url(self, url: bytes) -> None:
-        """Take (a part of) the target."""
-        assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
-        self._exchange.target += url
+        """Begin an exchange with (a part of) its target."""
+        exchange = self._exchange
+        if exchange is None:
+            exchange = self._exchange = Exchange(self)
+        exchange.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; of one given twice no one could say which counts."""
@@ -296,10 +294,8 @@ class Connection(asyncio.Protocol):
         self._queue.append(exchange)
         try:
             self.answers.admit(exchange)
-            length = exchange.headers.get(b"content-length", b"0")
-            if not length.isdigit():
-                raise HttpError(400, "body-length", "`Content-Length` is not a number")
-            if int(length) > self.answers.limits.body:
+            # The parser has seen to it that it is a number.
+            if int(exchange.headers.get(b"content-length", 0)) > self.answers.limits.body:
                 raise _too_large(self.answers.limits.body)
         except HttpError as error:
             if has_body(exchange):

@@ -22,56 +22,28 @@ import msgspec
 from modelyard._kit.errors import ServeError
 from modelyard.store.requests import Answered, connect, write_block
 
-__all__ = ["Entry", "RequestLog"]
+__all__ = ["RequestLog"]
 
 _BATCH = 2000
 _PAUSE = 0.02
 
 
-class Entry(msgspec.Struct, gc=False):
-    """One answered request; what it says is only made when the thread asks for it.
-
-    Attributes:
-        id: Id of the request; row n of several is `id/n`.
-        time: Seconds since 1970 UTC.
-        model: Digest of the model that answered.
-        caller: Name of the token.
-        count: Rows answered.
-        ms: Milliseconds from the parsed request to the answer.
-        trace: Id that ties it to the deployment's run.
-        content: Returns inputs by column name, one a row, and outputs.
-    """
-
-    id: str
-    time: float
-    model: str
-    caller: str
-    count: int
-    ms: float
-    trace: str
-    content: Callable[[], tuple[list[Any], list[Any]]]
-
-    def answered(self) -> Answered:
-        """Return it as it is logged."""
-        try:
-            inputs, outputs = self.content()
-        except Exception as error:  # noqa: BLE001 - one entry that cannot be written must not stop the others
-            return _empty(self.id, self.count, error, self)
-        return Answered(self.id, self.time, self.model, self.caller, self.ms, self.trace, inputs, outputs)
+def _as_it_is(one: Answered) -> Answered:
+    return one
 
 
-def _empty(name: str, count: int, error: Exception, like: Entry | Answered) -> Answered:
+def _empty(like: Answered, error: Exception) -> Answered:
     """Return a request without its content, and say so."""
-    sys.stderr.write(f"{name} is logged without its content: {type(error).__name__}: {error}\n")
-    nothing: list[Any] = [{}] * count
-    return Answered(name, like.time, like.model, like.caller, like.ms, like.trace, nothing, nothing)
+    sys.stderr.write(f"{like.id} is logged without its content: {type(error).__name__}: {error}\n")
+    nothing: list[Any] = [{}] * len(like.inputs)
+    return msgspec.structs.replace(like, inputs=nothing, outputs=nothing)
 
 
 def _writable(one: Answered) -> Answered:
     try:
         msgspec.json.encode(one)
-    except Exception as error:  # noqa: BLE001 - as above: whatever the encoder raises is about this one
-        return _empty(one.id, len(one.inputs), error, one)
+    except Exception as error:  # noqa: BLE001 - one request that cannot be written must not stop the others
+        return _empty(one, error)
     return one
 
 
@@ -86,6 +58,7 @@ class RequestLog:
         logged: Rows written.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
+        entry: Makes what is logged of what was put; called in the log's own thread.
 
     Raises:
         ServeError: The database cannot be opened or written (`log-unwritable`).
@@ -94,7 +67,7 @@ class RequestLog:
     def __init__(self, path: Path, *, backlog: int = 50_000) -> None:
         self._path = path
         self._backlog = backlog
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[tuple[list[Any], int]] = deque()
         self._queued = 0
         self._written = 0
         self._work = threading.Event()
@@ -103,6 +76,7 @@ class RequestLog:
         self.logged = 0
         self.waited = 0
         self.trouble = ""
+        self.entry: Callable[[Any], Answered] = _as_it_is
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -122,11 +96,12 @@ class RequestLog:
         """Rows that are not written yet."""
         return self._queued - self._written
 
-    def put(self, entry: Entry) -> None:
-        """Take an entry; never waits. Ask `full` before the answer is made."""
-        self._queued += entry.count
-        self._queue.append(entry)
-        self._work.set()
+    def put(self, entries: list[Any], rows: int) -> None:
+        """Take answered requests with so many rows together; never waits. Ask `full` before they are answered."""
+        self._queued += rows
+        self._queue.append((entries, rows))
+        if not self._work.is_set():
+            self._work.set()
 
     @property
     def full(self) -> bool:
@@ -150,9 +125,11 @@ class RequestLog:
                 entries: list[Answered] = []
                 rows = 0
                 while self._queue and rows < _BATCH:
-                    entry = self._queue.popleft()
-                    rows += entry.count
-                    entries.append(entry.answered())
+                    some, count = self._queue.popleft()
+                    rows += count
+                    entries += map(self.entry, some)
+                if not entries:
+                    continue
                 db = self._write(db, entries, rows)
                 if db is None:
                     return

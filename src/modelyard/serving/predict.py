@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from modelyard.serving.connection import Exchange
-from modelyard.serving.service import Answer, Service
+from modelyard.serving.service import Asked, Service
 
 __all__ = ["predict"]
 
@@ -21,18 +21,15 @@ def predict(service: Service, exchange: Exchange) -> None:
         HttpError: The body does not fit the signature.
     """
     parsed = service.validator.parse(exchange.body)
-    regression = service.problem.task == "regression"
+    service.ask(exchange, parsed, _render)
 
-    def render(answer: Answer) -> bytes:
-        if regression:
-            predictions: list[dict[str, Any]] = [{"value": row["prediction"]} for row in answer.decoded]
-        else:
-            predictions = [
-                {"label": row["prediction"], "probabilities": row["probabilities"]} for row in answer.decoded
-            ]
-        body: dict[str, Any] = {"id": exchange.id, "model": service.version.digest, "predictions": predictions}
-        if parsed.warnings:
-            body["warnings"] = parsed.warnings
-        return _encode(body)
 
-    service.ask(exchange, parsed, render)
+def _render(service: Service, asked: Asked) -> bytes:
+    if service.problem.task == "regression":
+        predictions: list[dict[str, Any]] = [{"value": row["prediction"]} for row in asked.decoded]
+    else:
+        predictions = [{"label": row["prediction"], "probabilities": row["probabilities"]} for row in asked.decoded]
+    body: dict[str, Any] = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
+    if asked.parsed.warnings:
+        body["warnings"] = asked.parsed.warnings
+    return _encode(body)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard.inference import picked
 from modelyard.records import Feature
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad, check_id, named
-from modelyard.serving.service import Service
+from modelyard.serving.service import Asked, Service
 from modelyard.serving.validate import UNREADABLE, Parsed, Validator, decode
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def infer(service: Service, exchange: Exchange) -> None:
         exchange.id = check_id(request.id)
     wanted = _wanted(service, request)
     parsed = _parse(service.validator, request.inputs)
-    service.ask(exchange, parsed, lambda answer: _answer(service, parsed, answer.output, wanted, exchange.id))
+    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted))
 
 
 def _wanted(service: Service, request: _Request) -> set[str]:
@@ -133,28 +132,30 @@ def _wanted(service: Service, request: _Request) -> set[str]:
     return {output.name for output in request.outputs} or set(known)
 
 
-def _answer(service: Service, parsed: Parsed, output: Array, wanted: set[str], request_id: str) -> bytes:
-    count = parsed.count
+def _answer(service: Service, asked: Asked, wanted: set[str]) -> bytes:
+    count = asked.parsed.count
     outputs: list[dict[str, Any]] = []
     if "prediction" in wanted:
-        outputs.append({"name": "prediction", "datatype": "FP32", "shape": [count], "data": output[:, 0].tolist()})
+        outputs.append(
+            {"name": "prediction", "datatype": "FP32", "shape": [count], "data": [row[0] for row in asked.rows]}
+        )
     if "probabilities" in wanted:
-        shape = [count, output.shape[1]]
-        data = output.ravel().tolist()
+        shape = [count, len(service.problem.classes)]
+        data = [value for row in asked.rows for value in row]
         outputs.append({"name": "probabilities", "datatype": "FP32", "shape": shape, "data": data})
     if "label" in wanted:
-        classes = service.problem.classes
-        labels = [classes[at] for at in picked(output, service.problem).tolist()]
+        names = dict(zip(service.labels, service.problem.classes, strict=True))
+        labels = [names[row["prediction"]] for row in asked.decoded]
         outputs.append({"name": "label", "datatype": "BYTES", "shape": [count], "data": labels})
-    answer: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model_name": service.endpoint,
         "model_version": version_of(service),
-        "id": request_id,
+        "id": asked.exchange.id,
         "outputs": outputs,
     }
-    if parsed.warnings:
-        answer["parameters"] = {"warnings": [w["message"] for w in parsed.warnings]}
-    return _encode(answer)
+    if asked.parsed.warnings:
+        body["parameters"] = {"warnings": [w["message"] for w in asked.parsed.warnings]}
+    return _encode(body)
 
 
 def _parse(validator: Validator, tensors: list[_Tensor]) -> Parsed:

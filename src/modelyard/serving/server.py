@@ -72,7 +72,7 @@ def serve(settings: Settings) -> int:
             f"`{endpoint}` cannot be the name of an endpoint",
             hint="use letters, digits, `.`, `_`, `-`",
         )
-    tokens = TokenBook(settings.project)
+    tokens = TokenBook(settings.project, every=0.5)
     sock = listen(settings.host, settings.port, backlog=2048)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
     service = Service(bundle, endpoint, log, settings.limits)

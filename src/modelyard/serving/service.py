@@ -5,45 +5,53 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
-from modelyard.inference.decode import Label, decode
-from modelyard.records import Problem
-from modelyard.serving.batch import Batcher
+from modelyard.inference.decode import decode_rows
+from modelyard.serving.batch import Batcher, Rows
 from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import Entry, RequestLog
+from modelyard.serving.log import RequestLog
 from modelyard.serving.validate import Parsed, Validator
+from modelyard.store.requests import Answered
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Answer", "Service"]
+__all__ = ["Asked", "Service"]
 
 
-class Answer:
-    """What the model said.
+# Makes the body of an answer.
+Render = Callable[["Service", "Asked"], bytes]
 
-    Args:
-        output: float32, rows x classes or rows x 1.
-        problem: What was learned.
-        labels: The classes in the type they had in training.
+
+class Asked:
+    """One request that waits for the model.
+
+    Attributes:
+        exchange: Where the answer goes.
+        parsed: Its rows.
+        render: Makes the body of the answer.
+        rows: The model's output.
+        decoded: One answer a row: `prediction`, and for a classifier `probabilities`.
+        time: When it was answered, seconds since 1970 UTC.
+        ms: Milliseconds from its headers to its answer.
     """
 
-    def __init__(self, output: np.ndarray[Any, Any], problem: Problem, labels: Sequence[Label]) -> None:
-        self.output = output
-        self._problem = problem
-        self._labels = labels
+    __slots__ = ("decoded", "exchange", "ms", "parsed", "render", "rows", "time")
 
-    @cached_property
-    def decoded(self) -> list[dict[str, Any]]:
-        """One answer a row: `prediction`, and for a classifier `probabilities`; made once, whoever asks first."""
-        return decode(self.output, self._problem, self._labels)
+    def __init__(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
+        self.exchange = exchange
+        self.parsed = parsed
+        self.render = render
+        self.rows: Rows = []
+        self.decoded: list[dict[str, Any]] = []
+        self.time = 0.0
+        self.ms = 0.0
 
 
 class Service:
@@ -82,13 +90,14 @@ class Service:
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.log = log
+        log.entry = self._entry
         self.limits = limits
         self.clock = clock
         self.draining = False
         self.answered = 0
         self.rows = 0
         self.refused: Counter[str] = Counter()
-        self._batcher = Batcher(bundle.predictor(), self.validator.fit)
+        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), self.validator.fit, self._answered)
         self._parked = 0
         self._began = clock()
 
@@ -102,7 +111,7 @@ class Service:
         """Requests that are being answered."""
         return self._batcher.waiting + self._parked
 
-    def ask(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes]) -> None:
+    def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         """Have the model answer rows that fit, log the answer and write it.
 
         Args:
@@ -110,49 +119,64 @@ class Service:
             parsed: The rows.
             render: Makes the body of the answer.
         """
-        if not self.log.full:
-            self._ask(exchange, parsed, render)
-            return
-        self._parked += 1
-        self.log.waited += 1
-        self._park(exchange, parsed, render, time.monotonic() + self.limits.backlog_seconds)
+        if self.log.full:
+            self._parked += 1
+            self.log.waited += 1
+            self._park(Asked(exchange, parsed, render), time.monotonic() + self.limits.backlog_seconds)
+        else:
+            self._batcher.ask(Asked(exchange, parsed, render))
 
-    def _park(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes], until: float) -> None:
+    def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""
         if self.log.full and time.monotonic() < until:
-            asyncio.get_running_loop().call_later(0.01, self._park, exchange, parsed, render, until)
+            asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
             return
         self._parked -= 1
         if self.log.full:
             message = "the server cannot keep up with its records; try again"
-            exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
+            asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
         else:
-            self._ask(exchange, parsed, render)
+            self._batcher.ask(asked)
 
-    def _ask(self, exchange: Exchange, parsed: Parsed, render: Callable[[Answer], bytes]) -> None:
-        began = time.perf_counter()
-
-        def done(output: np.ndarray[Any, Any] | BaseException) -> None:
+    def _answered(self, group: list[Asked], rows: Rows | BaseException) -> None:
+        """Write the answers of a group, and log them together."""
+        if isinstance(rows, BaseException):
+            for asked in group:
+                fail(asked.exchange, rows)
+            return
+        problem, labels = self.problem, self.labels
+        now, ended = self.clock(), time.monotonic()
+        logged: list[Asked] = []
+        at = count = 0
+        for asked in group:
+            parsed, exchange = asked.parsed, asked.exchange
+            if parsed.error is not None:
+                exchange.refuse(parsed.error)
+                continue
+            asked.rows = rows if len(rows) == parsed.count else rows[at : at + parsed.count]
+            at += parsed.count
             try:
-                if isinstance(output, BaseException):
-                    raise output
-                answer = Answer(output, self.problem, self.labels)
-                body = render(answer)
+                asked.decoded = decode_rows(asked.rows, problem, labels)
+                body = asked.render(self, asked)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
-                return
-            ms = (time.perf_counter() - began) * 1000
-
-            def content() -> tuple[list[Any], list[Any]]:
-                return self.validator.rows_of(parsed), answer.decoded
-
-            now = self.clock()
-            self.log.put(Entry(exchange.id, now, self._digest, exchange.caller, parsed.count, ms, self.trace, content))
-            self.answered += 1
-            self.rows += parsed.count
+                continue
+            asked.time = now
+            asked.ms = (ended - exchange.began) * 1000
+            logged.append(asked)
+            count += parsed.count
             exchange.reply(200, body)
+        self.answered += len(logged)
+        self.rows += count
+        self.log.put(logged, count)
 
-        self._batcher.ask(parsed, done)
+    def _entry(self, asked: Asked) -> Answered:
+        """Return a request as it is logged; in the thread of the log."""
+        exchange, parsed = asked.exchange, asked.parsed
+        inputs = self.validator.rows_of(parsed)
+        return Answered(
+            exchange.id, asked.time, self._digest, exchange.caller, asked.ms, self.trace, inputs, asked.decoded
+        )
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""
