@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -15,10 +12,22 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, execute
-from modelyard.records import CheckResult, Evidence, Plan, Run, Step, TableVersion, identity, read_value
-from modelyard.store import LocalStore, Store, Tables
+from modelyard.pipeline.scratch import scratch
+from modelyard.records import (
+    CheckResult,
+    Deployment,
+    Evidence,
+    ModelVersion,
+    Plan,
+    Run,
+    Step,
+    TableVersion,
+    identity,
+    read_value,
+)
+from modelyard.store import Store
 
-__all__ = ["Difference", "measured_steps", "plan_of", "recompute"]
+__all__ = ["Difference", "compare", "measured_steps", "plan_of", "recompute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ def recompute(
     if target not in {step.name for step in run.steps}:
         raise NotFound.of("step", target, [step.name for step in run.steps])
     found: list[Difference] = []
-    with _overlay(store) as scratch:
+    with scratch(store) as overlay:
         for step in measured_steps(plan, target):
             if each is not None:
                 each(step.name)
@@ -80,13 +89,13 @@ def recompute(
                 inputs=inputs,
                 state=run.step(step.name).state,
             )
-            outcome = execute(task, scratch)
+            outcome = execute(task, overlay)
             if outcome.failure is not None:
                 found.append(Difference(step.name, f"cannot be recomputed: {outcome.failure.message}"))
                 continue
             recorded = run.step(step.name).outputs
             for name, value in outcome.outputs.items():
-                found.extend(_compare(step.name, read_value(recorded[name]), read_value(value)))
+                found.extend(compare(step.name, read_value(recorded[name]), read_value(value)))
     return found
 
 
@@ -94,43 +103,12 @@ def _recorded(ref: str | list[str], run: Run) -> Any:
     return [run[one] for one in ref] if isinstance(ref, list) else run[ref]
 
 
-class _ScratchTables:
-    """Tables that are read from the project and written elsewhere."""
-
-    def __init__(self, real: Tables, scratch: Tables) -> None:
-        self.read = real.read
-        self.verify = real.verify
-        self.write = scratch.write
-        self.append = scratch.append
-
-
-class _Overlay:
-    """A store whose inputs come from the project and whose outputs go to a scratch store."""
-
-    def __init__(self, real: Store, scratch: Store) -> None:
-        self.ledger, self.blobs, self.root, self.address = real.ledger, real.blobs, real.root, real.address
-        self.hold, self.holder, self.close = real.hold, real.holder, scratch.close
-        self.tables: Tables = _ScratchTables(real.tables, scratch.tables)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@contextmanager
-def _overlay(store: Store) -> Iterator[Store]:
-    with tempfile.TemporaryDirectory(prefix="modelyard-verify-") as folder:
-        with _Overlay(store, LocalStore(Path(folder))) as overlay:
-            yield overlay
-
-
-def _compare(step: str, recorded: Any, again: Any) -> list[Difference]:
+def compare(step: str, recorded: Any, again: Any) -> list[Difference]:
+    """Return where a value that was made again differs from the recorded one."""
     if isinstance(recorded, list) and isinstance(again, list):
         if len(recorded) != len(again):
             return [Difference(step, f"{len(recorded)} results were recorded, {len(again)} came out now")]
-        return [d for a, b in zip(recorded, again, strict=True) for d in _compare(step, a, b)]
+        return [d for a, b in zip(recorded, again, strict=True) for d in compare(step, a, b)]
     if isinstance(recorded, CheckResult) and isinstance(again, CheckResult):
         found = _compare_evidence(step, recorded.check.name, recorded.evidence, again.evidence)
         if recorded.status != again.status and not recorded.evidence.volatile:
@@ -141,6 +119,14 @@ def _compare(step: str, recorded: Any, again: Any) -> list[Difference]:
     if isinstance(recorded, TableVersion) and isinstance(again, TableVersion):
         if recorded.digest != again.digest:
             text = f"table {recorded.name} {short(recorded.digest)}, now {short(again.digest)}"
+            return [Difference(step, text)]
+        return []
+    if isinstance(recorded, Deployment) and isinstance(again, Deployment):
+        # Where the alias stands now is another matter than where the step would point it.
+        return compare(step, recorded.model, again.model)
+    if isinstance(recorded, ModelVersion) and isinstance(again, ModelVersion):
+        if recorded.digest != again.digest:
+            text = f"model {recorded.name} {short(recorded.digest)}, now {short(again.digest)}"
             return [Difference(step, text)]
         return []
     if identity(recorded) != identity(again):

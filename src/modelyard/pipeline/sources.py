@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from modelyard._kit.digest import digest_bytes
+from modelyard._kit.digest import canonical, digest_bytes
 from modelyard._kit.errors import NotFound, Tampered
 from modelyard._kit.source import local_sources
+from modelyard.pipeline.code import import_root
 from modelyard.records import Step
 from modelyard.store import Store
 
-__all__ = ["Source", "kept_source", "read_source", "source_files", "write_source"]
+__all__ = ["Source", "kept_source", "read_source", "written_source"]
 
 # Larger files are no code that a person reads; of them only the digest is kept.
 _LARGE = 1 << 20
@@ -32,38 +34,54 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         function: Its name.
+        main: The file that it stands in.
         files: Path relative to the project -> digest of its content, which is a blob.
         left_out: The same for files whose content was too large to keep.
     """
 
     function: str
+    main: str = ""
     files: dict[str, str]
     left_out: dict[str, str] = {}
 
 
-def source_files(step: Step, function: Callable[..., Any] | None, root: Path) -> tuple[str, list[Path]]:
-    """Return the name of the user's function that a step calls, and the files of the project it is made of.
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """A function of the user, the file that it stands in, and all that it is made of."""
 
-    A step calls one by its verb, or by a parameter `function` as the features do. Built-in steps have none.
+    function: str
+    main: Path
+    files: list[Path]
+    root: Path
+
+
+def _files(step: Step, function: Callable[..., Any] | None, root: Path) -> _Files | None:
+    """Return what a step's function is made of: one named by its verb, or by a parameter as the features are.
+
+    Built-in steps have none.
     """
+    root = root.resolve()
     said = step.verb if _is_file(step.verb) else str(step.params.get("function") or "")
     if _is_file(said):
         path, _, name = said.rpartition(":")
-        file = (root / path).resolve()
+        main = (root / path).resolve()
     elif not step.verb.startswith("modelyard.") and function is not None:
         name = getattr(function, "__qualname__", "")
         where = getattr(sys.modules.get(function.__module__), "__file__", None)
         if not where:
-            return "", []
-        file = Path(where).resolve()
+            return None
+        main = Path(where).resolve()
+        if not main.is_relative_to(root):
+            root = import_root(main, function.__module__)
     else:
-        return "", []
-    if not file.is_file():
-        return name, []
+        return None
+    if not main.is_file():
+        return None
     try:
-        return name, local_sources(file, root.resolve())
+        files = local_sources(main, root)
     except (SyntaxError, ValueError):
-        return name, [file]  # it cannot run either, and which line it is is what one wants to see
+        files = [main]  # it cannot run either, and which line it is is what one wants to see
+    return _Files(name, main, files, root)
 
 
 def _is_file(text: str) -> bool:
@@ -83,26 +101,33 @@ def kept_source(step: Step, function: Callable[..., Any] | None, made_of: dict[s
         return ""
     version = (str(store.root), made_of["code"], made_of["state"])
     if version not in _known:
-        name, files = source_files(step, function, store.root)
         if len(_known) > 10_000:
             _known.clear()
-        _known[version] = write_source(name, files, store) if files else ""
+        _known[version] = written_source(step, function, store)
     return _known[version]
 
 
-def write_source(name: str, files: list[Path], store: Store) -> str:
-    """Store files and return the digest of what tells of them."""
-    root = store.root.resolve()
+def written_source(step: Step, function: Callable[..., Any] | None, store: Store) -> str:
+    """Store the source of a step's function as it is now and return its digest; empty for built-in steps."""
+    made_of = _files(step, function, store.root)
+    if made_of is None:
+        return ""
     found: dict[str, str] = {}
     left_out: dict[str, str] = {}
-    for file in files[:_MOST]:
+    for file in [made_of.main, *made_of.files][:_MOST]:
         data = file.read_bytes()
-        shown = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        shown = _shown(file, made_of.root)
         if len(data) > _LARGE:
             left_out[shown] = digest_bytes(data)
         else:
             found[shown] = store.blobs.put(data)
-    return store.blobs.put(msgspec.json.encode(Source(function=name, files=found, left_out=left_out), order="sorted"))
+    main = _shown(made_of.main, made_of.root)
+    source = Source(function=made_of.function, main=main, files=found, left_out=left_out)
+    return store.blobs.put(canonical(source))
+
+
+def _shown(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
 def read_source(digest: str, store: Store) -> Source | None:
