@@ -14,7 +14,7 @@ from modelyard._kit.errors import NotFound, UserError, near
 from modelyard._kit.source import source_digest
 from modelyard.pipeline.files import FileFunction, file_function
 
-__all__ = ["code_version", "find", "verb_of"]
+__all__ = ["code_version", "find", "import_root", "verb_of"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What our own steps compute with, besides their own house.
@@ -89,10 +89,10 @@ def code_version(function: Callable[..., Any]) -> str:
             hint="write it into a file and import it",
         )
     path = Path(file).resolve()
-    return digest_of([function.__qualname__, source_digest(path, _root(path, module))])
+    return digest_of([function.__qualname__, source_digest(path, import_root(path, module))])
 
 
-def _root(path: Path, module: str) -> Path:
+def import_root(path: Path, module: str) -> Path:
     """Return the folder that a module's imports are found from: above its top package, or beside a script."""
     depth = 0 if module == "__main__" else module.count(".") + (path.name == "__init__.py")
     return path.parents[min(depth, len(path.parents) - 1)]
