@@ -176,6 +176,9 @@ class _Convert:
     def _listing(self, node: Node, shape: Shape, path: str) -> Any:
         if shape.form == "texts" and isinstance(node, Scalar) and node.value is not None:
             node = Listing(node.line, node.column, [node])
+        if shape.form == "sections" and isinstance(node, Mapping):
+            # One of them needs no list.
+            node = Listing(node.line, node.column, [node])
         if not isinstance(node, Listing):
             return self._wrong(node, shape, path)
         declared = shape.type

@@ -91,6 +91,9 @@ class _Formed:
             case "texts":
                 many = {key: node.pop(key) for key in ("type", "items", "minItems", "maxItems") if key in node}
                 node["anyOf"] = [many["items"] if "pattern" in many["items"] else _LABEL, many]
+            case "sections":
+                several = {key: node.pop(key) for key in ("type", "items", "minItems") if key in node}
+                node["anyOf"] = [several["items"], several]
             case "label":
                 node |= _LABEL
             case "one_key":

@@ -109,6 +109,7 @@ _FORMS = {
     "share": "a share (`20%` or `0.2`)",
     "size": "a size with a unit (`500MB`, `2GB`, `1GiB`)",
     "texts": "a text or a list of texts",
+    "sections": "fields with values, or a list of such",
 }
 _PLAIN: dict[type[inspect.Type], str] = {
     inspect.IntType: "a whole number",

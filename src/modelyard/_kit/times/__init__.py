@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from modelyard._kit.times.cron import Cron, cron
 from modelyard._kit.times.dates import Dates, dates
-from modelyard._kit.times.moments import clock_of, deadline, iso, moment, said
+from modelyard._kit.times.moments import clock_of, deadline, iso, length, moment, said
 from modelyard._kit.times.rates import Rates, rates
 from modelyard._kit.times.recurrence import Recurrence, recurrence
 from modelyard._kit.times.spans import Span
 from modelyard._kit.times.windows import Windows, windows
-from modelyard._kit.times.wrong import Wrong
+from modelyard._kit.times.wrong import Never, Wrong
 from modelyard._kit.times.zones import Zone, zone
 
 __all__ = [
     "Cron",
     "Dates",
+    "Never",
     "Rates",
     "Recurrence",
     "Span",
@@ -30,6 +31,7 @@ __all__ = [
     "dates",
     "deadline",
     "iso",
+    "length",
     "moment",
     "rates",
     "recurrence",

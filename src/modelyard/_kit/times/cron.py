@@ -11,7 +11,7 @@ from datetime import date
 
 from modelyard._kit.errors import near
 from modelyard._kit.times.weeks import DAYS
-from modelyard._kit.times.wrong import Wrong
+from modelyard._kit.times.wrong import Never, Wrong
 
 __all__ = ["MONTHS", "Cron", "cron"]
 
@@ -139,7 +139,7 @@ def cron(text: str) -> Cron:
     )
     if not read.either and min(read.days) > max(_LONGEST[m - 1] for m in read.months):
         named = " and ".join(MONTHS[m - 1] for m in sorted(read.months))
-        raise Wrong(
+        raise Never(
             f"it never fires: {named} never has a day {min(read.days)}",
             "for the last day of a month write `calendar: last day`",
         )

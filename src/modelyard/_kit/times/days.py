@@ -10,7 +10,7 @@ from modelyard._kit.errors import near
 from modelyard._kit.times.dates import Dates
 from modelyard._kit.times.moments import clock_of, month_of
 from modelyard._kit.times.weeks import DAYS
-from modelyard._kit.times.wrong import Wrong
+from modelyard._kit.times.wrong import Never, Wrong
 
 __all__ = ["calendar", "day_of"]
 
@@ -214,4 +214,4 @@ def _ever(fits: Callable[[date], bool], text: str) -> None:
     """Make sure that some day fits, leap days included."""
     day = date(2000, 1, 1)
     if not any(fits(day + timedelta(days=n)) for n in range(28 * 366)):
-        raise Wrong(f'it never fires: no day is ever "{text}"', f"name a day that exists; {_EXAMPLE}")
+        raise Never(f'it never fires: no day is ever "{text}"', f"name a day that exists; {_EXAMPLE}")

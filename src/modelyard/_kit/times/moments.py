@@ -14,7 +14,7 @@ from modelyard._kit.times.weeks import DAYS
 from modelyard._kit.times.wrong import Wrong
 from modelyard._kit.times.zones import Zone, instant, wall
 
-__all__ = ["clock_of", "deadline", "iso", "local_of", "moment", "month_of", "said"]
+__all__ = ["clock_of", "deadline", "iso", "length", "local_of", "moment", "month_of", "said"]
 
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -117,6 +117,24 @@ def said(at: float, zone: Zone) -> str:
     shown = wall(at, zone)
     seconds = f":{shown.second:02d}" if shown.second else ""
     return f"{DAYS[shown.weekday()]} {shown:%Y-%m-%d %H:%M}{seconds} {zone}"
+
+
+def length(seconds: float) -> str:
+    """Return a length of time in its two largest units: `45 s`, `1 h 30 min`, `2 d`.
+
+    >>> length(5400), length(172800), length(0.5)
+    ('1 h 30 min', '2 d', '0.5 s')
+    """
+    if seconds < 60:
+        return f"{seconds:g} s"
+    left, parts = round(seconds), []
+    for name, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}")
+        elif parts:
+            break
+    return " ".join(parts[:2])
 
 
 def month_of(word: str) -> int:

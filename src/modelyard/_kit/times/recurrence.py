@@ -265,7 +265,8 @@ class _Skipping:
         self._zone = zone
 
     def after(self, at: float) -> float:
-        for _ in range(_MOST_DAYS):
+        end = at + _MOST_DAYS * DAY
+        while at < end:
             found = self._inner.after(at)
             if found == math.inf or (day := wall(found, self._zone).date()) not in self._skip:
                 return found
@@ -273,7 +274,8 @@ class _Skipping:
         return math.inf
 
     def last(self, at: float) -> float:
-        for _ in range(_MOST_DAYS):
+        end = at - _MOST_DAYS * DAY
+        while at > end:
             found = self._inner.last(at)
             if found == -math.inf or (day := wall(found, self._zone).date()) not in self._skip:
                 return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Wrong"]
+__all__ = ["Never", "Wrong"]
 
 
 class Wrong(ValueError):
@@ -22,3 +22,7 @@ class Wrong(ValueError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class Never(Wrong):
+    """It can be read, and names no moment that ever comes."""
