@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.automation.daemons import STEPS, alive, left, project, runs, until, up, want
 
 from modelyard.automation.state import daemons, published
 from modelyard.store import LocalStore
-from tests.automation.daemons import STEPS, alive, left, project, runs, until, up, want
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def slow(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     script.write_text(SLOW)
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
     while not (tmp_path / "begun").exists():
+        assert process.poll() is None
         time.sleep(0.01)
     yield process
     process.kill()

@@ -19,14 +19,13 @@ from typing import Any
 
 from modelyard import __version__
 from modelyard._kit.clock import Clock, as_text, system_clock
-from modelyard._kit.errors import Busy, UserError
+from modelyard._kit.errors import Busy, ModelyardError, UserError
 from modelyard._kit.ids import new_id
 from modelyard.automation.base import Trigger
 from modelyard.automation.notes import Say, note
 from modelyard.automation.project import Project
-from modelyard.automation.state import HELD, DaemonState, daemons, local_lock
-from modelyard.automation.systemd import Manager
-from modelyard.records import Draft
+from modelyard.automation.state import HELD, DaemonState, local_lock
+from modelyard.automation.systemd import UNIT, Manager
 from modelyard.spec import Spec, load
 from modelyard.store import Store, open_store
 from modelyard.store.locks import Locks
@@ -36,14 +35,15 @@ __all__ = ["Collect", "Daemon", "Settings", "collect"]
 # Makes the triggers of a declaration.
 Collect = Callable[[Spec, Store, Clock], Sequence[Trigger]]
 
-# Seconds between two looks at what others wrote, and between two heartbeats.
-_TICK = 0.5
-_BEAT = 5.0
+# Seconds between two looks at whether the published state is right, and between two heartbeats.
+_SHOW, _BEAT = 0.5, 5.0
 
 
 def collect(spec: Spec, store: Store, clock: Clock) -> list[Trigger]:
-    """Return the triggers of a declaration."""
-    return []
+    """Return the triggers of a declaration; none of them listens yet."""
+    from modelyard.automation.triggers import triggers_of
+
+    return [*triggers_of(spec, store, clock)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Settings:
         ui_port: Port of the first project's pages.
         serve: Serve the champion.
         ui: Serve the pages.
+        hooks_host: Address where webhooks are received.
+        hooks_port: Port of the first project's webhooks.
         runs: Runs at a time, over all projects; one project has one.
         grace: Seconds that the run under way may take to end when the daemon is stopped.
     """
@@ -67,6 +69,8 @@ class Settings:
     ui_port: int = 8500
     serve: bool = True
     ui: bool = True
+    hooks_host: str = "127.0.0.1"
+    hooks_port: int = 8400
     runs: int = 1
     grace: float = 30.0
 
@@ -117,26 +121,11 @@ class Daemon:
         with ExitStack() as held:
             for spec in specs:
                 held.enter_context(_alone(spec.root, self._id))
-            stores = [held.enter_context(open_store(spec.root)) for spec in specs]
-            for store in stores:
-                held.enter_context(store.hold(f"daemon:{self._id}", who=_who()))
-                self._announce(store)
-            try:
-                return asyncio.run(self._main(specs, stores))
-            finally:
-                for store in stores:
-                    payload = {"id": self._id, "reason": "it was stopped"}
-                    store.ledger.append(Draft(kind="daemon.stopped", actor="daemon", payload=payload))
-
-    def _announce(self, store: Store) -> None:
-        """Say in the ledger that we begin, and which daemons before us are no more."""
-        lost = [seen for seen in daemons(store, time.time()) if seen.status == "lost"]
-        gone = [
-            Draft(kind="daemon.stopped", actor="daemon", payload={"id": one.id, "reason": "its process died"})
-            for one in lost
-        ]
-        body = {"id": self._id, **_who(), "version": __version__}
-        store.ledger.append(*gone, Draft(kind="daemon.started", actor="daemon", payload=body))
+            stores = []
+            for spec in specs:
+                stores.append(open_store(spec.root))
+                held.callback(stores[-1].close)
+            return asyncio.run(self._main(specs, stores))
 
     async def _main(self, specs: Sequence[Spec], stores: Sequence[Store]) -> int:
         loop = asyncio.get_running_loop()
@@ -162,9 +151,16 @@ class Daemon:
             )
             for number, (spec, store) in enumerate(zip(specs, stores, strict=True))
         ]
-        for project in projects:
-            project.start()
         beating = asyncio.create_task(self._beat(projects))
+        begun: list[Project] = []
+        try:
+            for project in projects:
+                await project.start()
+                begun.append(project)
+        except ModelyardError:
+            beating.cancel()
+            await asyncio.gather(*(project.stop(0.0, self._at_once) for project in begun))
+            raise
         names = ", ".join(project.name for project in projects)
         self._say(note("ready", f"{names}: up as process {os.getpid()}", pid=os.getpid(), id=self._id))
         self._manager.tell("READY=1", f"STATUS={names}")
@@ -179,18 +175,18 @@ class Daemon:
         return 0
 
     async def _beat(self, projects: Sequence[Project]) -> None:
-        """Hear what other processes wrote, and show that the loop turns."""
+        """Show how everything stands, and that the loop turns."""
         beaten = told = 0.0
         while True:
             now = time.monotonic()
             for project in projects:
-                project.tick(beat_now=now - beaten >= _BEAT)
+                project.show(beat_now=now - beaten >= _BEAT)
             if now - beaten >= _BEAT:
                 beaten = now
             if self._manager.every and now - told >= self._manager.every:
                 self._manager.tell("WATCHDOG=1")
                 told = now
-            await asyncio.sleep(min(_TICK, self._manager.every or _TICK))
+            await asyncio.sleep(min(_SHOW, self._manager.every or _SHOW))
 
     def _stop(self) -> None:
         """Stop politely; asked again, at once."""
@@ -201,10 +197,6 @@ class Daemon:
     def _stop_at_once(self) -> None:
         self._at_once.set()
         self._stopping.set()
-
-
-def _who() -> dict[str, object]:
-    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _apart(roots: Sequence[Path]) -> None:
@@ -222,6 +214,8 @@ def _apart(roots: Sequence[Path]) -> None:
 def _alone(root: Path, name: str) -> Iterator[None]:
     """Be the only daemon of a project's folder on this machine while the context is open."""
     who: dict[str, Any] = {"daemon": name, "host": socket.gethostname(), "since": time.time()}
+    if unit := os.environ.get(UNIT):
+        who["unit"] = unit
     locks = Locks(local_lock(root))
     with ExitStack() as held:
         try:

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import socket
-import sys
 import time
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import msgspec
+from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError, StepFailed
 from modelyard.automation.fresh import Mark, mark
+from modelyard.automation.link import RunnerLink
 from modelyard.automation.notes import Say, note
 from modelyard.automation.queue import Queue, choose
-from modelyard.automation.runner import Job, Said
-from modelyard.automation.supervise import ChildState, how, lines, pause, spawn
+from modelyard.automation.runner import Said
+from modelyard.automation.supervise import how, pause
 from modelyard.pipeline.cancel import ask
 from modelyard.pipeline.dead import fail_fire, settle_dead
 from modelyard.records import Fire
 from modelyard.store import Store
 
-__all__ = ["Dispatcher", "RunnerLink"]
+__all__ = ["Dispatcher"]
 
 # A fire whose process died so often in a row is given up: it would take the runner down for ever.
 _DEATHS = 3
@@ -40,131 +34,7 @@ _HELD = 0.5
 # A runner that has done nothing for so long gives its memory back (seconds).
 _IDLE = 600.0
 
-
-class RunnerLink:
-    """The runner's process as the daemon sees it: started when it is needed, and again after it died.
-
-    Args:
-        file: The declaration.
-        say: Takes what it says.
-        project: Name of the project.
-    """
-
-    def __init__(self, file: Path, say: Say, project: str) -> None:
-        self.file = file
-        self._say = say
-        self._project = project
-        self._process: Process | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._talk: asyncio.Task[None] | None = None
-        self.jobs = 0
-        self.state = ChildState(name="runner", state="stopped")
-
-    async def start(self) -> None:
-        """Start it if it does not run; what is asked of it meanwhile waits in its socket."""
-        if self._process is not None:
-            return
-        ours, theirs = socket.socketpair()
-        # -P: a file called like a library in the folder of the project is not imported.
-        command = [sys.executable, "-P", "-m", "modelyard.automation.runner"]
-        with theirs:
-            command += [str(theirs.fileno()), str(os.getpid()), str(self.file)]
-            self._process = await spawn(command, cwd=self.file.parent, pass_fds=[theirs.fileno()])
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        self._talk = asyncio.create_task(self._listen(self._process))
-        self.jobs = 0
-        self._set(state="running", pid=self._process.pid)
-
-    async def run(self, fire: Fire, began: Callable[[str], None]) -> Said:
-        """Have a fire run.
-
-        Args:
-            fire: Which.
-            began: Called with the run's id once it is in the ledger.
-
-        Raises:
-            EOFError: The runner died.
-        """
-        self.jobs += 1
-        await self._send(Job(fire=fire.id))
-        while True:
-            said = await self._hear()
-            match said.what:
-                case "ready":
-                    continue
-                case "began":
-                    began(said.run)
-                case "again":
-                    self.jobs = 1
-                    await self._send(Job(fire=fire.id))
-                case _:
-                    return said
-
-    def interrupt(self, number: signal.Signals) -> None:
-        """Send it a signal: SIGINT cancels its run, SIGTERM cuts it off and ends the runner."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
-    async def end(self, seconds: float) -> int:
-        """End it, and say how it ended; with a SIGKILL if it is still there after so many seconds."""
-        process = self._process
-        if process is None:
-            return 0
-        self.interrupt(signal.SIGTERM)
-        try:
-            code = await asyncio.wait_for(process.wait(), seconds)
-        except TimeoutError:
-            self.interrupt(signal.SIGKILL)
-            code = await process.wait()
-        await self._gone()
-        return code
-
-    async def died(self) -> int:
-        """Clear away after it died, and return its exit code."""
-        assert self._process is not None  # noqa: S101 - it was talked to
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        code = await self._process.wait()
-        await self._gone()
-        self._set(restarts=self.state.restarts + 1, ended=how(code))
-        return code
-
-    async def _gone(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._talk is not None:
-            await self._talk
-        self._process = self._reader = self._writer = self._talk = None
-        self._set(state="stopped", pid=0)
-
-    async def _send(self, job: Job) -> None:
-        assert self._writer is not None  # noqa: S101 - it was started
-        try:
-            self._writer.write(msgspec.json.encode(job) + b"\n")
-            await self._writer.drain()
-        except ConnectionError as error:
-            raise EOFError from error
-
-    async def _hear(self) -> Said:
-        assert self._reader is not None  # noqa: S101 - it was started
-        try:
-            line = await self._reader.readline()
-        except ConnectionError as error:
-            raise EOFError from error
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return msgspec.json.decode(line, type=Said)
-
-    async def _listen(self, process: Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - spawn asks for it
-        async for line in lines(process.stdout):
-            self._say(note("said", line, name="runner", project=self._project))
-
-    def _set(self, **values: Any) -> None:
-        since = time.time() if values.get("state", self.state.state) != self.state.state else self.state.since
-        self.state = msgspec.structs.replace(self.state, since=since, **values)
+T = TypeVar("T")
 
 
 class Dispatcher:
@@ -173,6 +43,7 @@ class Dispatcher:
     Args:
         project: Name of the project.
         store: Its store.
+        desk: Where the store is asked: one that does not answer must not keep the daemon from anything else.
         link: Its runner.
         slots: As many runs at a time as it has places, over all projects; whoever waits longest is next.
         say: Takes what happens.
@@ -184,6 +55,7 @@ class Dispatcher:
         self,
         project: str,
         store: Store,
+        desk: Executor,
         link: RunnerLink,
         slots: asyncio.Semaphore,
         say: Say,
@@ -193,6 +65,7 @@ class Dispatcher:
     ) -> None:
         self._project = project
         self._store = store
+        self._desk = desk
         self._link = link
         self._slots = slots
         self._say = say
@@ -204,12 +77,21 @@ class Dispatcher:
         self._deaths: Counter[str] = Counter()
         # Fire -> since when it is refused; and the declaration that no fire can run with, and why.
         self._refused_since: dict[str, float] = {}
-        self._blocked: tuple[Mark, dict[str, str]] | None = None
+        self._blocked: tuple[Mark, str] | None = None
+        self._trouble = ""
         self._stopping = False
-        self.queue = Queue(store)
-        # Fire and run that are under way here.
+        # Only to be touched at the desk.
+        self._queue = Queue(store)
+        # Fires that wait, the newest event that was taken in, and the fire and the run that are under way here.
+        self.queued = len(self._queue)
+        self.head = 0
         self.fire = ""
         self.run = ""
+
+    @property
+    def problem(self) -> str:
+        """Why no fire can run now; empty: they can."""
+        return self._trouble or ("" if self._blocked is None else self._blocked[1])
 
     def wake(self) -> None:
         """Look at the queue now; to be called in the loop's thread."""
@@ -220,6 +102,12 @@ class Dispatcher:
         self._stopping = True
         self._wake.set()
 
+    async def cancel_if_asked(self) -> None:
+        """End the run under way if somebody, on whichever machine, holds the wish that it ends."""
+        run = self.run
+        if run and await self._at_desk(lambda: self._store.holder(ask(run))) is not None and run == self.run:
+            self._link.interrupt(signal.SIGINT)
+
     async def work(self) -> None:
         """Run fires until `stop`, and end when the run under way has ended."""
         await self._link.start()
@@ -229,37 +117,49 @@ class Dispatcher:
                 await self._turn_of_one()
             except Exception as error:  # noqa: BLE001 - a full disk or a lost database passes; the daemon stays
                 self._failures += 1
-                self._tell("file", f"the store cannot be used: {error}", name="store")
+                text = error.problem.message if isinstance(error, ModelyardError) else repr(error)
+                if text != self._trouble:
+                    self._tell("store", f"nothing can be run now: {text}", name="store")
+                self._trouble = text
                 await self._sleep(pause(self._failures))
             else:
-                self._failures = 0
+                self._failures, self._trouble = 0, ""
 
     async def _turn_of_one(self) -> None:
-        self.queue.refresh()
-        self._settle()
-        fire = None if self.problem else choose(self.queue.ready(self._clock()), self._served)
+        fire, wait = await self._at_desk(self._next)
         if fire is None:
-            await self._sleep(self._until_next())
-        elif self._store.holder("run") is not None:
-            # Another daemon or a person at a keyboard has the project.
-            await self._sleep(_HELD)
-        else:
-            async with self._slots:
-                if not self._stopping:
-                    await self._one(fire)
+            await self._sleep(wait)
+            return
+        async with self._slots:
+            if self._stopping:
+                return
+            # Others had their turn meanwhile, and somebody else may have taken this one.
+            self.fire, self._turn = fire.id, self._turn + 1
+            self._served[fire.trigger] = self._turn
+            try:
+                await self._one(fire)
+            finally:
+                self.fire = self.run = ""
 
-    def _settle(self) -> None:
-        """Put the fires back whose run died with its process, wherever that was."""
-        if self.queue.running and self._store.holder("run") is None:
+    def _next(self) -> tuple[Fire | None, float]:
+        """Return the fire to run now, or for how many real seconds there is none; at the desk."""
+        self._queue.refresh()
+        if self._queue.running and self._store.holder("run") is None:
             for run in settle_dead(self._store):
                 self._tell("run", f"{run} was cut off; it goes on from its finished steps", name=run)
-            self.queue.refresh()
-
-    def _until_next(self) -> float:
-        """Return the real seconds until a fire may start; other processes' fires are heard of by `wake`."""
-        if self.queue.running or self._blocked is not None:
-            return _HELD
-        return min(max(0.0, self.queue.opens(self._clock()) - self._clock()) / self._pace, _IDLE)
+            self._queue.refresh()
+        self.queued, self.head = len(self._queue), self._queue.head
+        if self._blocked is not None and self._blocked[0] != mark(self._link.file):
+            self._blocked = None
+        now = self._clock()
+        fire = choose(self._queue.ready(now), self._served)
+        if fire is not None:
+            # Another daemon, or a person at a keyboard, may have the project.
+            held = self._blocked is not None or self._store.holder("run") is not None
+            return (None, _HELD) if held else (fire, 0.0)
+        if self._queue.running:
+            return None, _HELD
+        return None, min(max(0.0, self._queue.opens(now) - now) / self._pace, _IDLE)
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -271,43 +171,31 @@ class Dispatcher:
 
     async def _one(self, fire: Fire) -> None:
         await self._link.start()
-        self.fire, self._turn = fire.id, self._turn + 1
-        self._served[fire.trigger] = self._turn
         began = time.monotonic()
         try:
             said = await self._link.run(fire, self._began)
         except EOFError:
             await self._died(fire)
-        else:
-            await self._ended(fire, said, time.monotonic() - began)
-        finally:
-            self.fire = self.run = ""
-            self.queue.refresh()
-            self.queue.put_back(fire.id)
+            return
+        match said.what:
+            case "ended":
+                await self._ended(fire, said, time.monotonic() - began)
+            case "busy":
+                await self._sleep(_HELD)
+            case "refused" if said.error:
+                await self._refused(fire, said)
+            case _:
+                await self._at_desk(lambda: self._queue.look_at(fire.id))
 
     def _began(self, run: str) -> None:
         self.run = run
 
     async def _ended(self, fire: Fire, said: Said, seconds: float) -> None:
-        match said.what:
-            case "ended":
-                self._deaths.pop(fire.id, None)
-                self._refused_since.pop(fire.id, None)
-                found = self._store.ledger.fire(fire.id)
-                state, why = (found.state, found.why) if found else ("", "")
-                more = f": {why}" if why else ""
-                self._tell(
-                    "run",
-                    f"{said.run} for {fire.trigger}: {state}{more} ({seconds:.2f} s)",
-                    name=said.run,
-                    fire=fire.id,
-                    state=state,
-                    seconds=seconds,
-                )
-            case "busy":
-                await self._sleep(_HELD)
-            case "refused" if said.error:
-                await self._refused(fire, said)
+        self._forget(fire)
+        found = await self._at_desk(lambda: self._store.ledger.fire(fire.id))
+        state, why = (found.state, found.why) if found else ("", "")
+        text = f"{said.run} for {fire.trigger}: {state}{f': {why}' if why else ''} ({seconds:.2f} s)"
+        self._tell("run", text, name=said.run, fire=fire.id, state=state, seconds=seconds)
 
     async def _refused(self, fire: Fire, said: Said) -> None:
         """Give somebody time to mend what is wrong; then the fire fails of it, in a run that is recorded and told of.
@@ -323,38 +211,32 @@ class Dispatcher:
             await self._sleep(_HELD)
             return
         if said.file:
-            self._blocked = (mark(self._link.file), error)
-        self._give_up(fire, ModelyardError(error["code"], error["message"], where=error["where"], hint=error["hint"]))
-
-    @property
-    def problem(self) -> str:
-        """Why no fire can run, or nothing."""
-        if self._blocked is not None and self._blocked[0] != mark(self._link.file):
-            self._blocked = None
-        return "" if self._blocked is None else self._blocked[1]["message"]
+            self._blocked = (mark(self._link.file), error["message"])
+        problem = ModelyardError(error["code"], error["message"], where=error["where"], hint=error["hint"])
+        await self._give_up(fire, problem)
 
     async def _died(self, fire: Fire) -> None:
         code = await self._link.died()
         self._deaths[fire.id] += 1
         self._tell("child", f"runner {how(code)} while it ran {fire.trigger}", name="runner", code=code)
-        settle_dead(self._store)
+        await self._at_desk(lambda: settle_dead(self._store))
         if self._deaths[fire.id] >= _DEATHS:
             message = f"its process died {_DEATHS} times in a row, the last time it {how(code)}"
-            self._give_up(fire, StepFailed("fire-given-up", message, hint="see the log of the daemon"))
+            await self._give_up(fire, StepFailed("fire-given-up", message, hint="see the log of the daemon"))
         elif not self._stopping:
             await self._sleep(pause(self._deaths[fire.id]))
 
-    def _give_up(self, fire: Fire, error: ModelyardError) -> None:
-        self._deaths.pop(fire.id, None)
-        self._refused_since.pop(fire.id, None)
-        if fail_fire(fire, self._project, error, self._store, actor=fire.actor):
+    async def _give_up(self, fire: Fire, error: ModelyardError) -> None:
+        self._forget(fire)
+        if await self._at_desk(lambda: fail_fire(fire, self._project, error, self._store, actor=fire.actor)):
             self._tell("run", f"{fire.trigger} failed: {error.problem.message}", name=fire.id, code=error.code)
 
-    def watch_for_cancel(self) -> None:
-        """End the run under way if somebody asks for it, from this machine or another."""
-        run = self.run
-        if run and self._store.holder(ask(run)) is not None and run == self.run:
-            self._link.interrupt(signal.SIGINT)
+    def _forget(self, fire: Fire) -> None:
+        self._deaths.pop(fire.id, None)
+        self._refused_since.pop(fire.id, None)
+
+    async def _at_desk(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._desk, call)
 
     def _tell(self, what: str, text: str, *, name: str, **more: Any) -> None:
         self._say(note(what, text, name=name, project=self._project, **more))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,12 +13,16 @@ import msgspec
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError
 from modelyard.automation.base import Trigger
-from modelyard.automation.dispatch import Dispatcher, RunnerLink
+from modelyard.automation.dispatch import Dispatcher
 from modelyard.automation.fresh import mark
+from modelyard.automation.link import RunnerLink
 from modelyard.automation.looking import Looker, apart
 from modelyard.automation.notes import Say, note
-from modelyard.automation.state import DaemonState, beat, publish
+from modelyard.automation.presence import Presence
+from modelyard.automation.receiver import Receiver
+from modelyard.automation.state import DaemonState, announce, beat, publish
 from modelyard.automation.supervise import Child
+from modelyard.records import Draft
 from modelyard.spec import Spec, load
 from modelyard.store import Store
 
@@ -28,6 +33,10 @@ __all__ = ["Project"]
 
 # Seconds that children have to end by themselves.
 _CHILD_GRACE = 12.0
+# Seconds between two looks at what others wrote, and after a look that failed.
+_TICK, _ASK_AGAIN = 0.5, 2.0
+# Seconds that a store has to take our last word.
+_LEAVING = 5.0
 
 
 class Project:
@@ -73,12 +82,15 @@ class Project:
         self._problem = ""
         self._ready = False
         self._published: DaemonState | None = None
+        self._desk = ThreadPoolExecutor(1)
+        self._presence = Presence(store, start.id)
         self._link = RunnerLink(spec.path, say, spec.project)
-        self._dispatcher = Dispatcher(spec.project, store, self._link, slots, say, clock=clock, pace=pace)
-        self._working: asyncio.Task[None] | None = None
+        self._dispatcher = Dispatcher(spec.project, store, self._desk, self._link, slots, say, clock=clock, pace=pace)
+        self._tasks: list[asyncio.Task[None]] = []
         self._lookers: list[tuple[Looker, asyncio.Task[None]]] = []
         self._children: dict[str, tuple[Child, asyncio.Task[None]]] = {}
-        self._reading: asyncio.Task[None] | None = None
+        self._hooks = Receiver(settings.hooks_host, settings.hooks_port + number, spec.project, say)
+        self._heard = -1
         self._served = ""
 
     @property
@@ -91,24 +103,27 @@ class Project:
         """Id of the run under way here."""
         return self._dispatcher.run
 
-    def start(self) -> None:
-        """Start everything; returns at once."""
+    async def start(self) -> None:
+        """Start everything.
+
+        Raises:
+            Busy: The store cannot be reached.
+            ServeError: Webhooks cannot be received at the address that was given.
+        """
+        triggers = self._collect(self._spec, self._store, self._clock)
+        await self._hooks.serve(triggers)
+        self._presence.take()
+        announce(self._store, self._start)
         # First of all the runner, whose start takes longest.
-        self._working = asyncio.create_task(self._dispatcher.work())
-        self._look_after(self._collect(self._spec, self._store, self._clock))
+        self._tasks.append(asyncio.create_task(self._dispatcher.work()))
+        self._look_after(triggers)
         if self._settings.ui:
             self._keep("ui", self._pages)
-        self._follow_champion()
+        self._tasks.append(asyncio.create_task(self._listen()))
         self._ready = True
 
-    def tick(self, *, beat_now: bool) -> None:
-        """Hear what others wrote: fires, champions, a changed declaration, the wish that a run ends."""
-        if self._dispatcher.queue.head != self._store.ledger.head()[0]:
-            self._dispatcher.wake()
-            self._follow_champion()
-        self._dispatcher.watch_for_cancel()
-        if self._reading is None and mark(self._spec.path) != self._mark:
-            self._reading = asyncio.create_task(self._read_again())
+    def show(self, *, beat_now: bool) -> None:
+        """Publish how everything stands, if it changed; else, if it is time, that the daemon lives."""
         state = self._state()
         if state != self._published:
             self._published = state
@@ -118,21 +133,58 @@ class Project:
 
     async def stop(self, grace: float, at_once: asyncio.Event) -> None:
         """Stop everything; the run under way may end, for so many seconds, or until it is to be at once."""
-        assert self._working is not None  # noqa: S101 - it was started
+        working, listening = self._tasks
         self._dispatcher.stop()
+        await self._hooks.serve(())
         await self._leave_triggers()
-        if self._reading is not None:
-            self._reading.cancel()
         ending = [asyncio.create_task(child.stop(_CHILD_GRACE)) for child, _ in self._children.values()]
         hurry = asyncio.create_task(at_once.wait())
-        await asyncio.wait({self._working, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, hurry}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
-        if not self._working.done():
-            # It is interrupted, not cancelled: the next `modelyard up` goes on with its fire.
-            await self._link.end(_CHILD_GRACE)
-        await self._working
+        # A run that is still under way is interrupted, not cancelled: the next `modelyard up` goes on with its fire.
         await self._link.end(_CHILD_GRACE)
-        await asyncio.gather(*ending, *(task for _, task in self._children.values()))
+        await working
+        listening.cancel()
+        await asyncio.gather(listening, *ending, *(task for _, task in self._children.values()), return_exceptions=True)
+        gone = asyncio.get_running_loop().run_in_executor(self._desk, self._leave)
+        # A store that cannot be reached now hears of us when it is asked who lives.
+        await asyncio.wait({gone}, timeout=_LEAVING)
+        self._desk.shutdown(wait=False)
+
+    def _leave(self) -> None:
+        """Write that we ended, at the desk."""
+        payload = {"id": self._start.id, "reason": "it was stopped"}
+        self._store.ledger.append(Draft(kind="daemon.stopped", actor="daemon", payload=payload))
+        self._presence.leave()
+
+    async def _listen(self) -> None:
+        """Hear what other processes wrote: fires, champions, a changed declaration, the wish that a run ends."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                head, champion = await loop.run_in_executor(self._desk, self._hear)
+                if head != self._heard:
+                    self._heard = head
+                    self._dispatcher.wake()
+                if champion and champion != self._served:
+                    self._serve(champion)
+                await self._dispatcher.cancel_if_asked()
+                if mark(self._spec.path) != self._mark:
+                    await self._read_again()
+                wait = _TICK
+            except ModelyardError:
+                # The dispatcher meets the same and says so.
+                wait = _ASK_AGAIN
+            await asyncio.sleep(wait)
+
+    def _hear(self) -> tuple[int, str]:
+        """Return the newest event's number, and what tells this champion from every other; at the desk."""
+        self._presence.keep()
+        head = self._store.ledger.head()[0]
+        if head == self._heard or not self._settings.serve:
+            return head, self._served
+        now = self._store.ledger.alias(self._spec.endpoint, "champion")
+        return head, "" if now is None else f"{now.revision} {now.model.address}"
 
     def _look_after(self, triggers: Sequence[Trigger]) -> None:
         for trigger in triggers:
@@ -156,37 +208,30 @@ class Project:
 
     async def _read_again(self) -> None:
         """Take over a changed declaration; one that is wrong changes nothing but what the status says."""
-        seen = mark(self._spec.path)
+        self._mark = mark(self._spec.path)
         try:
             spec = await apart(lambda: load(self._spec.path, files=False))
             triggers = self._collect(spec, self._store, self._clock)
+            await self._leave_triggers()
+            self._spec = spec
+            self._look_after(triggers)
+            await self._hooks.serve(triggers)
         except ModelyardError as error:
             self._problem = f"the changed declaration is not taken over: {error.problem.message}"
             self._say(note("file", self._problem, project=self.name, code=error.code))
-        else:
-            self._problem = ""
-            self._spec = spec
-            await self._leave_triggers()
-            self._look_after(triggers)
-            if "serve" in self._children:
-                self._children["serve"][0].renew()
-            self._say(note("file", "the declaration has changed and counts from now on", project=self.name))
-        self._mark = seen
-        self._reading = None
+            return
+        self._problem = ""
+        if "serve" in self._children:
+            self._children["serve"][0].renew()
+        self._say(note("file", "the declaration has changed and counts from now on", project=self.name))
 
     def _keep(self, name: str, command: Callable[[], Sequence[str]]) -> None:
         child = Child(name, command, cwd=self._spec.root, say=self._say, project=self.name)
         self._children[name] = (child, asyncio.create_task(child.keep()))
 
-    def _follow_champion(self) -> None:
+    def _serve(self, champion: str) -> None:
         """Serve the champion once there is one, and the next one when it moves."""
-        if not self._settings.serve:
-            return
-        now = self._store.ledger.alias(self._spec.endpoint, "champion")
-        identity = "" if now is None else f"{now.revision} {now.model.address}"
-        if identity == self._served:
-            return
-        self._served = identity
+        self._served = champion
         if "serve" in self._children:
             self._children["serve"][0].renew()
         else:
@@ -220,6 +265,7 @@ class Project:
             triggers=tuple(looker.state for looker, _ in self._lookers),
             fire=self._dispatcher.fire,
             run=self._dispatcher.run,
-            queued=len(self._dispatcher.queue),
+            queued=self._dispatcher.queued,
             problem=self._dispatcher.problem or self._problem,
+            hooks=self._hooks.address,
         )

@@ -52,7 +52,7 @@ class Queue:
         """Return when the next fire may start that may not start now; `inf` if there is none."""
         return min((f.not_before for f in self._waiting.values() if f.not_before > now), default=float("inf"))
 
-    def put_back(self, fire_id: str) -> None:
+    def look_at(self, fire_id: str) -> None:
         """Look at a fire anew: it waits here only if the ledger says so."""
         fire = self._store.ledger.fire(fire_id)
         if fire is not None and fire.state == "queued":
@@ -64,14 +64,14 @@ class Queue:
         body = event.payload
         match event.kind:
             case "fire.queued" | "fire.dropped":
-                self.put_back(body["id"])
+                self.look_at(body["id"])
             case "run.started":
                 self.running[event.run] = body.get("fire", "")
                 self._waiting.pop(body.get("fire", ""), None)
             case "run.finished":
                 fire = self.running.pop(event.run, "")
                 if fire and body["status"] == "interrupted":
-                    self.put_back(fire)
+                    self.look_at(fire)
 
 
 def choose(ready: list[Fire], served: Mapping[str, int]) -> Fire | None:

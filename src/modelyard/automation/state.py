@@ -5,15 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from modelyard.automation.supervise import ChildState
+from modelyard.records import Draft
 from modelyard.store import Store
 
-__all__ = ["HELD", "DaemonState", "Seen", "TriggerState", "daemons", "local_lock", "publish", "published"]
+__all__ = [
+    "HELD",
+    "DaemonState",
+    "Seen",
+    "TriggerState",
+    "announce",
+    "beat",
+    "daemons",
+    "local_lock",
+    "publish",
+    "published",
+]
 
 # Held in the project's folder by the one daemon that runs on this machine.
 HELD = "daemon"
@@ -126,6 +140,20 @@ def published(root: Path) -> DaemonState | None:
         return msgspec.structs.replace(state, beat=path.stat().st_mtime)
     except (OSError, msgspec.MsgspecError):
         return None
+
+
+def announce(store: Store, state: DaemonState) -> None:
+    """Write that a daemon began, and which before it are no more."""
+    lost = [seen.id for seen in daemons(store, time.time()) if seen.status == "lost"]
+    gone = [
+        Draft(kind="daemon.stopped", actor="daemon", payload={"id": name, "reason": "its process died"})
+        for name in lost
+    ]
+    body = {"id": state.id, "host": state.host, "pid": state.pid, "version": state.version}
+    store.ledger.append(*gone, Draft(kind="daemon.started", actor="daemon", payload=body))
+    for name in lost:
+        # Nobody will ever hold this name again.
+        (local_lock(store.root) / f"{quote(f'daemon:{name}', safe='')}.lock").unlink(missing_ok=True)
 
 
 def daemons(store: Store, now: float) -> list[Seen]:

@@ -3,10 +3,67 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-__all__ = ["Manager"]
+from modelyard._kit.errors import UserError
+
+__all__ = ["UNIT", "Manager", "unit", "unit_folder", "unit_name"]
+
+# Tells the daemon by which unit it was started, so that `modelyard down` can say how it is stopped for good.
+UNIT = "MODELYARD_UNIT"
+# Seconds without a sign of life after which systemd starts the daemon anew; and for its last tidying up.
+_WATCHDOG, _LAST = 60, 30
+
+_TEXT = """\
+[Unit]
+Description=Modelyard: {projects}
+# Tried again for ever, with the pause below: whoever repairs what is wrong need not start it.
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+WorkingDirectory={folder}
+Environment=PYTHONUNBUFFERED=1 {variable}={name}
+# Variables with the secrets that triggers and alerts name go here, readable for you alone. It need not be there.
+EnvironmentFile=-%E/modelyard/{environment}.env
+Restart=always
+RestartSec=2
+WatchdogSec={watchdog}
+# The run under way may end; only the daemon is told, and it tells its children.
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStopSec={stop}
+# A step that is killed for its memory fails alone.
+OOMPolicy=continue
+# Steps get limits of their own below this unit.
+Delegate=cpu memory pids
+
+# What needs rights that a user's own manager lacks (CapabilityBoundingSet, ProtectClock, ...) is left out: with it the
+# unit would not start, and the user does not have these rights anyway.
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ReadWritePaths={writable}
+PrivateTmp=yes
+ProtectKernelTunables=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+UMask=0077
+
+[Install]
+WantedBy=default.target
+"""
 
 
 class Manager:
@@ -39,3 +96,62 @@ class Manager:
             except OSError:
                 return False
         return True
+
+
+def unit_name(projects: Sequence[str]) -> str:
+    """Return the name of the unit, e.g. `modelyard-income.service`."""
+    return f"modelyard-{'-'.join(projects)[:200]}.service"
+
+
+def unit_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of the user's own units."""
+    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+
+
+def unit(projects: Sequence[str], roots: Sequence[Path], command: Sequence[str], *, grace: float) -> str:
+    """Return the text of a unit of the user's own service manager.
+
+    Args:
+        projects: Names of the projects.
+        roots: Their folders: all that the unit may write to.
+        command: What it runs, word by word, with absolute paths.
+        grace: Seconds that a run may take to end.
+
+    Raises:
+        UserError: A path holds a line break, which no unit can (`systemd-path`).
+    """
+    name = unit_name(projects)
+    return _TEXT.format(
+        projects=", ".join(projects),
+        # Only a command line has variables.
+        command=" ".join(_quoted(word).replace("$", "$$") for word in command),
+        folder=_path(str(roots[0])),
+        variable=UNIT,
+        name=name,
+        environment=name.removesuffix(".service"),
+        watchdog=_WATCHDOG,
+        stop=round(grace + _LAST),
+        writable=" ".join(_quoted(str(root)) for root in roots),
+    )
+
+
+def _path(text: str) -> str:
+    """Return a path that stands alone in its line: it is taken as it is but for `%`."""
+    _plain(text)
+    return text.replace("%", "%%")
+
+
+def _quoted(word: str) -> str:
+    """Return one word of a list or a command line as systemd reads it back."""
+    _plain(word)
+    if not re.search(r"""[\s"'\\;$]""", word):
+        return word.replace("%", "%%")
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _plain(text: str) -> None:
+    if not text.isprintable():
+        raise UserError(
+            "systemd-path", f"{text!r} cannot stand in a unit", hint="move the project to a folder with a plain name"
+        )
