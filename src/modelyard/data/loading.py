@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from modelyard.records import TableVersion
 
-__all__ = ["load_new", "part_digest"]
+__all__ = ["load_new", "part_digest", "reading_of"]
 
 # Part of each part's digest: raise it when the same file would give other rows.
 _READER = 1
@@ -63,7 +63,7 @@ def load_new(
         DataError: An item cannot be read, or a column is missing (`data-column-missing`, `data-column-vanished`).
     """
     key, cursor = tuple(source.get("key") or ()), source.get("cursor") or ""
-    reading = _reading(source, types)
+    reading = reading_of(source, types)
     digests: dict[str, Item] = {}
     for item in items:
         # The same content under two names is one part, under the first of them.
@@ -103,7 +103,8 @@ def part_digest(sha256: str, reading: dict[str, Any]) -> str:
     return digest_of([_READER, sha256, reading])
 
 
-def _reading(source: dict[str, Any], types: dict[str, str]) -> dict[str, Any]:
+def reading_of(source: dict[str, Any], types: dict[str, str]) -> dict[str, Any]:
+    """Return everything that decides how a source is read; see `load_new` for the arguments."""
     named = ("key", "cursor", "delimiter", "null_values", "comment", "columns")
     return {name: source.get(name) or None for name in named} | {"types": types}
 

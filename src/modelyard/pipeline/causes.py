@@ -155,9 +155,8 @@ _OPEN: dict[str, frozenset[str]] = {
     "environment": frozenset({"code", "environment"}),
 }
 _RAISED = re.compile(r"^(?:[\w.]+\.)?([A-Za-z_]\w*)(?:: |$)", re.MULTILINE)
-_COLUMN = re.compile(
-    r"""(?:column|field|KeyError:?|unable to find column|not found:)\s*["'`]([^"'`\n]{1,80})["'`]""", re.I
-)
+_QUOTED = r"""["'`]([^"'`\n]{1,80})["'`]"""
+_COLUMN = re.compile(rf"(?:column|field|KeyError:?|not found:)\s*{_QUOTED}|{_QUOTED} not found", re.IGNORECASE)
 
 
 class Before(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,7 +208,7 @@ def likely(failure: Failure, made_of: dict[str, str], before: Before | None) -> 
         kind = _OF_CHANGE[kinds.pop()]
     says = _SAYS[kind]
     if kind in ("data", "code") and (column := _COLUMN.search(failure.message)):
-        says += f" (`{column[1]}`)"
+        says += f" (`{column[1] or column[2]}`)"
     since: tuple[str, ...] = ()
     if before is None:
         says += "; the step has never succeeded"

@@ -15,9 +15,10 @@ import msgspec
 
 from modelyard._kit.errors import NotFound, Tampered
 from modelyard._kit.text import number
+from modelyard.pipeline.capsule import opened
 from modelyard.pipeline.environment import Environment
 from modelyard.pipeline.recompute import plan_of
-from modelyard.pipeline.sources import Source, read_source
+from modelyard.pipeline.sources import Source, named_code, read_source
 from modelyard.records import Plan, Run, Step, StepRun, TableVersion, read_value
 from modelyard.security.redact import redact
 from modelyard.store import Store
@@ -196,7 +197,7 @@ def source_change(step: str, old: Source, new: Source, store: Store) -> Change:
         if before.get(file) == after.get(file):
             continue
         files.append(file)
-        texts = _text(old.files.get(file), store), _text(new.files.get(file), store)
+        texts = _text(file, old.files.get(file), store), _text(file, new.files.get(file), store)
         functions += _functions(*texts)
         diffs += list(
             difflib.unified_diff(
@@ -216,13 +217,17 @@ def source_change(step: str, old: Source, new: Source, store: Store) -> Change:
     )
 
 
-def _text(digest: str | None, store: Store) -> str:
+def _text(file: str, digest: str | None, store: Store) -> str:
     if digest is None:
         return ""
     try:
-        return store.blobs.get(digest).decode("utf-8", "replace")
-    except (NotFound, Tampered):
+        data = store.blobs.get(digest)
+        if file.endswith(".ipynb"):
+            cells = msgspec.json.decode(data)["cells"]
+            return "\n".join(f"# cell {i}\n{''.join(cell['source'])}" for i, cell in enumerate(cells, 1))
+    except (NotFound, Tampered, msgspec.MsgspecError, KeyError, TypeError):
         return ""
+    return data.decode("utf-8", "replace")
 
 
 def _functions(old: str, new: str) -> list[str]:
@@ -324,15 +329,34 @@ def _known(digest: str, store: Store) -> Environment | None:
 
 def _state(name: str, before: StepRun, after: StepRun, step: Step, store: Store) -> Change:
     """Say what a probe saw change: for a source its data, else something outside that a person may move."""
-    if function := step.params.get("function"):
-        return Change(kind="code", step=name, what=f"the code of `{function}` changed")
+    if code := named_code(step):
+        return Change(kind="code", step=name, what=f"the code of `{code}` changed")
     if step.verb.startswith("modelyard.data."):
-        tables = _tables(before, after)
-        what = "; ".join(map(str, tables)) or f"the source of `{name}` changed"
-        return Change(kind="data", step=name, what=what)
+        said = [str(table) for table in _tables(before, after)] + _new_files(before, after, step, store)
+        return Change(kind="data", step=name, what="; ".join(said) or f"the source of `{name}` changed")
     if step.verb.startswith("modelyard."):
         return Change(kind="world", step=name, what=f"what step `{name}` looks at outside changed: {step.about}")
     return Change(kind="world", step=name, what=f"what the probe of `{name}` sees outside changed")
+
+
+def _new_files(before: StepRun, after: StepRun, step: Step, store: Store) -> list[str]:
+    """Name the files that a failed load found and the one before had not read."""
+    from modelyard.data.loading import part_digest, reading_of
+
+    if not after.capsule or "source" not in step.params:
+        return []
+    reading = reading_of(step.params["source"], step.params.get("types") or {})
+    try:
+        state = opened(store, after.capsule).task.state
+    except (NotFound, Tampered, msgspec.MsgspecError):
+        return []
+    known = {
+        part for raw in before.outputs.values() if isinstance(t := read_value(raw), TableVersion) for part in t.parts
+    }
+    files = state.get("files", []) if isinstance(state, dict) else []
+    named = [f"`{file['path']}`" for file in files if part_digest(file["sha256"], reading) not in known]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return [f"new or changed: {', '.join(named[:_NAMED])}{more}"] if named else []
 
 
 def table_changes(old: Run, new: Run, names: list[str]) -> list[TableChange]:

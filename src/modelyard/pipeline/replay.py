@@ -28,7 +28,7 @@ from modelyard.pipeline.execute import Failure, Task, about, perform, wants
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.recompute import compare, plan_of
 from modelyard.pipeline.scratch import scratch
-from modelyard.pipeline.sources import Source, read_source, written_source
+from modelyard.pipeline.sources import Source, named_code, read_source, written_source
 from modelyard.records import ModelVersion, Run, Step, StepRun, TableVersion, read_value
 from modelyard.store import Store
 
@@ -261,11 +261,11 @@ def _state(done: StepRun, step: Step, inputs: dict[str, Any], store: Store, root
         return None
     if done.state is not None:
         return _here(done.state, root)
-    if step.params.get("function") and root != store.root:
+    if named_code(step) and root != store.root:
         return {"unkeyed": {"root": str(root)}}  # the code as it was: what stands in the project now does not count
     state, keyed = probe(step, inputs, store)
     same = digest_of(keyed) == done.made_of.get("state")
-    if done.made_of and not same and not step.params.get("function"):
+    if done.made_of and not same and not named_code(step):
         raise UserError(
             "replay-world-moved",
             f"what step `{step.name}` reads outside ({step.about or step.probe}) is not what it was then",

@@ -20,7 +20,7 @@ from modelyard.pipeline.code import import_root
 from modelyard.records import Step
 from modelyard.store import Store
 
-__all__ = ["Source", "kept_source", "read_source", "written_source"]
+__all__ = ["Source", "kept_source", "named_code", "read_source", "written_source"]
 
 # Larger files are no code that a person reads; of them only the digest is kept.
 _LARGE = 1 << 20
@@ -56,12 +56,15 @@ class _Files:
 
 
 def _files(step: Step, function: Callable[..., Any] | None, root: Path) -> _Files | None:
-    """Return what a step's function is made of: one named by its verb, or by a parameter as the features are.
+    """Return what a step's function is made of: one named by its verb, or by a parameter as features and notebooks are.
 
     Built-in steps have none.
     """
     root = root.resolve()
-    said = step.verb if _is_file(step.verb) else str(step.params.get("function") or "")
+    said = step.verb if _is_file(step.verb) else named_code(step)
+    if said.endswith(".ipynb"):
+        notebook = (root / said).resolve()
+        return _Files(said, notebook, [notebook], root) if notebook.is_file() else None
     if _is_file(said):
         path, _, name = said.rpartition(":")
         main = (root / path).resolve()
@@ -84,6 +87,11 @@ def _files(step: Step, function: Callable[..., Any] | None, root: Path) -> _File
     return _Files(name, main, files, root)
 
 
+def named_code(step: Step) -> str:
+    """Return the code of the user that a built-in step runs: `features.py:build`, `report.ipynb`; empty for none."""
+    return str(step.params.get("function") or step.params.get("notebook") or "")
+
+
 def _is_file(text: str) -> bool:
     return text.rpartition(":")[0].endswith(".py")
 
@@ -97,7 +105,7 @@ def kept_source(step: Step, function: Callable[..., Any] | None, made_of: dict[s
         made_of: What its key was made of.
         store: Where it is kept.
     """
-    if step.verb.startswith("modelyard.") and not step.params.get("function"):
+    if step.verb.startswith("modelyard.") and not named_code(step):
         return ""
     version = (str(store.root), made_of["code"], made_of["state"])
     if version not in _known:
