@@ -27,7 +27,9 @@ from modelyard.serving.service import Service
 
 __all__ = ["ROUTES", "App", "Handler", "Route", "paths_of"]
 
-_CALLERS = 1000
+_KNOWN = 1000
+# Who asks for what is open to all.
+_NOBODY = Caller("", "")
 
 # Answers an exchange: with the body of a 200, or by `exchange.reply` later and none now.
 Handler = Callable[[Service, Exchange], bytes | None]
@@ -124,8 +126,8 @@ class App:
         self._prefix = new_id("req")
         self._count = itertools.count(1)
         self._told = ""
-        # Who sent which header within this second.
-        self._callers: dict[bytes, Caller] = {}
+        # What was decided within this half of a second: method, target and authorization -> route and caller.
+        self._known: dict[tuple[bytes, bytes, bytes], tuple[Route, Caller]] = {}
         self._until = 0.0
 
     @property
@@ -145,46 +147,52 @@ class App:
         """
         headers = exchange.headers
         exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if given := headers.get(b"x-request-id"):
-            exchange.id = check_id(given.decode("latin-1"))
-        methods = self._routes.get(exchange.target) or self._routes.get(_path(exchange.target))
-        method = exchange.method
-        route = methods.get(b"GET" if method == b"HEAD" else method) if methods else None
-        if route is not None and route.action is None:
-            exchange.route = route
-            return
-        given = headers.get(b"authorization", b"")
+        if b"x-request-id" in headers:
+            exchange.id = check_id(headers[b"x-request-id"].decode("latin-1"))
         if exchange.began > self._until:
             # A token that was revoked is refused within a second: the book itself looks twice a second.
-            self._callers.clear()
+            self._known.clear()
             self._until = exchange.began + 0.5
-        caller = self._callers.get(given)
-        if caller is None:
-            caller = self._caller(given)
-            if len(self._callers) < _CALLERS:
-                self._callers[given] = caller
-        exchange.caller = caller.name
-        exchange.role = caller.role
-        if route is None:
-            raise _no_route(exchange, methods)
-        infers = route.action == "infer"
-        if not allowed(caller.role, route.action or "") or (infers and self._roles and caller.role not in self._roles):
-            raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
-        if infers and (wait := self._rate.take(caller.name)):
+        asked = exchange.method, exchange.target, headers.get(b"authorization", b"")
+        known = self._known.get(asked)
+        if known is None:
+            known = self._decide(exchange, *asked)
+            if len(self._known) < _KNOWN:
+                self._known[asked] = known
+        route, caller = known
+        exchange.route = route
+        exchange.caller, exchange.role = caller.name, caller.role
+        if route.action != "infer":
+            return
+        if self.limits.per_minute and (wait := self._rate.take(caller.name)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
-        if headers.get(b"content-encoding", b"identity").lower() not in (b"", b"identity"):
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
             raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
-        exchange.route = route
+
+    def _decide(self, exchange: Exchange, method: bytes, target: bytes, given: bytes) -> tuple[Route, Caller]:
+        """Return route and caller, if the caller may take it."""
+        methods = self._routes.get(target) or self._routes.get(_path(target))
+        route = methods.get(b"GET" if method == b"HEAD" else method) if methods else None
+        if route is not None and route.action is None:
+            return route, _NOBODY
+        caller = self._caller(given)
+        if route is None:
+            raise _no_route(exchange, methods)
+        narrowed = route.action == "infer" and self._roles and caller.role not in self._roles
+        if not allowed(caller.role, route.action or "") or narrowed:
+            raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
+        return route, caller
 
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, or hand it to the model, which calls back."""
         try:
-            if self._service.in_flight >= self.limits.in_flight:
+            service = self._service
+            if service.in_flight >= self.limits.in_flight:
                 raise HttpError(
                     429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
                 )
-            body = exchange.route.handler(self._service, exchange)
+            body = exchange.route.handler(service, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
         else:

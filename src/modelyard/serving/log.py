@@ -13,23 +13,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from modelyard._kit.errors import ServeError
-from modelyard.store.requests import Answered, connect, write_block
+from modelyard.store.requests import Answered, Block, connect, encode, write_block
 
 __all__ = ["RequestLog"]
 
 _BATCH = 2000
 _PAUSE = 0.02
-
-
-def _as_it_is(one: Answered) -> Answered:
-    return one
 
 
 def _empty(like: Answered, error: Exception) -> Answered:
@@ -58,7 +53,6 @@ class RequestLog:
         logged: Rows written.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
-        entry: Makes what is logged of what was put; called in the log's own thread.
 
     Raises:
         ServeError: The database cannot be opened or written (`log-unwritable`).
@@ -67,7 +61,7 @@ class RequestLog:
     def __init__(self, path: Path, *, backlog: int = 50_000) -> None:
         self._path = path
         self._backlog = backlog
-        self._queue: deque[tuple[list[Any], int]] = deque()
+        self._queue: deque[tuple[bytes, int, float, float]] = deque()
         self._queued = 0
         self._written = 0
         self._work = threading.Event()
@@ -76,7 +70,6 @@ class RequestLog:
         self.logged = 0
         self.waited = 0
         self.trouble = ""
-        self.entry: Callable[[Any], Answered] = _as_it_is
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -96,10 +89,18 @@ class RequestLog:
         """Rows that are not written yet."""
         return self._queued - self._written
 
-    def put(self, entries: list[Any], rows: int) -> None:
-        """Take answered requests with so many rows together; never waits. Ask `full` before they are answered."""
+    def put(self, answered: list[Answered], rows: int) -> None:
+        """Take answered requests with so many rows together; never waits. Ask `full` before they are answered.
+
+        They are turned into bytes here: a thread that did it would take the interpreter from the loop, at twice the
+        cost.
+        """
+        try:
+            data = encode(answered)
+        except Exception:  # noqa: BLE001 - one request that cannot be written must not stop the others
+            data = encode([_writable(one) for one in answered])
         self._queued += rows
-        self._queue.append((entries, rows))
+        self._queue.append((data, rows, answered[0].time, answered[-1].time))
         if not self._work.is_set():
             self._work.set()
 
@@ -122,15 +123,15 @@ class RequestLog:
             self._work.wait()
             self._work.clear()
             while self._queue:
-                entries: list[Answered] = []
+                parts: list[bytes] = []
                 rows = 0
+                first = last = 0.0
                 while self._queue and rows < _BATCH:
-                    some, count = self._queue.popleft()
+                    data, count, begins, last = self._queue.popleft()
+                    first = first or begins
                     rows += count
-                    entries += map(self.entry, some)
-                if not entries:
-                    continue
-                db = self._write(db, entries, rows)
+                    parts.append(data)
+                db = self._write(db, Block(first, last, rows, parts))
                 if db is None:
                     return
             if self._stop.is_set():
@@ -140,15 +141,13 @@ class RequestLog:
             # Let some gather: one transaction for many rows.
             self._stop.wait(_PAUSE)
 
-    def _write(self, db: sqlite3.Connection | None, entries: list[Answered], rows: int) -> sqlite3.Connection | None:
+    def _write(self, db: sqlite3.Connection | None, block: Block) -> sqlite3.Connection | None:
         """Write a block, trying again until it works or the server has to end; none means it did not work."""
         pause = 0.05
         while True:
             try:
                 db = db or connect(self._path)
-                write_block(db, entries)
-            except (TypeError, ValueError, RecursionError):
-                entries = [_writable(one) for one in entries]
+                write_block(db, block)
             except sqlite3.Error as error:
                 self.trouble = str(error)
                 if db is not None:
@@ -159,7 +158,7 @@ class RequestLog:
                 self._stop.wait(pause) if not self._stop.is_set() else time.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self._written += rows
-                self.logged += rows
+                self._written += block.rows
+                self.logged += block.rows
                 self.trouble = ""
                 return db

@@ -38,11 +38,9 @@ class Asked:
         render: Makes the body of the answer.
         rows: The model's output.
         decoded: One answer a row: `prediction`, and for a classifier `probabilities`.
-        time: When it was answered, seconds since 1970 UTC.
-        ms: Milliseconds from its headers to its answer.
     """
 
-    __slots__ = ("decoded", "exchange", "ms", "parsed", "render", "rows", "time")
+    __slots__ = ("decoded", "exchange", "parsed", "render", "rows")
 
     def __init__(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         self.exchange = exchange
@@ -50,8 +48,6 @@ class Asked:
         self.render = render
         self.rows: Rows = []
         self.decoded: list[dict[str, Any]] = []
-        self.time = 0.0
-        self.ms = 0.0
 
 
 class Service:
@@ -90,7 +86,6 @@ class Service:
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.log = log
-        log.entry = self._entry
         self.limits = limits
         self.clock = clock
         self.draining = False
@@ -144,39 +139,33 @@ class Service:
             for asked in group:
                 fail(asked.exchange, rows)
             return
-        problem, labels = self.problem, self.labels
+        problem, labels, rows_of = self.problem, self.labels, self.validator.rows_of
+        digest, trace = self._digest, self.trace
         now, ended = self.clock(), time.monotonic()
-        logged: list[Asked] = []
+        logged: list[Answered] = []
         at = count = 0
         for asked in group:
             parsed, exchange = asked.parsed, asked.exchange
             if parsed.error is not None:
                 exchange.refuse(parsed.error)
                 continue
-            asked.rows = rows if len(rows) == parsed.count else rows[at : at + parsed.count]
+            asked.rows = rows[at : at + parsed.count]
             at += parsed.count
             try:
                 asked.decoded = decode_rows(asked.rows, problem, labels)
                 body = asked.render(self, asked)
+                inputs = rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
                 continue
-            asked.time = now
-            asked.ms = (ended - exchange.began) * 1000
-            logged.append(asked)
+            ms = (ended - exchange.began) * 1000
+            logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.decoded))
             count += parsed.count
             exchange.reply(200, body)
-        self.answered += len(logged)
-        self.rows += count
-        self.log.put(logged, count)
-
-    def _entry(self, asked: Asked) -> Answered:
-        """Return a request as it is logged; in the thread of the log."""
-        exchange, parsed = asked.exchange, asked.parsed
-        inputs = self.validator.rows_of(parsed)
-        return Answered(
-            exchange.id, asked.time, self._digest, exchange.caller, asked.ms, self.trace, inputs, asked.decoded
-        )
+        if logged:
+            self.answered += len(logged)
+            self.rows += count
+            self.log.put(logged, count)
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""

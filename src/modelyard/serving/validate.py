@@ -53,7 +53,6 @@ class Parsed:
         count: int,
         numbers: Array | bytes | None,
         categories: Array | None,
-        *,
         rows: list[Any] | None = None,
         raw: bytes = b"",
     ) -> None:
@@ -62,7 +61,7 @@ class Parsed:
         self.categories = categories
         self.rows = rows
         self.raw = raw
-        self.warnings: list[dict[str, Any]] = []
+        self.warnings: Sequence[dict[str, Any]] = ()
         self.error: HttpError | None = None
 
 
@@ -103,19 +102,24 @@ class Validator:
         if self._decoders is None:
             return self._explain(body)
         decode_rows, decode_row = self._decoders
+        tight = body.startswith(b'{"rows":[{')
         try:
-            many = body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
+            many = tight or body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
             rows = decode_rows(body).rows if many else [decode_row(body)]
         except UNREADABLE:
             return self._explain(body)
         if not rows:
             raise bad("rows-empty", "there is no row to answer")
         count = len(rows)
-        self.check_count(count)
         raw = b""
-        if count == 1 and len(body) <= _RAW_BYTES:
+        if count == 1:
             # The decoder has read one row and nothing else; what stands around it is known.
-            raw = body if not many else body[9:-2] if body.startswith(b'{"rows":[{') and body.endswith(b"}]}") else b""
+            if len(body) <= _RAW_BYTES and (not many or (tight and body.endswith(b"}]}"))):
+                raw = body[9:-2] if many else body
+            if not self.categories and None not in (values := astuple(rows[0])):
+                return Parsed(1, self._pack(*values), None, rows, raw)
+        else:
+            self.check_count(count)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = categories = None
@@ -125,7 +129,7 @@ class Validator:
             categories = self._np.empty((count, len(self.categories)), object)
             for at, values in enumerate(tuples):
                 categories[at] = [v if v is not None else "" for v in values[split:]]
-        return Parsed(count, numbers, categories, rows=rows, raw=raw)
+        return Parsed(count, numbers, categories, rows, raw)
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Hold the rows of several requests against the signature, all at once, and make feeds of them.

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Answered", "connect", "ids_of", "newest", "put_truths", "truths_of", "write_block"]
+__all__ = ["Answered", "Block", "connect", "encode", "ids_of", "newest", "put_truths", "truths_of", "write_block"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blocks (
@@ -86,10 +86,31 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def write_block(db: sqlite3.Connection, answered: Sequence[Answered]) -> None:
-    """Write requests, in the order in which they were answered, together or not at all."""
-    rows = sum(len(one.inputs) for one in answered)
-    values = (answered[0].time, answered[-1].time, rows, _encode(answered))
+class Block(msgspec.Struct, frozen=True, gc=False):
+    """What was answered within some milliseconds.
+
+    Attributes:
+        first: Time of the first request, in seconds since 1970 UTC.
+        last: Time of the last.
+        rows: Rows of all requests.
+        parts: Requests as `encode` made bytes of them, in order.
+    """
+
+    first: float
+    last: float
+    rows: int
+    parts: list[bytes]
+
+
+def encode(answered: Sequence[Answered]) -> bytes:
+    """Return requests as a JSON list."""
+    return _encode(answered)
+
+
+def write_block(db: sqlite3.Connection, block: Block) -> None:
+    """Write a block, or nothing of it."""
+    data = b"[%s]" % b",".join([part[1:-1] for part in block.parts])
+    values = (block.first, block.last, block.rows, data)
     db.execute("INSERT INTO blocks (first, last, rows, data) VALUES (?, ?, ?, ?)", values)
 
 
