@@ -35,6 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"needs --{name}"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let each test process have the whole machine: what others lease at the same time is not our business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODELYARD_MACHINE", str(tmp_path_factory.mktemp("machine")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _offline(request: pytest.FixtureRequest) -> Iterator[None]:
     """Refuse every connection that leaves this machine."""

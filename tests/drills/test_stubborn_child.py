@@ -147,7 +147,8 @@ def test_a_guard_that_is_killed_takes_its_worker_with_it(project: Path) -> None:
     assert executor.room(task)
     assert executor.submit(task) is None
     child = wait_for(mark)
-    (worker,) = executor._workers
+    assert executor._pool is not None
+    (worker,) = executor._pool.workers
     pid = worker.pid
     worker._process.kill()
     ((_, outcome),) = executor.wait(60)

@@ -85,7 +85,8 @@ def test_a_worker_that_dies_while_idle_is_replaced(module: object, tmp_path: Pat
         flow.step(module.chatty, own_process=True, x=x)  # type: ignore[attr-defined]
         run = run_plan(flow.plan(), store, executor=executor, functions=flow.functions)
         assert run["chatty"] == x
-        for worker in executor._workers:
+        assert executor._pool is not None
+        for worker in executor._pool.workers:
             os.kill(worker.pid, signal.SIGKILL)
             assert worker.gone(30)
     executor.close()

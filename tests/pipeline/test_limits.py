@@ -13,6 +13,7 @@ from modelyard._kit.errors import StepFailed
 from modelyard.pipeline import cgroups, run
 from modelyard.pipeline.executors import LocalExecutor
 from modelyard.pipeline.limits import Cage, Cages, out_of_memory
+from modelyard.pipeline.pool import Pool
 from modelyard.records import Plan, Resources, Retry, Step
 from modelyard.store import open_store
 
@@ -65,7 +66,7 @@ def executor(request: pytest.FixtureRequest, project: Path, monkeypatch: pytest.
     monkeypatch.syspath_prepend(project)
     executor = LocalExecutor(open_store(project), workers=2, grace=0.3)
     if request.param == "guard":
-        executor._cages = Cages(cgroups.Place(Path("/nowhere"), 2))
+        executor._pool = Pool(project, grace=0.3, cages=Cages(cgroups.Place(Path("/nowhere"), 2)))
     yield executor
     executor.close()
     sys.modules.pop("steps_of_limits", None)

@@ -11,13 +11,12 @@ import os
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 
-from modelyard.pipeline.guard import family
+from modelyard._kit.processes import family, spent
 from modelyard.records import Usage
 
 __all__ = ["Meter", "own_peaks"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
 # `getrusage` counts blocks of this size, whatever the disk's are.
 _BLOCK = 512
 # Shorter than this, a step is not worth reading a file for.
@@ -91,11 +90,4 @@ def _offspring() -> float:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return 0.0  # the usual case, for the price of one system call
-    total = 0
-    for pid in family(os.getpid()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        total += sum(map(int, fields[11:15]))
-    return total / _TICKS
+    return spent(family(os.getpid()))[0]

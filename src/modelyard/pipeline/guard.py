@@ -3,7 +3,7 @@
 It forks the worker and stays: it stops the worker at its time limit, watches the memory of the whole tree of
 processes where no control group does, adds up what the tree uses, and when the worker or the runner is gone it ends
 every process that is left, also those that ignore SIGTERM or went into a session of their own. It cannot be held up by
-what a step does, since it shares no interpreter with it; to stay small it loads nothing but the standard library.
+what a step does, since it shares no interpreter with it; to stay small it loads almost nothing.
 
 Runner, guard and worker share a `Block` of memory; the socket `control` wakes the guard, and its end means that the
 runner is gone.
@@ -21,7 +21,9 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["CAUSES", "STOP", "Block", "Guard", "die_with_parent", "family", "main", "resident"]
+from modelyard._kit.processes import family, proportional, resident, spent
+
+__all__ = ["CAUSES", "STOP", "Block", "Guard", "die_with_parent", "main"]
 
 # Why a guard ended its worker, by the number in the block.
 CAUSES = ("", "timeout", "memory", "stopped")
@@ -53,8 +55,6 @@ _LAYOUT = {
 _SIZE = 8 * len(_LAYOUT)
 _PLACES = {name: (struct.Struct(kind), 8 * i) for i, (name, kind) in enumerate(_LAYOUT.items())}
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks: at memory that must be held to a limit, at a young step, at one that takes its time.
@@ -104,74 +104,6 @@ def _prctl(option: int, value: int) -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def family(pid: int) -> list[int]:
-    """Return a process's descendants, without itself."""
-    found: list[int] = []
-    front = [pid]
-    while front:
-        front = [child for one in front for child in _children(one)]
-        found += front
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        for thread in os.scandir(f"/proc/{pid}/task"):
-            found += map(int, Path(thread.path, "children").read_bytes().split())
-    except OSError:
-        # It ended while we looked, or this kernel keeps no such lists (CONFIG_PROC_CHILDREN).
-        if not Path("/proc/self/task", str(os.getpid()), "children").exists():
-            return [child for child, parent in _parents() if parent == pid]
-    return found
-
-
-def _parents() -> list[tuple[int, int]]:
-    pairs = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            pairs.append((int(folder.name), int(_stat(int(folder.name))[1])))
-    return pairs
-
-
-def _stat(pid: int) -> list[bytes]:
-    """Return the fields of `/proc/PID/stat` after the name, which may hold blanks and brackets; see proc(5)."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-
-
-def resident(pids: list[int]) -> int:
-    """Return the resident bytes of processes together; pages that several share count once for each."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            total += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
-    return total
-
-
-def _shared_out(pids: list[int]) -> int:
-    """Return the same with each shared page divided among those who share it: exact, and dear."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
-                if line.startswith(b"Pss:"):
-                    total += int(line.split()[1]) * 1024
-    return total
-
-
-def _spent(pids: list[int]) -> tuple[float, int, int]:
-    """Return CPU seconds, bytes read and bytes written of processes and of their children that have ended."""
-    cpu = read = written = 0
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            cpu += sum(map(int, _stat(pid)[11:15]))
-            for line in Path(f"/proc/{pid}/io").read_bytes().splitlines():
-                name, _, value = line.partition(b": ")
-                read += int(value) if name == b"read_bytes" else 0
-                written += int(value) if name == b"write_bytes" else 0
-    return cpu / _TICKS, read, written
 
 
 class Guard:
@@ -269,7 +201,7 @@ class Guard:
         if not step:
             return
         self._family = [self._worker, *family(self._worker)]
-        self._base = _spent(self._family)
+        self._base = spent(self._family)
         for name in ("cpu", "held", "covered", "peak", "read", "written"):
             self._block.set(name, 0)
         self._block.set("seen", step)
@@ -296,7 +228,7 @@ class Guard:
         self._looks += 1
         held = resident(self._family)
         if limit and held > limit and len(self._family) > 1:
-            held = _shared_out(self._family) or held
+            held = proportional(self._family) or held
         past = now - self._last
         self._last = now
         self._block.set("held", self._block.get("held") + held * past)
@@ -307,7 +239,7 @@ class Guard:
             self._kill_all()
         elif now - self._full >= _YOUNG * 0.9:
             self._full = now
-            for name, value, base in zip(("cpu", "read", "written"), _spent(self._family), self._base, strict=True):
+            for name, value, base in zip(("cpu", "read", "written"), spent(self._family), self._base, strict=True):
                 # A child that ended and was not waited for takes its numbers with it.
                 self._block.set(name, max(self._block.get(name), value - base))
 

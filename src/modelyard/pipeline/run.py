@@ -6,12 +6,11 @@ import os
 import secrets
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -31,18 +30,17 @@ from modelyard.pipeline.executors import Executor, LocalExecutor
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.raised import error_of
+from modelyard.pipeline.ready import Ready
 from modelyard.pipeline.retry import again
-from modelyard.pipeline.sources import kept_source
+from modelyard.pipeline.sources import kept_source, written_source
 from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, StepRun, Usage, plain, read_value
-from modelyard.store import Store
+from modelyard.store import Held, Store
 
 __all__ = ["Observer", "Runner", "run"]
 
 # Sees each event after it was written; progress displays and `--json` are observers.
 Observer = Callable[[Event], None]
 
-# Of what is ready, how many tasks are asked whether there is room for them: the ones behind wait their turn.
-_LOOK_AHEAD = 64
 # Seconds between two looks at what the tasks under way have cost.
 _TICK = 0.5
 
@@ -74,7 +72,7 @@ def run(
         The finished run.
 
     Raises:
-        Busy: Another run holds the project.
+        Busy: Another run holds the project, or has taken it over while this one was cut off (`lease-lost`).
         Taken: The fire was run already.
         CheckFailed: A blocking check failed.
         Stale: The data are too old; the run is recorded as skipped.
@@ -86,11 +84,13 @@ def run(
     run_id = new_id("run")
     actor = actor or user()
     who = {"run": run_id, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-    with store.hold("run", who=who), listening():
+    with store.hold("run", who=who) as held, listening():
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)
         try:
-            runner = Runner(plan, store, run_id, actor, executor, observe, functions or {}, fire=fire, budget=budget)
+            runner = Runner(
+                plan, store, run_id, actor, executor, observe, functions or {}, fire=fire, budget=budget, held=held
+            )
             return runner.run()
         finally:
             if own:
@@ -112,6 +112,7 @@ class Runner:
         *,
         fire: Fire | None = None,
         budget: Budget | None = None,
+        held: Held | None = None,
     ) -> None:
         self._plan = plan
         self._by_name = {step.name: step for step in plan.steps}
@@ -124,6 +125,7 @@ class Runner:
         self._fire = fire
         self._trace = (fire and fire.trace) or secrets.token_hex(16)
         self._budget = budget
+        self._held = held
         self._environment = environment()
         self._outputs: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, Key] = {}
@@ -181,24 +183,30 @@ class Runner:
     def _steps(self) -> None:
         """Start what is ready while nothing has failed, and take in what has ended."""
         order = _order(self._plan)
-        prepared: deque[Task] = deque()
+        prepared = Ready(self._executor)
         under_way = 0
         while True:
             self._take_ready(order, prepared)
             while self._later and self._later[0][0] <= time.monotonic():
-                prepared.append(heappop(self._later)[2])
+                prepared.add(heappop(self._later)[2])
             if self._failures:
                 # Nothing new starts; what is under way may end, so that its work is kept.
                 prepared.clear()
                 self._later.clear()
+            if self._held is not None:
+                # Whoever has taken the project over begins anew what this run has not recorded.
+                self._held.check()
             self._check_budget()
             ended: list[tuple[Task, Outcome]] = []
-            if task := next((t for t in islice(prepared, _LOOK_AHEAD) if self._executor.room(t)), None):
-                prepared.remove(task)
+            if task := prepared.take():
                 self._write(Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key}))
                 outcome = self._executor.submit(task)
                 under_way += outcome is None
                 ended = [(task, outcome)] if outcome else []
+                if outcome and under_way:
+                    # While the runner was busy itself, others may have ended.
+                    ended += (others := self._executor.wait(0.0))
+                    under_way -= len(others)
             elif under_way or prepared:
                 # Where nothing of ours is under way, other programs have what the task needs.
                 ended = self._executor.wait(self._patience())
@@ -211,19 +219,20 @@ class Runner:
                 if self._record(done, outcome):
                     order.done(done.step.name)
 
-    def _take_ready(self, order: TopologicalSorter[str], prepared: deque[Task]) -> None:
+    def _take_ready(self, order: TopologicalSorter[str], prepared: Ready) -> None:
         """Prepare every step that waits for nothing more; those that are cached free the next ones at once."""
         while not self._failures and (names := order.get_ready()):
             for name in names:
                 task = self._prepare(self._by_name[name])
                 if task is not None:
-                    prepared.append(task)
+                    prepared.add(task)
                 elif name in self._outputs:
                     order.done(name)
 
     def _patience(self) -> float | None:
         """Return for how many seconds nothing has to be looked at, unless a task ends; none: until one does."""
         limited = self._budget is not None and (self._budget.per_run or self._budget.per_month) is not None
+        limited = limited or (self._held is not None and self._held.seconds > 0)
         left = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
         return min(left if left is not None else _TICK, _TICK) if limited else left
 
@@ -303,7 +312,9 @@ class Runner:
         }
         if source := self._sources.get(step.name):
             body["source"] = source
-        if step.resources.own_process:
+        if outcome.notes:
+            body["notes"] = outcome.notes
+        if self._executor.beside(task):
             body["asked_cpus"] = step.resources.cpus
         if step.measures and task.state is not None:
             body["state"] = task.state
@@ -341,6 +352,8 @@ class Runner:
             "usage": msgspec.to_builtins(outcome.usage),
             "error": msgspec.to_builtins(failure),
         }
+        if outcome.notes:
+            payload["notes"] = outcome.notes
         self._write(Draft(kind="step.retried", run=self._id, step=task.step.name, payload=payload))
         return True
 
@@ -354,7 +367,12 @@ class Runner:
             "usage": msgspec.to_builtins(outcome.usage),
             "error": msgspec.to_builtins(failure),
         }
-        if task is not None:
+        if outcome.notes:
+            payload["notes"] = outcome.notes
+        if task is None:
+            # It may have failed because its file cannot be read as code: what stood there is worth keeping.
+            payload["source"] = written_source(step, self._functions.get(step.verb), self._store)
+        else:
             made_of, source = self._keys[step.name].made_of, self._sources.get(step.name, "")
             payload |= {"made_of": made_of, "source": source}
             payload["capsule"] = keep(

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from modelyard._kit.processes import family, resident
 from modelyard.pipeline import guard
 from modelyard.pipeline.execute import Outcome, Task
 from modelyard.pipeline.guard import Block
 from modelyard.pipeline.limits import Cage
 from modelyard.records import Usage
+from modelyard.store.opening import HANDED
 
 __all__ = ["THREAD_VARIABLES", "Worker"]
 
@@ -39,9 +41,11 @@ THREAD_VARIABLES = (
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
-def _environment(threads: int, devices: tuple[str, ...] | None) -> dict[str, str]:
-    """Return the variables of a worker: its share of threads (the user may have set less), its GPUs."""
+def _environment(threads: int, devices: tuple[str, ...] | None, store: str) -> dict[str, str]:
+    """Return the variables of a worker: its share of threads (the user may have set less), its GPUs, its store."""
     variables = dict(os.environ)
+    if store:
+        variables[HANDED] = store
     for name in THREAD_VARIABLES:
         given = variables.get(name, "")
         variables[name] = str(min(threads, int(given))) if given.isdigit() and int(given) else str(threads)
@@ -59,6 +63,7 @@ class Worker:
         threads: How many threads its libraries may use.
         devices: GPUs that it sees; none: as the runner.
         cage: Its control group, if it has one.
+        store: Address of the project's store; left out, it is the one that is found from here.
 
     Attributes:
         task: What it does now.
@@ -67,7 +72,13 @@ class Worker:
     """
 
     def __init__(
-        self, root: Path, *, threads: int, devices: tuple[str, ...] | None = None, cage: Cage | None = None
+        self,
+        root: Path,
+        *,
+        threads: int,
+        devices: tuple[str, ...] | None = None,
+        cage: Cage | None = None,
+        store: str = "",
     ) -> None:
         self.threads = threads
         self._cage = cage
@@ -91,7 +102,7 @@ class Worker:
                 self._process = subprocess.Popen(
                     [*command, cage.tasks if cage else ""],
                     pass_fds=fds,
-                    env=_environment(threads, devices),
+                    env=_environment(threads, devices, store),
                     stdin=subprocess.DEVNULL,
                 )
             finally:
@@ -103,6 +114,16 @@ class Worker:
     def pid(self) -> int:
         """Process id of the worker itself, 0 until its guard has made it."""
         return int(self._block.get("worker"))
+
+    @property
+    def guard(self) -> int:
+        """Process id of its guard, which lives as long as anything of it does."""
+        return self._process.pid
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """File descriptors that become readable when it answers, and when nothing of it is left."""
+        return self.pipe.fileno(), self._life
 
     @property
     def life(self) -> int:
@@ -201,7 +222,7 @@ class Worker:
 
     def resident(self) -> int:
         """Return the bytes that the worker and its children hold now."""
-        return guard.resident([self.pid, *guard.family(self.pid)]) if self.pid else 0
+        return resident([self.pid, *family(self.pid)]) if self.pid else 0
 
     def ask_to_stop(self) -> None:
         """Have the guard end it, SIGTERM first; returns at once."""
