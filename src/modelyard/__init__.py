@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelyard._kit.errors import ModelyardError
     from modelyard.api import load, open_project, plan, run
     from modelyard.pipeline.flow import Flow
+    from modelyard.pipeline.settings import step
     from modelyard.records import Card, Check, CheckResult, Evidence, ModelVersion, Plan, Run, Step, TableVersion
     from modelyard.spec import Spec
 
@@ -40,6 +41,7 @@ __all__ = [
     "open_project",
     "plan",
     "run",
+    "step",
 ]
 
 _RECORDS = "modelyard.records"
@@ -51,6 +53,7 @@ _WHERE = {
     "open_project": "modelyard.api",
     "plan": "modelyard.api",
     "run": "modelyard.api",
+    "step": "modelyard.pipeline.settings",
     **dict.fromkeys(
         ("Card", "Check", "CheckResult", "Evidence", "ModelVersion", "Plan", "Run", "Step", "TableVersion"), _RECORDS
     ),

@@ -176,3 +176,43 @@ def test_without_data_there_is_no_built_in_step(project: Path) -> None:
     run = modelyard.run()
     assert [step.name for step in run.steps] == ["one"]
     assert run["one"] == 1
+
+
+FEEDING = """\
+project: adults
+data: {people: {from: people.csv, key: id}}
+features: own/features.py:build
+steps:
+  few:
+    function: own/steps.py:adults
+    inputs: {table: contract.people#accepted}
+    params: {least: 18}
+    outputs: [table, limit]
+    feeds: people
+  more: {function: own/steps.py:extra, feeds: extra}
+"""
+
+
+def test_what_a_step_feeds_is_a_table_of_the_features(project: Path) -> None:
+    (project / "own" / "steps.py").write_text(
+        STEPS + "\n\ndef extra():\n    return pl.DataFrame({'id': [3], 'more': [1]})\n"
+    )
+    (project / "own" / "features.py").write_text(
+        "def build(tables):\n    return tables['people'].join(tables['extra'], on='id', how='left')\n"
+    )
+    (project / "modelyard.yaml").write_text(FEEDING)
+    names = [step.name for step in compose(modelyard.load()).steps]
+    assert names == ["guard", "load.people", "contract.people", "few", "more", "features"]
+    run = modelyard.run()
+    made = read_value(run["features"])
+    assert (made.rows, [c.name for c in made.columns]) == (3, ["id", "age", "more"])
+
+
+def test_a_step_that_feeds_what_it_waits_for_is_a_circle(project: Path) -> None:
+    text = FEEDING.replace("contract.people#accepted", "features") + "model: {target: age}\n"
+    (project / "modelyard.yaml").write_text(text.replace("  more: {function: own/steps.py:extra, feeds: extra}\n", ""))
+    (project / "own" / "features.py").write_text("def build(tables): ...\n")
+    with pytest.raises(SpecError) as error:
+        compose(modelyard.load())
+    assert error.value.problem.where == "modelyard.yaml:5"
+    assert '"few" waits for itself: few -> features -> few' in error.value.problem.message

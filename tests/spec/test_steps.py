@@ -14,7 +14,7 @@ from modelyard.spec.sections.retries import to_retry
 
 Judge = Callable[[str], list[Problem]]
 HEAD = "project: p\nsteps:\n"
-FUNCTIONS = "def one(): ...\ndef two(a): ...\n"
+FUNCTIONS = "def one(): ...\ndef two(a): ...\ndef any(**more): ...\n"
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_what_is_missing_for_something_else(text: str, where: str, words: str, p
     ],
 )
 def test_one_mistake_in_a_step(line: str, code: str, words: str, hint: str, problems: Judge) -> None:
-    first = "" if line.startswith("function") else "    function: steps.py:one\n"
+    first = "" if line.startswith("function") else "    function: steps.py:any\n"
     (found,) = problems(f"{HEAD}  mine:\n{first}    {line}\n  c: {{function: steps.py:one}}\n")
     number = 4 + line.count("\n") + bool(first)
     assert (found.code, found.where) == (code, f"modelyard.yaml:{number}")
@@ -124,7 +124,7 @@ def test_what_stands_in_the_file_is_what_is_declared(project: Path) -> None:
         HEAD
         + """\
   mine:
-    function: steps.py:two
+    function: steps.py:any
     inputs: {a: [one, other#x], b: one}
     params: {threshold: 3, deep: {list: [1, null, true, "x"]}}
     after: other
@@ -155,3 +155,38 @@ def test_fields_are_explained() -> None:
     assert "`500MB`" in explain("steps.resources.memory").takes
     assert explain("retries.most").default == "1m"
     assert explain("steps.inputs").fields == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("  one: {function: steps.py:one, notebook: a.ipynb}\n", 3, "and has both"),
+        ("  one: {function: steps.py:one, feeds: t}\n", 3, "nothing takes the table"),
+        (
+            (
+                "  one: {function: steps.py:one, feeds: t}\n  two: {function: steps.py:any, feeds: t}\n"
+                "data: {t: {from: data/a.csv}}\nmodel: {target: y}\n"
+            ),
+            4,
+            'both feed "t"',
+        ),
+        (
+            (
+                "  one: {function: steps.py:any, feeds: t, partition: {values: [a]}}\n"
+                "data: {t: {from: data/a.csv}}\nmodel: {target: y}\n"
+            ),
+            3,
+            "makes several tables",
+        ),
+        (
+            "  one: {function: steps.py:one, feeds: u}\ndata: {t: {from: data/a.csv}}\nmodel: {target: y}\n",
+            4,
+            '2 tables ("t", "u") and no "features"',
+        ),
+    ],
+)
+def test_what_cannot_hold_together(text: str, line: int, words: str, problems: Judge) -> None:
+    found = [p for p in problems(HEAD + text) if p.code == "spec-contradiction"]
+    assert [p.where for p in found] == [f"modelyard.yaml:{line}"]
+    assert words in found[0].message
+    assert found[0].hint

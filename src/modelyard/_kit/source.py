@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelyard._kit.digest import digest_file, digest_of
 
-__all__ = ["local_sources", "source_digest"]
+__all__ = ["imported_sources", "local_sources", "source_digest"]
 
 
 def local_sources(path: Path, root: Path) -> list[Path]:
@@ -21,20 +21,43 @@ def local_sources(path: Path, root: Path) -> list[Path]:
     Raises:
         SyntaxError: A file cannot be parsed.
     """
+    return _closed([path.resolve()], root.resolve())
+
+
+def imported_sources(tree: ast.Module, folder: Path, root: Path) -> list[Path]:
+    """Return every file of the project that a piece of code imports, directly or not, sorted.
+
+    Args:
+        tree: The code, which stands in no Python file of its own.
+        folder: Where it is run.
+        root: Folder of the project.
+
+    Raises:
+        SyntaxError: A file cannot be parsed.
+    """
+    return _closed(_beside(tree, folder / "_", root.resolve()), root.resolve())
+
+
+def _closed(todo: list[Path], root: Path) -> list[Path]:
     seen: set[Path] = set()
-    todo = [path.resolve()]
     while todo:
         file = todo.pop()
-        if file in seen:
-            continue
-        seen.add(file)
-        for module, level in _imported(ast.parse(file.read_bytes(), filename=str(file))):
-            # A relative import climbs from its own package; an absolute one is found from the project or the file.
-            above = file.parents[min(level, len(file.parents)) - 1] if level else file.parent
-            for folder in {above} if level else {above, root.resolve()}:
-                stem = folder.joinpath(*filter(None, module.split(".")))
-                todo.extend(f.resolve() for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file())
+        if file not in seen:
+            seen.add(file)
+            todo += _beside(ast.parse(file.read_bytes(), filename=str(file)), file, root)
     return sorted(seen)
+
+
+def _beside(tree: ast.Module, file: Path, root: Path) -> list[Path]:
+    """Return the files that the code of one file imports."""
+    found: list[Path] = []
+    for module, level in _imported(tree):
+        # A relative import climbs from its own package; an absolute one is found from the project or the file.
+        above = file.parents[min(level, len(file.parents)) - 1] if level else file.parent
+        for folder in {above} if level else {above, root}:
+            stem = folder.joinpath(*filter(None, module.split(".")))
+            found += [f.resolve() for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()]
+    return found
 
 
 def source_digest(path: Path, root: Path) -> str:

@@ -10,6 +10,7 @@ from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, seconds_text
+from modelyard.cli.failure import failure_facts, print_failure
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.cli.report import print_checks, report, results_of
@@ -17,6 +18,7 @@ from modelyard.records import (
     Candidate,
     CheckResult,
     Evidence,
+    File,
     ModelVersion,
     Run,
     StepRun,
@@ -35,13 +37,14 @@ def add(subparsers: Any) -> None:
     """Add the verb to the parser."""
     parser = subparsers.add_parser(
         "show",
-        help="show a run, a step, a table, a model or a check",
-        description="Show one thing of the newest run (or of --run): a run id, a step, a table, a check, or `models`, "
-        "`tables`, `checks`. Without a name: the newest run.",
+        help="show a run, a step, a table, a model, a check or a file",
+        description="Show one thing of the newest run (or of --run): a run id, a step, a table, a check, a file, or "
+        "`models`, `tables`, `checks`. Without a name: the newest run. A file is written to stdout as it is.",
         epilog="example:\n  modelyard show contract.applicants.quarantine --rows 20",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", default="", metavar="NAME")
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="what to show; or a run, and then")
+    parser.add_argument("inside", nargs="?", default="", metavar="STEP", help="what to show of that run")
     parser.add_argument("--run", default="", dest="run_id", metavar="RUN", help="of this run, not of the newest")
     parser.add_argument("--rows", type=int, default=10, help="rows of a table to print (default: 10)")
     add_file(parser)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     store = open_existing(args)
     name = args.name
     if name.startswith("run-"):
-        args.run_id, name = name, ""
+        args.run_id, name = name, args.inside
     found = _run(store, args.run_id)
     results = {r.check.name: r for r in results_of(found)}
     versions = _versions(found)
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         _checks(list(results.values()), args.json)
     elif name in ("tables", "models"):
         kind = TableVersion if name == "tables" else ModelVersion
-        _list([v for v in versions.values() if isinstance(v, kind)], args.json)
+        _list([v for v in versions.values() if isinstance(v, kind) and not isinstance(v, File)], args.json)
     elif name in results:
         _checks([results[name]], args.json)
     elif len(name) >= 4 and (of_digest := [v for v in versions.values() if v.digest.startswith(name)]):
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     elif name in versions:
         _version(versions[name], store, args)
     elif name in steps:
-        json_line(steps[name]) if args.json else _step(steps[name])
+        _step(steps[name], found, store, args.json)
     else:
         raise NotFound.of("thing to show", name, ["checks", "tables", "models", *results, *versions, *steps])
     return 0
@@ -90,12 +93,12 @@ def _run(store: Store, run_id: str) -> Run:
     return settle(found, store)
 
 
-def _versions(run: Run) -> dict[str, TableVersion | ModelVersion]:
-    found: dict[str, TableVersion | ModelVersion] = {}
+def _versions(run: Run) -> dict[str, TableVersion | ModelVersion | File]:
+    found: dict[str, TableVersion | ModelVersion | File] = {}
     for step in run.steps:
         for output, raw in step.outputs.items():
             value = read_value(raw)
-            if isinstance(value, TableVersion | ModelVersion):
+            if isinstance(value, TableVersion | ModelVersion | File):
                 found[f"{step.name}.{output}"] = value
     return found
 
@@ -123,16 +126,21 @@ def _show_run(run: Run, as_json: bool) -> None:
     report(run)
 
 
-def _step(step: StepRun) -> None:
+def _step(step: StepRun, run: Run, store: Store, as_json: bool) -> None:
+    if as_json:
+        json_line(failure_facts(store, run, step) if step.status == "failed" else step)
+        return
     data(f"{step.name}  {paint(step.status, step.status)}  {seconds_text(step.seconds)}  key {short(step.key)}")
     if step.error:
-        data(f"\nerror[{step.error['code']}] {step.error['message']}\n\n{step.error.get('trace', '')}")
+        print_failure(store, run, step)
     for output, raw in step.outputs.items():
         value = read_value(raw)
         if isinstance(value, TableVersion):
             text = f"table {short(value.digest)}, {number(value.rows)} rows, {len(value.columns)} columns"
         elif isinstance(value, ModelVersion):
             text = f"model {short(value.digest)}, {value.family} as {value.format}"
+        elif isinstance(value, File):
+            text = f"file {short(value.digest)}, {number(value.size)} bytes (modelyard show {step.name}.{output})"
         elif isinstance(value, Candidate):
             text = f"{value.metric} {number(value.mean)} over {len(value.scores)} folds with {value.params}"
         elif isinstance(value, CheckResult):
@@ -170,7 +178,13 @@ def _list(versions: list[TableVersion | ModelVersion], as_json: bool) -> None:
     table(("name", "digest", "what", "address"), rows)
 
 
-def _version(version: TableVersion | ModelVersion, store: Store, args: argparse.Namespace) -> None:
+def _version(version: TableVersion | ModelVersion | File, store: Store, args: argparse.Namespace) -> None:
+    if isinstance(version, File):
+        if args.json:
+            json_line(version)
+        else:
+            sys.stdout.buffer.write(store.blobs.get(version.digest))
+        return
     if isinstance(version, ModelVersion):
         json_line(version) if args.json else data(_pretty(plain(version)))
         return

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard._kit.clock import system_clock
 from modelyard.checks.kinds import KINDS
 from modelyard.checks.section import Parity, to_check
-from modelyard.pipeline.own import own_steps
+from modelyard.pipeline.own import Own, own_steps
+from modelyard.pipeline.partitions import newest
+from modelyard.pipeline.table_steps import data_steps, features_step
 from modelyard.records import Check, Plan, Resources, Step
 from modelyard.spec.sections.retries import to_retry
 
@@ -16,95 +19,44 @@ if TYPE_CHECKING:
     from modelyard.models.section import Model
     from modelyard.spec import Spec
 
-__all__ = ["compose"]
+__all__ = ["all_steps", "compose"]
 
 _OWN = Resources(own_process=True)
 _RATES = "rates"
 
 
-def compose(spec: Spec) -> Plan:
+def compose(spec: Spec, *, now: float | None = None) -> Plan:
     """Return the plan of a declaration.
 
     `guard -> load.T -> contract.T -> features -> split -> train.FAMILY -> select -> fit -> evaluate -> check.NAME
-    -> card -> gate -> package -> promote`, then the user's own steps; without `model`, those of the data and own ones.
+    -> card -> gate -> package -> promote`, and the user's own steps; without `model`, those of the data and own ones.
+
+    Args:
+        spec: The declaration.
+        now: Seconds since 1970 UTC, which says what the newest complete partition is; the clock's by default.
+
+    Raises:
+        SpecError: An own step does not fit to the others.
+        UserError: No partition of an own step is complete yet (`partition-none`).
     """
-    steps = _data(spec)
+    own = all_steps(spec)
+    steps = newest(own.steps, own.partitions, system_clock() if now is None else now) if own.partitions else own.steps
+    return Plan(project=spec.project, steps=tuple(steps))
+
+
+def all_steps(spec: Spec) -> Own:
+    """Return every step of a declaration by its bare name, and what each is partitioned by.
+
+    Raises:
+        SpecError: An own step does not fit to the others.
+    """
+    steps = data_steps(spec)
     if spec.features is not None or spec.model is not None:
-        steps.append(_features(spec))
+        steps.append(features_step(spec))
     if spec.model is not None:
         steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *_release(spec)]
     retry = to_retry(spec.retries)
-    steps = [msgspec.structs.replace(step, retry=retry) for step in steps]
-    return Plan(project=spec.project, steps=(*steps, *own_steps(spec, steps)))
-
-
-def _data(spec: Spec) -> list[Step]:
-    steps = [_guard(spec)] if spec.data else []
-    for name, source in spec.data.items():
-        reading = msgspec.to_builtins(source)
-        rules, bad_rows = reading.pop("contract"), reading.pop("bad_rows")
-        for asked in ("fresh_within", "volume"):
-            del reading[asked]
-        steps.append(
-            Step(
-                name=f"load.{name}",
-                verb="modelyard.data.steps:load",
-                params={"source": reading, "types": {c: r["type"] for c, r in rules.items() if r.get("type")}},
-                outputs=("table",),
-                after=("guard",),
-                probe="modelyard.data.sources:probe",
-                about=f"read what is new in {', '.join(source.from_)}",
-            )
-        )
-        steps.append(
-            Step(
-                name=f"contract.{name}",
-                verb="modelyard.data.steps:contract",
-                inputs={"table": f"load.{name}"},
-                params={
-                    "name": name,
-                    "rules": rules,
-                    "key": list(source.key),
-                    "cursor": source.cursor,
-                    "bad_rows": bad_rows,
-                },
-                outputs=("accepted", "quarantine", "results"),
-                measures=True,
-                about=f"hold {name} against its contract, put bad rows aside",
-            )
-        )
-    return steps
-
-
-def _guard(spec: Spec) -> Step:
-    """Return stage zero: it looks at every source before anything is paid for."""
-    asked = ("from", "cursor", "fresh_within", "volume", "delimiter", "null_values", "comment", "columns")
-    sources = {}
-    for name, source in spec.data.items():
-        written = msgspec.to_builtins(source)
-        kind = written["contract"].get(source.cursor, {}).get("type")
-        sources[name] = {field: written[field] for field in asked} | {"type": kind}
-    return Step(
-        name="guard",
-        verb="modelyard.data.steps:guard",
-        params={"sources": sources},
-        outputs=("results",),
-        probe="modelyard.data.guard:guard_probe",
-        about="are the sources there, new enough and large enough",
-    )
-
-
-def _features(spec: Spec) -> Step:
-    names = list(spec.data)
-    return Step(
-        name="features",
-        verb="modelyard.data.steps:features",
-        inputs={"tables": [f"contract.{name}#accepted" for name in names]},
-        params={"names": names, "function": spec.features or ""},
-        outputs=("table",),
-        probe="modelyard.data.features:features_probe",
-        about=spec.features or "the accepted rows as they are",
-    )
+    return own_steps(spec, [msgspec.structs.replace(step, retry=retry) for step in steps])
 
 
 def _models(spec: Spec, model: Model) -> list[Step]:

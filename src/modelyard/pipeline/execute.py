@@ -20,7 +20,19 @@ from modelyard.logs import About, Capture, logs_of
 from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.lasting import lasting
-from modelyard.records import CheckResult, Evidence, ModelVersion, Step, TableVersion, Usage, Value, plain, read_value
+from modelyard.records import (
+    CheckResult,
+    Evidence,
+    File,
+    FileDraft,
+    ModelVersion,
+    Step,
+    TableVersion,
+    Usage,
+    Value,
+    plain,
+    read_value,
+)
 from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
@@ -264,6 +276,9 @@ def _keep(task: Task, output: str, value: Any, parents: tuple[str, ...], store: 
         return plain(_stamp(task, value))
     if isinstance(value, list | tuple):
         return [_keep(task, output, item, parents, store) for item in value]
+    if isinstance(value, FileDraft):
+        digest = store.blobs.put(value.data)
+        return plain(File(name=value.name, digest=digest, size=len(value.data), media=value.media))
     if isinstance(value, Value):
         return plain(value)
     if type(value).__name__ == "BundleDraft":

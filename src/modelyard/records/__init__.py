@@ -17,6 +17,7 @@ from modelyard.records.card import Block, Card, Fact, Section
 from modelyard.records.check import Check, CheckResult, Evidence, Interval, Limit, Status
 from modelyard.records.deployment import Alias, Deployment, Request
 from modelyard.records.event import Draft, Event, EventKind
+from modelyard.records.file import File, FileDraft
 from modelyard.records.fire import Fire, FireState, Item, TriggerKind, fire_of
 from modelyard.records.model import Candidate, Feature, ModelVersion, Problem, Signature, Task
 from modelyard.records.plan import Plan, Resources, Retry, Step
@@ -45,6 +46,8 @@ __all__ = [
     "Evidence",
     "Fact",
     "Feature",
+    "File",
+    "FileDraft",
     "Fire",
     "FireState",
     "Interval",
@@ -81,9 +84,9 @@ __all__ = [
     "values_of",
 ]
 
-AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment
+AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment | File
 
-_KINDS = {"table", "model", "candidate", "problem", "check", "check_result", "evidence", "card", "deployment"}
+_KINDS = {"table", "model", "candidate", "problem", "check", "check_result", "evidence", "card", "deployment", "file"}
 
 
 def read_value(data: Any) -> Any:

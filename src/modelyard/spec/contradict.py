@@ -17,9 +17,9 @@ from modelyard.checks.section import Beats, Gap, MetricLimit, given
 from modelyard.data.section import Rule, Source
 from modelyard.models.section import Model
 from modelyard.spec.declaration import Declaration
-from modelyard.spec.outside import function_problems, source_problems
+from modelyard.spec.outside import function_problems, notebook_problems, source_problems
 from modelyard.spec.report import Finding, Report
-from modelyard.spec.rules.steps import step_rules, whole
+from modelyard.spec.rules.steps import function_rules, step_rules, tables_of, whole
 
 __all__ = ["contradict"]
 
@@ -113,11 +113,12 @@ def _split(d: Declaration, model: Model) -> Iterator[Finding]:
 
 
 def _tables(d: Declaration) -> Iterator[Finding]:
-    if d.model is not None and len(d.data) > 1 and d.features is None:
-        names = ", ".join(f'"{name}"' for name in d.data)
+    tables = tables_of(d)
+    if d.model is not None and len(tables) > 1 and d.features is None:
+        names = ", ".join(f'"{name}"' for name in tables)
         yield Finding(
             "data",
-            f'there are {len(d.data)} tables ({names}) and no "features" that makes one of them',
+            f'there are {len(tables)} tables ({names}) and no "features" that makes one of them',
             "add `features: features.py:build`, a function of these tables that returns the model's table",
             ("features", "model"),
         )
@@ -170,6 +171,10 @@ def _outside(root: Path) -> Any:
                 takes = ", ".join([*step.inputs, *step.params])
                 for code, message, hint in function_problems(step.function, root, takes):
                     yield Finding(f"steps.{name}.function", message, hint, code=code)
+            if step.notebook is not None:
+                for code, message, hint in notebook_problems(step.notebook, root):
+                    yield Finding(f"steps.{name}.notebook", message, hint, code=code)
+            yield from function_rules(name, step, root)
 
     return rule
 

@@ -229,9 +229,8 @@ class _Convert:
             return self._wrong(node, shape, path)
         if shape.form in ("duration", "share", "size"):
             return self._measure(node, shape, path)
-        if shape.form == "label" and node.value is not None:
-            return node.text
-        value = node.value
+        # A label is taken as it is written, whatever it looks like.
+        value = node.text if shape.form == "label" and node.value is not None else node.value
         if shape.values:
             return self._choice(node, shape, path)
         match shape.type:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import DataError, near
 
-__all__ = ["function_problems", "source_problems"]
+__all__ = ["file_problems", "function_problems", "notebook_problems", "source_problems"]
 
 # Code, message and hint.
 _Found = tuple[str, str, str]
@@ -76,6 +77,36 @@ def function_problems(path: str, root: Path, parameters: str = "tables") -> Iter
         close = near(function, known)
         hint = f"did you mean `{name}:{close[0]}`?" if close else f"write `def {function}({parameters})` in {name}"
         yield "spec-missing-function", f'"{name}" has no function "{function}"', hint
+
+
+def file_problems(name: str, root: Path) -> Iterator[_Found]:
+    """Yield what is wrong with the name of one file; what stands in it is not looked at."""
+    if not name.strip() or "\0" in name:
+        yield "spec-bad-value", f'"{name.strip()}" is no name of a file', "name a file of the project"
+    elif outside := _outside(name, root):
+        yield outside
+    elif not (root / Path(name).expanduser()).is_file():
+        yield "spec-missing-file", f'there is no file "{name}"', _near_files(name, root)
+
+
+def notebook_problems(name: str, root: Path) -> Iterator[_Found]:
+    """Yield what is wrong with a notebook; it is read and never run."""
+    outside = _outside(name, root)
+    if outside:
+        yield outside
+        return
+    file = root / name
+    if not file.is_file():
+        yield "spec-missing-file", f'there is no file "{name}"', _near_files(name, root)
+        return
+    try:
+        read = json.loads(file.read_bytes())
+        cells, version = read["cells"], read["nbformat"]
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+        yield "spec-bad-notebook", f'"{name}" is not a notebook', "save it again, as a notebook of format 4"
+        return
+    if not isinstance(cells, list) or version != 4:
+        yield "spec-bad-notebook", f'"{name}" is a notebook of format {version}', "save it as a notebook of format 4"
 
 
 def _outside(name: str, root: Path) -> _Found | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
@@ -10,7 +10,7 @@ from modelyard._kit.fields import Duration, FunctionPath, Name, Section, Size, T
 from modelyard.records import Resources
 from modelyard.spec.sections.retries import Retries
 
-__all__ = ["Asked", "OwnStep"]
+__all__ = ["Asked", "OwnStep", "Partitioned"]
 
 # Name of a parameter of a function.
 _Parameter = Annotated[
@@ -59,6 +59,49 @@ class Asked(Section, frozen=True, kw_only=True):
         return Resources(cpus=self.cpus, memory=self.memory or 0, gpus=self.gpus, own_process=self.own_process)
 
 
+class Partitioned(Section, frozen=True, kw_only=True):
+    """What a step is run for, one by one."""
+
+    every: Annotated[
+        Literal["hourly", "daily", "weekly", "monthly"] | None,
+        Meta(
+            description="Periods of time, in UTC: the function takes `partition: str`, such as `2026-11-20T13` "
+            "(hourly), `2026-11-20` (daily; weekly: its Monday) or `2026-11` (monthly). A run handles the newest that "
+            "is complete, `modelyard backfill` any others. Left out, there are `values`.",
+            examples=["daily"],
+        ),
+    ] = None
+    start: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[12][0-9]{3}-[0-9]{2}(-[0-9]{2}(T[0-9]{2})?)?\Z",
+                extra_json_schema={"say": "a month, day or hour: 2026-11, 2026-11-20 or 2026-11-20T13"},
+            ),
+        ]
+        | None,
+        Meta(description="First period. Left out, there is no first one.", examples=["2026-01-01"]),
+    ] = None
+    values: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z",
+                    extra_json_schema={"say": "letters, digits, `_`, `.` and `-`, at most 63", "form": "label"},
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            description="The partitions themselves, such as regions; a run handles all of them. Left out, there is "
+            "`every`.",
+            examples=[["north", "south"]],
+            extra_json_schema={"form": "texts"},
+        ),
+    ] = ()
+
+
 class OwnStep(Section, frozen=True, kw_only=True):
     """One step of the user's own."""
 
@@ -68,6 +111,22 @@ class OwnStep(Section, frozen=True, kw_only=True):
             description="Plain function of the project: values in, values out. It is called with `inputs` and `params` "
             "by name, and runs again when its file, or a file of the project that this imports, changes.",
             examples=["steps.py:clean"],
+        ),
+    ] = None
+    notebook: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[^:]+\.ipynb\Z",
+                extra_json_schema={"say": "a notebook: FILE.ipynb"},
+            ),
+        ]
+        | None,
+        Meta(
+            description="Notebook instead of a function; it needs the extra `notebooks`. `params` and `inputs` are set "
+            "in it (a table as the path of a Parquet file), the executed copy is its output `notebook`, and `outputs` "
+            "names variables that are kept besides.",
+            examples=["report.ipynb"],
         ),
     ] = None
     inputs: Annotated[
@@ -94,12 +153,30 @@ class OwnStep(Section, frozen=True, kw_only=True):
     outputs: Annotated[
         tuple[Name, ...],
         Meta(
-            description="Names of what the function returns; several mean that it returns a tuple in this order.",
+            description="Names of what the function returns; several mean that it returns a tuple in this order. "
+            "Of a notebook: variables that are kept.",
             examples=[["table", "report"]],
             min_length=1,
             extra_json_schema={"form": "texts"},
         ),
     ] = ("value",)
+    feeds: Annotated[
+        Name | None,
+        Meta(
+            description="Name under which `features` (or the model, where there is none) takes its first output as a "
+            "table; the name of a table in `data` replaces that one. Left out, the model takes nothing from it.",
+            examples=["applicants"],
+        ),
+    ] = None
+    partition: Annotated[
+        Partitioned | None,
+        Meta(
+            description="Runs it once a partition: `hourly`, `daily`, `weekly`, `monthly`, or the fields below. Left "
+            "out, it runs once.",
+            examples=["daily", {"every": "daily", "start": "2026-01-01"}, {"values": ["north", "south"]}],
+            extra_json_schema={"form": "short", "short": "every"},
+        ),
+    ] = None
     resources: Annotated[
         Asked, Meta(description="What it asks of the machine.", examples=[{"cpus": 2, "memory": "2GB"}])
     ] = Asked()
