@@ -22,12 +22,16 @@ __all__ = ["VERBS", "main", "parser"]
 VERBS = {
     "init": "write a small project that runs",
     "check": "check the file without running anything",
+    "lint": "hold the file against good practice: a score, and the fix for each rule",
     "explain": "explain a field of the file, or an error code",
     "schema": "print the JSON Schema of the file, for editors",
     "plan": "say what a run would do, and why",
     "run": "run the file: data to a served model, skipping what did not change",
     "runs": "list the runs",
     "show": "show a run, a step, a table, a model or a check",
+    "logs": "what steps and servers said, from trigger to request",
+    "replay": "run one recorded step again on the inputs it had",
+    "bisect": "find the first bad run, and say what changed there",
     "cost": "what runs and steps cost, and what was wasted",
     "verify": "recompute what was claimed: a card, a bundle, the ledger",
     "card": "show or write the model card",
@@ -39,6 +43,10 @@ VERBS = {
     "watch": "compare the logged requests with the training data",
     "ui": "open the pages",
     "up": "run schedules, triggers, the endpoint, the pages and the alerts",
+    "down": "stop what `modelyard up` runs",
+    "status": "the daemon, the run under way, what waits and what failed",
+    "triggers": "the board of everything that starts runs: fire, pause, resume",
+    "cancel": "end the run that is under way",
 }
 
 _EPILOG = """\
