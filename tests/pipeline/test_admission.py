@@ -309,6 +309,7 @@ def test_the_gpus_of_the_driver_are_named_by_uuid_and_narrowed_as_cuda_does(monk
         nvmlDeviceGetUUID = staticmethod(lambda i: f"GPU-{'abc'[i]}{i}-77")  # noqa: N815
 
     monkeypatch.setitem(sys.modules, "pynvml", Played("pynvml"))
+    monkeypatch.setattr(module, "_DEVICES", ("/dev/null",))
     module._present.cache_clear()
     try:
         assert inventory({}) == ("GPU-a0-77", "GPU-b1-77", "GPU-c2-77")
@@ -321,9 +322,11 @@ def test_the_gpus_of_the_driver_are_named_by_uuid_and_narrowed_as_cuda_does(monk
         module._present.cache_clear()
 
 
-def test_without_a_driver_there_are_no_gpus() -> None:
+def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pynvml")
     from modelyard.pipeline import gpus as module
+
+    monkeypatch.setattr(module, "_DEVICES", ("/dev/null",))
 
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has GPUs")

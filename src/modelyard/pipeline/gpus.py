@@ -17,6 +17,8 @@ VARIABLE = "MODELYARD_GPUS"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _DRIVER = Path("/proc/driver/nvidia/gpus")
+# One of these is there wherever the driver is: on Linux, and in Linux on Windows.
+_DEVICES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")
 
 
 def inventory(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
@@ -67,6 +69,8 @@ def _named(name: str, present: tuple[str, ...]) -> str:
 @cache
 def _present() -> tuple[str, ...]:
     """Return the UUIDs of the GPUs in the order of the bus: a number means different devices to different programs."""
+    if not any(map(os.path.exists, _DEVICES)):
+        return ()  # no driver: the library, which takes 50 ms to import, would say no more
     try:
         import pynvml
     except ImportError:

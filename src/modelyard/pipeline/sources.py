@@ -16,7 +16,7 @@ import msgspec
 from modelyard._kit.digest import canonical, digest_bytes
 from modelyard._kit.errors import NotFound, Tampered
 from modelyard._kit.source import local_sources
-from modelyard.pipeline.code import import_root
+from modelyard.pipeline.code import code_version, import_root
 from modelyard.records import Step
 from modelyard.store import Store
 
@@ -107,7 +107,9 @@ def kept_source(step: Step, function: Callable[..., Any] | None, made_of: dict[s
     """
     if step.verb.startswith("modelyard.") and not named_code(step):
         return ""
-    version = (str(store.root), made_of["code"], made_of["state"])
+    # Not the step's name, which its key's `code` holds: a thousand steps of one function have one source.
+    code = made_of["code"] if function is None else code_version(function)
+    version = (str(store.root), f"{step.verb} {named_code(step)} {code}", made_of["state"])
     if version not in _known:
         if len(_known) > 10_000:
             _known.clear()

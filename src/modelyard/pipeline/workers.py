@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from modelyard._kit.processes import family, resident
+from modelyard._kit.processes import born, family, resident
 from modelyard.pipeline import guard
 from modelyard.pipeline.execute import Outcome, Task
 from modelyard.pipeline.guard import Block
@@ -38,6 +38,8 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "LOKY_MAX_CPU_COUNT",  # joblib: what `n_jobs=-1` means
 )
+# Seconds that a killed process may take to be gone.
+_LAST_WAIT = 2.0
 _decode = msgspec.json.Decoder(Outcome).decode
 
 
@@ -249,6 +251,9 @@ class Worker:
             # The guard itself was killed, and the worker with it; what they started is in the worker's group.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+            until = time.monotonic() + _LAST_WAIT
+            while born(pid) and time.monotonic() < until:
+                time.sleep(0.002)  # it is no child of ours that could be waited for
             status = -signal.SIGKILL if self._process.returncode < 0 else self._process.returncode
         else:
             status = int(self._block.get("status"))
