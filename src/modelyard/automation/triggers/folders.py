@@ -56,13 +56,11 @@ class Pattern:
         while todo:
             folder, shown, wanted = todo.pop()
             for entry in self._entries(folder):
-                name = shown + entry.name
-                state, is_folder = self._look(entry, linked)
-                if is_folder:
-                    if below := self._from(self._into(entry.name, wanted)):
-                        todo.append((entry.path, name + "/", below))
-                elif state and self._takes(entry.name, wanted):
-                    found[file_name(name)] = state
+                state, is_folder = self._look(entry, linked, takes=self._takes(entry.name, wanted))
+                if state:
+                    found[file_name(shown + entry.name)] = state
+                elif is_folder and (below := self._from(self._into(entry.name, wanted))):
+                    todo.append((entry.path, f"{shown}{entry.name}/", below))
         return found
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
@@ -84,14 +82,14 @@ class Pattern:
                 hint="give the user who runs this the right to read it; no file counts as deleted meanwhile",
             ) from error
 
-    def _look(self, entry: os.DirEntry[str], linked: set[str]) -> tuple[str, bool]:
-        """Return the state of an entry (none if it is no file), and whether it is a folder to go into."""
+    def _look(self, entry: os.DirEntry[str], linked: set[str], *, takes: bool) -> tuple[str, bool]:
+        """Return the state of an entry (none if it is no wanted file), and whether it is a folder to go into."""
         try:
             if entry.is_symlink():
-                return self._link(entry, linked)
+                return self._link(entry, linked, takes=takes)
             if entry.is_dir(follow_symlinks=False):
                 return "", True
-            return (state_of(entry.stat(follow_symlinks=False)), False) if entry.is_file() else ("", False)
+            return state_of(entry.stat(follow_symlinks=False)) if takes and entry.is_file() else "", False
         except FileNotFoundError:
             return "", False
         except OSError as error:
@@ -101,10 +99,10 @@ class Pattern:
                 hint="give the user who runs this the right to read it; no file counts as deleted meanwhile",
             ) from error
 
-    def _link(self, entry: os.DirEntry[str], linked: set[str]) -> tuple[str, bool]:
+    def _link(self, entry: os.DirEntry[str], linked: set[str], *, takes: bool) -> tuple[str, bool]:
         target = os.path.realpath(entry.path)
         if not (self.follow or _inside(target, self.root) or _inside(target, self.folder)):
-            if entry.path not in self._told:
+            if entry.path not in self._told and (takes or entry.is_dir()):
                 self._told.add(entry.path)
                 log.warning(
                     "%s leads out of the project and is left out; `follow: true` takes it", file_name(entry.path)
@@ -117,7 +115,7 @@ class Pattern:
             new = target not in linked
             linked.add(target)
             return "", new
-        return (state_of(entry.stat()), False) if entry.is_file() else ("", False)
+        return state_of(entry.stat()) if takes and entry.is_file() else "", False
 
     def _from(self, places: set[int]) -> frozenset[int]:
         """Return the parts that the names of a folder are held against: `**` may stand for no folder at all."""

@@ -44,6 +44,8 @@ _SCHEMES = ("s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "azure", "file")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _LOOKS_SECRET = re.compile(r"whsec_|sk_|(?=[^_]{24,}\Z)(?=.*[0-9])(?=.*[A-Za-z])")
 _SELECT = re.compile(r"(?is)\s*(select|with|values)\b")
+# Projects that are looked at for a circle of them.
+_MOST_PROJECTS = 100
 # The trigger that the `schedule` section makes, and fires that people ask for.
 _RESERVED = ("schedule", "manual")
 
@@ -79,7 +81,7 @@ def trigger_rules(
                 assert trigger.webhook is not None  # noqa: S101 - for the type checker
                 yield from _webhook(at, trigger.webhook)
             case "after":
-                yield from _after(at, str(trigger.after), root, files=files)
+                yield from _after(at, str(trigger.after), d, root, files=files)
             case "drift" if d.model is None:
                 message = "a project without a model has no endpoint that could drift"
                 yield Finding(f"{at}.drift", message, "add `model`, or take this trigger out", ("model",))
@@ -262,13 +264,47 @@ def _name_of_secret(at: str, name: str) -> Iterator[Finding]:
         )
 
 
-def _after(at: str, after: str, root: Path, *, files: bool) -> Iterator[Finding]:
+def _after(at: str, after: str, d: Declaration, root: Path, *, files: bool) -> Iterator[Finding]:
     place = f"{at}.after"
     if not after.strip() or "\0" in after:
         yield Finding(place, '"after" is empty', "for example `after: ../other-project`")
         return
     folder = root / Path(after).expanduser()
-    if files and _is_folder(folder) and folder.resolve() == root.resolve():
-        yield Finding(place, "the project would follow itself for ever", "name another project")
-    elif files and "/" in after and not _is_folder(folder):
-        yield Finding(place, f'there is no project "{after}"', _near_folder(after, root), code="spec-missing-file")
+    if not files:
+        return
+    if not _is_folder(folder):
+        # A name alone may be that of a project in the same Postgres, which is not asked here.
+        if "/" in after or (d.store in (None, "local") and not os.environ.get("MODELYARD_STORE")):
+            yield Finding(place, f'there is no project "{after}"', _near_folder(after, root), code="spec-missing-file")
+    elif circle := _circle(folder.resolve(), root.resolve()):
+        message = "the project would follow itself for ever" + (f", by way of {circle[0]}" if circle[0] else "")
+        yield Finding(place, message, "take one of these triggers out")
+
+
+def _circle(first: Path, root: Path) -> tuple[str] | None:
+    """Return by way of which projects one leads back to this one; none where it does not."""
+    todo: list[tuple[Path, tuple[str, ...]]] = [(first, ())]
+    known: set[Path] = set()
+    while todo:
+        folder, way = todo.pop()
+        if folder == root:
+            return (" and ".join(f'"{name}"' for name in way),)
+        if folder in known or len(known) >= _MOST_PROJECTS:
+            continue
+        known.add(folder)
+        todo += [((folder / name).resolve(), (*way, folder.name)) for name in _followed(folder)]
+    return None
+
+
+def _followed(folder: Path) -> list[str]:
+    """Return the folders that the declaration of another project follows; one that cannot be read follows none."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((folder / "modelyard.yaml").read_bytes())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return []
+    triggers = found.get("triggers") if isinstance(found, dict) else None
+    sections = triggers.values() if isinstance(triggers, dict) else ()
+    names = [section.get("after") for section in sections if isinstance(section, dict)]
+    return [name for name in names if isinstance(name, str) and name.strip() and "\0" not in name]
