@@ -28,7 +28,7 @@ def test_the_form_of_the_message(problems: Judge) -> None:
 ONE = [
     ("purpos: x", "spec-unknown-field", 4, '"purpos" is not a field of modelyard.yaml', "`purpose`"),
     ("trials: 3", "spec-unknown-field", 4, '"trials" is not a field', "`trials` belongs in `model.search`"),
-    ("schedule: {}", "spec-unknown-field", 4, '"schedule"', "there is: "),
+    ("lineage: {}", "spec-unknown-field", 4, '"lineage"', "there is: "),
     ("purpose: [a]", "spec-wrong-type", 4, '"purpose" takes a text, not a list of 1', "for example"),
     ("purpose: 12", "spec-wrong-type", 4, 'not the number "12"', '`"12"`'),
     ("purpose: {a: 1}", "spec-wrong-type", 4, "not fields with values", "for example"),

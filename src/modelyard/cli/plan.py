@@ -6,11 +6,15 @@ import argparse
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.text import seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, load_spec
+
+if TYPE_CHECKING:
+    from modelyard.spec import Spec
+    from modelyard.store import Store
 
 __all__ = ["add", "run"]
 
@@ -45,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             store = stack.enter_context(open_store(spec.root, file=spec.path.name))
         foreseen = preview(plan, store)
+        due = _due(spec, store)
     if args.json:
         json_line(foreseen)
         return 0
@@ -63,4 +68,15 @@ def run(args: argparse.Namespace) -> int:
     may = sum(f.verdict == "depends" for f in foreseen)
     cached = len(foreseen) - will - may
     data(paint(f"\n{len(foreseen)} steps: {will} will run, {may} may run, {cached} cached", "bold"))
+    for name, text in due:
+        data(f"next: {text}" if len(due) == 1 else f"next {name}: {text}")
     return 0
+
+
+def _due(spec: Spec, store: Store) -> list[tuple[str, str]]:
+    """Return when each schedule is due next."""
+    if not spec.schedule:
+        return []
+    from modelyard.automation.schedule import next_texts
+
+    return next_texts(spec, store)

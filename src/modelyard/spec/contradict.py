@@ -19,7 +19,9 @@ from modelyard.models.section import Model
 from modelyard.spec.declaration import Declaration
 from modelyard.spec.outside import function_problems, notebook_problems, source_problems
 from modelyard.spec.report import Finding, Report
+from modelyard.spec.rules.schedule import schedule_rules
 from modelyard.spec.rules.steps import function_rules, step_rules, tables_of, whole
+from modelyard.spec.rules.triggers import trigger_rules
 
 __all__ = ["contradict"]
 
@@ -53,6 +55,8 @@ def contradict(
     for name, source in declaration.data.items():
         findings += _source(f"data.{name}", source)
     findings += _checks(declaration, places)
+    findings += trigger_rules(declaration, root, places, files=files)
+    findings += schedule_rules(declaration, root, places, files=files)
     for finding in findings:
         if report.judges(finding.at, *finding.needs):
             line, column = _place(finding.at, places)

@@ -13,8 +13,11 @@ from modelyard.data.section import Source
 from modelyard.deploy.section import Deploy
 from modelyard.models.section import Model
 from modelyard.monitoring.section import Monitor
+from modelyard.spec.sections.cost import Cost
 from modelyard.spec.sections.retries import Retries
+from modelyard.spec.sections.schedule import Schedule
 from modelyard.spec.sections.steps import OwnStep
+from modelyard.spec.sections.triggers import OwnTrigger
 
 __all__ = ["Declaration", "Owner"]
 
@@ -125,3 +128,27 @@ class Declaration(Section, frozen=True, kw_only=True):
             examples=[{"drift": {"psi": 0.2}, "window": 500}],
         ),
     ] = Monitor()
+    cost: Annotated[
+        Cost,
+        Meta(
+            description="What the machine costs, and how much a run or a month may cost.",
+            examples=[{"prices": {"cpu_hour": 0.04}, "per_run": 5.0}],
+        ),
+    ] = Cost()
+    schedule: Annotated[
+        tuple[Schedule, ...],
+        Meta(
+            description="When runs start by themselves while `modelyard up` is at work: one schedule, or a list.",
+            examples=[{"at": "0 3 * * *", "zone": "Europe/Berlin", "avoid": "Mon-Fri 08:00-18:00"}],
+            min_length=1,
+            extra_json_schema={"form": "sections"},
+        ),
+    ] = ()
+    triggers: Annotated[
+        dict[Name, OwnTrigger],
+        Meta(
+            description="What `modelyard up` watches, each under its own name, and starts runs for: files, objects, "
+            "rows, webhooks, other projects, drift. Each change is run for once, over restarts too.",
+            examples=[{"arrivals": {"files": "data/in/*.csv"}}],
+        ),
+    ] = field(default_factory=dict)
