@@ -41,9 +41,10 @@ _SHOW, _BEAT = 0.5, 5.0
 
 def collect(spec: Spec, store: Store, clock: Clock) -> list[Trigger]:
     """Return the triggers of a declaration; none of them listens yet."""
+    from modelyard.automation.schedule import schedule_triggers
     from modelyard.automation.triggers import triggers_of
 
-    return [*triggers_of(spec, store, clock)]
+    return [*schedule_triggers(spec, store, clock), *triggers_of(spec, store, clock)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Daemon:
                 held.enter_context(_alone(spec.root, self._id))
             stores = []
             for spec in specs:
-                stores.append(open_store(spec.root))
+                stores.append(open_store(spec.root, file=spec.path.name))
                 held.callback(stores[-1].close)
             return asyncio.run(self._main(specs, stores))
 

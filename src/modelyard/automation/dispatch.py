@@ -6,13 +6,15 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError, StepFailed
+from modelyard.automation.fires import drop
 from modelyard.automation.fresh import Mark, mark
+from modelyard.automation.gate import GO, Gate, Hold
 from modelyard.automation.link import RunnerLink
 from modelyard.automation.notes import Say, note
 from modelyard.automation.queue import Queue, choose
@@ -87,6 +89,14 @@ class Dispatcher:
         self.head = 0
         self.fire = ""
         self.run = ""
+        # Triggers that have a word when their fires start, and the fires that they hold back.
+        self.gates: Mapping[str, Gate] = {}
+        self._held: dict[str, Hold] = {}
+
+    @property
+    def holds(self) -> dict[str, str]:
+        """Return fire -> why its trigger does not let it start yet."""
+        return {name: hold.why for name, hold in self._held.items()}
 
     @property
     def problem(self) -> str:
@@ -152,14 +162,34 @@ class Dispatcher:
         if self._blocked is not None and self._blocked[0] != mark(self._link.file):
             self._blocked = None
         now = self._clock()
-        fire = choose(self._queue.ready(now), self._served)
+        fire = self._let_through(now)
         if fire is not None:
             # Another daemon, or a person at a keyboard, may have the project.
             held = self._blocked is not None or self._store.holder("run") is not None
             return (None, _HELD) if held else (fire, 0.0)
         if self._queue.running:
             return None, _HELD
-        return None, min(max(0.0, self._queue.opens(now) - now) / self._pace, _IDLE)
+        opens = min([self._queue.opens(now), *(hold.until for hold in self._held.values())])
+        return None, min(max(0.0, opens - now) / self._pace, _IDLE)
+
+    def _let_through(self, now: float) -> Fire | None:
+        """Return the next fire that its trigger lets start; one that it has given up is dropped. At the desk."""
+        ready = self._queue.ready(now)
+        waiting = {fire.id for fire in ready}
+        self._held = {name: hold for name, hold in self._held.items() if name in waiting and hold.until > now}
+        left = [fire for fire in ready if fire.id not in self._held]
+        while (fire := choose(left, self._served)) is not None:
+            gate = self.gates.get(fire.trigger)
+            hold = GO if gate is None else gate.hold(fire, now)
+            if not hold.drop and hold.until <= now:
+                return fire
+            if hold.drop:
+                drop(fire, hold.why, self._store)
+                self._tell("fire", f"{fire.trigger}: dropped: {hold.why}", name=fire.trigger, fire=fire.id)
+            else:
+                self._held[fire.id] = hold
+            left.remove(fire)
+        return None
 
     async def _sleep(self, seconds: float) -> None:
         try:

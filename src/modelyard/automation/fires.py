@@ -11,7 +11,7 @@ from modelyard.automation.base import Look, Trigger, Wanted
 from modelyard.records import Draft, Fire, TriggerKind, plain
 from modelyard.store import Store
 
-__all__ = ["ask", "is_paused", "queued", "write"]
+__all__ = ["ask", "drop", "is_paused", "queued", "write"]
 
 
 def write(trigger: Trigger, look: Look, store: Store) -> list[Fire]:
@@ -69,6 +69,17 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
     except Taken:
         return None
     return store.ledger.fire(fire_id)
+
+
+def drop(fire: Fire, why: str, store: Store) -> bool:
+    """Take a fire out of the queue for good, with the reason; not one that somebody has started meanwhile."""
+    about = {name: getattr(fire, name) for name in ("id", "key", "trigger", "kind", "due")}
+    payload = {**about, "why": why, "queued": True}
+    try:
+        store.ledger.append(Draft(kind="fire.dropped", actor=f"trigger:{fire.trigger}", payload=payload), durable=True)
+    except Taken:
+        return False
+    return True
 
 
 def queued(store: Store, now: float) -> list[Fire]:

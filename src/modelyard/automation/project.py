@@ -15,12 +15,13 @@ from modelyard._kit.errors import ModelyardError
 from modelyard.automation.base import Trigger
 from modelyard.automation.dispatch import Dispatcher
 from modelyard.automation.fresh import mark
+from modelyard.automation.gate import Gate
 from modelyard.automation.link import RunnerLink
 from modelyard.automation.looking import Looker, apart
 from modelyard.automation.notes import Say, note
 from modelyard.automation.presence import Presence
 from modelyard.automation.receiver import Receiver
-from modelyard.automation.state import DaemonState, announce, beat, publish
+from modelyard.automation.state import DaemonState, announce, beat, forget, publish
 from modelyard.automation.supervise import Child
 from modelyard.records import Draft
 from modelyard.spec import Spec, load
@@ -156,6 +157,7 @@ class Project:
         payload = {"id": self._start.id, "reason": "it was stopped"}
         self._store.ledger.append(Draft(kind="daemon.stopped", actor="daemon", payload=payload))
         self._presence.leave()
+        forget(self._store.root, self._start.id)
 
     async def _listen(self) -> None:
         """Hear what other processes wrote: fires, champions, a changed declaration, the wish that a run ends."""
@@ -187,6 +189,7 @@ class Project:
         return head, "" if now is None else f"{now.revision} {now.model.address}"
 
     def _look_after(self, triggers: Sequence[Trigger]) -> None:
+        self._dispatcher.gates = {trigger.name: trigger for trigger in triggers if isinstance(trigger, Gate)}
         for trigger in triggers:
             looker = Looker(
                 trigger,
@@ -268,4 +271,5 @@ class Project:
             queued=self._dispatcher.queued,
             problem=self._dispatcher.problem or self._problem,
             hooks=self._hooks.address,
+            holds=self._dispatcher.holds,
         )

@@ -139,7 +139,7 @@ class Runner:
 
     def _open(self) -> Store:
         if self._store is None:
-            self._store = open_store(self._file.parent)
+            self._store = open_store(self._file.parent, file=self._file.name)
         return self._store
 
     def _spec(self) -> Spec:

@@ -24,7 +24,9 @@ __all__ = [
     "announce",
     "beat",
     "daemons",
+    "forget",
     "local_lock",
+    "log_file",
     "publish",
     "published",
 ]
@@ -74,6 +76,7 @@ class DaemonState(msgspec.Struct, frozen=True, kw_only=True):
         queued: How many fires wait.
         problem: Why nothing can run or the declaration was not taken over; empty: all is well.
         hooks: Address where webhooks are received; empty: nowhere.
+        holds: Fire that waits -> why its trigger does not let it start yet.
     """
 
     id: str
@@ -90,6 +93,7 @@ class DaemonState(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0
     problem: str = ""
     hooks: str = ""
+    holds: dict[str, str] = {}
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +119,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 def local_lock(root: Path) -> Path:
     """Return the folder of the locks that are of this machine, whatever store the project has."""
     return root / ".modelyard" / "locks"
+
+
+def log_file(root: Path) -> Path:
+    """Return the file that a daemon in the background writes to."""
+    return root / _FILE.with_name("up.log")
 
 
 def publish(root: Path, state: DaemonState) -> None:
@@ -152,8 +161,12 @@ def announce(store: Store, state: DaemonState) -> None:
     body = {"id": state.id, "host": state.host, "pid": state.pid, "version": state.version}
     store.ledger.append(*gone, Draft(kind="daemon.started", actor="daemon", payload=body))
     for name in lost:
-        # Nobody will ever hold this name again.
-        (local_lock(store.root) / f"{quote(f'daemon:{name}', safe='')}.lock").unlink(missing_ok=True)
+        forget(store.root, name)
+
+
+def forget(root: Path, name: str) -> None:
+    """Remove the lock file of a daemon that is no more: nobody will ever hold its name again."""
+    (local_lock(root) / f"{quote(f'daemon:{name}', safe='')}.lock").unlink(missing_ok=True)
 
 
 def daemons(store: Store, now: float) -> list[Seen]:

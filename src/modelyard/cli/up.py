@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelyard.cli.output import json_line, paint, say
+from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import FILE
 
 if TYPE_CHECKING:
+    from modelyard.automation.daemon import Settings
     from modelyard.automation.notes import Note
 
 __all__ = ["add", "run"]
@@ -36,6 +38,10 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address of the endpoint (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=8080, help="port of the endpoint (default: %(default)s)")
     parser.add_argument("--ui-port", type=_port, default=8500, help="port of the pages (default: %(default)s)")
+    parser.add_argument(
+        "--hooks-host", default="127.0.0.1", help="address where webhooks are received (default: %(default)s)"
+    )
+    parser.add_argument("--hooks-port", type=_port, default=8400, help="port of the webhooks (default: %(default)s)")
     parser.add_argument("--no-serve", action="store_true", help="do not serve the champion")
     parser.add_argument("--no-ui", action="store_true", help="do not serve the pages")
     parser.add_argument(
@@ -49,16 +55,100 @@ def add(subparsers: Any) -> None:
         "next start (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print what happens as lines of JSON on stdout")
+    parser.add_argument("--detach", action="store_true", help="go on in the background, and return once it is up")
+    parser.add_argument(
+        "--systemd",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write a unit for your own systemd instead of starting anything, and say how it is enabled; `-` prints it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Be the daemon."""
+    """Be the daemon, or have somebody else start it."""
+    settings = _settings(args)
+    if args.systemd is not None:
+        return _systemd(args, settings)
+    if args.detach:
+        return _detach(args, settings)
     from modelyard.automation.daemon import Daemon
 
-    return Daemon(_settings(args), json_line if args.json else _print).run()
+    return Daemon(settings, json_line if args.json else _print).run()
 
 
-def _settings(args: argparse.Namespace) -> Any:
+def _systemd(args: argparse.Namespace, settings: Settings) -> int:
+    """Write the unit and say which two commands enable it."""
+    from modelyard._kit.files import write_atomic
+    from modelyard.automation.systemd import unit, unit_folder, unit_name
+    from modelyard.spec import load
+    from modelyard.store.disk import explained
+
+    specs = [load(file, files=False) for file in settings.files]
+    names = [spec.project for spec in specs]
+    name = unit_name(names)
+    text = unit(names, [spec.root for spec in specs], _command(args, settings), grace=settings.grace)
+    if args.systemd == "-":
+        data(text.rstrip())
+        return 0
+    file = Path(args.systemd).absolute() if args.systemd else unit_folder() / name
+    with explained(file):
+        write_atomic(file, text.encode())
+    data(str(file))
+    say("to start it now and with every login:")
+    say("  systemctl --user daemon-reload")
+    say(f"  systemctl --user enable --now {file.name if not args.systemd else file}")
+    say("it stays when you log out after: loginctl enable-linger")
+    return 0
+
+
+def _detach(args: argparse.Namespace, settings: Settings) -> int:
+    """Start it in a session of its own, and wait until it is up or has ended."""
+    import subprocess
+    import time
+
+    from modelyard._kit.errors import UserError
+    from modelyard.automation.state import log_file, published
+    from modelyard.spec import load
+    from modelyard.store.disk import explained
+
+    root = load(settings.files[0], files=False).root
+    log = log_file(root)
+    with explained(log):
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                _command(args, settings), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+    while process.poll() is None:
+        state = published(root)
+        if state is not None and state.pid == process.pid and state.ready:
+            say(f"up as process {process.pid}; it says what it does in {log}")
+            data(str(process.pid))
+            return 0
+        time.sleep(0.05)
+    said = log.read_text(errors="replace").strip()
+    say(said)
+    if process.returncode in (0, 130):
+        raise UserError("up-ended", "it ended before it was up", hint=f"see {log}")
+    return process.returncode
+
+
+def _command(args: argparse.Namespace, settings: Settings) -> list[str]:
+    """Return the command line that starts the same, wherever it is started."""
+    line = [sys.executable, "-P", "-m", "modelyard", "up"]
+    for file in settings.files:
+        line += ["-f", str(file.absolute())]
+    line += ["--host", settings.host, "--port", str(settings.port), "--ui-port", str(settings.ui_port)]
+    line += ["--hooks-host", settings.hooks_host, "--hooks-port", str(settings.hooks_port)]
+    line += ["--runs", str(settings.runs), "--grace", args.grace]
+    flags = {"--no-serve": not settings.serve, "--no-ui": not settings.ui, "--json": args.json}
+    return [*line, *(flag for flag, wanted in flags.items() if wanted)]
+
+
+def _settings(args: argparse.Namespace) -> Settings:
     from modelyard._kit.errors import UserError
     from modelyard._kit.fields import parse_duration
     from modelyard.automation.daemon import Settings
@@ -76,13 +166,14 @@ def _settings(args: argparse.Namespace) -> Any:
         ui_port=args.ui_port,
         serve=not args.no_serve,
         ui=not args.no_ui,
+        hooks_host=args.hooks_host,
+        hooks_port=args.hooks_port,
         runs=args.runs,
         grace=grace,
     )
 
 
 def _print(note: Note) -> None:
-    import sys
     import time
 
     at = time.strftime("%H:%M:%S", time.localtime(note.time))

@@ -1,0 +1,129 @@
+"""How a project stands: its daemons, the run under way, what waits, what comes next and what failed."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.clock import Clock, system_clock
+from modelyard.automation.board import Row, board
+from modelyard.automation.processes import Load, load_of
+from modelyard.automation.state import Seen, daemons
+from modelyard.records import Fire, Plan, Run
+from modelyard.spec import Spec
+from modelyard.store import Store
+from modelyard.store.local import settle
+
+__all__ = ["Now", "Status", "loads", "status"]
+
+_FAILURES = 3
+_FIRST = 10
+
+
+class Now(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that is under way.
+
+    Attributes:
+        run: Its id.
+        started: When it began, seconds since 1970 UTC.
+        actor: Who asked for it.
+        trigger: Name of the trigger; empty: a person ran it.
+        steps: Names of the steps under way.
+        done: Steps that have ended.
+        total: Steps of its plan; 0: not known.
+        host: Machine that it runs on.
+        pid: Process there.
+    """
+
+    run: str
+    started: float = 0.0
+    actor: str = ""
+    trigger: str = ""
+    steps: tuple[str, ...] = ()
+    done: int = 0
+    total: int = 0
+    host: str = ""
+    pid: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a project stands.
+
+    Attributes:
+        project: Its name.
+        time: Of this look, seconds since 1970 UTC.
+        daemons: The daemons on its store, on whichever machine; `lost` if the process died.
+        run: The run under way.
+        queued: How many fires wait.
+        queue: The first of them.
+        next: Triggers whose next fire is known, soonest first.
+        failing: Triggers whose looks fail.
+        failures: The newest runs that failed, newest first.
+    """
+
+    project: str
+    time: float
+    daemons: tuple[Seen, ...] = ()
+    run: Now | None = None
+    queued: int = 0
+    queue: tuple[Fire, ...] = ()
+    next: tuple[Row, ...] = ()
+    failing: tuple[Row, ...] = ()
+    failures: tuple[Run, ...] = ()
+
+
+def status(spec: Spec, store: Store, *, clock: Clock = system_clock) -> Status:
+    """Return how a project stands, as anybody can see it from outside its daemons."""
+    now = clock()
+    rows = board(spec, store, clock=clock)
+    waiting = store.ledger.fires(states=("queued",))
+    runs = [settle(run, store) for run in store.ledger.runs()]
+    return Status(
+        project=spec.project,
+        time=now,
+        daemons=tuple(daemons(store, time.time())),
+        run=_now(store),
+        queued=len(waiting),
+        queue=tuple(waiting[:_FIRST]),
+        next=tuple(sorted((row for row in rows if row.next), key=lambda row: row.next)),
+        failing=tuple(row for row in rows if row.error),
+        failures=tuple(run for run in runs if run.status in ("failed", "interrupted"))[:_FAILURES],
+    )
+
+
+def loads(seen: Seen) -> dict[str, Load]:
+    """Return what the processes of a daemon in this folder use: `daemon` for all of it, and each child by its name."""
+    if seen.here is None or seen.status == "lost":
+        return {}
+    pids = {"daemon": seen.pid, **{child.name: child.pid for child in seen.here.children if child.pid}}
+    found = {name: load_of(pid) for name, pid in pids.items()}
+    return {name: load for name, load in found.items() if load is not None}
+
+
+def _now(store: Store) -> Now | None:
+    who = store.holder("run")
+    if who is None or "run" not in who:
+        return None
+    place: dict[str, Any] = {"host": who.get("host", ""), "pid": who.get("pid", 0)}
+    run = store.ledger.run(who["run"])
+    if run is None:
+        return Now(run=who["run"], started=who.get("since", 0.0), **place)
+    fire = store.ledger.fire(run.fire) if run.fire else None
+    return Now(
+        run=run.id,
+        started=run.started,
+        actor=run.actor,
+        trigger=fire.trigger if fire else "",
+        steps=tuple(step.name for step in run.steps if step.status == "running"),
+        done=sum(step.status != "running" for step in run.steps),
+        total=_total(run, store),
+        **place,
+    )
+
+
+def _total(run: Run, store: Store) -> int:
+    if not run.plan:
+        return 0
+    return len(msgspec.json.decode(store.blobs.get(run.plan), type=Plan).steps)

@@ -1,0 +1,129 @@
+"""`modelyard status`: the daemon, the run under way, what waits, what comes next and what failed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard._kit.clock import as_text
+from modelyard._kit.text import plural, seconds_text
+from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+
+if TYPE_CHECKING:
+    from modelyard.automation.processes import Load
+    from modelyard.automation.state import Seen
+    from modelyard.automation.status import Now, Status
+
+__all__ = ["add", "run"]
+
+_MIB = 1 << 20
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "status",
+        help="the daemon, the run under way, what waits and what failed",
+        description="Say which daemons there are, on this machine and on others, with the processes of the one here; "
+        "which run is under way and how far it is; what waits, what comes next and what failed last. Exit code 1 when "
+        "no daemon runs.",
+        epilog="example:\n  modelyard status --json | jq .queued",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print how the project stands."""
+    from modelyard.automation.status import loads, status
+
+    spec = load_spec(args, files=False)
+    with open_existing(args) as store:
+        now = status(spec, store)
+    load = {seen.id: loads(seen) for seen in now.daemons}
+    if args.json:
+        json_line({**msgspec.to_builtins(now), "load": load})
+    else:
+        _print(now, load)
+    return 0 if any(seen.status == "running" for seen in now.daemons) else 1
+
+
+def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
+    if not now.daemons:
+        data(f"{now.project}: no daemon runs; `modelyard up` starts one")
+    for seen in now.daemons:
+        _daemon(now, seen, load[seen.id])
+    data(_under_way(now.run, now.time))
+    for fire in now.queue[:3]:
+        begins = f", not before {as_text(fire.not_before)}" if fire.not_before > now.time else ""
+        data(f"waits   {fire.trigger}, since {as_text(fire.queued)}{begins}{', its run was cut off' * bool(fire.run)}")
+    if now.queued > len(now.queue[:3]):
+        data(f"waits   {plural(now.queued - len(now.queue[:3]), 'fire')} more")
+    for row in now.next:
+        data(f"next    {row.name}: {row.next_text}")
+    for row in now.failing:
+        data(f"{paint('looks', 'red')}   {row.name} fail since {as_text(row.failing)}: {row.error}")
+    for run in now.failures:
+        reason = run.reason.partition("\n")[0]
+        data(
+            f"{paint('failed', 'red')}  {run.id} {as_text(run.started)}: {run.status}{f', {reason}' if reason else ''}"
+        )
+
+
+def _daemon(now: Status, seen: Seen, load: dict[str, Load]) -> None:
+    mark = paint(MARKS["succeeded"], "succeeded") if seen.status == "running" else paint(MARKS["failed"], "failed")
+    whole = load.get("daemon")
+    memory = f", {whole.memory / _MIB:.0f} MiB in {whole.processes} processes" if whole else ""
+    up = f"up {_for(time.time() - seen.since)}" if seen.status != "lost" else f"began {as_text(seen.since)}"
+    place = f"process {seen.pid} on {seen.host}"
+    data(f"{mark} {now.project}: {seen.status}, {place}, {up}{memory}")
+    here = seen.here
+    if here is None or seen.status == "lost":
+        return
+    if seen.status == "stuck":
+        data(f"  it was last heard of {_for(time.time() - here.beat)} ago")
+    if here.problem:
+        data(f"  {paint(here.problem, 'red')}")
+    rows = []
+    for child in here.children:
+        used = load.get(child.name)
+        again = f", again in {max(0.0, child.next - time.time()):.0f} s" if child.state == "waiting" else ""
+        rows.append(
+            (
+                f"  {child.name}",
+                f"{child.state}{again}",
+                str(child.pid or ""),
+                _for(time.time() - child.since) if child.pid else "",
+                str(child.restarts),
+                f"{used.memory / _MIB:.0f}" if used else "",
+                f"{used.cpu_seconds:.1f}" if used else "",
+                child.ended or (child.said[-1] if child.said else ""),
+            )
+        )
+    table(("  child", "state", "pid", "since", "restarts", "MiB", "cpu s", "last"), rows, right=(2, 3, 4, 5, 6))
+    if here.hooks:
+        data(f"  webhooks at {here.hooks}NAME")
+
+
+def _under_way(run: Now | None, now: float) -> str:
+    if run is None:
+        return "no run is under way"
+    steps = f": {', '.join(run.steps)}" if run.steps else ""
+    asked = f" for {run.trigger}" if run.trigger else f" by {run.actor}" if run.actor else ""
+    of = f" {run.done} of {run.total} steps" if run.total else ""
+    where = f" ({run.host}, process {run.pid})" if run.host else ""
+    return f"run     {run.run}{asked}, {_for(now - run.started)},{of}{steps}{where}"
+
+
+def _for(seconds: float) -> str:
+    """Return how long something lasts, in words."""
+    if seconds < 3600:
+        return seconds_text(max(0.0, seconds))
+    days, rest = divmod(int(seconds), 86_400)
+    hours, rest = divmod(rest, 3600)
+    return f"{days} d {hours} h" if days else f"{hours} h {rest // 60} min"

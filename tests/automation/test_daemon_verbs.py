@@ -1,0 +1,204 @@
+"""The verbs around the daemon, typed as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.automation.daemons import alive, left, project, runs, until, up, want
+
+from modelyard.automation.state import published
+from modelyard.records import Draft
+from modelyard.store import LocalStore
+
+SPEC = """\
+project: tiny
+owners: [{team: credit}]
+schedule: {at: "0 3 * * *", zone: UTC}
+triggers:
+  arrivals: {files: "in/*.csv", owner: intake}
+steps:
+  one: {function: "steps.py:one"}
+  two: {function: "steps.py:two", inputs: {x: one}}
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LocalStore]:
+    (tmp_path / "in").mkdir()
+    project(tmp_path, SPEC)
+    with LocalStore(tmp_path) as opened:
+        yield opened
+
+
+def yard(cwd: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "modelyard", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+
+def test_status_and_down_of_a_daemon_in_the_background(store: LocalStore) -> None:
+    begun = yard(store.root, "up", "--detach", "--no-ui")
+    assert begun.returncode == 0, begun.stderr
+    pid = int(begun.stdout)
+    try:
+        want(store, "slow")
+        until(lambda: "two slow" in left(store.root))
+        until(lambda: published(store.root).run)
+        said = yard(store.root, "status", "--json")
+        assert said.returncode == 0
+        now = json.loads(said.stdout)
+        assert now["daemons"][0]["status"] == "running"
+        assert now["daemons"][0]["pid"] == pid
+        assert (now["run"]["done"], now["run"]["total"], now["run"]["steps"]) == (1, 2, ["two"])
+        load = now["load"][now["daemons"][0]["id"]]
+        assert load["daemon"]["processes"] == 2
+        assert load["daemon"]["memory"] > load["runner"]["memory"] > 0
+        text = yard(store.root, "status").stdout
+        assert f"tiny: running, process {pid}" in text
+        assert "1 of 2 steps: two" in text
+        assert "next    schedule" in text
+        # The run under way is cut off, so that this ends at once.
+        assert yard(store.root, "down", "--now").stderr == f"stopped process {pid}\n"
+        assert not alive(pid)
+    finally:
+        yard(store.root, "down", "--now")
+    assert [r.status for r in runs(store)] == ["interrupted"]
+    assert [f.state for f in store.ledger.fires()] == ["queued"]
+    said = yard(store.root, "status")
+    assert said.returncode == 1
+    assert "tiny: no daemon runs" in said.stdout
+    assert "waits   manual" in said.stdout
+    assert ", its run was cut off" in said.stdout
+    assert yard(store.root, "down").stderr == "no daemon of this project runs on this machine\n"
+
+
+def test_a_killed_daemon_is_lost_and_never_running(store: LocalStore) -> None:
+    with up(cwd=store.root) as daemon:
+        daemon.wait_for("ready")
+        daemon.kill()
+    said = yard(store.root, "status")
+    assert said.returncode == 1
+    assert re.search(rf"✗ tiny: lost, process {daemon.process.pid} on .*, began ", said.stdout)
+
+
+def test_cancel_ends_the_run_of_a_daemon_and_the_next_fire_runs(store: LocalStore) -> None:
+    want(store, "slow")
+    want(store, "next")
+    with up(cwd=store.root) as daemon:
+        until(lambda: "two slow" in left(store.root))
+        ended = yard(store.root, "cancel", "--json")
+        assert ended.returncode == 0, ended.stderr
+        run = json.loads(ended.stdout)
+        assert run["status"] == "cancelled"
+        assert run["reason"].startswith("cancelled by user:")
+        daemon.wait_for("run", "succeeded")
+        assert daemon.stop() == 0
+    assert [f.state for f in store.ledger.fires()] == ["cancelled", "succeeded"]
+    nothing = yard(store.root, "cancel")
+    assert nothing.returncode == 2
+    assert "error[run-not-under-way]" in nothing.stderr
+
+
+def test_cancel_ends_a_run_that_somebody_started_by_hand(store: LocalStore) -> None:
+    project(
+        store.root,
+        SPEC,
+        "import time\n\ndef one():\n    return 1\n\ndef two(x):\n    open('begun', 'w').close()\n    time.sleep(60)\n",
+    )
+    by_hand = subprocess.Popen([sys.executable, "-m", "modelyard", "run"], cwd=store.root, stderr=subprocess.DEVNULL)
+    until((store.root / "begun").exists)
+    assert yard(store.root, "cancel").returncode == 0
+    assert by_hand.wait() == 130
+    assert [r.status for r in runs(store)] == ["cancelled"]
+
+
+def test_the_board_names_every_trigger_and_why(store: LocalStore) -> None:
+    missed = {"id": "fire-1", "key": "schedule/a", "trigger": "schedule", "kind": "schedule", "due": 5.0}
+    why = "missed while nothing ran: 1,200 times from a to b; `catch_up` is `last`"
+    store.ledger.append(Draft(kind="fire.dropped", payload={**missed, "why": why}))
+    assert yard(store.root, "triggers", "pause", "arrivals", "--reason", "we move house").returncode == 0
+    rows = {row["name"]: row for row in json.loads(yard(store.root, "triggers", "--json").stdout)}
+    assert list(rows) == ["schedule", "arrivals", "manual"]
+    assert (rows["schedule"]["missed"], rows["schedule"]["why"]) == (1200, f"left out: {why}")
+    assert rows["schedule"]["next"] > 0
+    assert rows["arrivals"]["owner"] == "intake"
+    assert rows["schedule"]["owner"] == "credit"
+    assert rows["arrivals"]["paused"].startswith("we move house (user:")
+    assert not rows["arrivals"]["watched"]
+    text = yard(store.root, "triggers")
+    assert "paused: we move house" in text.stdout
+    assert "no daemon looks after them here" in text.stderr
+    fired = yard(store.root, "triggers", "fire", "arrivals", "--payload", '{"day": 1}')
+    assert fired.returncode == 0
+    assert "a fire by hand runs all the same" in fired.stderr
+    fire = store.ledger.fire(fired.stdout.strip())
+    assert fire is not None
+    assert (fire.state, fire.kind, fire.payload) == ("queued", "manual", {"day": 1})
+    shown = yard(store.root, "triggers", "show", "arrivals").stdout
+    assert fire.id in shown
+    assert "waits for `modelyard up`" in shown
+    assert yard(store.root, "triggers", "resume", "arrivals").returncode == 0
+    rows = {row["name"]: row for row in json.loads(yard(store.root, "triggers", "--json").stdout)}
+    assert rows["arrivals"]["paused"] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("triggers", "show"), "trigger-name"),
+        (("triggers", "show", "arival"), "trigger-not-found"),
+        (("triggers", "fire", "arrivals", "--payload", "{"), "trigger-payload"),
+        (("triggers", "pause", "manual"), "trigger-name"),
+        (("up", "--runs", "0"), "cli-value"),
+        (("up", "--grace", "soon"), "cli-value"),
+        (("up", "-f", "modelyard.yaml", "-f", "modelyard.yaml"), "up-same-folder"),
+    ],
+)
+def test_what_cannot_be_is_refused(store: LocalStore, words: tuple[str, ...], code: str) -> None:
+    said = yard(store.root, *words)
+    assert said.returncode == 2
+    assert f"error[{code}]" in said.stderr
+
+
+def test_the_unit_is_one_that_systemd_takes(store: LocalStore, tmp_path: Path) -> None:
+    root = tmp_path / "a place 100%"
+    project(root, SPEC)
+    done = yard(root, "up", "--systemd", "--grace", "5m", XDG_CONFIG_HOME=str(tmp_path / "config"))
+    assert done.returncode == 0, done.stderr
+    assert "systemctl --user enable --now modelyard-tiny.service" in done.stderr
+    file = tmp_path / "config" / "systemd" / "user" / "modelyard-tiny.service"
+    assert done.stdout == f"{file}\n"
+    text = file.read_text()
+    assert "TimeoutStopSec=330" in text
+    assert yard(root, "up", "--systemd", "-", "--grace", "5m").stdout == text
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd-analyze here; the text was checked")
+    said = subprocess.run(
+        [analyze, "verify", "--user", str(file)],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_down_leaves_a_daemon_of_systemd_alone(store: LocalStore) -> None:
+    os.environ["MODELYARD_UNIT"] = "modelyard-tiny.service"
+    try:
+        with up(cwd=store.root) as daemon:
+            daemon.wait_for("ready")
+            said = yard(store.root, "down")
+            assert said.returncode == 4
+            assert "systemctl --user stop modelyard-tiny.service" in said.stderr
+            assert daemon.stop() == 0
+    finally:
+        del os.environ["MODELYARD_UNIT"]
