@@ -19,7 +19,7 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import Action, allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving import protocol
-from modelyard.serving.connection import Exchange, fail, say
+from modelyard.serving.connection import Exchange, Heads, fail, say
 from modelyard.serving.errors import HttpError, check_id
 from modelyard.serving.limits import Rate
 from modelyard.serving.predict import predict
@@ -27,7 +27,6 @@ from modelyard.serving.service import Service
 
 __all__ = ["ROUTES", "App", "Handler", "Route", "paths_of"]
 
-_KNOWN = 1000
 # Who asks for what is open to all.
 _NOBODY = Caller("", "")
 
@@ -109,6 +108,7 @@ class App:
     Attributes:
         limits: Limits of the server.
         connections: Connections that are open.
+        heads: Heads of requests that were admitted within this half of a second.
         draining: Nothing new is taken, and each connection closes after its answer.
     """
 
@@ -126,9 +126,7 @@ class App:
         self._prefix = new_id("req")
         self._count = itertools.count(1)
         self._told = ""
-        # What was decided within this half of a second: method, target and authorization -> route and caller.
-        self._known: dict[tuple[bytes, bytes, bytes], tuple[Route, Caller]] = {}
-        self._until = 0.0
+        self.heads = Heads()
 
     @property
     def draining(self) -> bool:
@@ -149,26 +147,29 @@ class App:
         exchange.id = f"{self._prefix}-{next(self._count):x}"
         if b"x-request-id" in headers:
             exchange.id = check_id(headers[b"x-request-id"].decode("latin-1"))
-        if exchange.began > self._until:
-            # A token that was revoked is refused within a second: the book itself looks twice a second.
-            self._known.clear()
-            self._until = exchange.began + 0.5
-        asked = exchange.method, exchange.target, headers.get(b"authorization", b"")
-        known = self._known.get(asked)
-        if known is None:
-            known = self._decide(exchange, *asked)
-            if len(self._known) < _KNOWN:
-                self._known[asked] = known
-        route, caller = known
+        route, caller = self._decide(exchange, exchange.method, exchange.target, headers.get(b"authorization", b""))
         exchange.route = route
         exchange.caller, exchange.role = caller.name, caller.role
         if route.action != "infer":
             return
-        if self.limits.per_minute and (wait := self._rate.take(caller.name)):
-            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
-            raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
+        self._take(caller.name)
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
             raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
+
+    def admit_again(self, exchange: Exchange) -> None:
+        """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
+
+        Raises:
+            HttpError: The caller has asked too often.
+        """
+        exchange.id = f"{self._prefix}-{next(self._count):x}"
+        if self.limits.per_minute and exchange.route.action == "infer":
+            self._take(exchange.caller)
+
+    def _take(self, caller: str) -> None:
+        if self.limits.per_minute and (wait := self._rate.take(caller)):
+            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
+            raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
 
     def _decide(self, exchange: Exchange, method: bytes, target: bytes, given: bytes) -> tuple[Route, Caller]:
         """Return route and caller, if the caller may take it."""

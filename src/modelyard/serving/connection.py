@@ -22,7 +22,7 @@ from modelyard.security.redact import redact
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.limits import Limits
 
-__all__ = ["Answers", "Connection", "Exchange", "fail", "say", "sweep"]
+__all__ = ["Answers", "Connection", "Exchange", "Heads", "fail", "say", "sweep"]
 
 _PHRASES = {
     200: b"OK",
@@ -44,6 +44,10 @@ _PHRASES = {
 }
 _HEADS = {status: b"HTTP/1.1 %d %s\r\ncontent-type: " % (status, phrase) for status, phrase in _PHRASES.items()}
 _JSON = b"application/json"
+# Heads that are remembered: so long, so many, and of this size at most.
+_HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
+# Headers that make one request unlike the next, or its body unlike a plain one.
+_PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
 # Answers that may wait for those before them on one connection, before nothing more is read from it.
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
@@ -55,6 +59,7 @@ class Answers(Protocol):
 
     limits: Limits
     connections: set[Any]
+    heads: Heads
 
     @property
     def draining(self) -> bool:
@@ -69,6 +74,14 @@ class Answers(Protocol):
         """
         ...
 
+    def admit_again(self, exchange: Exchange) -> None:
+        """Say the same of a request whose head was admitted a moment ago.
+
+        Raises:
+            HttpError: The caller has asked too often.
+        """
+        ...
+
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
         ...
@@ -76,6 +89,49 @@ class Answers(Protocol):
     def refused(self, code: str) -> None:
         """Count a refusal."""
         ...
+
+
+class Head:
+    """The line and headers of a request that was admitted, and what came of them."""
+
+    __slots__ = ("caller", "headers", "length", "method", "role", "route", "target")
+
+    def __init__(self, exchange: Exchange, length: int) -> None:
+        self.method = exchange.method
+        self.target = exchange.target
+        self.headers = exchange.headers
+        self.caller = exchange.caller
+        self.role = exchange.role
+        self.route = exchange.route
+        self.length = length
+
+
+class Heads:
+    """Heads of this half of a second, by their bytes: a caller's requests differ in their bodies.
+
+    The same bytes mean the same to the parser, so they need not be parsed again; and a token that is revoked is refused
+    within a second, since what was decided is forgotten twice a second.
+    """
+
+    __slots__ = ("_known", "until")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+        self.until = 0.0
+
+    def get(self, head: bytes, now: float) -> Head | None:
+        """Return what is known of a head."""
+        if now > self.until:
+            self._known.clear()
+            self.until = now + _HEADS_SECONDS
+        return self._known.get(head)
+
+    def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
+        """Remember a head whose request was admitted."""
+        lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        small = len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
+        if small and lasts and _PLAIN.isdisjoint(exchange.headers):
+            self._known[head] = Head(exchange, length)
 
 
 class Exchange:
@@ -121,6 +177,11 @@ class Exchange:
         self.role = ""
         self.route: Any = None
         self.began = 0.0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it was admitted and the connection stays open after it."""
+        return self._keep_alive and self.route is not None and type(self.route) is not HttpError
 
     @property
     def gone(self) -> bool:
@@ -171,6 +232,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_clean",
+        "_done",
         "_exchange",
         "_header_bytes",
         "_linger",
@@ -201,6 +264,10 @@ class Connection(asyncio.Protocol):
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
         self._paused = False
+        # Nothing of a request has been parsed yet that is not answered or handed over.
+        self._clean = True
+        # The one request that was parsed out of the bytes that came last; none if there were several.
+        self._done: Exchange | None = None
 
     @property
     def lingers(self) -> bool:
@@ -241,13 +308,54 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes; headers without end are refused."""
+        now = time.monotonic()
+        end = 0
+        if self._clean:
+            end = data.find(b"\r\n\r\n") + 4
+            head = self.answers.heads.get(data[:end], now)
+            if head is not None and len(data) == end + head.length:
+                self._again(head, data[end:], now)
+                return
+        self._parse(data, now)
+        self._clean = False
+        done = self._done
+        self._done = None
+        if done is not None and self._exchange is None and done.keeps and self._linger < 0:
+            # One request was parsed. Only where it is all that these bytes hold, the parser stands where it began.
+            end = end or data.find(b"\r\n\r\n") + 4
+            length = int(done.headers.get(b"content-length", 0))
+            if end >= 4 and len(data) == end + length and data.startswith(done.method):
+                self._clean = True
+                self.answers.heads.keep(data[:end], done, length)
+
+    def _again(self, head: Head, body: bytes, now: float) -> None:
+        """Answer a request whose head was parsed and admitted a moment ago."""
+        exchange = Exchange(self)
+        exchange.method, exchange.target, exchange.headers = head.method, head.target, head.headers
+        exchange.caller, exchange.role, exchange.route = head.caller, head.role, head.route
+        exchange.body = body
+        exchange.began = now
+        self.idle = 0.0
+        self.began = now
+        self._queue.append(exchange)
+        answers = self.answers
+        try:
+            answers.admit_again(exchange)
+        except HttpError as error:
+            exchange.refuse(error)
+            return
+        answers.begin(exchange)
+        if len(self._queue) >= _PIPELINED:
+            self.pause_writing()
+
+    def _parse(self, data: bytes, now: float) -> None:
         if self._linger >= 0:
             self._linger -= len(data)
             if self._linger < 0:
                 self.transport.abort()
                 return
         if not self.began:
-            self.began = time.monotonic()
+            self.began = now
             self.idle = 0.0
         try:
             self._parser.feed_data(data)
@@ -324,6 +432,7 @@ class Connection(asyncio.Protocol):
         assert exchange is not None  # noqa: S101 - the parser has said that a message begins
         self.headers_whole = False
         self._exchange = None
+        self._done = exchange
         if self._linger >= 0:
             self._end()
             return
