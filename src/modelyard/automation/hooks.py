@@ -36,6 +36,7 @@ _WORDS = {
     401: "not taken",
     404: "nothing here",
     405: "not so",
+    408: "too slow",
     413: "too large",
     415: "not taken",
     429: "too often",
@@ -158,7 +159,7 @@ async def _body(headers: Headers, receive: Receive) -> bytes:
     except HttpError as error:
         raise _Refused(error.status) from error
     except TimeoutError as error:
-        raise Gone from error
+        raise _Refused(408) from error
 
 
 def _source(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard.automation.fires import write
 from modelyard.automation.triggers import FilesTrigger, file_path
 from modelyard.automation.triggers.folders import same_file
+from modelyard.automation.triggers.notify import Notifier
 from modelyard.records import Draft
 
 ALL = ("created", "updated", "deleted")
@@ -479,3 +480,25 @@ def test_a_folder_that_the_system_cannot_watch_is_looked_at_more_often(bench: Ma
     b.restart(every=60.0)
     b.trigger.start(lambda: None)
     assert b.trigger.every == 60.0
+
+
+def test_what_came_while_the_pattern_was_changed_counts(bench: Make, inbox: Path) -> None:
+    b = bench(FilesTrigger, files=["in/*.csv"])
+    b.look()
+    for name in ("a.csv", "b.parquet"):
+        (inbox / name).write_text("1")
+    b.restart(files=["in/*.csv", "in/*.parquet"])
+    assert changes(b.settle()) == [[("in/a.csv", "created")]]
+    (inbox / "c.parquet").write_text("1")
+    (inbox / "d.csv").write_text("1")
+    b.restart(files=["in/*"])
+    assert changes(b.settle()) == [[("in/c.parquet", "created"), ("in/d.csv", "created")]]
+
+
+def test_what_is_hidden_wakes_nobody(tmp_path: Path) -> None:
+    heard = Notifier([tmp_path], deep=True, hidden=False, wake=lambda: None, rest=lambda: 0.0).hears
+    # Our own records lie there and change all the time.
+    assert not heard(None, f"{tmp_path}/.modelyard/ledger.db-wal")
+    assert not heard(None, f"{tmp_path}/in/.a.csv.part")
+    assert heard(None, f"{tmp_path}/in/a.csv")
+    assert heard(None, str(tmp_path))

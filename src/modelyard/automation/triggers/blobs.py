@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import MissingExtra, UserError
-from modelyard.automation.triggers.globs import fits, parts_of
+from modelyard.automation.triggers.globs import Part, fits, parts_of
 from modelyard.automation.triggers.watched import Watched
 from modelyard.records import TriggerKind
 from modelyard.security.redact import redact
@@ -41,11 +41,7 @@ class BlobsTrigger(Watched):
     def __init__(self, name: str, section: OwnTrigger, store: Store) -> None:
         address = str(section.blobs)
         super().__init__(name, section, store, address)
-        # What stands before the first sign of a pattern is asked for, up to its last slash.
-        found = _MAGIC.search(address)
-        cut = address.rindex("/", 0, found.start()) + 1 if found else len(address)
-        self._base, pattern = address[:cut].rstrip("/") + "/", address[cut:]
-        self._wants = parts_of(pattern.split("/")) if pattern else ()
+        self._base, self._wants = _split(address)
         self._objects: ObjectStore | None = None
 
     def _snapshot(self) -> dict[str, str]:
@@ -56,7 +52,7 @@ class BlobsTrigger(Watched):
             for page in _obstore().list(self._objects, chunk_size=1000):
                 for meta in page:
                     path = meta["path"]
-                    if path and (not self._wants or fits(self._wants, path.split("/"))):
+                    if path and _fits(self._wants, path):
                         found[self._base + path] = _state(meta)
         except MissingExtra:
             raise
@@ -71,6 +67,21 @@ class BlobsTrigger(Watched):
                 hint="look at the address and at the credentials in the environment; nothing counts as deleted",
             ) from error
         return found
+
+    def _meant(self, mark: str, name: str) -> bool:
+        base, wants = _split(mark.removeprefix("blobs "))
+        return name.startswith(base) and _fits(wants, name[len(base) :])
+
+
+def _split(address: str) -> tuple[str, tuple[Part, ...]]:
+    """Return what is asked for, up to the last slash before the first sign of a pattern, and the pattern."""
+    found = _MAGIC.search(address)
+    cut = address.rindex("/", 0, found.start()) + 1 if found else len(address)
+    return address[:cut].rstrip("/") + "/", parts_of(address[cut:].split("/")) if cut < len(address) else ()
+
+
+def _fits(wants: tuple[Part, ...], path: str) -> bool:
+    return not wants or fits(wants, path.split("/"))
 
 
 def _state(meta: Any) -> str:

@@ -51,7 +51,7 @@ class Common:
         self._store = store
         self._wake: Callable[[], None] = _nobody
         self._seen_at: tuple[int, dict[str, str]] = (-1, {})
-        self._number_at: tuple[str, int] = ("", 0)
+        self._number_at: tuple[int, int] = (-1, 0)
         self._asked: set[str] = set()
 
     @property
@@ -96,12 +96,11 @@ class Common:
 
         A daemon that wrote something down in between then has the next number already, and ours is refused.
         """
-        newest = self._store.ledger.fires(trigger=self.name, newest=True, limit=1)
-        if not newest:
-            return 0
-        if newest[0].id != self._number_at[0]:
-            found = next(_numbers(self._keys(_PAGE)), None)
-            self._number_at = (newest[0].id, next(_numbers(self._keys(0)), 0) if found is None else found)
+        head = self._store.ledger.head()[0]
+        if head != self._number_at[0]:
+            # The newest fire most often has it; those that were asked for by hand have none.
+            found = (next(_numbers(self._keys(page)), None) for page in (1, _PAGE, 0))
+            self._number_at = (head, next((number for number in found if number is not None), 0))
         return self._number_at[1]
 
     def _keys(self, limit: int) -> list[str]:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modelyard.automation.triggers.folders import patterns, same_file
+import msgspec
+
+from modelyard.automation.triggers.folders import Pattern, patterns, same_file
 from modelyard.automation.triggers.notify import Notifier
 from modelyard.automation.triggers.watched import Watched
 from modelyard.records import TriggerKind
@@ -37,6 +39,9 @@ class FilesTrigger(Watched):
     def __init__(self, name: str, section: OwnTrigger, root: Path, store: Store) -> None:
         super().__init__(name, section, store, " ".join(section.files))
         self._patterns = patterns(section.files, root, follow=section.follow)
+        self._root = root
+        # What an earlier declaration said, and its patterns.
+        self._before: tuple[str, list[Pattern]] = ("", [])
         self._notifier: Notifier | None = None
         self._took = 0.0
 
@@ -51,8 +56,13 @@ class FilesTrigger(Watched):
         """Let the system tell of changes; one that it does not tell is found by the next look."""
         super().start(wake)
         folders = [pattern.folder for pattern in self._patterns]
-        deep = any(pattern.deep for pattern in self._patterns)
-        self._notifier = Notifier(folders, deep=deep, wake=wake, rest=lambda: self._took * (_SHARE - 1))
+        self._notifier = Notifier(
+            folders,
+            deep=any(pattern.deep for pattern in self._patterns),
+            hidden=any(pattern.hidden for pattern in self._patterns),
+            wake=wake,
+            rest=lambda: self._took * (_SHARE - 1),
+        )
         self._notifier.start()
 
     def close(self) -> None:
@@ -69,6 +79,16 @@ class FilesTrigger(Watched):
             found |= pattern.scan()
         self._took = time.monotonic() - began
         return found
+
+    @property
+    def _mark(self) -> str:
+        return f"files {msgspec.json.encode(self.section.files).decode()}"
+
+    def _meant(self, mark: str, name: str) -> bool:
+        if mark != self._before[0]:
+            given = msgspec.json.decode(mark.removeprefix("files "), type=tuple[str, ...])
+            self._before = (mark, patterns(given, self._root))
+        return any(pattern.means(name) for pattern in self._before[1])
 
     def _same(self, before: str, after: str) -> bool:
         return same_file(before, after)

@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from modelyard._kit.errors import NotFound, UserError
 from modelyard.automation.triggers.common import log
-from modelyard.automation.triggers.globs import Part, parts_of
+from modelyard.automation.triggers.globs import HIDDEN, Part, fits, parts_of
 from modelyard.spec.sections.triggers import split_pattern
 
 __all__ = ["Pattern", "file_name", "file_path", "patterns", "same_file", "state_of"]
@@ -39,6 +39,11 @@ class Pattern:
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
+    def hidden(self) -> bool:
+        """Whether hidden files or folders are wanted."""
+        return any(part is not None and not part.pattern.startswith(HIDDEN) for part in self.parts)
+
+    @property
     def deep(self) -> bool:
         """Whether files in folders below the folder are wanted."""
         return len(self.parts) > 1 or None in self.parts
@@ -62,6 +67,10 @@ class Pattern:
                 elif is_folder and (below := self._from(self._into(entry.name, wanted))):
                     todo.append((entry.path, f"{shown}{entry.name}/", below))
         return found
+
+    def means(self, name: str) -> bool:
+        """Say whether the name of a file is one that the pattern wants."""
+        return name.startswith(self.shown) and fits(self.parts, name[len(self.shown) :].split("/"))
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:

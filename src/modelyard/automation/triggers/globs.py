@@ -6,8 +6,10 @@ import fnmatch
 import re
 from collections.abc import Sequence
 
-__all__ = ["Part", "fits", "parts_of"]
+__all__ = ["HIDDEN", "Part", "fits", "parts_of"]
 
+# Begins a part that means no hidden name.
+HIDDEN = r"(?!\.)"
 # What one part of a path must be; none stands for any number of folders (`**`).
 Part = re.Pattern[str] | None
 
@@ -15,7 +17,7 @@ Part = re.Pattern[str] | None
 def parts_of(pattern: Sequence[str]) -> tuple[Part, ...]:
     """Return the parts of a pattern, ready to be held against names; hidden names are meant only by a leading dot."""
     return tuple(
-        None if part == "**" else re.compile(("" if part.startswith(".") else r"(?!\.)") + fnmatch.translate(part))
+        None if part == "**" else re.compile(("" if part.startswith(".") else HIDDEN) + fnmatch.translate(part))
         for part in pattern
     )
 

@@ -24,6 +24,7 @@ class Notifier:
     Args:
         folders: The folders.
         deep: Whether the folders in them count too.
+        hidden: Whether hidden files count too.
         wake: Called when something changed, and once when it began to listen.
         rest: How many seconds it sleeps after a wake-up, so that a folder where something changes all the time does not
             keep the machine busy with looking.
@@ -33,10 +34,17 @@ class Notifier:
     """
 
     def __init__(
-        self, folders: Sequence[Path], *, deep: bool, wake: Callable[[], None], rest: Callable[[], float]
+        self,
+        folders: Sequence[Path],
+        *,
+        deep: bool,
+        hidden: bool,
+        wake: Callable[[], None],
+        rest: Callable[[], float],
     ) -> None:
         self._folders = folders
         self._deep = deep
+        self._hidden = hidden
         self._wake = wake
         self._rest = rest
         self._stop = threading.Event()
@@ -75,7 +83,7 @@ class Notifier:
 
         changes = watchfiles.watch(
             *self._folders,
-            watch_filter=None,
+            watch_filter=None if self._hidden else self.hears,
             debounce=_GATHER_MS,
             stop_event=self._stop,
             rust_timeout=_CHECK_MS,
@@ -99,6 +107,13 @@ class Notifier:
                 self.listens = False
                 self._wake()
                 return
+
+    def hears(self, change: object, path: str) -> bool:
+        """Say whether a change may matter: our own records, for one, change all the time, and are hidden."""
+        for folder in self._folders:
+            if path.startswith(str(folder)):
+                return "/." not in path[len(str(folder)) :]
+        return True
 
 
 def _identities(folders: Sequence[Path]) -> list[tuple[int, int] | None]:

@@ -46,6 +46,10 @@ class Watched(Common):
         """Return the state of everything that is there."""
         raise NotImplementedError
 
+    def _meant(self, mark: str, name: str) -> bool:
+        """Say whether a thing belongs to what an earlier mark says was looked at."""
+        return False
+
     def _same(self, before: str, after: str) -> bool:
         """Say whether two states mean that nothing changed."""
         return before == after
@@ -72,8 +76,9 @@ class Watched(Common):
         seen = self._seen()
         there = self._snapshot()
         baseline: dict[str, str] = {}
-        if seen.pop(MARK, None) != self._mark:
-            baseline = self._begin(seen, there)
+        mark = seen.pop(MARK, "")
+        if mark != self._mark:
+            baseline = self._begin(mark, seen, there)
         self._note(seen, there, now)
         due = self._due()
         ready = {name: p for name, p in self._pending.items() if now >= due[name]}
@@ -88,17 +93,20 @@ class Watched(Common):
             wanted.remove(again)
         return Look(wanted=wanted, again=min((now + self.every, *self._due().values())), baseline=baseline)
 
-    def _begin(self, seen: dict[str, str], there: Mapping[str, str]) -> dict[str, str]:
-        """Return what is written down at the first look at this source, and take it over into `seen`."""
+    def _begin(self, mark: str, seen: dict[str, str], there: Mapping[str, str]) -> dict[str, str]:
+        """Return what is written down at the first look at this source, and take it over into `seen`.
+
+        What was looked at before under another mark has come meanwhile, and is no part of the baseline.
+        """
         baseline = {name: "" for name in seen if name not in there}
         if not self.section.existing:
-            baseline |= {name: state for name, state in there.items() if name not in seen}
+            new = {name: state for name, state in there.items() if name not in seen}
+            baseline |= {name: state for name, state in new.items() if not (mark and self._meant(mark, name))}
         for name, state in baseline.items():
             if state:
                 seen[name] = state
             else:
                 del seen[name]
-        self._pending.clear()
         return {**baseline, MARK: self._mark}
 
     def _note(self, seen: Mapping[str, str], there: Mapping[str, str], now: float) -> None:
