@@ -226,3 +226,14 @@ def test_partitions_that_cannot_be(old: str, new: str, code: str, line: int, wor
     assert (problem.code, problem.where) == (code, f"modelyard.yaml:{line}")
     assert words in problem.message
     assert problem.hint
+
+
+def test_a_run_that_comes_late_handles_what_was_newest_when_it_was_due(project: Path) -> None:
+    from modelyard.pipeline.project import run_project
+    from modelyard.records import Draft
+
+    with modelyard.open_project(project) as store:
+        payload = {"id": "f", "key": "k", "trigger": "t", "kind": "schedule", "due": NOW, "trace": "0" * 32}
+        store.ledger.append(Draft(kind="fire.queued", payload=payload))
+        run = run_project(modelyard.load(), store, fire=store.ledger.fire("f"))
+    assert run.step("fetch@2026-02-28").status == "succeeded"

@@ -68,7 +68,8 @@ def _once(args: argparse.Namespace) -> int:
         progress.close()
         if latest := store.ledger.run(progress.run_id):
             report(latest)
-            say("the champion did not move")
+            if spec.model is not None:
+                say("the champion did not move")
         raise
     finally:
         progress.close()

@@ -15,7 +15,7 @@ from modelyard._kit.errors import UserError
 from modelyard._kit.periods import EVERY, bounds, first_of, last_of, newest_complete, periods
 from modelyard.records import Step
 
-__all__ = ["MARK", "MOST", "PARAMETER", "Partition", "base_name", "expand", "newest", "requested", "starts"]
+__all__ = ["MARK", "MOST", "PARAMETER", "Partition", "base_name", "current", "expand", "newest", "requested", "starts"]
 
 # Between the name of a step and that of its partition.
 MARK = "@"
@@ -91,15 +91,35 @@ def newest(steps: Sequence[Step], partitions: Mapping[str, Partition], now: floa
     Raises:
         UserError: No period of a step has ended yet (`partition-none`).
     """
+    keys = current(steps, partitions, now)
+    return expand(steps, partitions, keys, keys)
+
+
+def current(
+    steps: Sequence[Step], partitions: Mapping[str, Partition], now: float, *, needed: bool = True
+) -> dict[str, list[str]]:
+    """Return of each partitioned step its newest complete period, or all its values.
+
+    Args:
+        steps: Steps in an order in which they may run, by their bare names.
+        partitions: Name of a step -> what it is partitioned by.
+        now: Seconds since 1970 UTC.
+        needed: Refuse a step without a complete period; else it has none.
+
+    Raises:
+        UserError: No period of a step has ended yet (`partition-none`).
+    """
     first = starts(steps, partitions)
-    return expand(steps, partitions, {n: _newest(p, first[n], now, n) for n, p in partitions.items()})
+    return {name: _newest(p, first[name], now, name, needed=needed) for name, p in partitions.items()}
 
 
-def _newest(partition: Partition, start: str, now: float, name: str) -> list[str]:
+def _newest(partition: Partition, start: str, now: float, name: str, *, needed: bool) -> list[str]:
     if partition.values:
         return list(partition.values)
     latest = newest_complete(partition.every, now)
     if latest < start:
+        if not needed:
+            return []
         ends = bounds(partition.every, start)[1]
         raise UserError(
             "partition-none",
@@ -163,7 +183,10 @@ def _bad(name: str, message: str, hint: str) -> UserError:
 
 
 def expand(
-    steps: Sequence[Step], partitions: Mapping[str, Partition], wanted: Mapping[str, Sequence[str]]
+    steps: Sequence[Step],
+    partitions: Mapping[str, Partition],
+    wanted: Mapping[str, Sequence[str]],
+    recent: Mapping[str, Sequence[str]],
 ) -> list[Step]:
     """Return the steps with each partitioned one once a partition.
 
@@ -173,16 +196,17 @@ def expand(
         steps: Steps in an order in which they may run, by their bare names.
         partitions: Name of a step -> what it is partitioned by.
         wanted: Name of a partitioned step -> the partitions to run; one left out does not run.
+        recent: Name of a partitioned step -> what a step takes of it that is not partitioned.
     """
     done: list[Step] = []
     for step in steps:
         own = partitions.get(step.name)
         if own is None:
-            done.append(_joined(step, partitions, wanted))
+            done.append(_joined(step, partitions, recent))
             continue
         alike = {name for name in step.upstream if own.alike(partitions.get(name))}
         for key in wanted.get(step.name, ()):
-            one = _joined(step, {n: p for n, p in partitions.items() if n not in alike}, wanted)
+            one = _joined(step, {n: p for n, p in partitions.items() if n not in alike}, recent)
             done.append(
                 msgspec.structs.replace(
                     one,
@@ -202,21 +226,21 @@ def _of_partition(ref: str | list[str], alike: set[str], key: str) -> str | list
     return f"{name}{MARK}{key}{mark}{output}" if name in alike else ref
 
 
-def _joined(step: Step, partitions: Mapping[str, Partition], wanted: Mapping[str, Sequence[str]]) -> Step:
+def _joined(step: Step, partitions: Mapping[str, Partition], recent: Mapping[str, Sequence[str]]) -> Step:
     """Let a step take the partitions of what it takes: the newest period, or each value."""
     inputs: dict[str, str | list[str]] = {}
     for parameter, ref in step.inputs.items():
-        many = [found for one in ([ref] if isinstance(ref, str) else ref) for found in _parts(one, partitions, wanted)]
+        many = [found for one in ([ref] if isinstance(ref, str) else ref) for found in _parts(one, partitions, recent)]
         by_value = isinstance(ref, str) and (p := partitions.get(ref.partition("#")[0])) is not None and p.values
         inputs[parameter] = many if isinstance(ref, list) or by_value else many[0]
-    after = tuple(found for name in step.after for found in _parts(name, partitions, wanted))
+    after = tuple(found for name in step.after for found in _parts(name, partitions, recent))
     return msgspec.structs.replace(step, inputs=inputs, after=after)
 
 
-def _parts(ref: str, partitions: Mapping[str, Partition], wanted: Mapping[str, Sequence[str]]) -> list[str]:
+def _parts(ref: str, partitions: Mapping[str, Partition], recent: Mapping[str, Sequence[str]]) -> list[str]:
     name, mark, output = ref.partition("#")
     own = partitions.get(name)
     if own is None:
         return [ref]
-    keys = list(wanted[name])
+    keys = list(recent[name])
     return [f"{name}{MARK}{key}{mark}{output}" for key in (keys if own.values else keys[-1:])]

@@ -39,8 +39,12 @@ def run_project(
         ModelyardError: As `modelyard.pipeline.run.run` says.
     """
     from modelyard.pipeline.compose import compose
+    from modelyard.pipeline.cost import budget_of
     from modelyard.pipeline.publish import publish
 
-    finished = run_plan(compose(spec), store, actor=actor, executor=executor, observe=observe, fire=fire)
+    budget = budget_of(spec, store)
+    # A run that comes late, or goes on after a crash, handles the partitions that were newest when it was due.
+    plan = compose(spec, now=fire.due if fire else None)
+    finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
     publish(finished, store)
     return finished

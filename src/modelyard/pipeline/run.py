@@ -55,6 +55,7 @@ def run(
     functions: Mapping[str, Callable[..., Any]] | None = None,
     fire: Fire | None = None,
     budget: Budget | None = None,
+    keep_going: bool = False,
 ) -> Run:
     """Run a plan to its end.
 
@@ -67,6 +68,7 @@ def run(
         functions: Verb -> function, for functions that cannot be imported by their verb.
         fire: What asked for the run; it is started once, and again only if its run was cut off.
         budget: What it may cost, and what the machine costs.
+        keep_going: After a failure, still start what does not depend on it.
 
     Returns:
         The finished run.
@@ -89,7 +91,17 @@ def run(
         executor = executor or LocalExecutor(store, functions=functions)
         try:
             runner = Runner(
-                plan, store, run_id, actor, executor, observe, functions or {}, fire=fire, budget=budget, held=held
+                plan,
+                store,
+                run_id,
+                actor,
+                executor,
+                observe,
+                functions or {},
+                fire=fire,
+                budget=budget,
+                held=held,
+                keep_going=keep_going,
             )
             return runner.run()
         finally:
@@ -113,6 +125,7 @@ class Runner:
         fire: Fire | None = None,
         budget: Budget | None = None,
         held: Held | None = None,
+        keep_going: bool = False,
     ) -> None:
         self._plan = plan
         self._by_name = {step.name: step for step in plan.steps}
@@ -126,6 +139,7 @@ class Runner:
         self._trace = (fire and fire.trace) or secrets.token_hex(16)
         self._budget = budget
         self._held = held
+        self._keep_going = keep_going
         self._environment = environment()
         self._outputs: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, Key] = {}
@@ -189,7 +203,7 @@ class Runner:
             self._take_ready(order, prepared)
             while self._later and self._later[0][0] <= time.monotonic():
                 prepared.add(heappop(self._later)[2])
-            if self._failures:
+            if self._ends:
                 # Nothing new starts; what is under way may end, so that its work is kept.
                 prepared.clear()
                 self._later.clear()
@@ -219,9 +233,14 @@ class Runner:
                 if self._record(done, outcome):
                     order.done(done.step.name)
 
+    @property
+    def _ends(self) -> bool:
+        """Whether nothing new is begun any more."""
+        return bool(self._failures) and not self._keep_going
+
     def _take_ready(self, order: TopologicalSorter[str], prepared: Ready) -> None:
         """Prepare every step that waits for nothing more; those that are cached free the next ones at once."""
-        while not self._failures and (names := order.get_ready()):
+        while not self._ends and (names := order.get_ready()):
             for name in names:
                 task = self._prepare(self._by_name[name])
                 if task is not None:
@@ -340,7 +359,7 @@ class Runner:
 
     def _retried(self, task: Task, outcome: Outcome, failure: Failure) -> bool:
         """Queue another attempt if the failure may pass, and say so; nothing new is begun once a step has failed."""
-        following = None if self._failures else again(task, failure)
+        following = None if self._ends else again(task, failure)
         if following is None:
             return False
         heappush(self._later, (time.monotonic() + following.wait, next(self._numbers), following.task))
