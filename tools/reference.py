@@ -32,6 +32,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "data) or `stopped` (budget spent)",
             "reason": "why it did not succeed",
             "result": "digest over the tables and models that were made; not for `interrupted`",
+            "cut": "name of a step that was under way -> what it had used; only there",
         },
     ),
     "step.started": ("A step begins to run.", {"key": "its output key"}),

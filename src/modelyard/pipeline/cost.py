@@ -189,6 +189,10 @@ def _fold(events: Iterable[Event]) -> list[RunCost]:
             continue
         if event.kind == "run.finished":
             run.status = body["status"]
+            for name, used in body.get("cut", {}).items():
+                cut = run.steps.setdefault(name, StepCost(name=name))
+                cut.usage += (lost := msgspec.convert(used, Usage))
+                cut.failed += lost
             continue
         step = run.steps.setdefault(event.step, StepCost(name=event.step))
         usage = msgspec.convert(body.get("usage", {}), Usage)

@@ -45,8 +45,8 @@ class Executor(Protocol):
         """Return what the tasks under way have used until now."""
         ...
 
-    def close(self) -> None:
-        """End every worker; tasks under way are given up."""
+    def close(self) -> list[tuple[Task, Usage]]:
+        """End every worker; return the tasks that were given up, with what they had used."""
         ...
 
 
@@ -145,11 +145,14 @@ class LocalExecutor:
             self._used = now, self._pool.used()
         return self._used[1]
 
-    def close(self) -> None:
-        """End the workers, busy ones gently first; what they had not answered is not recorded and runs again."""
+    def close(self) -> list[tuple[Task, Usage]]:
+        """End the workers, busy ones gently first; what they had not answered is not recorded and runs again.
+
+        Returns:
+            The tasks that were under way, with what they had used.
+        """
         try:
-            if self._pool is not None:
-                self._pool.close()
+            return [] if self._pool is None else self._pool.close()
         finally:
             if self._admission is not None:
                 self._admission.close()

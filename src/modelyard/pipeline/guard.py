@@ -20,6 +20,7 @@ import struct
 import sys
 import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 from modelyard._kit.processes import family, proportional, resident, spent
 
@@ -62,6 +63,8 @@ _WATCH, _YOUNG, _OLD = 0.004, 0.05, 0.25
 _YOUTH = 2.0
 # Seconds between two rounds of SIGKILL, and until what survives them is left alone.
 _AGAIN, _PATIENCE = 0.01, 10.0
+# `getrusage` counts blocks of this size, whatever the disk's are.
+_BLOCK_BYTES = 512
 # Looks at the memory between two looks at which processes there are.
 _FAMILY_EVERY = 8
 
@@ -160,9 +163,9 @@ class Guard:
         times = []
         if self._kill_at:
             times.append(self._kill_at)
-        elif self._step:
+        if self._step and self._alive:
             times.append(self._last + self._every(now))
-            if deadline := self._block.get("deadline"):
+            if (deadline := self._block.get("deadline")) and not self._kill_at:
                 times.append(deadline)
         return max(0.0, min(times) - now) if times else None
 
@@ -201,23 +204,20 @@ class Guard:
         if not step:
             return
         self._family = [self._worker, *family(self._worker)]
-        self._base = spent(self._family)
+        self._base = self._spent()
         for name in ("cpu", "held", "covered", "peak", "read", "written"):
             self._block.set(name, 0)
         self._block.set("seen", step)
 
     def _look(self) -> None:
         now = time.monotonic()
-        if self._kill_at:
-            if now >= self._kill_at:
-                self._kill_all()
-            return
+        if self._kill_at and now >= self._kill_at:
+            self._kill_all()
         if not self._step or not self._alive:
             return
         deadline = self._block.get("deadline")
         if deadline and now >= deadline and self._block.get("step") == self._step:
             self._stop(CAUSES.index("timeout"))
-            return
         if now - self._last >= self._every(now) * 0.9:
             self._sample(now)
 
@@ -239,9 +239,21 @@ class Guard:
             self._kill_all()
         elif now - self._full >= _YOUNG * 0.9:
             self._full = now
-            for name, value, base in zip(("cpu", "read", "written"), spent(self._family), self._base, strict=True):
-                # A child that ended and was not waited for takes its numbers with it.
-                self._block.set(name, max(self._block.get(name), value - base))
+            self._count()
+
+    def _count(self) -> None:
+        for name, value, base in zip(("cpu", "read", "written"), self._spent(), self._base, strict=True):
+            self._block.set(name, max(0.0, value - base) if name == "cpu" else max(0, int(value - base)))
+
+    def _spent(self) -> tuple[float, int, int]:
+        """Return what everything below us has used since it was started: what has ended, and what is alive."""
+        past = getrusage(RUSAGE_CHILDREN)
+        cpu, read, written = spent(family(os.getpid()))
+        return (
+            past.ru_utime + past.ru_stime + cpu,
+            past.ru_inblock * _BLOCK_BYTES + read,
+            past.ru_oublock * _BLOCK_BYTES + written,
+        )
 
     def _cause(self, cause: int) -> None:
         self._block.set("cause_step", self._step)
@@ -277,6 +289,8 @@ class Guard:
             if pid == self._worker:
                 self._alive = False
                 self._block.set("status", os.waitstatus_to_exitcode(status))
+                if self._step:
+                    self._count()
                 if not self._kill_at:
                     self._kill_all()
 

@@ -83,11 +83,11 @@ class Pool:
 
     def used(self) -> Usage:
         """Return what the tasks under way have used."""
-        total = Usage()
-        for worker, place in self._places.items():
-            gpu_seconds = worker.seconds * len(place.lease.devices)
-            total += msgspec.structs.replace(worker.used(), gpu_seconds=gpu_seconds)
-        return total
+        return sum(map(self._used, self._places), Usage())
+
+    def _used(self, worker: Worker) -> Usage:
+        gpu_seconds = worker.seconds * len(self._places[worker].lease.devices)
+        return msgspec.structs.replace(worker.used(), gpu_seconds=gpu_seconds)
 
     def end_idle(self, devices: tuple[str, ...]) -> None:
         """End the idle workers that see any of these GPUs: they may hold memory there."""
@@ -95,8 +95,8 @@ class Pool:
             if worker not in self._places and set(worker.devices or ()) & set(devices):
                 self._retire(worker)
 
-    def close(self) -> None:
-        """End all, those that are busy gently first."""
+    def close(self) -> list[tuple[Task, Usage]]:
+        """End all, those that are busy gently first; return their tasks, with what they had used."""
         try:
             for worker in self._places:
                 worker.ask_to_stop()
@@ -107,9 +107,11 @@ class Pool:
             # A second Ctrl-C ends the patience: nothing survives this.
             for worker in self._workers:
                 worker.kill()
+            cut = [(worker.task, self._used(worker)) for worker in self._places if worker.task]
             for worker in self.workers:
                 self._retire(worker)
             self._places.clear()
+        return cut
 
     def _suitable(self, step: Step, place: Place) -> Worker | None:
         """Return a free worker that suits a step, and see to it that there is never a crowd of idle ones."""

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
@@ -157,16 +157,16 @@ class Runner:
         try:
             self._steps()
         except KeyboardInterrupt as stop:
-            self._executor.close()
-            self._finish(*ending(stop, self._id, self._store))
+            cut = self._executor.close()
+            self._finish(*ending(stop, self._id, self._store), cut)
             raise
         except Spent as spent:
-            self._executor.close()
-            self._finish("stopped", spent.problem.message)
+            cut = self._executor.close()
+            self._finish("stopped", spent.problem.message, cut)
             raise
         except BaseException as error:
-            self._executor.close()
-            self._finish("failed", f"{type(error).__name__}: {error}")
+            cut = self._executor.close()
+            self._finish("failed", f"{type(error).__name__}: {error}", cut)
             raise
         if self._failures:
             step, failure = self._failures[0]
@@ -417,8 +417,11 @@ class Runner:
                 drafts.append(Draft(kind="step.skipped", run=self._id, step=step.name, payload=payload))
         self._write(*drafts)
 
-    def _finish(self, status: str, reason: str) -> None:
-        payload = {"status": status, "reason": reason, "result": self._result()}
+    def _finish(self, status: str, reason: str, cut: Sequence[tuple[Task, Usage]] = ()) -> None:
+        payload: dict[str, Any] = {"status": status, "reason": reason, "result": self._result()}
+        if cut:
+            # What was given up was paid for as well.
+            payload["cut"] = {task.step.name: msgspec.to_builtins(used) for task, used in cut}
         self._write(Draft(kind="run.finished", run=self._id, payload=payload), durable=True)
 
     def _result(self) -> str:

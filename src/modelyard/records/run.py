@@ -206,6 +206,9 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     source=body.get("source", ""),
                 )
             case "run.finished" if run is not None:
+                for name, used in body.get("cut", {}).items():
+                    if name in steps:
+                        steps[name] = msgspec.structs.replace(steps[name], usage=msgspec.convert(used, Usage))
                 run = msgspec.structs.replace(
                     run,
                     status=body["status"],
