@@ -20,6 +20,7 @@ import msgspec
 from modelyard._kit.errors import Busy, ModelyardError, NotFound, Problem, SpecError, Taken
 from modelyard.automation.fresh import Loaded, Mark, mark
 from modelyard.automation.tether import tether
+from modelyard.automation.windowed import executor_for
 from modelyard.pipeline.cancel import CutOff
 from modelyard.pipeline.project import run_project
 from modelyard.records import Event
@@ -113,11 +114,15 @@ class Runner:
             fire = store.ledger.fire(job.fire)
             if fire is None or fire.state != "queued":
                 return Said(what="taken")
+            executor = None
             try:
                 spec = self._spec()
-                run_project(spec, store, fire=fire, actor=fire.actor, observe=self._observe)
+                executor = executor_for(spec, store, fire)
+                run_project(spec, store, fire=fire, actor=fire.actor, observe=self._observe, executor=executor)
             finally:
                 self._under_way = False
+                if executor is not None:
+                    executor.close()
                 self._note(began)
         except Taken:
             return Said(what="taken")

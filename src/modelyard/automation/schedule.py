@@ -44,6 +44,8 @@ _FIRST_TAKES = 600.0
 # A machine is idle below this load a core, and is asked again after so many seconds.
 _IDLE_LOAD = 0.5
 _IDLE_AGAIN = 30.0
+# Seconds after which a file that cannot be read is looked at again.
+_ANEW = 30.0
 # Fires that are looked through for the newest one whose time has come: more than are ever written at once.
 _LOOK_BACK = 400
 
@@ -148,7 +150,11 @@ class ScheduleTrigger:
         """
         if fire.kind != self.kind or not self._chooses:
             return GO
-        timing = self._timing()
+        try:
+            timing = self._timing()
+        except UserError as error:
+            # `look` says it too; other triggers' fires go on.
+            return Hold(now + _ANEW, error.problem.message)
         if fire.run:
             # It goes on from its finished steps, so how long it will take is not known.
             inside = timing.avoid.contains(now)

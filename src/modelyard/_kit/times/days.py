@@ -193,11 +193,14 @@ def _picked(pick: _Pick, months: int) -> Callable[[date], bool]:
 
     def fits(day: date) -> bool:
         key = day.year, (day.month - 1) // months
-        if key not in known:
+        try:
+            return known[key] == day
+        except KeyError:
             if len(known) > 100:
                 known.clear()
-            known[key] = pick(_days_of(*key, months))
-        return known[key] == day
+            # Not read again: another thread may have cleared it.
+            known[key] = picked = pick(_days_of(*key, months))
+            return picked == day
 
     return fits
 
