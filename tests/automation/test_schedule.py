@@ -78,6 +78,16 @@ def test_the_first_look_writes_down_when_it_was_and_fires_nothing(world: World) 
     assert world.look(trigger, look.again)[1][0].due == look.again
 
 
+def test_clocks_do_not_stop_at_whole_seconds(world: World) -> None:
+    trigger = world.trigger(every=2.0)
+    world.look(trigger, world.now + 0.4567)
+    for _ in range(5):
+        _, new = world.look(trigger, world.now + 2.0001)
+        assert [f.state for f in new] == ["queued"]
+        world.run(new[0])
+    assert len(world.store.ledger.fires()) == 5
+
+
 def test_a_due_time_is_fired_once_whoever_looks_and_however_often(world: World) -> None:
     one, other = world.trigger(at="*/15 * * * *"), world.trigger(at="*/15 * * * *")
     world.look(one)

@@ -189,7 +189,7 @@ class ScheduleTrigger:
         since = math.inf if first is None else min(moment(first, zone("UTC")), self._began)
         if since > now:
             # Nobody has looked, or the clock of whoever did was ahead.
-            return now, {self._rule: iso(now)}
+            return now, {self._rule: iso(math.floor(now))}
         return max(since, self._newest(now)), {}
 
     def _newest(self, now: float) -> float:
