@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             {"ok": True, "file": args.file, "project": spec.project, **counts, "digest": spec.digest, "problems": []}
         )
     else:
-        said = ", ".join(plural(count, noun[:-1]) for noun, count in counts.items())
+        said = ", ".join(plural(count, noun[:-1]) for noun, count in counts.items() if count or spec.model)
         data(f"{args.file}: ok: {said}")
         say_missing(spec)
     return 0

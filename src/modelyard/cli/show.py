@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import as_text
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
+
+# Of a plain value, so many characters are shown.
+_LONGEST = 100
 
 
 def add(subparsers: Any) -> None:
@@ -134,27 +139,33 @@ def _step(step: StepRun, run: Run, store: Store, as_json: bool) -> None:
     if step.error:
         print_failure(store, run, step)
     for output, raw in step.outputs.items():
-        value = read_value(raw)
-        if isinstance(value, TableVersion):
-            text = f"table {short(value.digest)}, {number(value.rows)} rows, {len(value.columns)} columns"
-        elif isinstance(value, ModelVersion):
-            text = f"model {short(value.digest)}, {value.family} as {value.format}"
-        elif isinstance(value, File):
-            text = f"file {short(value.digest)}, {number(value.size)} bytes (modelyard show {step.name}.{output})"
-        elif isinstance(value, Candidate):
-            text = f"{value.metric} {number(value.mean)} over {len(value.scores)} folds with {value.params}"
-        elif isinstance(value, CheckResult):
-            text = f"{value.status}: {value.reason}"
-        elif isinstance(value, Evidence):
-            text = f"{value.measure} {number(value.value)} on {number(value.n)} rows"
-        elif isinstance(value, list):
-            text = f"{len(value)} values"
-        else:
-            text = raw.get("kind", "value") if isinstance(raw, dict) else str(raw)
-        data(f"  {output:<14} {text}")
+        data(f"  {output:<14} {_in_short(raw, f'{step.name}.{output}')}")
     data("\nmade of")
     for name, digest in step.made_of.items():
         data(f"  {name:<20} {short(digest)}")
+
+
+def _in_short(raw: Any, name: str) -> str:
+    """Say in one line what a step gave."""
+    match read_value(raw):
+        case TableVersion() as table_version:
+            columns = len(table_version.columns)
+            return f"table {short(table_version.digest)}, {number(table_version.rows)} rows, {columns} columns"
+        case ModelVersion() as model:
+            return f"model {short(model.digest)}, {model.family} as {model.format}"
+        case File() as file:
+            return f"file {short(file.digest)}, {number(file.size)} bytes (modelyard show {name})"
+        case Candidate() as one:
+            return f"{one.metric} {number(one.mean)} over {len(one.scores)} folds with {one.params}"
+        case CheckResult() as result:
+            return f"{result.status}: {result.reason}"
+        case Evidence() as evidence:
+            return f"{evidence.measure} {number(evidence.value)} on {number(evidence.n)} rows"
+        case [_, _, *_] as values:
+            return f"{len(values)} values"
+        case _ if isinstance(raw, dict) and "kind" in raw:
+            return str(raw["kind"])
+    return textwrap.shorten(raw if isinstance(raw, str) else json.dumps(raw), _LONGEST)
 
 
 def _checks(results: list[Any], as_json: bool) -> None:
@@ -200,6 +211,4 @@ def _version(version: TableVersion | ModelVersion | File, store: Store, args: ar
 
 
 def _pretty(value: Any) -> str:
-    import json
-
     return json.dumps(value, indent=2, ensure_ascii=False)
