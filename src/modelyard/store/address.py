@@ -53,6 +53,14 @@ class Address:
     beat: float = BEAT
     timeout: float = TIMEOUT
 
+    def __post_init__(self) -> None:
+        """Hold the times against each other."""
+        if self.beat * 2 > self.lease:
+            raise _unusable(
+                f"`beat` is {self.beat:g} s and `lease` {self.lease:g} s",
+                "let a lease be two beats or longer, so that a lost one does not end it",
+            )
+
     @property
     def shown(self) -> str:
         """The address without its settings, for messages."""
@@ -97,13 +105,7 @@ def parse_address(text: str) -> Address:
     # Not `urlunsplit`, which leaves the slashes out where there is no host.
     handed = urlencode(settings, quote_via=quote, safe="/")
     url = f"{parts.scheme}://{parts.netloc}{parts.path}{'?' if handed else ''}{handed}"
-    address = Address(url, schema=own.get("schema", ""), files=own.get("files", ""), **times)
-    if address.beat * 2 > address.lease:
-        raise _unusable(
-            f"`beat` is {address.beat:g} s and `lease` {address.lease:g} s",
-            "let a lease be two beats or longer, so that a lost one does not end it",
-        )
-    return address
+    return Address(url, schema=own.get("schema", ""), files=own.get("files", ""), **times)
 
 
 def _check(own: dict[str, str], others: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelyard._kit.errors import UserError
+from modelyard._kit.errors import MissingExtra, UserError
 from modelyard.store.base import Store
 from modelyard.store.local import FOLDER, LOCAL, LocalStore
 
@@ -74,8 +74,13 @@ def address_of(project: Path, address: str = "", *, name: str = "", file: str = 
 
 
 def _postgres(project: Path, address: str, name: str) -> PostgresStore:
-    from modelyard.store.postgres import PostgresStore
-
+    try:
+        from modelyard.store.postgres import PostgresStore
+    except ImportError as error:
+        # Without a name where psycopg is there and finds no library that speaks to the server.
+        if (error.name or "psycopg").startswith("psycopg"):
+            raise MissingExtra("a store on Postgres needs psycopg", extra="postgres") from error
+        raise
     return PostgresStore(project, address, name=name)
 
 

@@ -14,14 +14,11 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, TypeVar
 
-from modelyard._kit.errors import Busy, Denied, MissingExtra, ModelyardError, Tampered, Unreachable, UserError
+import psycopg
+
+from modelyard._kit.errors import Busy, Denied, ModelyardError, Tampered, Unreachable, UserError
 from modelyard.store.address import Address
 from modelyard.store.folds import Execute
-
-try:
-    import psycopg
-except ImportError:
-    raise MissingExtra("a store on Postgres needs psycopg", extra="postgres") from None
 
 __all__ = ["Connection", "Session", "cleaned", "numbered", "quoted", "transaction"]
 
@@ -151,11 +148,12 @@ class Session:
         )
         # The server gives up first, and says why; we only when it cannot be heard.
         connection.patience = self.answer * 1.25 + 0.5
-        limit = f"{int(self.answer * 1000)}ms"
+        limit = int(self.answer * 1000)
         settings = {
             "search_path": quoted(self._schema),
-            "lock_timeout": limit,
-            "statement_timeout": limit,
+            # The shorter one speaks first, and knows more.
+            "lock_timeout": f"{limit * 9 // 10}ms",
+            "statement_timeout": f"{limit}ms",
             # Whoever is cut off in the middle of an append must not stop the others until a lease has ended.
             "idle_in_transaction_session_timeout": f"{int(self._address.lease * 500)}ms",
             "default_transaction_isolation": "read committed",
