@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: bytes to exchanges and back, in order, within limits.
 
 A protocol of our own on the httptools parser instead of a server in between: the model's answer is written in the very
-call that made it, without a task or a queue for each request (docs/decisions/007). Whatever is not HTTP is refused by
+call that made it, without a task or a queue for each request (docs/decisions/012). Whatever is not HTTP is refused by
 the parser, which is strict about lengths and encodings; what it leaves open (headers without end, requests without
 end) has a bound here.
 """

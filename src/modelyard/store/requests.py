@@ -1,7 +1,7 @@
 """The request log of an endpoint: written by its server in blocks, read by whoever watches it.
 
 A block holds what was answered within some milliseconds, as one JSON text in one row of SQLite: a row for each request
-cost twenty times as much (docs/decisions/007). Outcomes that become known later stand beside the blocks, by the id
+cost twenty times as much (docs/decisions/012). Outcomes that become known later stand beside the blocks, by the id
 of their request; a block is never changed.
 """
 
