@@ -10,7 +10,7 @@ import msgspec
 from modelyard.logs.files import segments
 from modelyard.logs.line import Line
 
-__all__ = ["Place", "ends", "lines", "unread"]
+__all__ = ["Place", "ends", "lines", "parsed", "unread"]
 
 _decode = msgspec.json.Decoder(Line).decode
 _CHUNK = 1 << 20

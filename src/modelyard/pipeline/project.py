@@ -38,6 +38,7 @@ def run_project(
     Raises:
         ModelyardError: As `modelyard.pipeline.run.run` says.
     """
+    from modelyard.logs.ship import shipping
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.cost import budget_of
     from modelyard.pipeline.publish import publish
@@ -45,6 +46,7 @@ def run_project(
     budget = budget_of(spec, store)
     # A run that comes late, or goes on after a crash, handles the partitions that were newest when it was due.
     plan = compose(spec, now=fire.due if fire else None)
-    finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
+    with shipping(store, spec.logs, project=spec.project):
+        finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
     publish(finished, store)
     return finished
