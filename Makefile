@@ -32,9 +32,10 @@ types: $(READY)  ## mypy, strict
 test: $(READY) lint types  ## everything that needs no network and no installed server
 	$(BIN)/pytest -n 2 --dist worksteal
 
-test-all: $(READY) lint types  ## and the slow stories, the kill tests and the browser
+test-all: $(READY) lint types  ## and the slow stories, the kill tests, Postgres and the browser
 	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium)
-	$(BIN)/pytest -n 2 --dist worksteal --slow --browser
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -q && apt-get install -y -q postgresql)
+	$(BIN)/pytest -n 2 --dist worksteal --slow --browser --cluster
 
 docs: $(READY)  ## regenerate the reference from the code, and run the examples in the docs
 	$(BIN)/python tools/reference.py

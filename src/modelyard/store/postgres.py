@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import psycopg
+import psycopg  # noqa: TID253 - this module is itself imported where Postgres is used
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.errors import Tampered, UserError

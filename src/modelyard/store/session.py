@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any, TypeVar
 
-import psycopg
+import psycopg  # noqa: TID253 - this module is itself imported where Postgres is used
 
 from modelyard._kit.errors import Busy, Denied, ModelyardError, Tampered, Unreachable, UserError
 from modelyard.store.address import Address
