@@ -152,3 +152,16 @@ class Declaration(Section, frozen=True, kw_only=True):
             examples=[{"arrivals": {"files": "data/in/*.csv"}}],
         ),
     ] = field(default_factory=dict)
+    store: Annotated[
+        Annotated[
+            str,
+            Meta(min_length=1, extra_json_schema={"say": "`local`, or an address: `postgresql://USER@HOST/DATABASE`"}),
+        ]
+        | None,
+        Meta(
+            description="Where the records are kept: `local` is `.modelyard/` beside the file; a Postgres is shared by "
+            "several machines. Never with a password in it; the environment's `MODELYARD_STORE` wins over it. Left "
+            "out, it is `local`.",
+            examples=["postgresql://modelyard@db.example.org/modelyard?files=/mnt/team/income"],
+        ),
+    ] = None
