@@ -354,7 +354,7 @@ def test_a_price_table_that_is_gone_keeps_nothing_from_starting(world: World) ->
     world.look(trigger)
     (fire,) = world.look(trigger, at("2026-11-23T09:00"))[1]
     assert fire.not_before == 0.0
-    assert fire.payload["why"].startswith('at once; no prices: `prices.csv`: "prices.csv" cannot be read')
+    assert fire.payload["why"].startswith('at once; no prices: `prices.csv`: there is no file "prices.csv"')
     table.write_text("hour,EUR\n0,0.4\n12,x\n")
     assert trigger.upcoming(1)[0].choice.why == 'at once; no prices: `prices.csv`: line 3: "x" is no price'
     table.write_text("hour,EUR\n0,0.4\n12,0.1\n")

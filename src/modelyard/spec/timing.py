@@ -20,6 +20,7 @@ from modelyard._kit.times import (
     zone,
 )
 from modelyard._kit.times.dates import lines_of
+from modelyard.spec.outside import file_problems
 from modelyard.spec.sections.schedule import Schedule
 
 __all__ = ["Timing", "due_of", "is_date", "read_text", "skip_of", "timing"]
@@ -101,8 +102,10 @@ def read_text(name: str, root: Path) -> str:
     """Return the text of a file of the project.
 
     Raises:
-        Wrong: It is not there, too large or no text.
+        Wrong: It is not there, leads out of the project, is too large or no text.
     """
+    for _, message, hint in file_problems(name, root):
+        raise Wrong(message, hint)
     path = root / Path(name).expanduser()
     try:
         if path.stat().st_size > _MOST_BYTES:
