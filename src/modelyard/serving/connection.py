@@ -9,7 +9,6 @@ end) has a bound here.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import traceback
 from collections import deque
@@ -18,11 +17,11 @@ from typing import Any, Protocol
 
 import httptools
 
-from modelyard.security.redact import redact
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.limits import Limits
+from modelyard.serving.told import say
 
-__all__ = ["Answers", "Connection", "Exchange", "Heads", "fail", "say", "sweep"]
+__all__ = ["Answers", "Connection", "Exchange", "Heads", "fail", "sweep"]
 
 _PHRASES = {
     200: b"OK",
@@ -60,11 +59,7 @@ class Answers(Protocol):
     limits: Limits
     connections: set[Any]
     heads: Heads
-
-    @property
-    def draining(self) -> bool:
-        """Whether each connection closes after its answer."""
-        ...
+    draining: bool
 
     def admit(self, exchange: Exchange) -> None:
         """Say whether the request may be made, as soon as its headers are there and before its body is.
@@ -94,7 +89,7 @@ class Answers(Protocol):
 class Head:
     """The line and headers of a request that was admitted, and what came of them."""
 
-    __slots__ = ("caller", "headers", "length", "method", "role", "route", "target")
+    __slots__ = ("caller", "headers", "length", "method", "model", "role", "route", "target", "version")
 
     def __init__(self, exchange: Exchange, length: int) -> None:
         self.method = exchange.method
@@ -103,6 +98,8 @@ class Head:
         self.caller = exchange.caller
         self.role = exchange.role
         self.route = exchange.route
+        self.model = exchange.model
+        self.version = exchange.version
         self.length = length
 
 
@@ -146,6 +143,8 @@ class Exchange:
         caller: Name of who asks, once that is known.
         role: Its role.
         route: What `admit` chose.
+        model: Name of the model in its path; empty where there is none.
+        version: Version in its path.
         began: When its headers were there, of the monotonic clock.
     """
 
@@ -159,9 +158,11 @@ class Exchange:
         "headers",
         "id",
         "method",
+        "model",
         "role",
         "route",
         "target",
+        "version",
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -176,6 +177,8 @@ class Exchange:
         self.caller = ""
         self.role = ""
         self.route: Any = None
+        self.model = ""
+        self.version = ""
         self.began = 0.0
 
     @property
@@ -333,6 +336,7 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(self)
         exchange.method, exchange.target, exchange.headers = head.method, head.target, head.headers
         exchange.caller, exchange.role, exchange.route = head.caller, head.role, head.route
+        exchange.model, exchange.version = head.model, head.version
         exchange.body = body
         exchange.began = now
         self.idle = 0.0
@@ -535,16 +539,10 @@ def sweep(connections: Iterable[Any], limits: Limits) -> int:
 def fail(exchange: Exchange, error: BaseException) -> None:
     """Answer with an error; of one that nobody foresaw the caller gets an id and the operator the trace."""
     if not isinstance(error, HttpError):
-        trace = redact("".join(traceback.format_exception(error)))
-        say(f"{exchange.id} not answered:\n{trace}")
+        trace = "".join(traceback.format_exception(error))
+        say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
         error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
     exchange.refuse(error)
-
-
-def say(text: str) -> None:
-    """Write a line for the operator."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _too_large(most: int) -> HttpError:

@@ -1,0 +1,43 @@
+"""What the server says: a line for the operator on stderr, and the same as a line of the logs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from modelyard.logs import About, Line, LogFiles, logs_folder
+from modelyard.logs.line import Level
+from modelyard.security.redact import redact
+
+__all__ = ["say", "speak_for"]
+
+
+class _Voice:
+    """For whom this process speaks: a server is one process."""
+
+    about = About()
+    files: LogFiles | None = None
+
+
+def speak_for(project: Path, endpoint: str, trace: str) -> None:
+    """Write what is said from now on into the logs of a project, too.
+
+    Args:
+        project: Its folder.
+        endpoint: Name of the endpoint.
+        trace: Id that ties the deployment to the run that made the model.
+    """
+    _Voice.about = About(trace=trace, endpoint=endpoint)
+    _Voice.files = LogFiles(logs_folder(project))
+
+
+def say(text: str, *, level: Level = "info", request: str = "") -> None:
+    """Write a line for the operator."""
+    text = redact(text)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+    if _Voice.files is not None:
+        line = Line.of(_Voice.about, _Voice.files.clock(), "server", text, level)
+        _Voice.files.append(msgspec.structs.replace(line, request=request))
