@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelyard.security.roles import MATRIX, ROLES
-from modelyard.serving.app import ROUTES, Route
+from modelyard.serving.routes import ROUTES, Route
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--per-minute", type=int, default=0, help="predictions a token may ask for in a minute (default: any number)"
     )
+    parser.add_argument("--trace", default="", help="id that ties lines and requests to the run that made the model")
     args = parser.parse_args(argv)
     try:
         from modelyard.serving.limits import Limits
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 port=args.port,
                 roles=tuple(args.role),
                 limits=Limits(per_minute=args.per_minute),
+                trace=args.trace,
             )
         )
     except ModelyardError as error:

@@ -8,100 +8,33 @@ model's answer call them back; nothing waits in a task.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import httptools
-import msgspec
 
 from modelyard._kit.ids import new_id
-from modelyard.security.roles import Action, allowed
+from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
-from modelyard.serving import protocol
-from modelyard.serving.connection import Exchange, Heads, fail, say
+from modelyard.serving.connection import Exchange, Heads, fail
 from modelyard.serving.errors import HttpError, check_id
-from modelyard.serving.limits import Rate
-from modelyard.serving.predict import predict
-from modelyard.serving.service import Service
+from modelyard.serving.limits import Limits, Rate
+from modelyard.serving.models import Models
+from modelyard.serving.routes import Found, Route, match
+from modelyard.serving.told import say
 
-__all__ = ["ROUTES", "App", "Handler", "Route", "paths_of"]
+__all__ = ["App"]
 
 # Who asks for what is open to all.
 _NOBODY = Caller("", "")
-
-# Answers an exchange: with the body of a 200, or by `exchange.reply` later and none now.
-Handler = Callable[[Service, Exchange], bytes | None]
-
-
-def _live(service: Service, exchange: Exchange) -> bytes:
-    return b'{"live":true}'
-
-
-def _ready(service: Service, exchange: Exchange) -> bytes:
-    if not service.ready:
-        raise HttpError(503, "not-ready", "the server does not take requests at the moment")
-    return b'{"ready":true}'
-
-
-def _server(service: Service, exchange: Exchange) -> bytes:
-    return protocol.server_metadata()
-
-
-def _model(service: Service, exchange: Exchange) -> bytes:
-    return protocol.model_metadata(service)
-
-
-def _model_ready(service: Service, exchange: Exchange) -> bytes:
-    _ready(service, exchange)
-    return msgspec.json.encode({"name": service.endpoint, "ready": True})
-
-
-def _stats(service: Service, exchange: Exchange) -> bytes:
-    return msgspec.json.encode(service.stats())
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A path and method, what a caller must be allowed to do, and who answers; no action: open to all."""
-
-    method: str
-    path: str
-    action: Action | None
-    handler: Handler
-
-
-ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v2/health/live", None, _live),
-    Route("GET", "/v2/health/ready", None, _ready),
-    Route("GET", "/v2", "read", _server),
-    Route("GET", "/v2/models/{model}", "read", _model),
-    Route("GET", "/v2/models/{model}/ready", "read", _model_ready),
-    Route("POST", "/v2/models/{model}/infer", "infer", protocol.infer),
-    Route("GET", "/v2/models/{model}/versions/{version}", "read", _model),
-    Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
-    Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", protocol.infer),
-    Route("POST", "/predict", "infer", predict),
-    Route("GET", "/stats", "operate", _stats),
-)
-
-
-def paths_of(service: Service) -> Iterator[tuple[str, Route]]:
-    """Yield each path that this service answers, with its route."""
-    digest = service.version.digest
-    for route in ROUTES:
-        for version in (digest[:12], digest) if "{version}" in route.path else ("",):
-            path = route.path.replace("{model}", service.endpoint).replace("{version}", version)
-            yield path, route
-            if path == "/v2":
-                yield "/v2/", route
 
 
 class App:
     """Answers the exchanges of every connection.
 
     Args:
-        service: The model at work.
+        models: The models at work.
+        limits: Limits of the server.
         tokens: Who may ask.
         roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
 
@@ -112,30 +45,23 @@ class App:
         draining: Nothing new is taken, and each connection closes after its answer.
     """
 
-    def __init__(self, service: Service, tokens: TokenBook, roles: Collection[str] = ()) -> None:
-        self.limits = service.limits
+    def __init__(self, models: Models, limits: Limits, tokens: TokenBook, roles: Collection[str] = ()) -> None:
+        self.models = models
+        self.limits = limits
         self.connections: set[Any] = set()
-        self._service = service
+        self.draining = False
         self._tokens = tokens
         self._roles = roles
-        self._rate = Rate(service.limits.per_minute)
-        self._routes: dict[bytes, dict[bytes, Route]] = {}
-        for path, route in paths_of(service):
-            self._routes.setdefault(path.encode(), {})[route.method.encode()] = route
+        self._rate = Rate(limits.per_minute)
         # Ids of this process: unique without a random number a request.
         self._prefix = new_id("req")
         self._count = itertools.count(1)
         self._told = ""
         self.heads = Heads()
 
-    @property
-    def draining(self) -> bool:
-        """Whether each connection closes after its answer."""
-        return self._service.draining
-
     def refused(self, code: str) -> None:
         """Count a refusal."""
-        self._service.refused[code] += 1
+        self.models.refused[code] += 1
 
     def admit(self, exchange: Exchange) -> None:
         """Find the route, if the caller may take it.
@@ -147,7 +73,7 @@ class App:
         exchange.id = f"{self._prefix}-{next(self._count):x}"
         if b"x-request-id" in headers:
             exchange.id = check_id(headers[b"x-request-id"].decode("latin-1"))
-        route, caller = self._decide(exchange, exchange.method, exchange.target, headers.get(b"authorization", b""))
+        route, caller = self._decide(exchange, headers.get(b"authorization", b""))
         exchange.route = route
         exchange.caller, exchange.role = caller.name, caller.role
         if route.action != "infer":
@@ -171,15 +97,20 @@ class App:
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
 
-    def _decide(self, exchange: Exchange, method: bytes, target: bytes, given: bytes) -> tuple[Route, Caller]:
+    def _decide(self, exchange: Exchange, given: bytes) -> tuple[Route, Caller]:
         """Return route and caller, if the caller may take it."""
-        methods = self._routes.get(target) or self._routes.get(_path(target))
-        route = methods.get(b"GET" if method == b"HEAD" else method) if methods else None
+        found = match(exchange.target) or match(_path(exchange.target))
+        method = exchange.method
+        route = found.routes.get(b"GET" if method == b"HEAD" else method) if found else None
         if route is not None and route.action is None:
             return route, _NOBODY
         caller = self._caller(given)
+        if found is None:
+            raise _no_route(exchange)
+        exchange.model, exchange.version = found.model, found.version
+        self.models.find(found.model, found.version)
         if route is None:
-            raise _no_route(exchange, methods)
+            raise _no_method(found)
         narrowed = route.action == "infer" and self._roles and caller.role not in self._roles
         if not allowed(caller.role, route.action or "") or narrowed:
             raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
@@ -188,12 +119,12 @@ class App:
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, or hand it to the model, which calls back."""
         try:
-            service = self._service
-            if service.in_flight >= self.limits.in_flight:
+            models = self.models
+            if models.in_flight >= self.limits.in_flight:
                 raise HttpError(
                     429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
                 )
-            body = exchange.route.handler(service, exchange)
+            body = exchange.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
         else:
@@ -226,12 +157,12 @@ def _path(target: bytes) -> bytes:
         return target
 
 
-def _no_route(exchange: Exchange, methods: dict[bytes, Route] | None) -> HttpError:
-    if methods is not None:
-        allow = b", ".join(sorted(methods))
-        return HttpError(
-            405, "method-not-allowed", f"this address takes {allow.decode()}", headers=((b"allow", allow),)
-        )
+def _no_route(exchange: Exchange) -> HttpError:
     if exchange.target.startswith(b"/v2/models/"):
         return HttpError(404, "model-not-found", "there is no such model or version here")
     return HttpError(404, "route-not-found", "there is nothing at this address")
+
+
+def _no_method(found: Found) -> HttpError:
+    allow = b", ".join(sorted(found.routes))
+    return HttpError(405, "method-not-allowed", f"this address takes {allow.decode()}", headers=((b"allow", allow),))

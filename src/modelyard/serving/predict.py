@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from modelyard.serving.connection import Exchange
+from modelyard.serving.models import Models
 from modelyard.serving.service import Asked, Service
 
 __all__ = ["predict"]
@@ -14,12 +15,13 @@ __all__ = ["predict"]
 _encode = msgspec.json.Encoder().encode
 
 
-def predict(service: Service, exchange: Exchange) -> None:
+def predict(models: Models, exchange: Exchange) -> None:
     """Answer one body; row n of several is logged as `ID/n`.
 
     Raises:
         HttpError: The body does not fit the signature.
     """
+    service = models.default
     parsed = service.validator.parse(exchange.body)
     service.ask(exchange, parsed, _render)
 

@@ -15,6 +15,7 @@ import msgspec
 from modelyard.records import Feature
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad, check_id, named
+from modelyard.serving.models import Models
 from modelyard.serving.service import Asked, Service
 from modelyard.serving.validate import UNREADABLE, Parsed, Validator, decode
 
@@ -106,12 +107,13 @@ def _outputs(service: Service) -> list[dict[str, Any]]:
     ]
 
 
-def infer(service: Service, exchange: Exchange) -> None:
+def infer(models: Models, exchange: Exchange) -> None:
     """Answer one inference request; an id in its body is the id of the request.
 
     Raises:
         HttpError: The request does not fit the signature.
     """
+    service = models.find(exchange.model, exchange.version)
     binary = b"inference-header-content-length" in exchange.headers
     try:
         request = _decode_request(exchange.body)

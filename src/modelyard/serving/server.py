@@ -24,13 +24,16 @@ from modelyard.inference import open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
-from modelyard.serving.connection import Connection, say, sweep
+from modelyard.serving.connection import Connection, sweep
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
+from modelyard.serving.models import Models
 from modelyard.serving.service import Service
+from modelyard.serving.told import say, speak_for
 
 __all__ = ["Settings", "serve"]
 
+_TRACE = re.compile(r"[0-9a-f]{32}")
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,6 +49,7 @@ class Settings:
         port: Port; 0 takes a free one.
         roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
         limits: Limits.
+        trace: Id that ties the deployment to the run that made the model; kept with each request.
     """
 
     bundle: Path
@@ -55,6 +59,7 @@ class Settings:
     port: int = 8080
     roles: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    trace: str = ""
 
 
 def serve(settings: Settings) -> int:
@@ -72,10 +77,13 @@ def serve(settings: Settings) -> int:
             f"`{endpoint}` cannot be the name of an endpoint",
             hint="use letters, digits, `.`, `_`, `-`",
         )
+    if settings.trace and not _TRACE.fullmatch(settings.trace):
+        raise ServeError("trace-form", f"`{settings.trace}` is no trace", hint="a trace has 32 hex digits")
+    speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
     sock = listen(settings.host, settings.port, backlog=2048)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
-    service = Service(bundle, endpoint, log, settings.limits)
+    service = Service(bundle, endpoint, log, settings.limits, trace=settings.trace)
     service.warm()
     # What lives now lives to the end: the collector need not look at it again.
     gc.collect()
@@ -83,14 +91,14 @@ def serve(settings: Settings) -> int:
     # The log's thread must not keep the event loop waiting for long.
     sys.setswitchinterval(0.001)
     try:
-        app = App(service, tokens, settings.roles)
+        app = App(Models(service), settings.limits, tokens, settings.roles)
         ready = partial(_say_ready, sock, settings.host, service)
         _run(_answer_until_told(app, service, sock, ready))
     finally:
         service.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:
-        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}")
+        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}", level="error")
         return 3
     say(f"stopped endpoint={endpoint} answered={service.answered} logged={log.logged}")
     return 0
@@ -113,7 +121,7 @@ async def _answer_until_told(app: App, service: Service, sock: socket.socket, re
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), 1.0)
         sweep(app.connections, service.limits)
-    service.draining = True
+    app.draining = service.draining = True
     server.close()
     until = loop.time() + service.limits.drain_seconds
     while app.connections and loop.time() < until:
@@ -140,7 +148,8 @@ def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
     """Write the one line that says that requests are taken, and where."""
     port = sock.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}")
+    trace = f" trace={service.trace}" if service.trace else ""
+    say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}{trace}")
     if not _loopback(host):
         say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,6 @@ class Service:
         draining: The server ends: what is under way is answered, nothing new is taken.
         answered: Requests answered.
         rows: Rows answered.
-        refused: Error code -> requests refused with it.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class Service:
         self.draining = False
         self.answered = 0
         self.rows = 0
-        self.refused: Counter[str] = Counter()
         self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), self.validator.fit, self._answered)
         self._parked = 0
         self._began = clock()
@@ -186,7 +183,6 @@ class Service:
             "seconds": self.clock() - self._began,
             "answered": self.answered,
             "rows": self.rows,
-            "refused": dict(self.refused),
             "runs": self._batcher.runs,
             "logged": self.log.logged,
             "waiting": self.log.waiting,

@@ -1,0 +1,76 @@
+"""The models of one server: by name and version, and which of them answers where no name is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from modelyard.serving.errors import HttpError
+from modelyard.serving.service import Service
+
+__all__ = ["Models"]
+
+# A version may be named by this many first digits of its digest, or by all of them.
+_SHORT = 12
+
+
+class Models:
+    """What a server answers for.
+
+    Args:
+        default: The model that answers where no name is given.
+
+    Attributes:
+        default: The same; replaced in one step when another version takes over.
+        refused: Error code -> requests refused with it.
+    """
+
+    def __init__(self, default: Service) -> None:
+        self.refused: Counter[str] = Counter()
+        self.default = default
+        self._named: dict[str, dict[str, Service]] = {}
+        self._current: dict[str, Service] = {}
+        self._all: tuple[Service, ...] = ()
+        self.put(default)
+
+    def put(self, service: Service, *, current: bool = True) -> None:
+        """Take a version in; `current`: it answers for its name from now on."""
+        versions = self._named.setdefault(service.endpoint, {})
+        versions[service.version.digest[:_SHORT]] = service
+        versions[service.version.digest] = service
+        self._all = (*(one for one in self._all if one is not service), service)
+        if current:
+            self._current[service.endpoint] = service
+            if self.default.endpoint == service.endpoint:
+                self.default = service
+
+    def drop(self, service: Service) -> None:
+        """Forget a version that is not the current one of its name."""
+        versions = self._named.get(service.endpoint, {})
+        for name in [name for name, one in versions.items() if one is service]:
+            del versions[name]
+        self._all = tuple(one for one in self._all if one is not service)
+
+    def find(self, name: str, version: str = "") -> Service:
+        """Return the model of a name and version; without a name the default, without a version the current one.
+
+        Raises:
+            HttpError: There is none (404).
+        """
+        if not name:
+            return self.default
+        found = self._named.get(name, {}).get(version) if version else self._current.get(name)
+        if found is None:
+            raise HttpError(404, "model-not-found", "there is no such model or version here")
+        return found
+
+    def __iter__(self) -> Iterator[Service]:
+        """Yield every version once."""
+        return iter(self._all)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        if len(self._all) == 1:
+            return self.default.in_flight
+        return sum([service.in_flight for service in self._all])

@@ -1,0 +1,120 @@
+"""The routes: a path and method, what a caller must be allowed to do, and who answers.
+
+Each protocol has a module with its handlers; here they become one table, which the tests walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from modelyard.security.roles import Action
+from modelyard.serving import protocol
+from modelyard.serving.connection import Exchange
+from modelyard.serving.errors import HttpError
+from modelyard.serving.models import Models
+from modelyard.serving.predict import predict
+
+__all__ = ["ROUTES", "Found", "Handler", "Route", "match"]
+
+# Answers an exchange: with the body of a 200, or by `exchange.reply` later and none now.
+Handler = Callable[[Models, Exchange], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and method, what a caller must be allowed to do, and who answers; no action: open to all.
+
+    Attributes:
+        method: In capital letters.
+        path: Path; `{model}` and `{version}` stand for one part of it.
+        action: What a caller must be allowed to do.
+        handler: Who answers.
+    """
+
+    method: str
+    path: str
+    action: Action | None
+    handler: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Routes that a path leads to: method -> route, and the model and version that it names."""
+
+    routes: dict[bytes, Route]
+    model: str = ""
+    version: str = ""
+
+
+def _live(models: Models, exchange: Exchange) -> bytes:
+    return b'{"live":true}'
+
+
+def _ready(models: Models, exchange: Exchange) -> bytes:
+    if not all(service.ready for service in models):
+        raise HttpError(503, "not-ready", "the server does not take requests at the moment")
+    return b'{"ready":true}'
+
+
+def _server(models: Models, exchange: Exchange) -> bytes:
+    return protocol.server_metadata()
+
+
+def _model(models: Models, exchange: Exchange) -> bytes:
+    return protocol.model_metadata(models.find(exchange.model, exchange.version))
+
+
+def _model_ready(models: Models, exchange: Exchange) -> bytes:
+    service = models.find(exchange.model, exchange.version)
+    _ready(models, exchange)
+    return msgspec.json.encode({"name": service.endpoint, "ready": True})
+
+
+def _stats(models: Models, exchange: Exchange) -> bytes:
+    return msgspec.json.encode({**models.default.stats(), "refused": dict(models.refused)})
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v2/health/live", None, _live),
+    Route("GET", "/v2/health/ready", None, _ready),
+    Route("GET", "/v2", "read", _server),
+    Route("GET", "/v2/models/{model}", "read", _model),
+    Route("GET", "/v2/models/{model}/ready", "read", _model_ready),
+    Route("POST", "/v2/models/{model}/infer", "infer", protocol.infer),
+    Route("GET", "/v2/models/{model}/versions/{version}", "read", _model),
+    Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
+    Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", protocol.infer),
+    Route("POST", "/predict", "infer", predict),
+    Route("GET", "/stats", "operate", _stats),
+)
+
+
+def _by_shape() -> dict[int, list[tuple[list[str], Route]]]:
+    found: dict[int, list[tuple[list[str], Route]]] = {}
+    for route in ROUTES:
+        parts = route.path.split("/")
+        found.setdefault(len(parts), []).append((parts, route))
+    return found
+
+
+_SHAPES = _by_shape()
+
+
+def match(path: bytes) -> Found | None:
+    """Return the routes that a path leads to, or none; nothing in it is decoded, since no name needs that."""
+    try:
+        given = path.decode("ascii").split("/")
+    except UnicodeDecodeError:
+        return None
+    if given == ["", "v2", ""]:
+        given.pop()
+    routes: dict[bytes, Route] = {}
+    names: dict[str, str] = {}
+    for parts, route in _SHAPES.get(len(given), ()):
+        if all(want == have or (want[:1] == "{" and have) for want, have in zip(parts, given, strict=True)):
+            routes[route.method.encode()] = route
+            names = {want: have for want, have in zip(parts, given, strict=True) if want[:1] == "{"}
+    return Found(routes, names.get("{model}", ""), names.get("{version}", "")) if routes else None
