@@ -216,3 +216,58 @@ def test_a_step_that_feeds_what_it_waits_for_is_a_circle(project: Path) -> None:
         compose(modelyard.load())
     assert error.value.problem.where == "modelyard.yaml:5"
     assert '"few" waits for itself: few -> features -> few' in error.value.problem.message
+
+
+def test_what_is_fed_and_is_no_table(project: Path) -> None:
+    text = FEEDING.replace("features: own/features.py:build\n", "").replace(
+        "  more: {function: own/steps.py:extra, feeds: extra}\n", ""
+    )
+    (project / "modelyard.yaml").write_text(text.replace("[table, limit]", "[limit, table]") + "features: f.py:build\n")
+    (project / "f.py").write_text("def build(tables): return tables['people']\n")
+    (project / "own" / "steps.py").write_text(STEPS.replace(">= least), LIMIT", ">= least).collect().height, 1"))
+    with pytest.raises(modelyard.ModelyardError) as error:
+        modelyard.run()
+    assert error.value.code == "features-not-a-table"
+
+
+CHANGING = """\
+from pathlib import Path
+
+
+def first():
+    Path(__file__).write_text(Path(__file__).read_text() + "# edited\\n")
+    return 1
+
+
+def second():
+    return 2
+"""
+
+
+def test_code_that_changes_under_way_is_not_taken_for_what_it_was(project: Path) -> None:
+    (project / "own" / "steps.py").write_text(CHANGING)
+    steps = "  first: {function: own/steps.py:first}\n  second: {function: own/steps.py:second}\n"
+    (project / "modelyard.yaml").write_text(f"project: p\nsteps:\n{steps}")
+    with pytest.raises(modelyard.ModelyardError) as error:
+        modelyard.run()
+    assert error.value.code == "step-code-changed"
+    assert error.value.exit_code == 2
+
+
+def test_a_plan_runs_no_file_and_forgets_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "one.py").write_text("print('run')\nraise OSError('no network')\ndef one(): return 1\n")
+    (project / "modelyard.yaml").write_text("project: p\nsteps:\n  one: {function: one.py:one}\n")
+    assert main(["plan"]) == 0
+    assert "never ran" in capsys.readouterr().out
+    with pytest.raises(modelyard.ModelyardError, match="no network"):
+        modelyard.run()
+    (project / "one.py").write_text("def one(: return 1\n")
+    assert main(["check"]) == 2
+    assert "[spec-bad-function] modelyard.yaml:3" in capsys.readouterr().err
+
+
+def test_a_helper_that_is_broken_later_is_told_with_its_line(project: Path) -> None:
+    (project / "own" / "helper.py").write_text("LIMIT = (\n")
+    with pytest.raises(modelyard.ModelyardError) as error:
+        modelyard.run()
+    assert error.value.code == "function-unreadable"

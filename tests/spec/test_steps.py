@@ -9,7 +9,7 @@ import pytest
 
 from modelyard._kit.errors import Problem
 from modelyard.records import Resources, Retry
-from modelyard.spec import explain, load
+from modelyard.spec import explain, json_schema, load
 from modelyard.spec.sections.retries import to_retry
 
 Judge = Callable[[str], list[Problem]]
@@ -190,3 +190,71 @@ def test_what_cannot_hold_together(text: str, line: int, words: str, problems: J
     assert [p.where for p in found] == [f"modelyard.yaml:{line}"]
     assert words in found[0].message
     assert found[0].hint
+
+
+@pytest.mark.parametrize(
+    ("step", "takes"),
+    [
+        ("{function: steps.py:one}", True),
+        ("{function: steps.py:one, retries: 3, timeout: 90s, outputs: x, after: c}", True),
+        ("{function: steps.py:one, retries: null, partition: null, resources: null}", True),
+        ("{function: steps.py:one, retries: {times: 0, wait: 1ms, memory: 1.5GiB}}", True),
+        ("{function: steps.py:one, inputs: {a: c, b: [c, 'c#value']}, params: {p: [1, {q: null}]}}", True),
+        ("{function: steps.py:one, partition: daily}", True),
+        ("{function: steps.py:one, partition: {every: hourly, start: 2026-01-01T05}}", True),
+        ("{function: steps.py:one, partition: {values: [1, b]}}", True),
+        ("{notebook: a/b.ipynb, outputs: [mean]}", True),
+        ("{function: steps.py}", False),
+        ("{notebook: b.py}", False),
+        ("{function: steps.py:one, retries: -1}", False),
+        ("{function: steps.py:one, retries: many}", False),
+        ("{function: steps.py:one, retries: {times: x}}", False),
+        ("{function: steps.py:one, retries: {not_before: '24:00'}}", False),
+        ("{function: steps.py:one, timeout: 10}", False),
+        ("{function: steps.py:one, resources: {memory: 2}}", False),
+        ("{function: steps.py:one, resources: {memory: 2 gigs}}", False),
+        ("{function: steps.py:one, resources: {cpus: 0}}", False),
+        ("{function: steps.py:one, outputs: []}", False),
+        ("{function: steps.py:one, outputs: [a b]}", False),
+        ("{function: steps.py:one, inputs: {a b: c}}", False),
+        ("{function: steps.py:one, inputs: {a: 'c#'}}", False),
+        ("{function: steps.py:one, inputs: {a: {b: c}}}", False),
+        ("{function: steps.py:one, partition: yearly}", False),
+        ("{function: steps.py:one, partition: {start: tomorrow}}", False),
+        ("{function: steps.py:one, partition: {values: [a/b]}}", False),
+        ("{function: steps.py:one, feeds: a b}", False),
+        ("{functon: steps.py:one}", False),
+    ],
+)
+def test_the_schema_takes_of_a_step_what_the_reader_takes(step: str, takes: bool, problems: Judge) -> None:
+    import jsonschema
+    import yaml
+
+    text = f"{HEAD}  s: {step}\n  c: {{function: steps.py:one}}\n"
+    validator = jsonschema.Draft202012Validator(json_schema())
+    found = [p for p in problems(text) if p.code not in ("spec-contradiction", "step-parameter", "spec-missing-file")]
+    assert (found == []) is takes
+    # PyYAML reads dates and numbers that YAML 1.2 does not know.
+    loaded = yaml.load(text, Loader=yaml.BaseLoader) if "2026" in text else yaml.safe_load(text)  # noqa: S506 - texts only
+    assert validator.is_valid(loaded) is takes
+
+
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("steps: {c: {function: steps.py:one}}", True),
+        ("steps: {c: {function: steps.py:one}}\nretries: 5", True),
+        ("steps: {c: {function: steps.py:one}}\ndata: {t: {from: data/a.csv}}", True),
+        ("data: {t: {from: data/a.csv}}", False),
+        ("model: {target: y}", False),
+        ("steps: {c: {function: steps.py:one}}\nchecks: [parity]", False),
+        ("steps: {}", False),
+    ],
+)
+def test_the_schema_says_what_a_file_needs(text: str, takes: bool, problems: Judge) -> None:
+    import jsonschema
+    import yaml
+
+    whole = f"project: p\n{text}\n"
+    assert (problems(whole) == []) is takes
+    assert jsonschema.Draft202012Validator(json_schema()).is_valid(yaml.safe_load(whole)) is takes

@@ -58,9 +58,18 @@ def build(
         What the function returned, computed, so that an error of the user's code shows up here.
 
     Raises:
-        DataError: There is no such function (`features-missing`), it is needed and not given, it raised, or returned
+        DataError: What is given is no table (`features-not-a-table`), there is no such function
+            (`features-missing`), it is needed and not given, it raised, or returned
             something other than rows (`features-failed`).
     """
+    for table, name in zip(tables, names, strict=True):
+        if not hasattr(table, "lazy"):
+            raise DataError(
+                "features-not-a-table",
+                f"what stands for the table `{name}` is a `{type(table).__name__}`",
+                where="features",
+                hint="the first output of a step that `feeds` has to be a frame of Polars",
+            )
     if not function:
         if len(tables) == 1:
             return tables[0]

@@ -12,9 +12,9 @@ from typing import Any
 from modelyard._kit.digest import digest_file, digest_of
 from modelyard._kit.errors import NotFound, UserError, near
 from modelyard._kit.source import source_digest
-from modelyard.pipeline.files import FileFunction, file_function
+from modelyard.pipeline.files import FileFunction, file_function, file_version
 
-__all__ = ["code_version", "find", "import_root", "verb_of"]
+__all__ = ["code_version", "find", "import_root", "verb_of", "version_of"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What our own steps compute with, besides their own house.
@@ -90,6 +90,23 @@ def code_version(function: Callable[..., Any]) -> str:
         )
     path = Path(file).resolve()
     return digest_of([function.__qualname__, source_digest(path, import_root(path, module))])
+
+
+def version_of(verb: str, root: Path | None = None) -> str:
+    """Return the `code_version` of what a verb names; a file of a project is read for it and not run.
+
+    Args:
+        verb: As for `find`.
+        root: As for `find`.
+
+    Raises:
+        NotFound: There is no such module, file or function.
+        UserError: The file is not Python, or no digest could see a change of the function.
+    """
+    file, _, name = verb.rpartition(":")
+    if file.endswith(".py"):
+        return file_version(file, name, root or Path.cwd())
+    return code_version(find(verb))
 
 
 def import_root(path: Path, module: str) -> Path:

@@ -19,6 +19,7 @@ from modelyard._kit.errors import Denied, ModelyardError, Problem, Refused, Stal
 from modelyard.logs import About, Capture, logs_of
 from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
+from modelyard.pipeline.files import FileFunction
 from modelyard.pipeline.lasting import lasting
 from modelyard.records import (
     CheckResult,
@@ -195,7 +196,7 @@ def perform(
         function: The function itself where it is at hand; found by the step's verb otherwise.
         said: Takes what the function prints and logs.
     """
-    function = function or find(task.step.verb, store.root)
+    function = function or _as_prepared(task, store)
     arguments = dict(task.step.params)
     for name, value in task.inputs.items():
         arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)
@@ -209,6 +210,19 @@ def perform(
     with said or Capture(about(task), None):
         # A lazy frame runs the user's functions only while it is stored.
         return _materialise(task, function(**arguments), store)
+
+
+def _as_prepared(task: Task, store: Store) -> Callable[..., Any]:
+    """Return the function of a step, in the version that its key was made of: for that the result will be taken."""
+    function = find(task.step.verb, store.root)
+    if isinstance(function, FileFunction) and function.version != task.code:
+        raise UserError(
+            "step-code-changed",
+            f"the code of step `{task.step.name}` was changed while the run was on",
+            where=task.step.verb,
+            hint="run again: finished steps are kept",
+        )
+    return function
 
 
 def about(task: Task) -> About:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from modelyard._kit.digest import digest_file, digest_of
@@ -13,7 +14,7 @@ from modelyard._kit.errors import NotFound, UserError, near
 from modelyard._kit.source import local_sources, source_digest
 from modelyard._kit.usercode import importable, module_of
 
-__all__ = ["FileFunction", "file_function"]
+__all__ = ["FileFunction", "file_function", "file_version"]
 
 
 class FileFunction:
@@ -39,12 +40,12 @@ class FileFunction:
 
 @dataclass(slots=True)
 class _Loaded:
-    """A file as it was when it was run: its sources with their digests, and the functions taken from it."""
+    """A file as it was when it was read: its sources with their digests, and once it was run what came of it."""
 
     digests: dict[Path, str]
     digest: str
-    module: Any
-    functions: dict[str, FileFunction]
+    module: ModuleType | None = None
+    functions: dict[str, FileFunction] = field(default_factory=dict)
 
 
 _loaded: dict[tuple[Path, Path], _Loaded] = {}
@@ -63,6 +64,31 @@ def file_function(path: str, name: str, root: Path) -> FileFunction:
         UserError: The file is not Python (`function-unreadable`).
     """
     root = root.resolve()
+    file, loaded = _read(path, name, root)
+    if loaded.module is None:
+        with importable(file, root, loaded.digests):
+            loaded.module = module_of(file)
+    if name not in loaded.functions:
+        loaded.functions[name] = _function(path, name, file, root, loaded)
+    return loaded.functions[name]
+
+
+def file_version(path: str, name: str, root: Path) -> str:
+    """Return the version that a function of a file has; the file is not run.
+
+    Args:
+        path: The file, relative to the project.
+        name: The function.
+        root: Folder of the project.
+
+    Raises:
+        NotFound: There is no such file.
+        UserError: The file is not Python (`function-unreadable`).
+    """
+    return _version(name, _read(path, name, root.resolve())[1])
+
+
+def _read(path: str, name: str, root: Path) -> tuple[Path, _Loaded]:
     file = (root / path).resolve()
     if not file.is_file():
         close = near(path, [p.relative_to(root).as_posix() for p in root.glob("*.py")])
@@ -71,9 +97,11 @@ def file_function(path: str, name: str, root: Path) -> FileFunction:
     loaded = _loaded.get((root, file))
     if loaded is None or _digests(loaded.digests) != loaded.digests:
         loaded = _loaded[root, file] = _load(path, file, root)
-    if name not in loaded.functions:
-        loaded.functions[name] = _function(path, name, file, root, loaded)
-    return loaded.functions[name]
+    return file, loaded
+
+
+def _version(name: str, loaded: _Loaded) -> str:
+    return digest_of([name, loaded.digest])
 
 
 def _digests(files: dict[Path, str]) -> dict[Path, str]:
@@ -93,9 +121,7 @@ def _load(path: str, file: Path, root: Path) -> _Loaded:
             where=f"{path}{line}",
             hint="correct it",
         ) from error
-    with importable(file, root, sources):
-        module = module_of(file)
-    return _Loaded(digests, digest, module, {})
+    return _Loaded(digests, digest)
 
 
 def _function(path: str, name: str, file: Path, root: Path, loaded: _Loaded) -> FileFunction:
@@ -105,4 +131,4 @@ def _function(path: str, name: str, file: Path, root: Path, loaded: _Loaded) -> 
         close = near(name, known)
         hint = f"did you mean `{close[0]}`?" if close else f"define `def {name}(...)` in it"
         raise NotFound("function-not-found", f"`{path}` has no function `{name}`", hint=hint)
-    return FileFunction(function, file, root, list(loaded.digests), digest_of([name, loaded.digest]))
+    return FileFunction(function, file, root, list(loaded.digests), _version(name, loaded))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from modelyard._kit.errors import ModelyardError, NotFound, Tampered
-from modelyard.pipeline.code import code_version, find
+from modelyard.pipeline.code import version_of
 from modelyard.pipeline.environment import Environment, environment
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
@@ -52,7 +52,7 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         inputs = {name: _input(ref, outputs) for name, ref in step.inputs.items()}
         try:
             _, keyed = probe(step, inputs, store)
-            code = code_version(find(step.verb, store.root))
+            code = version_of(step.verb, store.root)
         except ModelyardError as error:
             why = f"will fail: {error.problem.message}"
             foreseen.append(Foreseen(step=step.name, verdict="run", why=why, seconds=seconds, needs=step.upstream))
