@@ -2,7 +2,7 @@
 
 A lease is a row with a token and an end on the database's clock. Its holder moves the end on, from a thread with a
 connection of its own; when it is killed, paused or cut off, the end comes, and somebody else may put another token
-there. What the first one still tries to write carries the old token and is refused. See docs/decisions/006.
+there. What the first one still tries to write carries the old token and is refused. See docs/decisions/014.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _TAKE = f"""INSERT INTO leases (name, token, who, since, expires) VALUES (?, ?, 
     expires = excluded.expires WHERE leases.expires <= clock_timestamp() OR leases.token = excluded.token
     RETURNING token"""  # noqa: S608 - values are bound
 _RENEW = f"UPDATE leases SET expires = {_END} WHERE token = ANY(?) RETURNING token"  # noqa: S608 - values are bound
+# What dead processes left: nobody comes back after so long.
+_FORGET = "DELETE FROM leases WHERE expires < clock_timestamp() - interval '7 days'"
 _GIVE_BACK = "DELETE FROM leases WHERE token = ?"
 _STILL = "SELECT token FROM leases WHERE token = ANY(?)"
 _HOLDER = """SELECT who, extract(epoch FROM since)::float8, extract(epoch FROM expires)::float8 FROM leases
@@ -148,6 +150,7 @@ class Leases:
         def take(connection: Connection) -> bool:
             with transaction(connection) as execute:
                 execute(LOCK_HEAD)
+                execute(_FORGET)
                 return bool(execute(_TAKE, values).fetchall())
 
         while not self._session.attempt(take, patience=self._address.timeout):
