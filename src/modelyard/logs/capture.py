@@ -20,16 +20,16 @@ from modelyard.security.redact import redact
 if TYPE_CHECKING:
     from modelyard.logs.handler import Listener, Taker
 
-__all__ = ["TAIL", "Capture", "listening"]
+__all__ = ["LONG", "TAIL", "WIDE", "Capture", "listening"]
 
 # Lines of an attempt that are kept with its failure.
 TAIL = 50
 # Characters of each of them.
-_WIDE = 1000
+WIDE = 1000
 # Lines of one attempt that go into the files; a step that prints without end must not push out everything else.
 _MOST = 100_000
 # Characters without a line break after which a line is taken as whole.
-_LONG = 65_536
+LONG = 65_536
 _PEM = "-----BEGIN "
 
 
@@ -121,7 +121,7 @@ class Capture:
             if self._tail is None:
                 self._tail = deque(maxlen=TAIL)
             for message in messages:
-                self._tail.append(shown(level, logger, message)[:_WIDE])
+                self._tail.append(shown(level, logger, message)[:WIDE])
                 self._count += 1
                 if self._files is not None and self._count <= _MOST:
                     if self._count == _MOST:
@@ -163,9 +163,9 @@ class _Stream:
             whole, self.pending = pending[:end], pending[end:]
             handed, self._handed = self._handed, 0
             self._lines(whole, handed)
-        if "\r" in text or len(self.pending) > _LONG:
+        if "\r" in text or len(self.pending) > LONG:
             self.flush()
-        if len(self.pending) > _LONG:
+        if len(self.pending) > LONG:
             self.end()
         return len(text)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from modelyard.logs.files import segments
-from modelyard.logs.line import Line
+from modelyard.logs.line import About, Line, shown
 
-__all__ = ["Place", "ends", "lines", "parsed", "unread"]
+__all__ = ["Place", "ends", "lines", "parsed", "tail_of", "unread"]
 
 _decode = msgspec.json.Decoder(Line).decode
 _CHUNK = 1 << 20
@@ -84,3 +85,12 @@ def lines(
             continue
         if not ids or ids & {line.trace, line.run, line.fire, line.request}:
             yield line
+
+
+def tail_of(folder: Path, about: About, *, most: int) -> tuple[str, ...]:
+    """Return the last lines of one attempt at a step: what a process that died cannot say itself."""
+    last: deque[str] = deque(maxlen=most)
+    for line in lines(folder, frozenset({about.run})):
+        if (line.step, line.attempt) == (about.step, about.attempt):
+            last.append(shown(line.level, line.logger, line.message))
+    return tuple(last)

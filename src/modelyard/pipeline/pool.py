@@ -164,6 +164,7 @@ class Pool:
         """Take in that nothing of a worker is left, and say why if it had a task."""
         task, cause, seconds, usage = worker.task, worker.cause, worker.seconds, worker.used()
         starved = cause == "memory" or worker.starved()
+        log = worker.last_lines()
         status = self._retire(worker)
         if task is None:
             return None
@@ -172,7 +173,7 @@ class Pool:
             before, self._system_kills = self._system_kills, system_kills()
             starved = self._system_kills > before
         failure = _why(task.step, cause, status, usage.peak_bytes if starved else None)
-        return task, Outcome(failure=failure, seconds=seconds, cpu_seconds=usage.cpu_seconds, usage=usage)
+        return task, Outcome(failure=failure, seconds=seconds, cpu_seconds=usage.cpu_seconds, usage=usage, log=log)
 
     def _retire(self, worker: Worker) -> int:
         self._workers.remove(worker)

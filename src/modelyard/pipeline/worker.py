@@ -6,6 +6,7 @@ the runner, even if that is killed with -9: work that nobody will record must no
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from types import FrameType
 
 import msgspec
 
+from modelyard.logs import listening
 from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
 from modelyard.store import open_store
@@ -36,15 +38,19 @@ def main(fd: int, root: Path) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    # A step that prints must not write into the runner's data on stdout.
-    os.dup2(2, 1)
+    # Stdout is a pipe to the runner, which reads what is written past Python: into the logs, not into its own stdout.
+    terminal = os.dup(2)
+    os.dup2(1, 2)
+    sys.stdout = sys.stderr = os.fdopen(terminal, "w", 1, encoding="utf-8", errors="backslashreplace")
+    # A crash in native code says where it was.
+    faulthandler.enable(2)
     sys.path.insert(0, str(root))
     own_peaks()
     # Not for the steps: one that opens another project must find that one's store.
     handed = os.environ.pop(HANDED, "")
     store = open_address(root, handed) if handed else open_store(root)
     decode = msgspec.json.Decoder(Task).decode
-    with Connection(fd) as pipe:
+    with Connection(fd) as pipe, listening():
         try:
             while True:
                 task = decode(pipe.recv_bytes())

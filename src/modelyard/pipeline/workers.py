@@ -16,8 +16,12 @@ from pathlib import Path
 import msgspec
 
 from modelyard._kit.processes import born, family, resident
+from modelyard.logs import logs_folder, logs_of
+from modelyard.logs.capture import TAIL
+from modelyard.logs.native import Native
+from modelyard.logs.read import tail_of
 from modelyard.pipeline import guard
-from modelyard.pipeline.execute import Outcome, Task
+from modelyard.pipeline.execute import Outcome, Task, about
 from modelyard.pipeline.guard import Block
 from modelyard.pipeline.limits import Cage
 from modelyard.records import Usage
@@ -96,6 +100,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._control, control = socket.socketpair()
         self._life, life = os.pipe()
+        self._root = root
+        self._native = Native(logs_of(root))
         fds = [theirs.fileno(), control.fileno(), life, shared]
         # `-P`: the folder of the guard's file is no place to import from.
         command = [sys.executable, "-P", guard.__file__, *map(str, fds), str(os.getpid()), str(root.resolve())]
@@ -106,8 +112,10 @@ class Worker:
                     pass_fds=fds,
                     env=_environment(threads, devices, store),
                     stdin=subprocess.DEVNULL,
+                    stdout=self._native.write,
                 )
             finally:
+                self._native.started()
                 os.close(life)
                 os.close(shared)
         self.pipe = Connection(ours.detach())
@@ -176,6 +184,7 @@ class Worker:
         self._block.set("grace", grace)
         self._block.set("deadline", self.given + timeout if timeout else 0.0)
         self._block.set("step", self._step)
+        self._native.begin(about(task))
         self.pipe.send_bytes(msgspec.json.encode(task))
         self.task = task
         if limit or timeout or self._block.get("asleep"):
@@ -196,7 +205,13 @@ class Worker:
             return None
         outcome = _decode(answer)
         self.task = None
-        return msgspec.structs.replace(outcome, usage=self._with_family(outcome))
+        log = (*outcome.log, *self._native.settle())[-TAIL:]
+        return msgspec.structs.replace(outcome, usage=self._with_family(outcome), log=log)
+
+    def last_lines(self) -> tuple[str, ...]:
+        """Return what the task of now said last: for a worker that ended and cannot say it itself."""
+        self._native.settle()
+        return tail_of(logs_folder(self._root), about(self.task), most=TAIL) if self.task else ()
 
     def _with_family(self, outcome: Outcome) -> Usage:
         """Add to what the worker measured of itself what its guard saw of it and its children over the time."""
