@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from modelyard.deploy.aliases import trace_of
 from modelyard.records import Deployment
 from modelyard.store.base import Store
 
@@ -30,6 +31,8 @@ def command(
     line = [sys.executable, "-P", "-m", "modelyard.serving"]
     line += ["--bundle", str(folder), "--project", str(store.root), "--endpoint", deployment.endpoint]
     line += ["--host", host, "--port", str(port)]
+    if trace := trace_of(store, deployment):
+        line += ["--trace", trace]
     for role in roles:
         line += ["--role", role]
     if per_minute:
