@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 import types
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from modelyard._kit.errors import UserError
+from modelyard.cli.progress import Progress
 from modelyard.pipeline import run
 from modelyard.pipeline.admission import Admission, Place
 from modelyard.pipeline.cgroups import above
@@ -236,6 +238,9 @@ def test_a_step_without_the_gpu_it_asked_for_runs_on_the_cpu_and_says_so(
     (event,) = store.ledger.events(run=finished.id, kinds=("step.finished",))
     assert event.payload["notes"] == ["asked for 1 GPU and ran on the CPU: this machine has none"]
     assert finished.step("s").usage.gpu_seconds == 0.0
+    said = io.StringIO()
+    Progress(1, said)(event)
+    assert "asked for 1 GPU and ran on the CPU" in said.getvalue()
 
 
 def test_a_step_that_never_fits_fails_its_run_as_the_users_mistake(project: Path) -> None:

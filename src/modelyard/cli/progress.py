@@ -55,7 +55,9 @@ class Progress:
                 case "step.finished":
                     self._done += 1
                     self._running.pop(event.step, None)
-                    self._line("succeeded", event.step, seconds_text(body["seconds"]))
+                    # A note says what was done otherwise than asked, e.g. on a CPU instead of a GPU.
+                    said = [seconds_text(body["seconds"]), *body.get("notes", ())]
+                    self._line("succeeded", event.step, "; ".join(said))
                 case "step.retried":
                     self._running.pop(event.step, None)
                     again = f"attempt {body['attempt']} failed, again in {seconds_text(body['waits'])}"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from modelyard.pipeline.advice import Advice, advice
 from modelyard.pipeline.cgroups import above
 from modelyard.pipeline.gpus import inventory
 
-__all__ = ["Machine", "cores", "machine", "machine_folder"]
+__all__ = ["Advice", "Machine", "advice", "cores", "machine", "machine_folder", "machine_name"]
 
 # What is left to the system and to everything that is no step: a sixteenth of the memory, at most 1 GiB.
 _RESERVE_PART, _RESERVE_MOST = 16, 2**30
