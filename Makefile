@@ -41,9 +41,9 @@ docs: $(READY)  ## regenerate the reference from the code, and run the examples 
 	$(BIN)/python tools/reference.py
 	$(BIN)/pytest tests/docs
 
-bench: $(READY)  ## run one benchmark (NAME=steps) or all
+bench: $(READY)  ## run one benchmark (NAME=steps, with ARGS) or all
 	@for name in $(or $(NAME),$(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))))); do \
-		$(BIN)/python benchmarks/$$name.py || exit 1; done
+		$(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean:  ## remove what the jobs made
 	rm -rf demo .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -22,6 +22,7 @@ from modelyard._kit.clock import Clock, as_text, system_clock
 from modelyard._kit.errors import Busy, ModelyardError, UserError
 from modelyard._kit.ids import new_id
 from modelyard.automation.base import Trigger
+from modelyard.automation.link import RunnerLink
 from modelyard.automation.notes import Say, note
 from modelyard.automation.project import Project
 from modelyard.automation.state import HELD, DaemonState, local_lock
@@ -103,9 +104,8 @@ class Daemon:
         self._clock = clock
         self._pace = pace
         self._collect = collect
-        self._manager = manager or Manager()
+        self._manager = manager or Manager.of_this_process()
         self._id = new_id("daemon")
-        self._asked = 0
         self._stopping = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -122,13 +122,17 @@ class Daemon:
         with ExitStack() as held:
             for spec in specs:
                 held.enter_context(_alone(spec.root, self._id))
+            # First of all the runners, whose start takes longest; as copies, while there is no loop nor another thread.
+            links = [RunnerLink(spec.path, self._say, spec.project) for spec in specs]
+            for link in links:
+                link.fork()
             stores = []
             for spec in specs:
                 stores.append(open_store(spec.root, file=spec.path.name))
                 held.callback(stores[-1].close)
-            return asyncio.run(self._main(specs, stores))
+            return asyncio.run(self._main(specs, stores, links))
 
-    async def _main(self, specs: Sequence[Spec], stores: Sequence[Store]) -> int:
+    async def _main(self, specs: Sequence[Spec], stores: Sequence[Store], links: Sequence[RunnerLink]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop)
@@ -141,6 +145,7 @@ class Daemon:
             Project(
                 spec,
                 store,
+                link,
                 slots,
                 self._say,
                 start,
@@ -150,7 +155,7 @@ class Daemon:
                 pace=self._pace,
                 collect=self._collect,
             )
-            for number, (spec, store) in enumerate(zip(specs, stores, strict=True))
+            for number, (spec, store, link) in enumerate(zip(specs, stores, links, strict=True))
         ]
         beating = asyncio.create_task(self._beat(projects))
         begun: list[Project] = []

@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError, StepFailed
+from modelyard.automation.apart import pause
 from modelyard.automation.fires import drop
 from modelyard.automation.fresh import Mark, mark
 from modelyard.automation.gate import GO, Gate, Hold
 from modelyard.automation.link import RunnerLink
 from modelyard.automation.notes import Say, note
+from modelyard.automation.process import how
 from modelyard.automation.queue import Queue, choose
 from modelyard.automation.runner import Said
-from modelyard.automation.supervise import how, pause
 from modelyard.pipeline.cancel import ask
 from modelyard.pipeline.dead import fail_fire, settle_dead
 from modelyard.records import Fire
@@ -74,6 +75,8 @@ class Dispatcher:
         self._clock = clock
         self._pace = pace
         self._wake = asyncio.Event()
+        # Set once it has looked at the queue for the first time.
+        self.looked = asyncio.Event()
         self._served: dict[str, int] = {}
         self._turn = self._failures = 0
         self._deaths: Counter[str] = Counter()
@@ -131,12 +134,14 @@ class Dispatcher:
                 if text != self._trouble:
                     self._tell("store", f"nothing can be run now: {text}", name="store")
                 self._trouble = text
+                self.looked.set()
                 await self._sleep(pause(self._failures))
             else:
                 self._failures, self._trouble = 0, ""
 
     async def _turn_of_one(self) -> None:
         fire, wait = await self._at_desk(self._next)
+        self.looked.set()
         if fire is None:
             await self._sleep(wait)
             return

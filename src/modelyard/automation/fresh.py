@@ -43,6 +43,7 @@ class Loaded:
         self._marks: dict[Path, Mark] = {folder: mark(folder) for folder in libraries}
         self._outside = (*libraries, Path(sysconfig.get_path("stdlib")), _PACKAGE)
         self._entries: set[Path] = set()
+        self._modules: set[str] = set()
 
     def note(self, entries: Iterable[Path], since: float) -> None:
         """Take in what was loaded.
@@ -65,7 +66,9 @@ class Loaded:
         return next((path for path, was in self._marks.items() if mark(path) != was), None)
 
     def _imported(self) -> set[Path]:
-        files = {Path(f) for m in list(sys.modules.values()) if (f := getattr(m, "__file__", None))}
+        names = sys.modules.keys() - self._modules
+        self._modules |= names
+        files = {Path(f) for name in names if (f := getattr(sys.modules.get(name), "__file__", None))}
         return {f for f in files if f.suffix == ".py" and not any(f.is_relative_to(out) for out in self._outside)}
 
     def _sources(self, entry: Path) -> list[Path]:

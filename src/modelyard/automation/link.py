@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
 import sys
 import time
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from modelyard.automation.notes import Say, note
-from modelyard.automation.runner import Job, Said
-from modelyard.automation.supervise import ChildState, how, lines, spawn
+from modelyard.automation.process import Forked, Process, finish, how, spawn
+from modelyard.automation.runner import Job, Said, command, fork
+from modelyard.automation.state import ChildState
 from modelyard.records import Fire
 
 __all__ = ["RunnerLink"]
@@ -38,22 +37,38 @@ class RunnerLink:
         self._say = say
         self._project = project
         self._process: Process | None = None
+        # Process, pipe and socket of one that was started before there was a loop.
+        self._forked: tuple[Forked, IO[bytes], socket.socket] | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._talk: asyncio.Task[None] | None = None
         self.jobs = 0
         self.state = ChildState(name="runner", state="stopped")
 
+    def fork(self) -> None:
+        """Start the first one as a copy of this process, before there is a loop or another thread."""
+        ours, theirs = socket.socketpair()
+        heard, said = os.pipe()
+        # What is not written out yet would be written twice.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with theirs:
+            pid = fork(self.file, theirs, [ours], said)
+        os.close(said)
+        self._forked = (Forked(pid), os.fdopen(heard, "rb", buffering=0), ours)
+
     async def start(self) -> None:
         """Start it if it does not run; what is asked of it meanwhile waits in its socket."""
         if self._process is not None:
             return
-        ours, theirs = socket.socketpair()
-        # -P: a file called like a library in the folder of the project is not imported.
-        command = [sys.executable, "-P", "-m", "modelyard.automation.runner"]
-        with theirs:
-            command += [str(theirs.fileno()), str(os.getpid()), str(self.file)]
-            self._process = await spawn(command, cwd=self.file.parent, pass_fds=[theirs.fileno()])
+        if self._forked is not None:
+            (forked, said, ours), self._forked = self._forked, None
+            self._process = Process(forked, said)
+        else:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                line = command(theirs.fileno(), os.getpid(), self.file)
+                self._process = spawn(line, cwd=self.file.parent, pass_fds=[theirs.fileno()], tethered=True)
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
         self._talk = asyncio.create_task(self._listen(self._process))
         self.jobs = 0
@@ -87,8 +102,7 @@ class RunnerLink:
     def interrupt(self, number: signal.Signals) -> None:
         """Send it a signal: SIGINT cancels its run, SIGTERM cuts it off and ends the runner."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+            self._process.signal(number)
 
     async def end(self, seconds: float) -> int:
         """End it, and say how it ended; with a SIGKILL if it is still there after so many seconds."""
@@ -107,8 +121,8 @@ class RunnerLink:
     async def died(self) -> int:
         """Clear away after it died, and return its exit code."""
         assert self._process is not None  # noqa: S101 - it was talked to
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        # One that closed its socket and stays would never be missed.
+        self._process.signal(signal.SIGKILL)
         code = await self._process.wait()
         await self._gone()
         self._set(restarts=self.state.restarts + 1, ended=how(code))
@@ -118,7 +132,7 @@ class RunnerLink:
         if self._writer is not None:
             self._writer.close()
         if self._talk is not None:
-            await self._talk
+            await finish(self._talk)
         self._process = self._reader = self._writer = self._talk = None
         self._set(state="stopped", pid=0)
 
@@ -141,8 +155,7 @@ class RunnerLink:
         return msgspec.json.decode(line, type=Said)
 
     async def _listen(self, process: Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - spawn asks for it
-        async for line in lines(process.stdout):
+        async for line in process.lines():
             self._say(note("said", line, name="runner", project=self._project))
 
     def _set(self, **values: Any) -> None:

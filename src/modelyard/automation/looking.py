@@ -4,51 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from modelyard._kit.clock import Clock, as_text
 from modelyard._kit.errors import ModelyardError
+from modelyard.automation.apart import apart, pause
 from modelyard.automation.base import Look, Trigger
 from modelyard.automation.fires import write
 from modelyard.automation.notes import Say, note
 from modelyard.automation.state import TriggerState
-from modelyard.automation.supervise import pause
 from modelyard.records import Fire
 from modelyard.store import Store
 
-__all__ = ["Looker", "apart"]
+__all__ = ["Looker"]
 
 # Real seconds after which the time is looked at anew: a clock that was set, or a machine that slept, moves what is due.
 _ANEW = 20.0
-
-T = TypeVar("T")
-
-
-async def apart(call: Callable[[], T]) -> T:
-    """Run what may take long in a thread of its own, which does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(how: Callable[[Any], None], value: object) -> None:
-        if not future.done():
-            how(value)
-
-    def work() -> None:
-        try:
-            value = call()
-        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            end = (future.set_exception, error)
-        else:
-            end = (future.set_result, value)  # type: ignore[assignment]
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            loop.call_soon_threadsafe(settle, *end)
-
-    threading.Thread(target=work, daemon=True).start()
-    return await future
 
 
 class Looker:

@@ -12,12 +12,13 @@ import msgspec
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError
+from modelyard.automation.apart import apart
 from modelyard.automation.base import Trigger
 from modelyard.automation.dispatch import Dispatcher
 from modelyard.automation.fresh import mark
 from modelyard.automation.gate import Gate
 from modelyard.automation.link import RunnerLink
-from modelyard.automation.looking import Looker, apart
+from modelyard.automation.looking import Looker
 from modelyard.automation.notes import Say, note
 from modelyard.automation.presence import Presence
 from modelyard.automation.receiver import Receiver
@@ -46,6 +47,7 @@ class Project:
     Args:
         spec: The declaration.
         store: Its store.
+        link: Its runner.
         slots: Places for runs, over all projects.
         say: Takes what happens.
         start: What the daemon says of itself.
@@ -60,6 +62,7 @@ class Project:
         self,
         spec: Spec,
         store: Store,
+        link: RunnerLink,
         slots: asyncio.Semaphore,
         say: Say,
         start: DaemonState,
@@ -85,8 +88,8 @@ class Project:
         self._published: DaemonState | None = None
         self._desk = ThreadPoolExecutor(1)
         self._presence = Presence(store, start.id)
-        self._link = RunnerLink(spec.path, say, spec.project)
-        self._dispatcher = Dispatcher(spec.project, store, self._desk, self._link, slots, say, clock=clock, pace=pace)
+        self._link = link
+        self._dispatcher = Dispatcher(spec.project, store, self._desk, link, slots, say, clock=clock, pace=pace)
         self._tasks: list[asyncio.Task[None]] = []
         self._lookers: list[tuple[Looker, asyncio.Task[None]]] = []
         self._children: dict[str, tuple[Child, asyncio.Task[None]]] = {}
@@ -111,13 +114,21 @@ class Project:
             Busy: The store cannot be reached.
             ServeError: Webhooks cannot be received at the address that was given.
         """
-        triggers = self._collect(self._spec, self._store, self._clock)
-        await self._hooks.serve(triggers)
-        self._presence.take()
-        announce(self._store, self._start)
-        # First of all the runner, whose start takes longest.
+        await self._link.start()
+        try:
+            triggers = self._collect(self._spec, self._store, self._clock)
+            self._hooks.bind(triggers)
+            self._presence.take()
+            announce(self._store, self._start)
+        except BaseException:
+            await self._hooks.serve(())
+            await self._link.end(0.0)
+            raise
         self._tasks.append(asyncio.create_task(self._dispatcher.work()))
         self._look_after(triggers)
+        # What was cut off goes on before anything else costs time.
+        await self._dispatcher.looked.wait()
+        await self._hooks.serve(triggers)
         if self._settings.ui:
             self._keep("ui", self._pages)
         self._tasks.append(asyncio.create_task(self._listen()))

@@ -39,9 +39,19 @@ class Receiver:
         self._project = project
         self._say = say
         self._app: Hooks | None = None
+        self._sock: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
         self.address = ""
+
+    def bind(self, triggers: Iterable[Trigger]) -> None:
+        """Listen, if one of these triggers wants it; what comes waits until it is served.
+
+        Raises:
+            ServeError: The address cannot be listened on.
+        """
+        if self._server is None and self._sock is None and any(trigger.kind == "webhook" for trigger in triggers):
+            self._sock = listen(self._host, self._port, backlog=_BACKLOG)
 
     async def serve(self, triggers: Iterable[Trigger]) -> None:
         """Take the deliveries of these triggers from now on, and those of no other.
@@ -53,11 +63,13 @@ class Receiver:
         if not receivers:
             await self._stop()
             return
+        self.bind(receivers)
         from modelyard.automation.hooks import app
 
         self._app = app(receivers)  # type: ignore[arg-type]
-        if self._server is None:
-            self._start(listen(self._host, self._port, backlog=_BACKLOG))
+        if self._sock is not None:
+            sock, self._sock = self._sock, None
+            self._start(sock)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         assert self._app is not None  # noqa: S101 - set before the server is started
@@ -90,6 +102,9 @@ class Receiver:
         self._say(note("ready", f"webhooks are received at {self.address}NAME", name="hooks", project=self._project))
 
     async def _stop(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
         server, task = self._server, self._task
         self._server = self._task = None
         self.address = ""

@@ -12,6 +12,9 @@ import signal
 import socket
 import sys
 import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +32,7 @@ from modelyard.store import Store, open_store
 if TYPE_CHECKING:
     from modelyard.spec import Spec
 
-__all__ = ["Job", "Said", "main"]
+__all__ = ["Job", "Said", "command", "fork", "main"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +186,9 @@ class Runner:
             self._store.close()
         sys.stdout.flush()
         sys.stderr.flush()
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line, no shell
+        os.set_inheritable(self._link.fileno(), True)
+        line = command(self._link.fileno(), os.getppid(), self._file)
+        os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
 
     def _say(self, said: Said) -> None:
         self._link.sendall(msgspec.json.encode(said) + b"\n")
@@ -193,6 +198,59 @@ def _plain(problem: Problem) -> dict[str, str]:
     return {"code": problem.code, "message": problem.message, "where": problem.where, "hint": problem.hint}
 
 
+def command(fd: int, parent: int, file: Path) -> list[str]:
+    """Return the command line of a runner.
+
+    Args:
+        fd: File descriptor of the socket to the daemon, which it inherits.
+        parent: Id of the daemon's process.
+        file: The declaration.
+    """
+    # -P: a file called like a library in the folder of the project is not imported.
+    return [sys.executable, "-P", "-m", "modelyard.automation.runner", str(fd), str(parent), str(file)]
+
+
+def fork(file: Path, link: socket.socket, others: Sequence[socket.socket], said: int) -> int:
+    """Start a runner as a copy of this process, which has imported already what it needs.
+
+    Only for a process that runs no other thread yet.
+
+    Args:
+        file: The declaration.
+        link: The socket to the daemon.
+        others: Sockets of the daemon, which are none of the runner's business.
+        said: File descriptor of the pipe that takes what it says.
+
+    Returns:
+        Its process.
+    """
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        # Out of reach of the terminal's Ctrl-C.
+        os.setsid()
+        for other in others:
+            other.close()
+        with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.close(said)
+        os.chdir(file.parent)
+        code = _serve(link, parent, file)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 - said here, for nothing above must see it
+        traceback.print_exc()
+    finally:
+        # What the daemon wants to happen at its own exit must not happen here.
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
 def main(arguments: list[str]) -> int:
     """Serve the socket.
 
@@ -200,13 +258,17 @@ def main(arguments: list[str]) -> int:
         arguments: File descriptor of the socket, id of the daemon's process, path of the declaration.
     """
     fd, parent, file = int(arguments[0]), int(arguments[1]), Path(arguments[2])
+    with socket.socket(fileno=fd) as link:
+        return _serve(link, parent, file)
+
+
+def _serve(link: socket.socket, parent: int, file: Path) -> int:
     if not tether(parent):
         return 1
     # A step that prints talks; nothing of it is data.
     os.dup2(2, 1)
     sys.path.insert(0, str(file.parent))
-    with socket.socket(fileno=fd) as link:
-        return Runner(file, link).serve()
+    return Runner(file, link).serve()
 
 
 if __name__ == "__main__":

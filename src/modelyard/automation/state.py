@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from modelyard.automation.supervise import ChildState
 from modelyard.records import Draft
 from modelyard.store import Store
 
 __all__ = [
     "HELD",
+    "ChildState",
     "DaemonState",
     "Seen",
     "TriggerState",
@@ -36,6 +36,32 @@ HELD = "daemon"
 _FILE = Path(".modelyard") / "daemon" / "state.json"
 # Seconds without a heartbeat after which a daemon that lives is called stuck.
 _STUCK = 30.0
+
+
+class ChildState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child stands.
+
+    Attributes:
+        name: `runner`, `serve`, `ui` or `alerts`.
+        state: `running`; `waiting` to be started again; `stopped`.
+        pid: Its process; 0 while there is none.
+        since: When it came into this state, seconds since 1970 UTC.
+        restarts: How often it was started again after it had died.
+        failures: How often it has died in a row, each time soon after its start.
+        next: When it is started again, seconds since 1970 UTC.
+        ended: How it ended the last time.
+        said: Its last lines.
+    """
+
+    name: str
+    state: str
+    pid: int = 0
+    since: float = 0.0
+    restarts: int = 0
+    failures: int = 0
+    next: float = 0.0
+    ended: str = ""
+    said: tuple[str, ...] = ()
 
 
 class TriggerState(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,78 +16,17 @@ import msgspec
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError
 from modelyard._kit.text import seconds_text
-from modelyard.automation import tether as _tether
+from modelyard.automation.apart import pause
 from modelyard.automation.notes import Say, note
+from modelyard.automation.process import Process, finish, how, spawn
+from modelyard.automation.state import ChildState
 
-__all__ = ["Child", "ChildState", "how", "lines", "pause", "spawn"]
+__all__ = ["Child"]
 
-_FIRST, _MOST = 0.1, 60.0
 # A child that lived so long did not die of how it was started.
 _CALM = 60.0
 # Lines of a child that are kept to be shown.
 _LINES = 20
-_LINE_BYTES = 1 << 16
-
-
-class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child stands.
-
-    Attributes:
-        name: `runner`, `serve`, `ui` or `alerts`.
-        state: `running`; `waiting` to be started again; `stopped`.
-        pid: Its process; 0 while there is none.
-        since: When it came into this state, seconds since 1970 UTC.
-        restarts: How often it was started again after it had died.
-        failures: How often it has died in a row, each time soon after its start.
-        next: When it is started again, seconds since 1970 UTC.
-        ended: How it ended the last time.
-        said: Its last lines.
-    """
-
-    name: str
-    state: str
-    pid: int = 0
-    since: float = 0.0
-    restarts: int = 0
-    failures: int = 0
-    next: float = 0.0
-    ended: str = ""
-    said: tuple[str, ...] = ()
-
-
-def pause(failures: int) -> float:
-    """Return the seconds to wait before a child that died so often in a row is started again.
-
-    >>> [pause(n) for n in (1, 2, 5, 50)]
-    [0.1, 0.2, 1.6, 60.0]
-    """
-    return float(min(_MOST, _FIRST * 2.0 ** min(failures - 1, 30)))
-
-
-def how(code: int) -> str:
-    """Return how a process ended, in words."""
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-
-
-async def spawn(
-    command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
-) -> Process:
-    """Start a process that dies with this one, out of reach of the terminal's Ctrl-C; what it says comes by a pipe.
-
-    To be called from the main thread: the system ends the child when the very thread ends that started it.
-    """
-    line = [sys.executable, "-I", "-S", str(Path(_tether.__file__)), str(os.getpid()), *command]
-    return await asyncio.create_subprocess_exec(
-        *line,
-        cwd=cwd,
-        env=None if env is None else {**os.environ, **env},
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=STDOUT,
-        start_new_session=True,
-        pass_fds=pass_fds,
-        limit=_LINE_BYTES,
-    )
 
 
 class Child:
@@ -145,8 +81,14 @@ class Child:
             self._nudge.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), wait)
-            self._set(state="waiting", restarts=self.state.restarts + 1)
+            if not self._ending.is_set():
+                self._set(restarts=self.state.restarts + 1)
         self._set(state="stopped", pid=0, next=0.0)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Return its last lines."""
+        return tuple(self._lines)
 
     def renew(self) -> None:
         """End the process and start it at once with the command as it is now."""
@@ -174,37 +116,27 @@ class Child:
         except ModelyardError as error:
             self._lines.append(error.problem.message)
             return error.exit_code
-        process = self._process = await spawn(command, cwd=self._cwd)
+        process = self._process = spawn(command, cwd=self._cwd)
         self._set(state="running", pid=process.pid, next=0.0)
         self._tell(f"{self.state.name} runs as process {process.pid}", pid=process.pid)
-        assert process.stdout is not None  # noqa: S101 - spawn asks for it
-        async for line in lines(process.stdout):
-            self._lines.append(line)
-            self._say(note("said", line, name=self.state.name, project=self._project, clock=self._clock))
+        reading = asyncio.create_task(self._read(process))
         code = await process.wait()
+        await finish(reading)
         self._process = None
         return code
 
+    async def _read(self, process: Process) -> None:
+        async for line in process.lines():
+            self._lines.append(line)
+            self._say(note("said", line, name=self.state.name, project=self._project, clock=self._clock))
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+            self._process.signal(number)
 
     def _set(self, **values: Any) -> None:
         since = self._clock() if values.get("state", self.state.state) != self.state.state else self.state.since
-        self.state = msgspec.structs.replace(self.state, since=since, said=tuple(self._lines), **values)
+        self.state = msgspec.structs.replace(self.state, since=since, said=self.said, **values)
 
     def _tell(self, text: str, **more: Any) -> None:
         self._say(note("child", text, name=self.state.name, project=self._project, clock=self._clock, **more))
-
-
-async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield the lines of a stream; one that is too long is cut off."""
-    while True:
-        try:
-            raw = await stream.readline()
-        except ValueError:
-            continue  # asyncio has dropped what is too long for one line
-        if not raw:
-            return
-        yield raw.decode(errors="replace").rstrip()

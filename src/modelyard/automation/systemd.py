@@ -73,12 +73,18 @@ class Manager:
         env: The environment, with `NOTIFY_SOCKET` and `WATCHDOG_USEC` as the manager sets them.
     """
 
-    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._address = env.get("NOTIFY_SOCKET", "")
         mine = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         micros = env.get("WATCHDOG_USEC", "")
         # Seconds between two signs of life: a third of what the manager allows, so that one may be late.
         self.every = int(micros) / 3e6 if mine and micros.isdecimal() else 0.0
+
+    @classmethod
+    def of_this_process(cls) -> Manager:
+        """Return the manager of this process, of which its children are to know nothing."""
+        names = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+        return cls({name: os.environ.pop(name) for name in names if name in os.environ})
 
     def tell(self, *words: str) -> bool:
         """Send assignments as `READY=1`, `STATUS=...`, `WATCHDOG=1`, `STOPPING=1`.
