@@ -206,6 +206,26 @@ def test_a_capture_inside_a_capture_gives_back() -> None:
 # -- secrets
 
 
+def test_handlers_of_the_user_see_no_secret_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WAREHOUSE_PASSWORD", "tr0ub4dor&3")
+    factory = logging.getLogRecordFactory()
+    with terminal(), plain_logging() as root:
+        own = io.StringIO()
+        root.addHandler(logging.StreamHandler(own))
+        with Capture(ABOUT, None) as said:
+            logging.getLogger("x").warning("with %s and %d", "tr0ub4dor&3", 7)
+            try:
+                raise ValueError("tr0ub4dor&3")
+            except ValueError:
+                logging.getLogger("x").exception("broken")
+            logging.getLogger("x").warning("harmless %s", 1)
+        root.removeHandler(root.handlers[0])
+    assert own.getvalue().startswith("with [redacted] and 7\nbroken\nTraceback")
+    assert own.getvalue().endswith("ValueError: [redacted]\nharmless 1\n")
+    assert "tr0ub4dor" not in own.getvalue() + "".join(said.tail)
+    assert logging.getLogRecordFactory() is factory
+
+
 def everything(said: Capture, tmp_path: Path, shown: io.StringIO) -> str:
     files = "".join(p.read_text() for p in tmp_path.glob("*.jsonl"))
     return shown.getvalue() + files + "".join(said.tail)
