@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from modelyard._kit.errors import NotFound
-from modelyard.deploy.aliases import move
+from modelyard.deploy.aliases import move, trace_of
 from modelyard.deploy.local import command
-from modelyard.records import Deployment, ModelVersion
+from modelyard.records import Deployment, Draft, ModelVersion, plain
 from modelyard.store import LocalStore
 
 
@@ -34,6 +34,23 @@ def test_access_stands_on_the_line(store: LocalStore, deployment: Deployment) ->
         ("--per-minute", "60"),
     ]
     assert not {"--role", "--per-minute"} & set(command(store, deployment))
+
+
+def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(
+    store: LocalStore, deployment: Deployment, models: list[ModelVersion]
+) -> None:
+    # Nobody knows the run: nothing is made up.
+    assert "--trace" not in command(store, deployment)
+    store.ledger.append(Draft(kind="run.started", run="run-1", payload={"project": "p", "trace": "ab" * 16}))
+    # A person promoted it; the run that released it is the way back.
+    line = command(store, deployment)
+    assert line[line.index("--trace") + 1] == "ab" * 16
+    # A run that promoted it comes first.
+    store.ledger.append(
+        Draft(kind="run.started", run="run-2", payload={"project": "p", "trace": "cd" * 16}),
+        Draft(kind="alias.moved", run="run-2", payload={"deployment": plain(deployment)}),
+    )
+    assert trace_of(store, deployment) == "cd" * 16
 
 
 def test_bundle_that_is_gone(store: LocalStore, deployment: Deployment) -> None:
