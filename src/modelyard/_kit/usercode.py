@@ -10,13 +10,14 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from modelyard._kit.digest import digest_bytes
 from modelyard._kit.source import local_sources
 
-__all__ = ["importable", "module_of"]
+__all__ = ["Neighbours", "importable", "module_of"]
 
 
 def module_of(file: Path) -> ModuleType:
@@ -36,34 +37,50 @@ def module_of(file: Path) -> ModuleType:
     return module
 
 
-@contextmanager
-def importable(file: Path, root: Path, sources: Iterable[Path] | None = None) -> Iterator[None]:
-    """Let the modules beside a file and those of its project be imported while the context is open.
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What a file of a project may import of it.
 
-    Args:
-        file: The user's file.
-        root: Folder of the project.
-        sources: `local_sources` of the file, where they are known.
+    Attributes:
+        folders: Where to look: beside the file, and in the folder of the project.
+        modules: Names of the modules of the project that it imports.
     """
-    folders = list(dict.fromkeys([str(file.parent), str(root.resolve())]))
-    # A package's name is its folder's.
-    local = {
-        s.parent.name if s.name == "__init__.py" else s.stem
-        for s in (_sources(file, root) if sources is None else sources)
-        if s != file
-    }
-    hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in local}
+
+    folders: tuple[str, ...]
+    modules: frozenset[str]
+
+    @classmethod
+    def of(cls, file: Path, root: Path, sources: Iterable[Path] | None = None) -> Neighbours:
+        """Return the neighbours of a file.
+
+        Args:
+            file: The user's file.
+            root: Folder of the project.
+            sources: `local_sources` of the file, where they are known.
+        """
+        found = _sources(file, root) if sources is None else sources
+        # A package's name is its folder's.
+        names = {s.parent.name if s.name == "__init__.py" else s.stem for s in found if s != file}
+        return cls(tuple(dict.fromkeys([str(file.parent), str(root.resolve())])), frozenset(names))
+
+
+@contextmanager
+def importable(near: Neighbours) -> Iterator[None]:
+    """Let the neighbours of a file be imported while the context is open."""
+    hidden = {}
+    if near.modules:
+        hidden = {n: sys.modules.pop(n) for n in list(sys.modules) if n.partition(".")[0] in near.modules}
+        importlib.invalidate_caches()
     before, path, bytecode = set(sys.modules), list(sys.path), sys.dont_write_bytecode
-    sys.path[:0] = folders
+    sys.path[:0] = near.folders
     sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path[:], sys.dont_write_bytecode = path, bytecode
-        for name in set(sys.modules) - before:
+        for name in sys.modules.keys() - before:
             origin = getattr(sys.modules[name], "__file__", None) or ""
-            if any(origin.startswith(f"{folder}/") for folder in folders) and "site-packages" not in origin:
+            if any(origin.startswith(f"{folder}/") for folder in near.folders) and "site-packages" not in origin:
                 del sys.modules[name]
         sys.modules.update(hidden)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import digest_file
 from modelyard._kit.errors import DataError, near
 from modelyard._kit.source import source_digest
-from modelyard._kit.usercode import importable, module_of
+from modelyard._kit.usercode import Neighbours, importable, module_of
 from modelyard.data.base import Context
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def build(
 
     file, name = _find(function, root)
     given = {n: nw.from_native(t.lazy()) for n, t in zip(names, tables, strict=True)}
-    with importable(file, root):
+    with importable(Neighbours.of(file, root)):
         try:
             called = _function(file, name)
             rows = _rows(called(given), function)

@@ -12,7 +12,7 @@ from typing import Any
 from modelyard._kit.digest import digest_file, digest_of
 from modelyard._kit.errors import NotFound, UserError, near
 from modelyard._kit.source import local_sources, source_digest
-from modelyard._kit.usercode import importable, module_of
+from modelyard._kit.usercode import Neighbours, importable, module_of
 
 __all__ = ["FileFunction", "file_function", "file_version"]
 
@@ -24,8 +24,8 @@ class FileFunction:
         version: Digest of its name, its file and the files of the project that this imports.
     """
 
-    def __init__(self, function: Callable[..., Any], file: Path, root: Path, sources: list[Path], version: str) -> None:
-        self._function, self._file, self._root, self._sources = function, file, root, sources
+    def __init__(self, function: Callable[..., Any], near: Neighbours, version: str) -> None:
+        self._function, self._near = function, near
         self.version = version
         self.__name__ = self.__qualname__ = function.__name__
         self.__doc__ = function.__doc__
@@ -34,7 +34,7 @@ class FileFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        with importable(self._file, self._root, self._sources):
+        with importable(self._near):
             return self._function(*args, **kwargs)
 
 
@@ -42,13 +42,16 @@ class FileFunction:
 class _Loaded:
     """A file as it was when it was read: its sources with their digests, and once it was run what came of it."""
 
+    file: Path
     digests: dict[Path, str]
     digest: str
+    near: Neighbours
     module: ModuleType | None = None
     functions: dict[str, FileFunction] = field(default_factory=dict)
 
 
-_loaded: dict[tuple[Path, Path], _Loaded] = {}
+# Project and path in it -> the file.
+_loaded: dict[tuple[Path, str], _Loaded] = {}
 
 
 def file_function(path: str, name: str, root: Path) -> FileFunction:
@@ -63,13 +66,12 @@ def file_function(path: str, name: str, root: Path) -> FileFunction:
         NotFound: There is no such file or function; the near names are in the hint.
         UserError: The file is not Python (`function-unreadable`).
     """
-    root = root.resolve()
-    file, loaded = _read(path, name, root)
+    loaded = _read(path, name, root.resolve())
     if loaded.module is None:
-        with importable(file, root, loaded.digests):
-            loaded.module = module_of(file)
+        with importable(loaded.near):
+            loaded.module = module_of(loaded.file)
     if name not in loaded.functions:
-        loaded.functions[name] = _function(path, name, file, root, loaded)
+        loaded.functions[name] = _function(path, name, loaded)
     return loaded.functions[name]
 
 
@@ -85,19 +87,20 @@ def file_version(path: str, name: str, root: Path) -> str:
         NotFound: There is no such file.
         UserError: The file is not Python (`function-unreadable`).
     """
-    return _version(name, _read(path, name, root.resolve())[1])
+    return _version(name, _read(path, name, root.resolve()))
 
 
-def _read(path: str, name: str, root: Path) -> tuple[Path, _Loaded]:
+def _read(path: str, name: str, root: Path) -> _Loaded:
+    loaded = _loaded.get((root, path))
+    if loaded is not None and _digests(loaded.digests) == loaded.digests:
+        return loaded
     file = (root / path).resolve()
     if not file.is_file():
         close = near(path, [p.relative_to(root).as_posix() for p in root.glob("*.py")])
         hint = f"did you mean `{close[0]}`?" if close else f"write it, with a function `{name}`"
         raise NotFound("function-not-found", f"there is no file `{path}` for the step function `{name}`", hint=hint)
-    loaded = _loaded.get((root, file))
-    if loaded is None or _digests(loaded.digests) != loaded.digests:
-        loaded = _loaded[root, file] = _load(path, file, root)
-    return file, loaded
+    loaded = _loaded[root, path] = _load(path, file, root)
+    return loaded
 
 
 def _version(name: str, loaded: _Loaded) -> str:
@@ -121,14 +124,14 @@ def _load(path: str, file: Path, root: Path) -> _Loaded:
             where=f"{path}{line}",
             hint="correct it",
         ) from error
-    return _Loaded(digests, digest)
+    return _Loaded(file, digests, digest, Neighbours.of(file, root, sources))
 
 
-def _function(path: str, name: str, file: Path, root: Path, loaded: _Loaded) -> FileFunction:
+def _function(path: str, name: str, loaded: _Loaded) -> FileFunction:
     function = getattr(loaded.module, name, None)
     if not callable(function):
         known = [n for n, v in vars(loaded.module).items() if callable(v) and not n.startswith("_")]
         close = near(name, known)
         hint = f"did you mean `{close[0]}`?" if close else f"define `def {name}(...)` in it"
         raise NotFound("function-not-found", f"`{path}` has no function `{name}`", hint=hint)
-    return FileFunction(function, file, root, list(loaded.digests), _version(name, loaded))
+    return FileFunction(function, loaded.near, _version(name, loaded))

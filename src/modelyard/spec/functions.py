@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GIVEN", "Taken", "read_function"]
+__all__ = ["GIVEN", "Taken", "parsed", "read_function"]
 
 # Parameters that the runner fills in by itself.
 GIVEN = ("fire", "previous")
@@ -48,6 +49,21 @@ class Taken:
         return f"{self.file}:{self.line}"
 
 
+@lru_cache(maxsize=8)
+def parsed(data: bytes, name: str) -> ast.Module:
+    """Return the parsed text of a file; many steps stand in one.
+
+    Args:
+        data: The text.
+        name: Name of the file, for errors.
+
+    Raises:
+        SyntaxError: It is not Python.
+        ValueError: It holds a NUL character.
+    """
+    return ast.parse(data, filename=name)
+
+
 def read_function(path: str, root: Path) -> Taken | None:
     """Return what a function takes; none where its file does not say (it is imported, assigned or not there).
 
@@ -57,7 +73,7 @@ def read_function(path: str, root: Path) -> Taken | None:
     """
     file, _, name = path.rpartition(":")
     try:
-        tree = ast.parse((root / file).read_bytes(), filename=file)
+        tree = parsed((root / file).read_bytes(), file)
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return None
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]

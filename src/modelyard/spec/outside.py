@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelyard._kit.errors import DataError, near
+from modelyard.spec.functions import parsed
 
 __all__ = ["file_problems", "function_problems", "notebook_problems", "source_problems"]
 
@@ -65,7 +66,7 @@ def function_problems(path: str, root: Path, parameters: str = "tables") -> Iter
         yield "spec-missing-file", f'there is no file "{name}"', _near_files(name, root)
         return
     try:
-        tree = ast.parse(file.read_bytes(), filename=name)
+        tree = parsed(file.read_bytes(), name)
     except SyntaxError as error:
         yield "spec-bad-function", f'"{name}" is not Python: {error.msg}, line {error.lineno}', "mend that line"
         return
