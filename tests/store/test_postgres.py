@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 pytest.importorskip("psycopg", reason="no psycopg: pip install 'modelyard[postgres]'")
 
 from modelyard._kit.errors import Busy, Denied, Tampered, Unreachable, UserError
+from modelyard.conformance.fires import fire_queued
 from modelyard.conformance.postgres import PASSWORD, PostgresServer
 from modelyard.conformance.store import StoreSuite, alias_moved, finished, run_finished, run_started
 from modelyard.records import Draft, Event
@@ -43,7 +45,7 @@ class TestPostgresStore(StoreSuite):
         return functools.partial(PostgresStore, tmp_path, address)
 
 
-def two_runs(*, after: float = 0.0) -> list[Draft]:
+def two_runs() -> list[Draft]:
     """Twelve events of two runs."""
     drafts = []
     for run in ("run-1", "run-2"):
@@ -519,6 +521,15 @@ def test_a_name_with_a_nul_is_refused(shared: PostgresStore) -> None:
         shared.ledger.append(Draft(kind="watch.finished", step="a\0b"))
     assert shared.ledger.run("run\0") is None
     assert shared.holder("run\0") is None
+
+
+def test_a_key_that_no_index_can_hold_is_refused_and_nothing_is_written(shared: PostgresStore) -> None:
+    # Postgres keeps at most 2.7 kB in an index; what repeats itself is packed and fits.
+    shared.ledger.append(fire_queued("x" * 5000))
+    with pytest.raises(UserError, match="store-refused"):
+        shared.ledger.append(fire_queued(secrets.token_hex(5000)))
+    assert len(shared.ledger.fires()) == 1
+    assert shared.ledger.verify() == []
 
 
 # -- in use
