@@ -312,7 +312,7 @@ class _Search:
         if question.name and all(v.bad is None for v in self._verdicts.values()):
             names = {name for run in self._runs.values() for name in question.known(run)}
             if question.name not in names:
-                raise NotFound.of(question.noun, question.name, names)
+                raise _unknown(question, names)
         raise UserError(
             "bisect-nothing",
             f"no run is bad: in none of {plural(len(self._verdicts), 'run')} is it so that {self._question.says}",
@@ -368,6 +368,14 @@ class _Search:
     def steady(self, first: int) -> bool:
         """Say whether what was looked at was good before the first bad run and bad from it on."""
         return all(v.bad is None or v.bad is (at >= first) for at, v in self._verdicts.items())
+
+
+def _unknown(question: Question, names: set[str]) -> NotFound:
+    if question.noun == "check":
+        return NotFound.of("check", question.name, names)
+    if question.noun == "metric":
+        return NotFound.of("metric", question.name, names)
+    return NotFound.of("step", question.name, names)
 
 
 def verdicts(judged: Sequence[Judged]) -> str:
