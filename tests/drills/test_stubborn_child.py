@@ -49,7 +49,7 @@ from modelyard.pipeline import run
 from modelyard.records import Plan, Step
 from modelyard.store import open_store
 
-step = Step(name="start", verb="stubborn_steps:start", params={"mark": sys.argv[1]}, timeout=600)
+step = Step(name="start", verb="stubborn_steps:start", params={"mark": sys.argv[1]}, timeout=120)
 run(Plan(project="p", steps=(step,)), open_store(Path(sys.argv[2])))
 """
 

@@ -10,7 +10,7 @@ from modelyard._kit.text import number, plural, size_text
 from modelyard.pipeline.execute import Failure, Task
 from modelyard.pipeline.gpus import missing
 from modelyard.pipeline.leases import Demand, Lease, Leases
-from modelyard.records import Step
+from modelyard.records import Resources, Step
 
 if TYPE_CHECKING:
     from modelyard.pipeline.machine import Machine
@@ -68,6 +68,8 @@ class Admission:
         self._granted: dict[Demand, Lease] = {}
         self._refused: list[Demand] = []
         self._refused_at = 0.0
+        # A fan-out asks the same a thousand times.
+        self._known: dict[tuple[Resources, bool], _Asked] = {}
         # The demand that holds our ticket was asked for since the last `unused`.
         self._wanted = False
 
@@ -156,6 +158,14 @@ class Admission:
         return True
 
     def _asked(self, task: Task) -> _Asked:
+        key = task.step.resources, task.attempt > 1
+        if (known := self._known.get(key)) is None:
+            known = self._translated(task)
+            if known.failure is None:
+                self._known[key] = known
+        return known
+
+    def _translated(self, task: Task) -> _Asked:
         here, asked, notes = self._machine, task.step.resources, []
         cpus, memory, gpus = max(asked.cpus, _LEAST_CPUS), asked.memory, asked.gpus
         if cpus > here.cpus:

@@ -69,7 +69,7 @@ class LocalExecutor:
         *,
         workers: int = 0,
         functions: Mapping[str, Callable[..., Any]] | None = None,
-        grace: float = 5.0,
+        grace: float = 3.0,
     ) -> None:
         self._store = store
         self._most = workers

@@ -59,7 +59,7 @@ _PLACES = {name: (struct.Struct(kind), 8 * i) for i, (name, kind) in enumerate(_
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 # Seconds between two looks: at memory that must be held to a limit, at a young step, at one that takes its time.
-_WATCH, _YOUNG, _OLD = 0.004, 0.05, 0.25
+_WATCH, _YOUNG, _OLD = 0.004, 0.1, 0.25
 _YOUTH = 2.0
 # Seconds between two rounds of SIGKILL, and until what survives them is left alone.
 _AGAIN, _PATIENCE = 0.01, 10.0

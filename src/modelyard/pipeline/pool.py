@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import signal
 import time
@@ -97,20 +98,19 @@ class Pool:
 
     def close(self) -> list[tuple[Task, Usage]]:
         """End all, those that are busy gently first; return their tasks, with what they had used."""
-        try:
+        # A second Ctrl-C only ends the patience: what the first one began is done to its end.
+        with contextlib.suppress(KeyboardInterrupt):
             for worker in self._places:
                 worker.ask_to_stop()
             until = time.monotonic() + self._grace + _LAST_WAIT
             for worker in self._places:
                 worker.gone(until - time.monotonic())
-        finally:
-            # A second Ctrl-C ends the patience: nothing survives this.
-            for worker in self._workers:
-                worker.kill()
-            cut = [(worker.task, self._used(worker)) for worker in self._places if worker.task]
-            for worker in self.workers:
-                self._retire(worker)
-            self._places.clear()
+        for worker in self._workers:
+            worker.kill()
+        cut = [(worker.task, self._used(worker)) for worker in self._places if worker.task]
+        for worker in self.workers:
+            self._retire(worker)
+        self._places.clear()
         return cut
 
     def _suitable(self, step: Step, place: Place) -> Worker | None:

@@ -164,7 +164,7 @@ class Worker:
         """Wall time since the task was given."""
         return time.monotonic() - self.given
 
-    def give(self, task: Task, *, limit: int = 0, timeout: float = 0.0, grace: float = 5.0) -> None:
+    def give(self, task: Task, *, limit: int = 0, timeout: float = 0.0, grace: float = 3.0) -> None:
         """Hand it a task.
 
         Args:
