@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from modelyard.logs.section import is_safe
 from modelyard.spec.declaration import Declaration
 from modelyard.spec.report import Finding
-from modelyard.spec.sections.addresses import problem_of, scheme_of
+from modelyard.spec.sections.addresses import problem_of, scheme_of, source_of
 
 __all__ = ["log_rules"]
 
+_WEB = ("http", "https", "env", "file")
 # Files are deleted day by day.
 _LEAST_KEPT = 3600.0
 _LEAST_SIZE = 1_000_000
@@ -18,21 +19,19 @@ _LEAST_SIZE = 1_000_000
 
 def log_rules(d: Declaration) -> Iterator[Finding]:
     """Yield what is wrong with the sinks, and with how long lines stay."""
-    web = False
     for index, address in enumerate(d.logs.to):
         at = "logs.to" if len(d.logs.to) == 1 else f"logs.to.{index}"
         if address in d.logs.to[:index]:
-            yield Finding(at, f'the sink "{_shown(address)}" stands twice', "keep one of them")
-            continue
-        if scheme_of(address) in ("http", "https", "env", "file"):
-            web = True
-            wrong = problem_of(address)
-            if wrong is not None:
-                yield Finding(at, wrong.message, wrong.hint, code=wrong.code)
-            elif scheme_of(address) == "http" and not is_safe(address):
-                message = "everybody on the way could read the lines: the address is `http://` on another machine"
-                yield Finding(at, message, "take `https://`", code="spec-bad-address")
-    if d.logs.token is not None and not web:
+            yield Finding(at, "a sink stands twice", "keep one of them")
+        elif (wrong := _wrong(address)) is not None:
+            code, message, hint = wrong
+            yield Finding(at, message, hint, code=code)
+    web = any(scheme_of(address) in _WEB for address in d.logs.to)
+    if d.logs.token is not None and source_of(d.logs.token) is None:
+        # What stands there may be the token itself, so it is not shown.
+        message = '"logs.token" says where the token is, and is not the token'
+        yield Finding("logs.token", message, "write `env:NAME` or `file:PATH`", code="spec-secret")
+    elif d.logs.token is not None and not web:
         message = '"logs.token" is sent to web addresses, and "logs.to" has none'
         yield Finding("logs.token", message, "take it out, or name an address", ("logs.to",))
     if d.logs.keep < _LEAST_KEPT:
@@ -41,5 +40,17 @@ def log_rules(d: Declaration) -> Iterator[Finding]:
         yield Finding("logs.size", "less than a megabyte holds hardly a run", "for example `size: 1GB`")
 
 
-def _shown(address: str) -> str:
-    return address if problem_of(address) is None else scheme_of(address)
+def _wrong(address: str) -> tuple[str, str, str] | None:
+    """Return code, message and hint for an address that is no sink; it is not shown, since it may hold a secret."""
+    if address == "syslog" or address.startswith("syslog:/"):
+        return None
+    if scheme_of(address) not in _WEB:
+        message = "it is no sink: neither a web address nor the system's log"
+        return "spec-bad-address", message, "write `https://HOST/PATH`, `syslog`, `syslog:/SOCKET` or `env:NAME`"
+    wrong = problem_of(address)
+    if wrong is not None:
+        return wrong.code, wrong.message, wrong.hint
+    if source_of(address) is None and not is_safe(address):
+        message = "everybody on the way could read the lines: the address is `http://` on another machine"
+        return "spec-bad-address", message, "take `https://`"
+    return None
