@@ -30,7 +30,7 @@ _PAUSE = 0.02
 def _empty(like: Answered, error: Exception) -> Answered:
     """Return a request without its content, and say so."""
     sys.stderr.write(f"{like.id} is logged without its content: {type(error).__name__}: {error}\n")
-    nothing: list[Any] = [{}] * len(like.inputs)
+    nothing: list[Any] = [{}] * len(like.outputs)
     return msgspec.structs.replace(like, inputs=nothing, outputs=nothing)
 
 

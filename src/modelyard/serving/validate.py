@@ -39,7 +39,7 @@ class Parsed:
         numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, or the bytes of it.
         categories: Their texts, rows x categories; a missing one is empty.
         rows: The rows as the typed decoder read them, if it did.
-        raw: The JSON of the one row as it was sent, if it stands alone.
+        raw: The JSON list of the rows as it was sent, if it stands alone.
 
     Attributes:
         warnings: What is unusual but no mistake; known once they are fitted.
@@ -112,14 +112,15 @@ class Validator:
             raise bad("rows-empty", "there is no row to answer")
         count = len(rows)
         raw = b""
-        if count == 1:
-            # The decoder has read one row and nothing else; what stands around it is known.
-            if len(body) <= _RAW_BYTES and (not many or (tight and body.endswith(b"}]}"))):
-                raw = body[9:-2] if many else body
-            if not self.categories and None not in (values := astuple(rows[0])):
-                return Parsed(1, self._pack(*values), None, rows, raw)
-        else:
-            self.check_count(count)
+        # The decoder has read these rows and nothing else; what stands around them is known.
+        if len(body) <= _RAW_BYTES * count:
+            if tight and body.endswith(b"}]}"):
+                raw = body[8:-1]
+            elif not many:
+                raw = b"[%s]" % body
+        self.check_count(count)
+        if count == 1 and not self.categories and None not in (values := astuple(rows[0])):
+            return Parsed(1, self._pack(*values), None, rows, raw)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = categories = None
@@ -297,10 +298,10 @@ class Validator:
         """
         return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
 
-    def rows_of(self, parsed: Parsed) -> list[Any]:
-        """Return the rows for the log, each with its JSON by column name; a missing value is null there."""
+    def rows_of(self, parsed: Parsed) -> Any:
+        """Return the rows for the log: as JSON by column name, or the JSON itself; a missing value is null there."""
         if parsed.raw:
-            return [msgspec.Raw(parsed.raw)]
+            return msgspec.Raw(parsed.raw)
         if parsed.rows is not None:
             return parsed.rows
         parts: list[list[list[Any]]] = []
