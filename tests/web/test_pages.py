@@ -15,7 +15,7 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard.records import Check, CheckResult, Draft, Evidence, Limit, plain
 from modelyard.store.local import LocalStore
 from modelyard.web import Reader
-from modelyard.web.pages import about, cards, checks, models, monitoring, overview, run, runs, step, tables
+from modelyard.web.pages import about, cards, checks, models, monitoring, overview, path, run, runs, step, tables
 from modelyard.web.query import Query
 
 FIRST, BROKEN, REFUSED, BEST, AGAIN = (
@@ -198,8 +198,8 @@ class TestRun:
 
     def test_graph_of_500_steps_leaves_out_what_a_longer_way_says(self) -> None:
         needs = {"s0": ()} | {f"s{i}": tuple(f"s{j}" for j in range(max(0, i - 20), i)) for i in range(1, 500)}
-        assert run.shortest(needs) == [(f"s{i - 1}", f"s{i}") for i in range(1, 500)]
-        assert run.shortest({"a": (), "b": (), "c": ("a", "b"), "d": ("a", "c", "nowhere")}) == [
+        assert path.shortest(needs) == [(f"s{i - 1}", f"s{i}") for i in range(1, 500)]
+        assert path.shortest({"a": (), "b": (), "c": ("a", "b"), "d": ("a", "c", "nowhere")}) == [
             ("a", "c"),
             ("b", "c"),
             ("c", "d"),

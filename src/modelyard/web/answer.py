@@ -26,11 +26,13 @@ _log = logging.getLogger("modelyard.web")
 SECTIONS = {
     "/": "Overview",
     "/runs": "Runs",
+    "/automation": "Automation",
     "/tables": "Tables",
     "/models": "Models",
     "/checks": "Checks",
     "/cards/latest": "Card",
     "/monitoring": "Monitoring",
+    "/cost": "Cost",
 }
 # Seconds that a page waits for the first reading of the ledger before it says so.
 _WAIT = 1.0

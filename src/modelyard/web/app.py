@@ -61,12 +61,28 @@ def _routes() -> list[BaseRoute]:
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    from modelyard.web.pages import about, cards, checks, models, monitoring, overview, run, runs, step, tables
+    from modelyard.web.pages import (
+        about,
+        automation,
+        cards,
+        checks,
+        cost,
+        fires,
+        models,
+        monitoring,
+        overview,
+        run,
+        runs,
+        step,
+        tables,
+    )
 
     pages: list[tuple[str, Any]] = [
         ("/runs", runs.view),
         ("/runs/{run}/step", step.view),
         ("/runs/{run}", run.view),
+        ("/automation", automation.view),
+        ("/automation/{fire}", fires.view),
         ("/tables", tables.view),
         ("/tables/{table}/{digest}", tables.view_version),
         ("/models", models.view),
@@ -74,6 +90,7 @@ def _routes() -> list[BaseRoute]:
         ("/checks", checks.view),
         ("/cards/{run}", cards.view),
         ("/monitoring", monitoring.view),
+        ("/cost", cost.view),
         ("/about", about.view),
     ]
     routes: list[BaseRoute] = [Route("/", overview.view), Route("/overview.json", overview.view)]

@@ -7,6 +7,7 @@ anywhere: the colours come from the style sheet by class.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelyard._kit.text import number
@@ -14,7 +15,29 @@ from modelyard._kit.text import number
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["bar", "folds", "interval", "meter", "span"]
+__all__ = ["Column", "bar", "columns", "folds", "interval", "meter", "span"]
+
+# Height of a chart of columns, and room above the highest one and below, in pixels.
+_TALL, _TOP, _FOOT = 190.0, 10.0, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a chart.
+
+    Attributes:
+        value: How high it is.
+        label: What it says when it is pointed at.
+        href: Page within the site that says more.
+        unusual: Whether it stands out.
+        usual: What was to be expected; none where that is not known.
+    """
+
+    value: float
+    label: str
+    href: str = ""
+    unusual: bool = False
+    usual: float | None = None
 
 
 def _svg(kind: str, label: str, body: str) -> Markup:
@@ -108,3 +131,55 @@ def folds(scores: Sequence[float], mean: float | None, low: float, high: float, 
     out.append(f'<line class="mean {kind}" x1="{x}%" x2="{x}%" y1="3" y2="19"/>')
     said = f"mean {number(mean)}; folds " + ", ".join(number(one) for one in scores)
     return _svg("mini-folds", said, "".join(out))
+
+
+def columns(found: Sequence[Column], *, title: str, unit: str, limit: float | None = None) -> Markup:
+    """Draw values in a row as columns, with a short line at what is usual and a dashed one at the limit.
+
+    The axis keeps its size in pixels while the columns take what room there is.
+
+    Args:
+        found: The columns, in order.
+        title: Name of the chart.
+        unit: What the values are in.
+        limit: Where they should end; left out of the scale where it is more than three times the highest.
+    """
+    from markupsafe import Markup, escape
+
+    from modelyard.cards.charts.base import nice, tick_labels, ticks
+
+    top = max([one.value for one in found] + [one.usual or 0.0 for one in found], default=0.0)
+    if limit is not None and limit <= 3 * top:
+        top = max(top, limit)
+    top = nice(0.0, top or 1.0, 4)[1]
+    marks = ticks(0.0, top, 4)
+
+    def up(value: float) -> float:
+        return _TALL - _FOOT - (_TALL - _FOOT - _TOP) * min(1.0, max(0.0, value / top))
+
+    axis = "".join(
+        f'<text x="52" y="{_at(up(value) + 4)}" text-anchor="end">{text}</text>'
+        for value, text in zip(marks, tick_labels(marks), strict=True)
+    )
+    body = [f'<line class="grid" x1="0" x2="100%" y1="{_at(up(v))}" y2="{_at(up(v))}"/>' for v in marks]
+    slot = 100 / max(len(found), 12)
+    for i, one in enumerate(found):
+        x, y = i * slot + slot * 0.14, up(one.value)
+        kind = "unusual" if one.unusual else "plain"
+        high = max(1.5, _TALL - _FOOT - y) if one.value > 0 else 0.0
+        rect = (
+            f'<rect class="column {kind}" x="{_at(x)}%" width="{_at(slot * 0.72)}%" y="{_at(_TALL - _FOOT - high)}" '
+            f'height="{_at(high)}" rx="1.5"><title>{escape(one.label)}</title></rect>'
+        )
+        body.append(f'<a href="{escape(one.href)}">{rect}</a>' if one.href.startswith("/") else rect)
+        if one.usual is not None:
+            level = _at(up(one.usual))
+            ends = f'x1="{_at(i * slot)}%" x2="{_at((i + 1) * slot)}%"'
+            body.append(f'<line class="usual" {ends} y1="{level}" y2="{level}"/>')
+    if limit is not None and limit <= top:
+        body.append(f'<line class="limit" x1="0" x2="100%" y1="{_at(up(limit))}" y2="{_at(up(limit))}"/>')
+    return Markup(  # noqa: S704 - every text was escaped
+        f'<div class="columns-chart"><svg class="mini axis" aria-hidden="true">{axis}</svg>'
+        f'<svg class="mini plot" role="group" aria-label="{escape(title)}, in {escape(unit)}">{"".join(body)}</svg>'
+        "</div>"
+    )

@@ -17,8 +17,11 @@ import msgspec
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.records import Event, EventKind, ModelVersion, Run, TableVersion, read_value
+from modelyard.spec import FILE
 from modelyard.store.base import Blobs, Ledger, Store, Tables
 from modelyard.store.local import settle
+from modelyard.web.costing import Costing
+from modelyard.web.declared import Declaration, Declared
 
 __all__ = ["Catalog", "Made", "Moved", "Reader", "Tally", "Trend", "values_in"]
 
@@ -28,6 +31,7 @@ _KINDS: tuple[EventKind, ...] = (
     "step.finished",
     "step.cached",
     "step.failed",
+    "step.skipped",
     "alias.moved",
     "watch.finished",
     "verify.finished",
@@ -65,18 +69,22 @@ class Tally:
         under_way: Names of the steps that have begun and not ended.
         ended: Steps that ended, those found in the ledger included.
         cached: How many of them were found in the ledger.
+        skipped: How many did not run because the data were stale.
         failed: Names of the steps that failed.
         checks: Name of a check of the model -> its status and whether it blocks.
         rules: Name of a rule of a data contract -> its status and whether it blocks.
+        began: Time of its oldest event.
         last: Time of its newest event.
     """
 
     under_way: set[str] = field(default_factory=set)
     ended: int = 0
     cached: int = 0
+    skipped: int = 0
     failed: tuple[str, ...] = ()
     checks: dict[str, tuple[str, bool]] = field(default_factory=dict)
     rules: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    began: float = 0.0
     last: float = 0.0
 
     @property
@@ -85,11 +93,14 @@ class Tally:
         return self.ended + len(self.under_way)
 
     def step(self, name: str, how: str) -> None:
-        """Note that a step was `started`, `finished`, `cached` or `failed`."""
+        """Note that a step was `started`, `finished`, `cached`, `failed` or `skipped`."""
         if how == "started":
             self.under_way.add(name)
             return
         self.under_way.discard(name)
+        if how == "skipped":
+            self.skipped += 1
+            return
         self.ended += 1
         self.cached += how == "cached"
         if how == "failed":
@@ -201,7 +212,7 @@ class Catalog:
             self._moved(event)
         else:
             tally = self.tallies.setdefault(event.run, Tally())
-            tally.last = event.time
+            tally.began, tally.last = tally.began or event.time, event.time
             if event.step:
                 tally.step(event.step, event.kind.removeprefix("step."))
             outputs = event.payload.get("outputs", {})
@@ -278,12 +289,23 @@ class Reader:
 
     def __init__(self, store: Store, *, clock: Clock = system_clock) -> None:
         self._store = store
+        self._declaration = Declaration(store.root / FILE)
+        self.costs = Costing(store)
         self._catalog = Catalog()
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._first: threading.Thread | None = None
         self._read = threading.Event()
         self.clock = clock
+
+    @property
+    def store(self) -> Store:
+        """The store itself, for the houses below that read it."""
+        return self._store
+
+    def declared(self) -> Declared:
+        """Return the declaration as it is now, or why there is none."""
+        return self._declaration.now()
 
     @property
     def ledger(self) -> Ledger:

@@ -11,7 +11,7 @@ import msgspec
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
-from modelyard._kit.text import number, plural, seconds_text
+from modelyard._kit.text import number, plural, seconds_text, size_text
 from modelyard.web import draw
 from modelyard.web.assets import asset, vendored
 from modelyard.web.pages.parts import measured
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["ago", "breaks", "environment", "pretty", "ticks"]
+__all__ = ["ago", "breaks", "coming", "environment", "pretty", "ticks"]
 
 # Only addresses within the site become links.
 _ADDRESS = re.compile(r"/(?:[a-z][a-z0-9/_.-]*)?")
@@ -41,6 +41,21 @@ def ago(seconds: float, now: float) -> str:
     for below, unit, word in _AGES:
         if age < below:
             return f"{int(age // unit)} {word} ago"
+    return as_text(seconds)[:10]
+
+
+def coming(seconds: float, now: float) -> str:
+    """Return how far ahead a time is, e.g. `in 3 min`; `now` once it has come.
+
+    >>> coming(1200, 1000), coming(86400 * 3, 0), coming(5, 10)
+    ('in 3 min', 'in 3 d', 'now')
+    """
+    ahead = seconds - now
+    if ahead < 1:
+        return "now"
+    for below, unit, word in _AGES:
+        if ahead < below:
+            return f"in {int(ahead // unit)} {word}"
     return as_text(seconds)[:10]
 
 
@@ -107,12 +122,14 @@ def environment() -> Environment:
     env.filters.update(
         ago=ago,
         breaks=breaks,
+        coming=coming,
         measured=measured,
         number=number,
         plural=plural,
         pretty=pretty,
         seconds=seconds_text,
         short=short,
+        size=size_text,
         ticks=ticks,
         when=as_text,
     )

@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
 
 from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, seconds_text
-from modelyard.records import (
-    Candidate,
-    Card,
-    CheckResult,
-    Deployment,
-    Evidence,
-    ModelVersion,
-    Plan,
-    Run,
-    StepRun,
-    TableVersion,
-)
+from modelyard.records import Plan, Prices, Run, StepRun
 from modelyard.web.answer import answer
-from modelyard.web.pages.parts import UNMET, CheckRow, RunRow, check_rows, counts_text, look, measured, run_row
+from modelyard.web.pages.failure import AttemptRow, Facts, FailureRow, attempt_rows, facts_of, failure_of
+from modelyard.web.pages.fires import FireRow, fire_row
+from modelyard.web.pages.given import Given, given_by, together
+from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text, run_row
+from modelyard.web.pages.path import Leg, Span, critical, shortest
 from modelyard.web.query import Query
-from modelyard.web.reader import Reader, values_in
+from modelyard.web.reader import Reader
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Given", "RunPage", "StepRow", "find_run", "given_by", "load", "plan_of", "shortest", "view"]
+__all__ = ["RunPage", "StepRow", "find_run", "load", "plan_of", "view"]
 
 _MOST_GIVEN = 6
-_MOST_RESULTS = 2
 _TIMED = ("succeeded", "failed", "running")
 _DETAIL = {"never": "not run"}
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One value that a step gave, as a link or a few words.
-
-    Attributes:
-        output: Name of the output.
-        kind: `table`, `model`, `check_result`, `card`, ... or `json`.
-        text: What to show.
-        href: Where it is shown in full; empty if only on the step's own page.
-        status: Status of a check; empty otherwise.
-    """
-
-    output: str
-    kind: str
-    text: str
-    href: str = ""
-    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +39,19 @@ class StepRow:
     Attributes:
         name: Its name.
         about: One line on what it does, from the plan.
-        status: `waiting`, `running`, `succeeded`, `cached`, `failed` or `interrupted`; `never` if the run ended
-            before it.
-        offset: Seconds from the start of the run to its start; none if it has not begun.
-        seconds: Wall time, up to now while it runs.
-        cpu_seconds: CPU time.
+        status: `waiting`, `running`, `succeeded`, `cached`, `failed`, `skipped` or `interrupted`; `never` if the run
+            ended before it.
+        offset: Seconds from the start of the run to the start of its first attempt; none if it has not begun.
+        seconds: Wall time of its last attempt, up to now while it runs.
+        cpu_seconds: CPU time of all attempts.
+        peak_bytes: Highest memory.
+        read_bytes: Bytes read from disks.
+        written_bytes: Bytes written to disks.
+        cost: What all its attempts cost; none without prices.
+        attempts: The attempts before the last one.
+        reason: Why it was skipped.
+        notes: What was done otherwise than asked.
+        on_path: Whether the length of the run was made of it.
         needs: Names of the steps it takes something from.
         given: What it gave, the first few.
         more: Values it gave beyond those.
@@ -82,10 +64,23 @@ class StepRow:
     offset: float | None
     seconds: float
     cpu_seconds: float
+    peak_bytes: int
+    read_bytes: int
+    written_bytes: int
+    cost: float | None
+    attempts: tuple[AttemptRow, ...]
+    reason: str
+    notes: tuple[str, ...]
+    on_path: bool
     needs: tuple[str, ...]
     given: tuple[Given, ...]
     more: int
     error: dict[str, str]
+
+    @property
+    def whole(self) -> float:
+        """Seconds of all attempts and of the waits between them."""
+        return sum(one.seconds + one.waits for one in self.attempts) + self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +96,14 @@ class RunPage:
         steps: Its steps in the order of the plan, those not begun included.
         span: Seconds that the bars of the steps stand for.
         cpu_seconds: CPU time of all steps.
+        peak_bytes: Highest memory of any step.
+        cost: What all steps cost; none without prices.
+        currency: In what.
+        fire: What asked for it; none for a run that a person started.
+        trace: Id that ties it to its fire, log lines, alerts and requests.
+        failures: Steps that failed, with the likely cause.
+        path: The chain of steps that its length was made of.
+        bottleneck: What it mostly waited for, in a sentence; empty while it cannot be told.
         saved: Seconds that the cached steps took when they ran.
         checks: What its checks came to, failed ones first.
         counts: Checks by status.
@@ -119,6 +122,14 @@ class RunPage:
     steps: tuple[StepRow, ...]
     span: float
     cpu_seconds: float
+    peak_bytes: int
+    cost: float | None
+    currency: str
+    fire: FireRow | None
+    trace: str
+    failures: tuple[FailureRow, ...]
+    path: tuple[Leg, ...]
+    bottleneck: str
     saved: float
     checks: tuple[CheckRow, ...]
     counts: dict[str, int]
@@ -138,11 +149,16 @@ def load(store: Reader, query: Query) -> RunPage:
     run = find_run(store, query.text("run"))
     catalog = store.catalog()
     row = run_row(store, run, catalog.tallies.get(run.id))
-    plan = plan_of(store, run)
-    rows = _step_rows(store, run, plan, live=row.status == "running")
+    live = row.status == "running"
+    plan, facts = plan_of(store, run), facts_of(store, run.id)
+    path = critical(_spans(run, plan), run.started) if plan and not live else ()
+    rows = _step_rows(store, run, plan, facts, {leg.name for leg in path}, live=live)
     checks = check_rows(run, catalog)
     ids = sorted(catalog.tallies)
     at = ids.index(run.id) if run.id in catalog.tallies else len(ids)
+    fire = store.ledger.fire(run.fire) if run.fire else None
+    failures = (failure_of(store, run, step) for step in run.steps)
+    priced = facts.prices != Prices()
     return RunPage(
         title=run.id,
         run=row,
@@ -150,13 +166,21 @@ def load(store: Reader, query: Query) -> RunPage:
         result=run.result,
         plan=run.plan,
         steps=rows,
-        span=max([row.seconds, *((s.offset or 0.0) + s.seconds for s in rows)], default=0.0) or 1.0,
+        span=max([row.seconds, *((s.offset or 0.0) + s.whole for s in rows)], default=0.0) or 1.0,
         cpu_seconds=sum(s.cpu_seconds for s in rows),
-        saved=_saved(store, run.id),
+        peak_bytes=max((s.peak_bytes for s in rows), default=0),
+        cost=sum(s.cost or 0.0 for s in rows) if priced else None,
+        currency=facts.prices.currency if priced else "",
+        fire=fire_row(fire) if fire else None,
+        trace=run.trace,
+        failures=tuple(one for one in failures if one),
+        path=path,
+        bottleneck=_bottleneck(path),
+        saved=facts.saved,
         checks=checks,
         counts=counts_text(checks),
-        graph=_graph(rows, run.id),
-        live=row.status == "running",
+        graph=_graph(rows, run.id, path),
+        live=live,
         has_card=run.id in catalog.cards,
         newer=next(iter(ids[at + 1 : at + 2]), ""),
         older=ids[at - 1] if at > 0 else "",
@@ -188,53 +212,9 @@ def plan_of(store: Reader, run: Run) -> Plan | None:
         return None
 
 
-def given_by(step: StepRun, run_id: str) -> list[Given]:
-    """Return what a step gave, each with the page that shows it."""
-    given = [_given(output, value, run_id) for output, value in values_in(step.outputs)]
-    # A list of plain JSON is one thing to a reader.
-    return list({(one if one.kind != "json" else (one.output, one.kind)): one for one in given}.values())
-
-
-def _given(output: str, value: Any, run_id: str) -> Given:
-    match value:
-        case TableVersion():
-            return Given(output, "table", f"{value.rows:,} rows", f"/tables/{value.name}/{value.digest}")
-        case ModelVersion():
-            return Given(output, "model", value.family, f"/models/{value.digest}")
-        case CheckResult():
-            name = value.check.name
-            shown = look(value.check.type, value.status, blocking=value.check.blocking)
-            return Given(output, "check_result", name, f"/checks?run={run_id}#check-{name}", shown)
-        case Card():
-            return Given(output, "card", "model card", f"/cards/{run_id}")
-        case Deployment():
-            text = f"{value.endpoint}: {value.alias} revision {value.revision}"
-            return Given(output, "deployment", text, f"/models/{value.model.digest}")
-        case Candidate():
-            return Given(output, "candidate", f"{value.family} {number(value.mean) if value.scores else 'is out'}")
-        case Evidence():
-            return Given(output, "evidence", f"{value.measure} {measured(value.value, value.unit)}")
-        case msgspec.Struct():
-            return Given(output, str(value.__struct_config__.tag), output)
-        case _:
-            return Given(output, "json", output)
-
-
-def _together(given: list[Given], step: str, run_id: str) -> list[Given]:
-    """Return what a step gave with its results as one link where there are more than a few, as of a data contract."""
-    results = [one for one in given if one.kind == "check_result"]
-    if len(results) <= _MOST_RESULTS:
-        return given
-    unmet = sum(one.status in UNMET for one in results)
-    aside = sum(one.status == "aside" for one in results)
-    text = f"{len(results)} results"
-    text += f", {unmet} not met" if unmet else f", {aside} set rows aside" if aside else ""
-    status = "failed" if unmet else "aside" if aside else "passed"
-    link = Given("results", "check_result", text, f"/checks?run={run_id}&q={quote(step)}", status)
-    return [*(one for one in given if one.kind != "check_result"), link]
-
-
-def _step_rows(store: Reader, run: Run, plan: Plan | None, *, live: bool) -> tuple[StepRow, ...]:
+def _step_rows(
+    store: Reader, run: Run, plan: Plan | None, facts: Facts, on_path: set[str], *, live: bool
+) -> tuple[StepRow, ...]:
     done = {step.name: step for step in run.steps}
     planned = {step.name: step for step in plan.steps} if plan else {}
     rows = []
@@ -242,19 +222,30 @@ def _step_rows(store: Reader, run: Run, plan: Plan | None, *, live: bool) -> tup
         step, about = done.get(name), planned[name].about if name in planned else ""
         needs = planned[name].upstream if name in planned else ()
         if step is None:
-            rows.append(StepRow(name, about, "waiting" if live else "never", None, 0.0, 0.0, needs, (), 0, {}))
-            continue
-        given = _together(given_by(step, run.id), name, run.id)
-        seconds = max(0.0, store.clock() - step.started) if step.status == "running" and live else step.seconds
-        status = "interrupted" if step.status == "running" and not live else step.status
+            step = StepRun(name=name, status="running")
+            status, offset, seconds, given = "waiting" if live else "never", None, 0.0, list[Given]()
+        else:
+            given = together(given_by(step, run.id), name, run.id)
+            seconds = max(0.0, store.clock() - step.started) if step.status == "running" and live else step.seconds
+            status = "interrupted" if step.status == "running" and not live else step.status
+            offset = None if status == "skipped" else max(0.0, _begin(step) - run.started)
+        used = step.used
         rows.append(
             StepRow(
                 name=name,
                 about=about,
                 status=status,
-                offset=max(0.0, step.started - run.started),
+                offset=offset,
                 seconds=seconds,
-                cpu_seconds=step.cpu_seconds,
+                cpu_seconds=used.cpu_seconds or step.cpu_seconds,
+                peak_bytes=used.peak_bytes,
+                read_bytes=used.read_bytes,
+                written_bytes=used.written_bytes,
+                cost=facts.prices.of(used) if facts.prices != Prices() else None,
+                attempts=attempt_rows(step.attempts),
+                reason=step.reason,
+                notes=facts.notes.get(name, ()),
+                on_path=name in on_path,
                 needs=needs,
                 given=tuple(given[:_MOST_GIVEN]),
                 more=max(0, len(given) - _MOST_GIVEN),
@@ -264,52 +255,66 @@ def _step_rows(store: Reader, run: Run, plan: Plan | None, *, live: bool) -> tup
     return tuple(rows)
 
 
-def _saved(store: Reader, run_id: str) -> float:
-    cached = store.ledger.events(run=run_id, kinds=("step.cached",))
-    return sum(float(event.payload.get("from_seconds", 0.0)) for event in cached)
+def _begin(step: StepRun) -> float:
+    first = step.attempts[0] if step.attempts else None
+    return first.time - first.seconds if first else step.started
 
 
-def _graph(rows: tuple[StepRow, ...], run_id: str) -> str:
+def _spans(run: Run, plan: Plan) -> list[Span]:
+    done = {step.name: step for step in run.steps if step.status in ("succeeded", "cached", "failed")}
+    return [
+        Span(one.name, _begin(step), step.started + step.seconds, one.upstream)
+        for one in plan.steps
+        if (step := done.get(one.name)) is not None
+    ]
+
+
+def _bottleneck(path: tuple[Leg, ...]) -> str:
+    """Say which step the critical path mostly consists of, and how long it stood in the queue."""
+    ran, waited = sum(leg.ran for leg in path), sum(leg.waited for leg in path)
+    if ran <= 0:
+        return ""
+    worst = max(path, key=lambda leg: leg.ran)
+    text = f"`{worst.name}` is {worst.share * 100:.0f} % of the critical path"
+    text += f" ({seconds_text(worst.ran)} of {seconds_text(ran + waited)})"
+    return f"{text}; in the queue it was {seconds_text(waited)} long" if waited >= 0.01 * ran else text
+
+
+def _graph(rows: tuple[StepRow, ...], run_id: str, path: tuple[Leg, ...]) -> str:
     if not any(row.needs for row in rows):
         return ""
     from modelyard.cards.charts import graph
+    from modelyard.cards.charts.base import escape
 
+    legs = {leg.name: leg for leg in path}
     nodes = [
         {
             "id": row.name,
             "label": row.name,
             "status": row.status,
-            "detail": seconds_text(row.seconds) if row.status in _TIMED else _DETAIL.get(row.status, row.status),
+            "detail": _detail(row, legs.get(row.name)),
             "href": f"/runs/{run_id}/step?step={quote(row.name)}",
         }
         for row in rows
     ]
-    return graph.draw(nodes, shortest({row.name: row.needs for row in rows}), align="start")
+    drawn = graph.draw(nodes, shortest({row.name: row.needs for row in rows}), align="start")
+    # The drawing names each node and edge, so what is on the path can be told by class; the style sheet does the rest.
+    names = [escape(leg.name) for leg in path if leg.ran > 0 or leg.waited > 0]
+    for name in names:
+        drawn = drawn.replace(f'<g class="node" data-id="{name}"', f'<g class="node critical" data-id="{name}"')
+    for a, b in pairwise(names):
+        edge = f'data-from="{a}" data-to="{b}"'
+        drawn = drawn.replace(f"<path {edge}", f'<path class="critical" {edge}')
+    return drawn
 
 
-def shortest(needs: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
-    """Return the edges between steps without those that a longer way says already.
-
-    The split feeds every check, but each check also comes after the model that was trained on it: drawn as they stand,
-    the edges of a whole plan hide its shape.
-
-    Args:
-        needs: Step -> steps it takes something from, in an order in which they may run.
-
-    >>> shortest({"a": (), "b": ("a",), "c": ("a", "b")})
-    [('a', 'b'), ('b', 'c')]
-    """
-    bit = {name: 1 << i for i, name in enumerate(needs)}
-    before: dict[str, int] = {}
-    edges = []
-    for name, wanted in needs.items():
-        direct = [one for one in wanted if one in before]
-        implied = 0
-        for one in direct:
-            implied |= before[one]
-        edges += [(one, name) for one in direct if not implied & bit[one]]
-        before[name] = implied | sum(bit[one] for one in direct)
-    return edges
+def _detail(row: StepRow, leg: Leg | None) -> str:
+    if row.status not in _TIMED:
+        return _DETAIL.get(row.status, row.status)
+    text = seconds_text(row.seconds)
+    if row.attempts:
+        text += f", attempt {number(len(row.attempts) + 1)}"
+    return f"{text}, waited {seconds_text(leg.waited)}" if leg and leg.waited >= 0.1 else text
 
 
 async def view(request: Request) -> Response:

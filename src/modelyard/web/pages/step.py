@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from modelyard._kit.errors import NotFound
+from modelyard.records import Prices, Usage
+from modelyard.security.redact import redact
 from modelyard.web.answer import answer
+from modelyard.web.pages.failure import AttemptRow, FailureRow, attempt_rows, facts_of, failure_of, last_lines
+from modelyard.web.pages.given import Given, given_by
 from modelyard.web.pages.parts import RunRow, run_row
-from modelyard.web.pages.run import Given, find_run, given_by, plan_of
+from modelyard.web.pages.run import find_run, plan_of
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader
 
@@ -36,7 +40,15 @@ class StepPage:
         status: How it stands; `waiting` or `never` if it has not begun.
         started: Seconds since 1970 UTC; 0 if it has not begun.
         seconds: Wall time.
-        cpu_seconds: CPU time.
+        cpu_seconds: CPU time of all attempts.
+        usage: What all attempts used.
+        cost: What that cost; none without prices.
+        currency: In what.
+        attempts: The attempts before the last one.
+        reason: Why it was skipped.
+        notes: What was done otherwise than asked.
+        failure: Its error with the likely cause, the command to replay it and its last lines; none if it did not fail.
+        log: The last lines that it logged or printed.
         inputs: Parameter -> outputs it takes, as `step` or `step#output`.
         feeds: Steps that take something from it.
         params: Its settings, as JSON.
@@ -58,6 +70,14 @@ class StepPage:
     started: float
     seconds: float
     cpu_seconds: float
+    usage: Usage
+    cost: float | None
+    currency: str
+    attempts: tuple[AttemptRow, ...]
+    reason: str
+    notes: tuple[str, ...]
+    failure: FailureRow | None
+    log: tuple[str, ...]
     inputs: dict[str, tuple[str, ...]]
     feeds: tuple[str, ...]
     params: str
@@ -87,6 +107,11 @@ def load(store: Reader, query: Query) -> StepPage:
     status = made.status if made else ("waiting" if row.status == "running" else "never")
     outputs = msgspec.json.format(msgspec.json.encode(made.outputs), indent=2).decode() if made else ""
     refs = {key: (ref,) if isinstance(ref, str) else tuple(ref) for key, ref in step.inputs.items()} if step else {}
+    facts = facts_of(store, run.id)
+    used = made.used if made else Usage()
+    failure = failure_of(store, run, made) if made else None
+    log = last_lines(store, run, made) if made and made.started else ()
+    priced = facts.prices != Prices()
     return StepPage(
         title=name,
         run=row,
@@ -96,7 +121,15 @@ def load(store: Reader, query: Query) -> StepPage:
         status="interrupted" if status == "running" and row.status != "running" else status,
         started=made.started if made else 0.0,
         seconds=made.seconds if made else 0.0,
-        cpu_seconds=made.cpu_seconds if made else 0.0,
+        cpu_seconds=used.cpu_seconds or (made.cpu_seconds if made else 0.0),
+        usage=used,
+        cost=facts.prices.of(used) if priced else None,
+        currency=facts.prices.currency if priced else "",
+        attempts=attempt_rows(made.attempts) if made else (),
+        reason=made.reason if made else "",
+        notes=facts.notes.get(name, ()),
+        failure=failure,
+        log=log or (failure.log if failure else ()),
         inputs=refs,
         feeds=tuple(other.name for other in planned.values() if name in other.upstream),
         params=msgspec.json.format(msgspec.json.encode(step.params), indent=2).decode() if step else "",
@@ -106,7 +139,7 @@ def load(store: Reader, query: Query) -> StepPage:
         outputs=outputs[:_LONGEST],
         cut=len(outputs) > _LONGEST,
         error={k: str(v) for k, v in made.error.items() if k in ("code", "message", "where", "hint")} if made else {},
-        trace=str(made.error.get("trace", ""))[-_LONGEST:] if made else "",
+        trace=redact(str(made.error.get("trace", ""))[-_LONGEST:]) if made else "",
     )
 
 
