@@ -1,13 +1,15 @@
-"""What is next, and a view of the queue that follows whoever writes to it."""
+"""What is next, a view of the queue that follows whoever writes to it, and talk that stops nobody."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.automation.daemons import want
 
+from modelyard.automation.notes import Aside, Note, note
 from modelyard.automation.queue import Queue, choose
 from modelyard.records import Draft, Fire
 from modelyard.store import LocalStore
@@ -90,3 +92,33 @@ def test_a_thousand_that_wait_are_read_once(store: LocalStore) -> None:
         queue.refresh()
     assert len(queue) == 0
     assert asked == []
+
+
+def test_a_reader_that_stalls_stops_nobody_and_is_told_what_it_missed() -> None:
+    held, said = threading.Event(), []
+
+    def slow(one: Note) -> None:
+        held.wait()
+        said.append(one.text)
+
+    aside = Aside(slow, most=3)
+    for number in range(10):
+        aside(note("run", str(number)))
+    held.set()
+    aside.end()
+    assert said[-3:] == ["7", "8", "9"]
+    assert any("lines were left out" in text for text in said)
+
+
+def test_a_reader_that_has_gone_is_not_spoken_to_any_more() -> None:
+    calls = []
+
+    def gone(one: Note) -> None:
+        calls.append(one)
+        raise BrokenPipeError
+
+    aside = Aside(gone)
+    aside(note("run", "1"))
+    aside.end()
+    aside(note("run", "2"))
+    assert len(calls) == 1

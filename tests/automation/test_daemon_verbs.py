@@ -202,3 +202,13 @@ def test_down_leaves_a_daemon_of_systemd_alone(store: LocalStore) -> None:
             assert daemon.stop() == 0
     finally:
         del os.environ["MODELYARD_UNIT"]
+
+
+def test_an_output_that_nobody_reads_holds_up_neither_the_runs_nor_the_end(store: LocalStore) -> None:
+    project(store.root, SPEC, "def one(fire):\n    print('x' * 10_000)\n    return 1\n\ndef two(x):\n    return x\n")
+    for number in range(30):
+        want(store, str(number))
+    with up(cwd=store.root) as daemon:
+        until(lambda: all(fire.state == "succeeded" for fire in store.ledger.fires()))
+        daemon.process.terminate()
+        assert daemon.process.wait(60) == 0

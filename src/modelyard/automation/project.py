@@ -131,6 +131,9 @@ class Project:
         await self._hooks.serve(triggers)
         if self._settings.ui:
             self._keep("ui", self._pages)
+        if self._spec.alerts:
+            self._keep("alerts", self._sender)
+        await self._keep_while(self._spec.logs.to, "logs", self._lines)
         self._tasks.append(asyncio.create_task(self._listen()))
         self._ready = True
 
@@ -235,8 +238,16 @@ class Project:
             self._say(note("file", self._problem, project=self.name, code=error.code))
             return
         self._problem = ""
-        if "serve" in self._children:
-            self._children["serve"][0].renew()
+        for name in ("serve", "alerts"):
+            if name in self._children:
+                self._children[name][0].renew()
+        if spec.alerts and "alerts" not in self._children:
+            self._keep("alerts", self._sender)
+        elif not spec.alerts and "alerts" in self._children:
+            child, task = self._children.pop("alerts")
+            await child.stop(_CHILD_GRACE)
+            await task
+        await self._keep_while(spec.logs.to, "logs", self._lines)
         self._say(note("file", "the declaration has changed and counts from now on", project=self.name))
 
     def _keep(self, name: str, command: Callable[[], Sequence[str]]) -> None:
@@ -269,6 +280,25 @@ class Project:
         port = str(self._settings.ui_port + self._number)
         line = [sys.executable, "-P", "-m", "modelyard.web", "--project", str(self._spec.root)]
         return [*line, "--port", port, "--no-open"]
+
+    async def _keep_while(self, wanted: Sequence[str], name: str, command: Callable[[], Sequence[str]]) -> None:
+        """Start a child that is wanted, renew it if it is there, stop it if it is not wanted any more."""
+        there = self._children.get(name)
+        if wanted and there is not None:
+            there[0].renew()
+        elif wanted:
+            self._keep(name, command)
+        elif there is not None:
+            del self._children[name]
+            await there[0].stop(_CHILD_GRACE)
+            await there[1]
+
+    def _lines(self) -> list[str]:
+        """Return the command that hands lines over to the sinks of the logs."""
+        return [sys.executable, "-P", "-m", "modelyard", "logs", "--send", "--follow", "-f", str(self._spec.path)]
+
+    def _sender(self) -> list[str]:
+        return [sys.executable, "-P", "-m", "modelyard.automation.alerts", str(self._spec.path)]
 
     def _state(self) -> DaemonState:
         children = [self._link.state, *(child.state for child, _ in self._children.values())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +74,14 @@ def run(args: argparse.Namespace) -> int:
     if args.detach:
         return _detach(args, settings)
     from modelyard.automation.daemon import Daemon
+    from modelyard.automation.notes import Aside
 
-    return Daemon(settings, json_line if args.json else _print).run()
+    aside = Aside(json_line if args.json else _print)
+    code = Daemon(settings, aside).run()
+    if not aside.end():
+        # Somebody holds our output; Python would wait for it for ever.
+        os._exit(code)
+    return code
 
 
 def _systemd(args: argparse.Namespace, settings: Settings) -> int:
