@@ -11,8 +11,10 @@ from modelyard.cards.section import CardText
 from modelyard.checks.section import CheckEntry
 from modelyard.data.section import Source
 from modelyard.deploy.section import Deploy
+from modelyard.logs.section import Logs
 from modelyard.models.section import Model
 from modelyard.monitoring.section import Monitor
+from modelyard.spec.sections.alerts import Mail, Told
 from modelyard.spec.sections.cost import Cost
 from modelyard.spec.sections.retries import Retries
 from modelyard.spec.sections.schedule import Schedule
@@ -135,6 +137,13 @@ class Declaration(Section, frozen=True, kw_only=True):
             examples=[{"prices": {"cpu_hour": 0.04}, "per_run": 5.0}],
         ),
     ] = Cost()
+    logs: Annotated[
+        Logs,
+        Meta(
+            description="For how long what steps and servers say is kept, and who else gets it.",
+            examples=[{"keep": "90d", "to": ["https://logs.example.org/in"]}],
+        ),
+    ] = Logs()
     schedule: Annotated[
         tuple[Schedule, ...],
         Meta(
@@ -152,6 +161,32 @@ class Declaration(Section, frozen=True, kw_only=True):
             examples=[{"arrivals": {"files": "data/in/*.csv"}}],
         ),
     ] = field(default_factory=dict)
+    alerts: Annotated[
+        tuple[
+            Annotated[
+                Told,
+                Meta(
+                    description="One target: its address, or the fields below.",
+                    examples=["mailto:ml@example.org"],
+                    extra_json_schema={"form": "short", "short": "to"},
+                ),
+            ],
+            ...,
+        ],
+        Meta(
+            description="Who is told when a run fails, when data are stale, when something drifts; a target that cannot "
+            "be reached never slows or fails a run.",
+            examples=[["mailto:ml@example.org", "env:ML_HOOK"]],
+            min_length=1,
+        ),
+    ] = ()
+    mail: Annotated[
+        Mail | None,
+        Meta(
+            description="The mail server that `mailto:` targets go through. Left out, the relay of this machine.",
+            examples=[{"host": "smtp.example.org", "user": "ml@example.org"}],
+        ),
+    ] = None
     store: Annotated[
         Annotated[
             str,
