@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -42,7 +44,11 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--follow", action="store_true", help="go on with what comes, until the run ends or Ctrl-C")
     parser.add_argument("--requests", type=int, default=20, metavar="N", help="the newest N requests (default: 20)")
-    parser.add_argument("--send", action="store_true", help="hand over now what the sinks of `logs.to` have not taken")
+    parser.add_argument(
+        "--send",
+        action="store_true",
+        help="hand over now what the sinks of `logs.to` have not taken; with --follow: go on",
+    )
     add_file(parser)
     add_json(parser)
 
@@ -123,6 +129,12 @@ def _send(args: argparse.Namespace, store: Store) -> int:
 
     spec = load_spec(args, files=False)
     with Shipper(store, spec.logs, project=spec.project) as shipper:
+        if args.follow and spec.logs.to:
+            # As `modelyard up` has it done: until somebody stops it.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            shipper.start()
+            say(f"handing over to {', '.join(spec.logs.to)}")
+            threading.Event().wait()
         left = shipper.send_all()
     for name, count in left.items():
         trouble = shipper.trouble.get(name, "")
