@@ -61,7 +61,11 @@ class Pool:
         """Hand a task to a free worker that suits it, or to a new one, and return that."""
         step = task.step
         while True:
-            worker = self._suitable(step, place) or self._start(place)
+            worker = self._suitable(step, place)
+            if worker is None:
+                # One that had these GPUs before and does not suit may still hold memory there.
+                self.end_idle(place.lease.devices)
+                worker = self._start(place)
             try:
                 worker.give(task, limit=step.resources.memory, timeout=step.timeout, grace=self._grace)
             except OSError:
