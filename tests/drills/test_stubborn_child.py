@@ -46,10 +46,11 @@ RUNNER = """
 import sys
 from pathlib import Path
 from modelyard.pipeline import run
-from modelyard.records import Plan, Step
+from modelyard.records import Plan, Retry, Step
 from modelyard.store import open_store
 
-step = Step(name="start", verb="stubborn_steps:start", params={"mark": sys.argv[1]}, timeout=120)
+once = Retry(times=0)
+step = Step(name="start", verb="stubborn_steps:start", params={"mark": sys.argv[1]}, timeout=120, retry=once)
 run(Plan(project="p", steps=(step,)), open_store(Path(sys.argv[2])))
 """
 
