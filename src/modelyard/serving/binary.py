@@ -1,7 +1,7 @@
 """Tensors as bytes: the binary extension of the open protocol.
 
-A request may end in the bytes of its tensors, after JSON that is as long as `Inference-Header-Content-Length` says; each
-tensor's share is its `binary_data_size`. Nothing is made room for before all sizes add up to what really came.
+A request may end in the bytes of its tensors, after JSON that is as long as `Inference-Header-Content-Length` says;
+each tensor's share is its `binary_data_size`. Nothing is made room for before all sizes add up to what really came.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def shares(sizes: Iterable[tuple[str, Any]], rest: memoryview) -> dict[str, memo
         if type(size) is not int or size < 0:
             raise bad("tensor-binary", f"`binary_data_size` of `{name[:60]}` is not a number of bytes")
         if size > len(rest) - at:
-            raise bad("tensor-binary", f"`{name[:60]}` should have more bytes than the {len(rest) - at:,} that are left")
+            raise bad(
+                "tensor-binary", f"`{name[:60]}` should have more bytes than the {len(rest) - at:,} that are left"
+            )
         given[name] = rest[at : at + size]
         at += size
     if at != len(rest):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from modelyard.security.roles import Action
-from modelyard.serving import protocol
+from modelyard.serving import oip
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError
 from modelyard.serving.models import Models
@@ -60,11 +60,11 @@ def _ready(models: Models, exchange: Exchange) -> bytes:
 
 
 def _server(models: Models, exchange: Exchange) -> bytes:
-    return protocol.server_metadata()
+    return oip.server_metadata()
 
 
 def _model(models: Models, exchange: Exchange) -> bytes:
-    return protocol.model_metadata(models.find(exchange.model, exchange.version))
+    return oip.model_metadata(models.find(exchange.model, exchange.version))
 
 
 def _model_ready(models: Models, exchange: Exchange) -> bytes:
@@ -83,10 +83,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2", "read", _server),
     Route("GET", "/v2/models/{model}", "read", _model),
     Route("GET", "/v2/models/{model}/ready", "read", _model_ready),
-    Route("POST", "/v2/models/{model}/infer", "infer", protocol.infer),
+    Route("POST", "/v2/models/{model}/infer", "infer", oip.infer),
     Route("GET", "/v2/models/{model}/versions/{version}", "read", _model),
     Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
-    Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", protocol.infer),
+    Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", oip.infer),
     Route("POST", "/predict", "infer", predict),
     Route("GET", "/stats", "operate", _stats),
 )

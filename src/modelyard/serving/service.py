@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
@@ -21,11 +21,25 @@ from modelyard.store.requests import Answered
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Asked", "Service"]
+__all__ = ["Asked", "Body", "Service"]
+
+
+class Body(NamedTuple):
+    """The body of an answer that is more than JSON.
+
+    Attributes:
+        data: Its bytes.
+        headers: Headers beside the usual ones.
+        content_type: What it is.
+    """
+
+    data: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"application/json"
 
 
 # Makes the body of an answer.
-Render = Callable[["Service", "Asked"], bytes]
+Render = Callable[["Service", "Asked"], bytes | Body]
 
 
 class Asked:
@@ -158,7 +172,10 @@ class Service:
             ms = (ended - exchange.began) * 1000
             logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.decoded))
             count += parsed.count
-            exchange.reply(200, body)
+            if type(body) is bytes:
+                exchange.reply(200, body)
+            else:
+                exchange.reply(200, *body)
         if logged:
             self.answered += len(logged)
             self.rows += count

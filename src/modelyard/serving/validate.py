@@ -36,7 +36,8 @@ class Parsed:
 
     Args:
         count: How many.
-        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, or the bytes of it.
+        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, the bytes of that,
+            or float32.
         categories: Their texts, rows x categories; a missing one is empty.
         rows: The rows as the typed decoder read them, if it did.
         raw: The JSON list of the rows as it was sent, if it stands alone.
@@ -87,6 +88,8 @@ class Validator:
         most = _FLOAT32_MAX
         self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
         self._high = np.array([most if f.high is None else f.high for f in self.numbers])
+        # What was rounded to float32 is held against bounds that were rounded in the same way.
+        self._narrow = (self._low.astype(np.float32), self._high.astype(np.float32))
         self._seen = [frozenset(f.categories) for f in self.categories]
         self._usual = [_Any() if not f.categories and f.nullable else _usual(f) for f in self.categories]
         self._pack = struct.Struct(f"{len(self.numbers)}d").pack
@@ -161,12 +164,15 @@ class Validator:
         feeds: Feeds = {}
         whole = True
         if self.numbers:
-            parts = [p.numbers if type(p.numbers) is bytes else p.numbers.tobytes() for p in group]  # type: ignore[union-attr]
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            numeric = np.frombuffer(data, np.float64).reshape(-1, len(self.numbers))
+            numeric: Any
+            if len(group) == 1:
+                numeric = self.numbers_of(group[0])
+            else:
+                parts = [p.numbers if type(p.numbers) is bytes else _wide(p.numbers) for p in group]
+                numeric = np.frombuffer(b"".join(parts), np.float64).reshape(-1, len(self.numbers))
             # One comparison says so of most requests.
-            whole = bool(((numeric >= self._low) & (numeric <= self._high)).all())
-            feeds["numeric"] = numeric.astype(np.float32) if whole else _narrowed(numeric)
+            whole = bool(self._inside(numeric).all())
+            feeds["numeric"] = numeric.astype(np.float32, copy=False) if whole else _narrowed(numeric)
         if self.categories:
             texts = [p.categories for p in group if p.categories is not None]
             categorical = texts[0] if len(texts) == 1 else np.concatenate(texts)
@@ -194,13 +200,19 @@ class Validator:
             )
 
     def arrays(self, numeric: Array | None, categorical: Array | None) -> Parsed:
-        """Take arrays in the order of the signature: float64 and text."""
+        """Take arrays in the order of the signature: float64 or float32, and text."""
         one = numeric if numeric is not None else categorical
         assert one is not None  # noqa: S101 - a model takes something
         return Parsed(len(one), numeric, categorical)
 
+    def _inside(self, numeric: Array) -> Array:
+        """Say of each number whether it is there and within the range seen in training."""
+        low, high = (self._low, self._high) if numeric.dtype == self._low.dtype else self._narrow
+        inside: Array = (numeric >= low) & (numeric <= high)
+        return inside
+
     def numbers_of(self, parsed: Parsed) -> Array | None:
-        """Return the numbers of a request as float64, rows x numbers."""
+        """Return the numbers of a request, rows x numbers: float64, or float32 if they came so."""
         data = parsed.numbers
         if type(data) is bytes:
             found: Array = self._np.frombuffer(data, self._np.float64).reshape(-1, len(self.numbers))
@@ -211,7 +223,7 @@ class Validator:
         warnings: list[dict[str, Any]] = []
         numeric, categorical = self.numbers_of(parsed), parsed.categories
         if numeric is not None:
-            inside = (numeric >= self._low) & (numeric <= self._high)
+            inside = self._inside(numeric)
             if not inside.all():
                 warnings += self._unusual(numeric, inside)
         if categorical is not None:
@@ -365,12 +377,17 @@ def _usual(feature: Feature) -> frozenset[str]:
     return frozenset(feature.categories) | ({""} if feature.nullable else set())
 
 
+def _wide(numeric: Any) -> bytes:
+    """Return the bytes of float64."""
+    return numeric.astype("float64", copy=False).tobytes()  # type: ignore[no-any-return]
+
+
 def _narrowed(numeric: Array) -> Array:
     """Return float32; what is too large for it is refused elsewhere, by name."""
     import numpy as np
 
     with np.errstate(over="ignore"):
-        return numeric.astype(np.float32)
+        return numeric.astype(np.float32, copy=False)
 
 
 def decode(body: bytes) -> Any:

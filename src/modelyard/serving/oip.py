@@ -1,0 +1,211 @@
+"""The Open Inference Protocol, version 2, over REST: metadata and inference, with tensors as JSON or as bytes.
+
+The answer is `probabilities` and `label`, or `prediction`; as bytes where the caller asks for that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelyard.serving.binary import numbers_out, shares, split, texts_out
+from modelyard.serving.connection import Exchange
+from modelyard.serving.errors import HttpError, bad, check_id, named
+from modelyard.serving.models import Models
+from modelyard.serving.service import Asked, Body, Service
+from modelyard.serving.tensors import Tensor, parse_tensors
+from modelyard.serving.validate import UNREADABLE, decode
+
+__all__ = ["EXTENSIONS", "infer", "model_metadata", "outputs_of", "server_metadata", "tensors_of", "version_of"]
+
+# Extensions of the protocol, by the names that its clients know them by.
+EXTENSIONS = ("binary_tensor_data",)
+_LENGTH = b"inference-header-content-length"
+_OCTETS = b"application/octet-stream"
+# What a caller may ask of a tensor that this server does not do; silence would be taken for a yes.
+_UNSUPPORTED = ("shared_memory_region", "classification")
+_encode = msgspec.json.Encoder().encode
+
+
+class _Tensor(msgspec.Struct, gc=False):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+    parameters: dict[str, Any] = {}
+
+
+class _Wanted(msgspec.Struct, gc=False):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str = ""
+    outputs: list[_Wanted] = []
+    parameters: dict[str, Any] = {}
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+
+
+def server_metadata() -> bytes:
+    """Return the JSON of `GET /v2`; the version is that of the protocol."""
+    return _encode({"name": "modelyard", "version": "2", "extensions": EXTENSIONS})
+
+
+def version_of(service: Service) -> str:
+    """Return the name of the model's version: the first digits of its digest."""
+    return service.version.digest[:12]
+
+
+def model_metadata(service: Service) -> bytes:
+    """Return the JSON of `GET /v2/models/NAME`."""
+    validator = service.validator
+    return _encode(
+        {
+            "name": service.endpoint,
+            "versions": [version_of(service)],
+            "platform": service.version.format,
+            "inputs": tensors_of(service),
+            "outputs": outputs_of(service),
+            "parameters": {
+                "numeric": [f.name for f in validator.numbers],
+                "categorical": [f.name for f in validator.categories],
+                "classes": list(service.problem.classes),
+            },
+        }
+    )
+
+
+def tensors_of(service: Service) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensors that the model takes; -1 stands for any number of rows."""
+    validator = service.validator
+    inputs: list[dict[str, Any]] = []
+    if validator.numbers:
+        inputs.append({"name": "numeric", "datatype": "FP32", "shape": [-1, len(validator.numbers)]})
+    if validator.categories:
+        inputs.append({"name": "categorical", "datatype": "BYTES", "shape": [-1, len(validator.categories)]})
+    return inputs
+
+
+def outputs_of(service: Service) -> list[dict[str, Any]]:
+    """Return name, datatype and shape of the tensors of an answer."""
+    if service.problem.task == "regression":
+        return [{"name": "prediction", "datatype": "FP32", "shape": [-1]}]
+    return [
+        {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(service.problem.classes)]},
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+    ]
+
+
+def infer(models: Models, exchange: Exchange) -> None:
+    """Answer one inference request; an id in its body is the id of the request.
+
+    Raises:
+        HttpError: The request does not fit the signature.
+    """
+    service = models.find(exchange.model, exchange.version)
+    text, rest = split(exchange.body, exchange.header(_LENGTH))
+    try:
+        request = _decode_request(text)
+    except UNREADABLE:
+        raise _shape_of(text) from None
+    if request.id:
+        exchange.id = check_id(request.id)
+    wanted = _wanted(service, request)
+    parsed = parse_tensors(service.validator, _tensors(request.inputs, rest))
+    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted))
+
+
+def _tensors(inputs: list[_Tensor], rest: memoryview) -> list[Tensor]:
+    """Return the tensors of a request with their values, as JSON or as bytes."""
+    tensors = [Tensor(one.name, one.shape, one.datatype, bytes(one.data)) for one in inputs]
+    sizes = []
+    for one in inputs:
+        if one.parameters:
+            _supported(one.name, one.parameters)
+            if "binary_data_size" in one.parameters:
+                if one.data:
+                    raise bad("tensor-binary", f"`{one.name[:60]}` has its values twice: as JSON and as bytes")
+                sizes.append((one.name, one.parameters["binary_data_size"]))
+    if not sizes and not rest:
+        return tensors
+    blobs = shares(sizes, rest)
+    for tensor in tensors:
+        tensor.blob = blobs.get(tensor.name) if not tensor.data else None
+    return tensors
+
+
+def _wanted(service: Service, request: _Request) -> dict[str, bool]:
+    """Return the outputs that are asked for, and of each whether as bytes."""
+    known = [o["name"] for o in outputs_of(service)]
+    binary = request.parameters.get("binary_data_output", False) is True
+    wanted = {}
+    for output in request.outputs:
+        if output.name not in known:
+            raise named("tensor-unknown", f"the model has no output `{output.name[:60]}`", output.name, known)
+        _supported(output.name, output.parameters)
+        wanted[output.name] = output.parameters.get("binary_data", binary) is True
+    return wanted or dict.fromkeys(known, binary)
+
+
+def _supported(name: str, parameters: dict[str, Any]) -> None:
+    for one in _UNSUPPORTED:
+        if parameters.get(one):
+            raise bad("not-supported", f"`{one}` of `{name[:60]}` is not supported here")
+
+
+def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | Body:
+    count = asked.parsed.count
+    outputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for tensor in outputs_of(service):
+        name = tensor["name"]
+        if name not in wanted:
+            continue
+        tensor["shape"][0] = count
+        if wanted[name]:
+            blob = _blob(service, asked, name)
+            blobs.append(blob)
+            tensor["parameters"] = {"binary_data_size": len(blob)}
+        elif name == "label":
+            names = dict(zip(service.labels, service.problem.classes, strict=True))
+            tensor["data"] = [names[row["prediction"]] for row in asked.decoded]
+        else:
+            tensor["data"] = [value for row in asked.rows for value in row]
+        outputs.append(tensor)
+    body: dict[str, Any] = {
+        "model_name": service.endpoint,
+        "model_version": version_of(service),
+        "id": asked.exchange.id,
+        "outputs": outputs,
+    }
+    if asked.parsed.warnings:
+        body["parameters"] = {"warnings": [w["message"] for w in asked.parsed.warnings]}
+    text = _encode(body)
+    if not blobs:
+        return text
+    return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)),), _OCTETS)
+
+
+def _blob(service: Service, asked: Asked, name: str) -> bytes:
+    if name != "label":
+        return numbers_out(asked.rows)
+    at = {label: position for position, label in enumerate(service.labels)}
+    return texts_out(service.problem.classes, [at[row["prediction"]] for row in asked.decoded])
+
+
+def _shape_of(body: bytes) -> HttpError:
+    """Say why a body is no inference request."""
+    try:
+        data = decode(body)
+    except HttpError as error:
+        return error
+    try:
+        msgspec.convert(data, _Request)
+    except msgspec.ValidationError as error:
+        return bad("body-shape", f"this is no inference request: {error}")
+    return bad("body-shape", "this is no inference request")
