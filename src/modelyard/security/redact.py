@@ -34,7 +34,21 @@ _SECRETS = (
     re.compile(rf"(?i){_BEFORE}{_VAGUE}(?:[\"']?\s*=(?!=)|[\"']\s*:)\s*{_RANDOM}{_VALUE}"),
 )
 # One of these stands in everything that the patterns find; looking for them costs a tenth of the patterns.
-_SIGNS = ("key", "token", "secret", "pass", "pwd", "://", "bearer", "basic", "sig", "credential", "yard_", "eyj", "sk-")
+_SIGNS: tuple[str, ...] = (
+    "key",
+    "token",
+    "secret",
+    "pass",
+    "pwd",
+    "://",
+    "bearer",
+    "basic",
+    "sig",
+    "credential",
+    "yard_",
+    "eyj",
+    "sk-",
+)
 _SIGNS += ("akia", "asia", "aroa", "aida", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox")
 
 # Variables of the environment whose values are secrets, by the words of their names.
