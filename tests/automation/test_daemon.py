@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from tests.automation.daemons import STEPS, alive, left, project, runs, until, up, want
+from tests.automation.daemons import SPEC, STEPS, alive, left, project, runs, until, up, want
 
 from modelyard.automation.state import daemons, published
+from modelyard.automation.triggers.signature import sign
 from modelyard.store import LocalStore
 
 
@@ -80,3 +83,113 @@ def test_a_changed_step_is_run_as_it_is_now(store: LocalStore) -> None:
         assert daemon.stop() == 0
     results = [store.ledger.run(r.id) for r in runs(store)]
     assert [r["two"] for r in results if r] == ["a!", "b?"]
+
+
+def test_several_projects_take_turns(tmp_path: Path) -> None:
+    files = [project(tmp_path / name, SPEC.replace("tiny", name)) for name in ("one", "two")]
+    with LocalStore(tmp_path / "one") as one, LocalStore(tmp_path / "two") as two:
+        for store in (one, two):
+            for number in range(3):
+                want(store, str(number))
+        with up("-f", str(files[0]), "-f", str(files[1]), cwd=tmp_path) as daemon:
+            order = [daemon.wait_for("run")["project"] for _ in range(6)]
+            assert daemon.stop() == 0
+        assert sorted(order[:2]) == sorted(order[2:4]) == sorted(order[4:]) == ["one", "two"]
+        for store in (one, two):
+            assert [fire.state for fire in store.ledger.fires()] == ["succeeded"] * 3
+
+
+def test_a_fire_waits_for_its_time_and_for_whoever_has_the_project(store: LocalStore) -> None:
+    want(store, "later", not_before=time.time() + 2.0)
+    with up(cwd=store.root) as daemon:
+        daemon.wait_for("ready")
+        with LocalStore(store.root) as other, other.hold("run", who={"run": "run-by-hand"}):
+            want(store, "now")
+            until(lambda: published(store.root).queued == 2)
+            assert runs(store) == []
+        daemon.wait_for("run")
+        daemon.wait_for("run")
+        assert daemon.stop() == 0
+    assert [line for line in left(store.root) if line.startswith("one")] == ["one now", "one later"]
+    later = store.ledger.run(runs(store)[1].id)
+    assert later is not None
+    assert later.started >= store.ledger.fires()[0].not_before
+
+
+def test_a_changed_declaration_counts_at_once_and_a_wrong_one_changes_nothing(store: LocalStore) -> None:
+    with up(cwd=store.root) as daemon:
+        daemon.wait_for("ready")
+        file = project(store.root, SPEC + "schedule: {every: 1h}\n")
+        daemon.wait_for("file", "counts from now on")
+        until(lambda: [t.name for t in published(store.root).triggers] == ["schedule"])
+        file.write_text("project: [\n")
+        daemon.wait_for("file", "is not taken over")
+        until(lambda: "is not taken over" in published(store.root).problem)
+        assert [t.name for t in published(store.root).triggers] == ["schedule"]
+        project(store.root)
+        daemon.wait_for("file", "counts from now on")
+        until(lambda: not published(store.root).problem)
+        want(store, "a")
+        assert daemon.wait_for("run")["more"]["state"] == "succeeded"
+        assert daemon.stop() == 0
+
+
+HASTY = """
+import sys
+from pathlib import Path
+import modelyard.automation.dispatch as dispatch
+from modelyard.automation.daemon import Daemon, Settings
+from modelyard.cli.output import json_line
+
+dispatch._MENDING = 0.5
+sys.exit(Daemon(Settings(files=(Path("modelyard.yaml"),), ui=False), json_line).run())
+"""
+
+
+def test_a_fire_that_cannot_run_fails_and_those_behind_it_wait_for_a_better_file(store: LocalStore) -> None:
+    with up(cwd=store.root, script=HASTY) as daemon:
+        daemon.wait_for("ready")
+        (store.root / "modelyard.yaml").write_text("project: tiny\nstps: {}\n")
+        daemon.wait_for("file")
+        want(store, "a")
+        want(store, "b")
+        daemon.wait_for("run", "manual failed: ")
+        until(lambda: published(store.root).problem)
+        assert [f.state for f in store.ledger.fires()] == ["failed", "queued"]
+        project(store.root)
+        assert daemon.wait_for("run", "for manual")["more"]["state"] == "succeeded"
+        assert daemon.stop() == 0
+    assert [r.status for r in runs(store)] == ["failed", "succeeded"]
+    assert "stps" in runs(store)[0].reason
+
+
+def test_webhooks_are_received_and_run_once_each(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "a secret that is long enough"
+    monkeypatch.setenv("PUSH_SECRET", secret)
+    project(store.root, SPEC + "triggers: {push: {webhook: {secret: PUSH_SECRET}}}\n")
+    with up("--hooks-port", "0", cwd=store.root) as daemon:
+        address = (
+            daemon.wait_for("ready", "webhooks are received at")["text"].rpartition(" ")[2].replace("NAME", "push")
+        )
+        body = b'{"day": 1}'
+        headers = sign(secret, id="msg-1", timestamp=int(time.time()), body=body)
+        assert [httpx.post(address, content=body, headers=headers).status_code for _ in range(2)] == [202, 200]
+        assert daemon.wait_for("run")["more"]["state"] == "succeeded"
+        assert httpx.post(address, content=b"{}", headers=headers).status_code == 401
+        assert daemon.stop() == 0
+    assert left(store.root) == ["one {'day': 1}", "two {'day': 1}"]
+
+
+def test_a_taken_port_is_said_at_once_and_leaves_nothing_behind(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSH_SECRET", "a secret that is long enough")
+    project(store.root, SPEC + "triggers: {push: {webhook: {secret: PUSH_SECRET}}}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["up", "--no-ui", "--hooks-port", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            [sys.executable, "-m", "modelyard", *words], cwd=store.root, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "error[port-taken]" in done.stderr
+    assert daemons(store, time.time()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections import Counter
@@ -34,6 +35,8 @@ _DEATHS = 3
 _MENDING = 10.0
 # Seconds between two looks at whether somebody else's run has ended.
 _HELD = 0.5
+# Real seconds after which the time is looked at anew: it moves when a clock is set or a machine has slept.
+_ANEW = 20.0
 # A runner that has done nothing for so long gives its memory back (seconds).
 _IDLE = 600.0
 
@@ -79,6 +82,7 @@ class Dispatcher:
         self.looked = asyncio.Event()
         self._served: dict[str, int] = {}
         self._turn = self._failures = 0
+        self._ran = time.monotonic()
         self._deaths: Counter[str] = Counter()
         # Fire -> since when it is refused; and the declaration that no fire can run with, and why.
         self._refused_since: dict[str, float] = {}
@@ -155,6 +159,7 @@ class Dispatcher:
                 await self._one(fire)
             finally:
                 self.fire = self.run = ""
+                self._ran = time.monotonic()
 
     def _next(self) -> tuple[Fire | None, float]:
         """Return the fire to run now, or for how many real seconds there is none; at the desk."""
@@ -175,7 +180,7 @@ class Dispatcher:
         if self._queue.running:
             return None, _HELD
         opens = min([self._queue.opens(now), *(hold.until for hold in self._held.values())])
-        return None, min(max(0.0, opens - now) / self._pace, _IDLE)
+        return None, min(max(0.0, opens - now) / self._pace, _ANEW)
 
     def _let_through(self, now: float) -> Fire | None:
         """Return the next fire that its trigger lets start; one that it has given up is dropped. At the desk."""
@@ -197,12 +202,11 @@ class Dispatcher:
         return None
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            if seconds >= _IDLE and self._link.jobs:
-                await self._link.end(5.0)
-                await self._link.start()
+        if self._link.jobs and time.monotonic() - self._ran >= _IDLE:
+            await self._link.end(5.0)
+            await self._link.start()
 
     async def _one(self, fire: Fire) -> None:
         await self._link.start()
