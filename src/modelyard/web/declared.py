@@ -20,10 +20,12 @@ class Declared:
     """What the file says now.
 
     Attributes:
+        path: Its file.
         spec: The declaration; none where it cannot be read.
         problem: Why not; none where it can.
     """
 
+    path: Path
     spec: Spec | None
     problem: Problem | None = None
 
@@ -65,6 +67,6 @@ class Declaration:
 
     def _read(self) -> Declared:
         try:
-            return Declared(load(self.path, files=False))
+            return Declared(self.path, load(self.path, files=False))
         except ModelyardError as error:
-            return Declared(None, told(error))
+            return Declared(self.path, None, told(error))

@@ -133,7 +133,9 @@ def folds(scores: Sequence[float], mean: float | None, low: float, high: float, 
     return _svg("mini-folds", said, "".join(out))
 
 
-def columns(found: Sequence[Column], *, title: str, unit: str, limit: float | None = None) -> Markup:
+def columns(
+    found: Sequence[Column], *, title: str, unit: str, limit: float | None = None, ends: tuple[str, str] = ("", "")
+) -> Markup:
     """Draw values in a row as columns, with a short line at what is usual and a dashed one at the limit.
 
     The axis keeps its size in pixels while the columns take what room there is.
@@ -143,6 +145,7 @@ def columns(found: Sequence[Column], *, title: str, unit: str, limit: float | No
         title: Name of the chart.
         unit: What the values are in.
         limit: Where they should end; left out of the scale where it is more than three times the highest.
+        ends: What stands below the first and the last column.
     """
     from markupsafe import Markup, escape
 
@@ -174,10 +177,16 @@ def columns(found: Sequence[Column], *, title: str, unit: str, limit: float | No
         body.append(f'<a href="{escape(one.href)}">{rect}</a>' if one.href.startswith("/") else rect)
         if one.usual is not None:
             level = _at(up(one.usual))
-            ends = f'x1="{_at(i * slot)}%" x2="{_at((i + 1) * slot)}%"'
-            body.append(f'<line class="usual" {ends} y1="{level}" y2="{level}"/>')
+            across = f'x1="{_at(i * slot)}%" x2="{_at((i + 1) * slot)}%"'
+            body.append(f'<line class="usual" {across} y1="{level}" y2="{level}"/>')
     if limit is not None and limit <= top:
         body.append(f'<line class="limit" x1="0" x2="100%" y1="{_at(up(limit))}" y2="{_at(up(limit))}"/>')
+    below = _TALL + 12
+    body.append(f'<text x="0" y="{_at(below)}">{escape(ends[0])}</text>')
+    if len(found) > 2 and ends[0] != ends[1]:
+        # Below the last column, but never so far left that it meets the other one.
+        at = max(55.0, len(found) * slot)
+        body.append(f'<text x="{_at(at)}%" y="{_at(below)}" text-anchor="end">{escape(ends[1])}</text>')
     return Markup(  # noqa: S704 - every text was escaped
         f'<div class="columns-chart"><svg class="mini axis" aria-hidden="true">{axis}</svg>'
         f'<svg class="mini plot" role="group" aria-label="{escape(title)}, in {escape(unit)}">{"".join(body)}</svg>'

@@ -15,48 +15,17 @@ from modelyard._kit.text import number, plural, seconds_text, size_text
 from modelyard.web import draw
 from modelyard.web.assets import asset, vendored
 from modelyard.web.pages.parts import measured
+from modelyard.web.words import ago, coming, hours, money
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["ago", "breaks", "coming", "environment", "pretty", "ticks"]
+__all__ = ["breaks", "environment", "pretty", "ticks"]
 
 # Only addresses within the site become links.
 _ADDRESS = re.compile(r"/(?:[a-z][a-z0-9/_.-]*)?")
 _RUN = re.compile(r"run-[a-z0-9]+")
-
-_AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (86400 * 45, 86400, "d"))
-
-
-def ago(seconds: float, now: float) -> str:
-    """Return how long ago a time was, e.g. `3 min ago`; a date after 45 days.
-
-    >>> ago(1000, 1002), ago(1000, 1200), ago(0, 86400 * 3)
-    ('just now', '3 min ago', '3 d ago')
-    """
-    age = now - seconds
-    if age < 5:
-        return "just now"
-    for below, unit, word in _AGES:
-        if age < below:
-            return f"{int(age // unit)} {word} ago"
-    return as_text(seconds)[:10]
-
-
-def coming(seconds: float, now: float) -> str:
-    """Return how far ahead a time is, e.g. `in 3 min`; `now` once it has come.
-
-    >>> coming(1200, 1000), coming(86400 * 3, 0), coming(5, 10)
-    ('in 3 min', 'in 3 d', 'now')
-    """
-    ahead = seconds - now
-    if ahead < 1:
-        return "now"
-    for below, unit, word in _AGES:
-        if ahead < below:
-            return f"in {int(ahead // unit)} {word}"
-    return as_text(seconds)[:10]
 
 
 def pretty(value: Any) -> str:
@@ -123,6 +92,8 @@ def environment() -> Environment:
         ago=ago,
         breaks=breaks,
         coming=coming,
+        hours=hours,
+        money=money,
         measured=measured,
         number=number,
         plural=plural,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.errors import UserError
-from modelyard._kit.text import number, seconds_text
+from modelyard._kit.text import seconds_text
 from modelyard.pipeline.advice import Advice, advice
 from modelyard.pipeline.cost import Costs, RunCost, Waste, month_of
 from modelyard.records import Prices, Usage
@@ -18,6 +18,7 @@ from modelyard.web.draw import Column, columns
 from modelyard.web.pages.run import plan_of
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader
+from modelyard.web.words import money
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -27,6 +28,8 @@ __all__ = ["Allowed", "CostPage", "PricedRun", "PricedStep", "allowed", "load", 
 
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 _MONTHS, _RUNS, _DRAWN, _STEPS, _WASTE = 12, 50, 60, 12, 12
+# Part of the total below which waste is not worth a line.
+_TRIFLE = 0.005
 # Runs that advice on resources is taken from.
 _ADVISED = 8
 
@@ -120,12 +123,10 @@ class CostPage:
         runs: The newest 50 runs.
         unusual: How many of all were unusual.
         steps: The 12 most expensive steps.
-        waste: The 12 most expensive things that left nothing.
+        waste: The 12 most expensive things that left nothing, those above half a percent of the total.
         wasted: What all waste cost together.
         advice: Steps that ask too much or too little.
         chart: The newest 60 runs as columns; empty without a run.
-        first: Day of the first column.
-        last: Day of the last column.
     """
 
     title: str
@@ -148,8 +149,6 @@ class CostPage:
     wasted: float
     advice: tuple[Advice, ...]
     chart: str
-    first: str
-    last: str
 
 
 def load(store: Reader, query: Query) -> CostPage:
@@ -185,12 +184,10 @@ def load(store: Reader, query: Query) -> CostPage:
         runs=tuple(_run(run) for run in reversed(found.runs[-_RUNS:])),
         unusual=sum(run.unusual for run in found.runs),
         steps=_steps(found, currency),
-        waste=tuple(found.waste[:_WASTE]),
+        waste=tuple(one for one in found.waste if one.cost > _TRIFLE * found.total)[:_WASTE],
         wasted=sum(one.cost for one in found.waste),
         advice=_advice(store),
         chart=chart,
-        first=as_text(found.runs[-_DRAWN:][0].started)[:10] if found.runs else "",
-        last=as_text(found.runs[-1].started)[:10] if found.runs else "",
     )
 
 
@@ -273,12 +270,14 @@ def _chart(runs: list[RunCost], currency: str, limit: float | None) -> str:
     found = []
     for run in runs:
         cost, cpu = run.cost, run.usage.cpu_seconds
-        said = f"{number(cost)} {currency}" if currency else f"{seconds_text(cpu)} of CPU"
-        usual = f", usually {number(run.usual)}" if run.unusual else ""
+        said = f"{money(cost)} {currency}" if currency else f"{seconds_text(cpu)} of CPU"
+        usual = f", usually {money(run.usual)}" if run.unusual else ""
         label = f"{run.run}, {as_text(run.started)}: {said}{usual}"
         found.append(Column(cost if currency else cpu, label, f"/runs/{run.run}", run.unusual, run.usual))
     title = "Cost of each run" if currency else "CPU time of each run"
-    return str(columns(found, title=title, unit=currency or "seconds", limit=limit if currency else None))
+    days = as_text(runs[0].started)[:10], as_text(runs[-1].started)[:10]
+    bound = limit if currency else None
+    return str(columns(found, title=title, unit=currency or "seconds", limit=bound, ends=days))
 
 
 async def view(request: Request) -> Response:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.errors import NotFound
-from modelyard._kit.text import number
 from modelyard.records import Fire, Item
 from modelyard.security.redact import redact
 from modelyard.web.answer import answer
 from modelyard.web.pages.notices import AlertRow, alert_row
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader
+from modelyard.web.words import money
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -52,8 +52,8 @@ class Saving:
         """The same in a few words; empty where nothing was saved."""
         if not self.saved or self.saved < 0:
             return ""
-        of = f" of {number(self.cost_now)}" if self.cost_now else ""
-        return f"saves {number(self.saved)} {self.unit}{of}"
+        of = f" of {money(self.cost_now)}" if self.cost_now else ""
+        return f"saves {money(self.saved)} {self.unit}{of}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.records import ModelVersion, Run, TableVersion
 from modelyard.web.answer import answer
+from modelyard.web.pages.attention import Attention, attention
 from modelyard.web.pages.cards import card_of
 from modelyard.web.pages.models import Move, moves
 from modelyard.web.pages.monitoring import Watched, watched
@@ -21,6 +22,7 @@ from modelyard.web.pages.parts import (
     latest_run,
     run_row,
 )
+from modelyard.web.pages.triggers import TriggerRow, board_of, daemon_rows
 from modelyard.web.query import Query
 from modelyard.web.reader import Catalog, Made, Reader, values_in
 
@@ -33,6 +35,7 @@ __all__ = ["Champion", "Contract", "Gate", "NextStep", "OverviewPage", "load", "
 _RUNS = 8
 _CHECKS = 12
 _MOVES = 5
+_TRIGGERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class OverviewPage:
         last: The newest run; none before the first.
         drift: The newest watch of the champion's endpoint; none while nothing was watched.
         next: What to do now.
+        attention: What needs somebody besides, what stops everything first.
+        triggers: Up to 6 triggers: those whose next fire is known, soonest first, then the others.
         runs: The newest 8 runs.
         longest: Seconds of the longest of them, for the bars.
         checks: Up to 12 results about the model of the newest run that checked, failed ones first.
@@ -141,6 +146,7 @@ class OverviewPage:
         models: Model versions there are.
         events: Events in the ledger.
         live: Whether the newest run is running.
+        watched: Whether a daemon runs, so that something may happen at any time.
     """
 
     title: str
@@ -150,6 +156,8 @@ class OverviewPage:
     last: RunRow | None
     drift: Watched | None
     next: NextStep
+    attention: tuple[Attention, ...]
+    triggers: tuple[TriggerRow, ...]
     runs: tuple[RunRow, ...]
     longest: float
     checks: tuple[CheckRow, ...]
@@ -160,6 +168,7 @@ class OverviewPage:
     models: int
     events: int
     live: bool
+    watched: bool
 
 
 def load(store: Reader, query: Query) -> OverviewPage:
@@ -176,6 +185,8 @@ def load(store: Reader, query: Query) -> OverviewPage:
     drift = drift or next(iter(watches), None)
     card = card_of(checked) if checked else None
     missing = card.missing if card else ()
+    board, daemons = board_of(store), daemon_rows(store)
+    triggers = sorted((row for row in board.rows if row.kind != "manual"), key=lambda row: row.next or float("inf"))
     return OverviewPage(
         title="Overview",
         project=last.project if last else "",
@@ -184,6 +195,8 @@ def load(store: Reader, query: Query) -> OverviewPage:
         last=last,
         drift=drift,
         next=_next(last, gate, champion, drift, missing),
+        attention=attention(store, board, daemons),
+        triggers=tuple(triggers[:_TRIGGERS]),
         runs=runs,
         longest=max((row.seconds for row in runs), default=0.0),
         checks=tuple(row for row in checks if row.type != "contract")[:_CHECKS],
@@ -194,6 +207,7 @@ def load(store: Reader, query: Query) -> OverviewPage:
         models=len(catalog.models),
         events=store.ledger.head()[0],
         live=bool(last and last.status == "running"),
+        watched=any(one.status == "running" for one in daemons),
     )
 
 
@@ -266,6 +280,12 @@ def _next(
     if last.status in ("interrupted", "cancelled"):
         text = "The last run was cut off. Its finished steps are kept, so the next one goes on from there."
         return NextStep("act", "Run it again", text, "modelyard run", here, "See how far it came")
+    if last.status == "skipped":
+        text = "The data were stale, so the last run did nothing after its guard."
+        return NextStep("act", "Bring newer data", last.reason or text, "modelyard run", here, "See what was stale")
+    if last.status == "stopped":
+        text = last.reason or "The budget was spent; finished steps are kept."
+        return NextStep("alarm", "Raise the budget or wait", text, "", "/cost", "See what was spent")
     if gate and gate.run == last.id and gate.status != "passed":
         text = f"{gate.failing[0]} does not hold, so the champion stays as it is."
         return NextStep("alarm", "Mend the model or the claim", text, "", f"/checks?run={last.id}", "See the checks")

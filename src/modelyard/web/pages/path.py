@@ -51,9 +51,9 @@ def critical(spans: Sequence[Span], began: float) -> tuple[Leg, ...]:
         spans: The steps that ran, in the order of the plan.
         began: When the run began.
 
-    >>> a, b, c = Span("a", 0, 2), Span("b", 0, 5), Span("c", 6, 8, ("a", "b"))
-    >>> [(leg.name, leg.waited, leg.ran) for leg in critical([a, b, c], 0)]
-    [('b', 0, 5), ('c', 1, 2)]
+    >>> a, b, c = Span("a", 0.0, 2.0), Span("b", 0.0, 5.0), Span("c", 6.0, 8.0, ("a", "b"))
+    >>> [(leg.name, leg.waited, leg.ran) for leg in critical([a, b, c], 0.0)]
+    [('b', 0.0, 5.0), ('c', 1.0, 2.0)]
     """
     known = {span.name: (at, span) for at, span in enumerate(spans)}
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from modelyard._kit.errors import NotFound
-from modelyard._kit.text import number, seconds_text
+from modelyard._kit.text import plural, seconds_text
 from modelyard.records import Plan, Prices, Run, StepRun
 from modelyard.web.answer import answer
 from modelyard.web.pages.failure import AttemptRow, Facts, FailureRow, attempt_rows, facts_of, failure_of
@@ -20,6 +20,7 @@ from modelyard.web.pages.parts import CheckRow, RunRow, check_rows, counts_text,
 from modelyard.web.pages.path import Leg, Span, critical, shortest
 from modelyard.web.query import Query
 from modelyard.web.reader import Reader
+from modelyard.web.words import brief
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,6 +30,8 @@ __all__ = ["RunPage", "StepRow", "find_run", "load", "plan_of", "view"]
 
 _MOST_GIVEN = 6
 _TIMED = ("succeeded", "failed", "running")
+# Seconds in the queue that are worth a word in the graph.
+_WORTH = 0.1
 _DETAIL = {"never": "not run"}
 
 
@@ -272,12 +275,12 @@ def _spans(run: Run, plan: Plan) -> list[Span]:
 def _bottleneck(path: tuple[Leg, ...]) -> str:
     """Say which step the critical path mostly consists of, and how long it stood in the queue."""
     ran, waited = sum(leg.ran for leg in path), sum(leg.waited for leg in path)
-    if ran <= 0:
+    if ran <= 0 or sum(leg.ran > 0 for leg in path) < 2:
         return ""
     worst = max(path, key=lambda leg: leg.ran)
     text = f"`{worst.name}` is {worst.share * 100:.0f} % of the critical path"
     text += f" ({seconds_text(worst.ran)} of {seconds_text(ran + waited)})"
-    return f"{text}; in the queue it was {seconds_text(waited)} long" if waited >= 0.01 * ran else text
+    return f"{text}; steps on it waited {seconds_text(waited)} for their turn" if waited >= 0.01 * ran else text
 
 
 def _graph(rows: tuple[StepRow, ...], run_id: str, path: tuple[Leg, ...]) -> str:
@@ -311,10 +314,11 @@ def _graph(rows: tuple[StepRow, ...], run_id: str, path: tuple[Leg, ...]) -> str
 def _detail(row: StepRow, leg: Leg | None) -> str:
     if row.status not in _TIMED:
         return _DETAIL.get(row.status, row.status)
-    text = seconds_text(row.seconds)
     if row.attempts:
-        text += f", attempt {number(len(row.attempts) + 1)}"
-    return f"{text}, waited {seconds_text(leg.waited)}" if leg and leg.waited >= 0.1 else text
+        return f"{brief(row.whole)}, {plural(len(row.attempts) + 1, 'attempt')}"
+    if leg and leg.waited >= _WORTH:
+        return f"{brief(row.seconds)}, waited {brief(leg.waited)}"
+    return seconds_text(row.seconds)
 
 
 async def view(request: Request) -> Response:
