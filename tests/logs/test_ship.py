@@ -13,17 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from modelyard._kit.errors import ModelyardError
 from modelyard.logs import About, Line, logs_of
 from modelyard.logs.files import segments
+from modelyard.logs.ledger import Teller
 from modelyard.logs.section import Logs
 from modelyard.logs.ship import Shipper, shipping
 from modelyard.logs.sinks import NotTaken, Shipped, SystemLog, Web, sinks_of
-from modelyard.records import Draft
+from modelyard.records import Draft, Event, EventKind
 from modelyard.store import LocalStore
 
 ABOUT = About(trace="ab" * 16, run="run-1", step="train", attempt=1)
@@ -117,6 +118,14 @@ def test_events_of_the_ledger_are_told_with_the_trace_of_their_run(store: LocalS
     assert {line.trace for line in sink.lines} == {"cd" * 16}
     assert {line.fire for line in sink.lines} == {"fire-1"}
     assert [line.id for line in sink.lines] == ["p/event-1", "p/event-2", "p/event-3"]
+
+
+@pytest.mark.parametrize("kind", get_args(EventKind))
+def test_an_event_of_any_kind_is_a_line_even_if_nothing_is_in_it(store: LocalStore, kind: EventKind) -> None:
+    event = Event(kind=kind, seq=1, time=2.0, hash="", actor="runner", payload={})
+    line = Teller(store.ledger).line(event)
+    assert (line.time, line.event, line.logger) == (2.0, kind, "ledger")
+    assert line.message
 
 
 def test_a_sink_that_takes_few_lines_at_once_gets_few_at_once(store: LocalStore) -> None:

@@ -6,6 +6,7 @@ import argparse
 import signal
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             if not newest:
                 raise NotFound("run-not-found", "there is no run yet", hint="`modelyard run` makes the first")
             asked = resolve(store, newest[0].id)
-        asked = Asked(asked.trace, asked.runs, asked.fires, asked.models, asked.request, args.step, since)
+        asked = replace(asked, step=args.step, since=since)
         if args.follow:
             _follow(store, asked, args)
         else:

@@ -29,7 +29,11 @@ class Teller:
 
     def line(self, event: Event) -> Line:
         """Return an event as a line."""
-        level, message = _said(event)
+        try:
+            level, message = _said(event)
+        except (KeyError, TypeError, AttributeError):
+            # Written by another version: that it happened is worth a line all the same.
+            level, message = "info", f"{event.kind} by {event.actor}"
         trace, fire = self._of_run(event)
         body = event.payload
         return Line(
@@ -40,15 +44,15 @@ class Teller:
             trace=trace or str(body.get("trace", "")),
             run=event.run,
             step=event.step,
-            attempt=int(body.get("attempt") or 0),
+            attempt=attempt if isinstance(attempt := body.get("attempt"), int) else 0,
             fire=fire,
-            endpoint=str((body.get("deployment") or {}).get("endpoint", "")),
+            endpoint=str(to.get("endpoint", "")) if isinstance(to := body.get("deployment"), dict) else "",
             event=event.kind,
         )
 
     def _of_run(self, event: Event) -> tuple[str, str]:
         if event.kind in ("fire.queued", "fire.dropped"):
-            return str(event.payload.get("trace", "")), str(event.payload["id"])
+            return str(event.payload.get("trace", "")), str(event.payload.get("id", ""))
         if not event.run:
             return "", ""
         if event.kind == "run.started":

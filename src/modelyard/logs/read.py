@@ -27,7 +27,7 @@ def ends(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in segments(folder)}
 
 
-def unread(folder: Path, read: Mapping[str, int]) -> Iterator[tuple[Place, bytes]]:
+def unread(folder: Path, read: Mapping[str, int], *, since: float = 0.0) -> Iterator[tuple[Place, bytes]]:
     """Yield each whole line that was not read yet, with the place after it, file by file.
 
     Every file is looked at, not only the newest: a process may still add to the one before.
@@ -35,11 +35,13 @@ def unread(folder: Path, read: Mapping[str, int]) -> Iterator[tuple[Place, bytes
     Args:
         folder: Where the files are.
         read: Name of a file -> bytes of it that were read.
+        since: Files that were last written before this time are left out, seconds since 1970 UTC.
     """
     for path in segments(folder):
         at = read.get(path.name, 0)
         try:
-            if path.stat().st_size <= at:
+            stat = path.stat()
+            if stat.st_size <= at or stat.st_mtime < since:
                 continue
             with path.open("rb") as file:
                 file.seek(at)
@@ -74,7 +76,7 @@ def lines(
         read: Name of a file -> bytes read before; brought up to date on the way.
     """
     wanted = [one.encode() for one in ids]
-    for (name, at), raw in unread(folder, read or {}):
+    for (name, at), raw in unread(folder, read or {}, since=since):
         if read is not None:
             read[name] = at
         # Most lines are told apart without being parsed.

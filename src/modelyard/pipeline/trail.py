@@ -25,6 +25,8 @@ __all__ = ["Asked", "Follower", "resolve", "trail"]
 
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _MOST = 1_000_000
+# Seconds that the clocks of two machines may differ by.
+_ALLOWANCE = 3600.0
 # What may belong to a trace without belonging to one of its runs.
 _BESIDE: tuple[EventKind, ...] = (
     "fire.queued",
@@ -48,6 +50,7 @@ class Asked:
         request: Only this request, besides what led to it; empty: all of them.
         step: Only this step.
         since: Only from this time on, seconds since 1970 UTC.
+        begins: Nothing of it is older: older files need not be read.
     """
 
     trace: str = ""
@@ -57,6 +60,7 @@ class Asked:
     request: str = ""
     step: str = ""
     since: float = 0.0
+    begins: float = 0.0
 
     @property
     def ids(self) -> frozenset[str]:
@@ -112,13 +116,22 @@ def _any_line(store: Store, named: str) -> bool:
 def _of_trace(store: Store, trace: str) -> Asked:
     runs = [run for run in store.ledger.runs(limit=_MOST) if run.trace == trace]
     fires = {run.fire for run in runs if run.fire}
+    begins = [run.started for run in runs]
     if not fires:
-        fires = {fire.id for fire in store.ledger.fires(newest=True, limit=1000) if fire.trace == trace}
+        asking = [fire for fire in store.ledger.fires(newest=True, limit=1000) if fire.trace == trace]
+        fires = {fire.id for fire in asking}
+        begins += [fire.queued for fire in asking]
     models = set()
     for run in runs:
         whole = store.ledger.run(run.id)
         models |= {model.digest for model in values_of(whole, ModelVersion)} if whole else set()
-    return Asked(trace=trace, runs=frozenset(run.id for run in runs), fires=frozenset(fires), models=frozenset(models))
+    return Asked(
+        trace=trace,
+        runs=frozenset(run.id for run in runs),
+        fires=frozenset(fires),
+        models=frozenset(models),
+        begins=min(begins, default=_ALLOWANCE) - _ALLOWANCE,
+    )
 
 
 def trail(store: Store, asked: Asked, *, requests: int = 20) -> list[Line]:
@@ -129,7 +142,8 @@ def trail(store: Store, asked: Asked, *, requests: int = 20) -> list[Line]:
         asked: Which.
         requests: How many requests at most, the newest; the rest is counted.
     """
-    found = [line for line in lines(logs_folder(store.root), asked.ids, since=asked.since) if asked.wants(line)]
+    since = max(asked.since, asked.begins)
+    found = [line for line in lines(logs_folder(store.root), asked.ids, since=since) if asked.wants(line)]
     found += _told(store, asked, 0)
     if not asked.step:
         found += _requests(store, asked, requests)
