@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -193,3 +194,19 @@ def test_a_taken_port_is_said_at_once_and_leaves_nothing_behind(
     assert done.returncode == 2
     assert "error[port-taken]" in done.stderr
     assert daemons(store, time.time()) == []
+
+
+def test_the_process_of_a_step_stays_warm_between_runs_unless_one_failed(store: LocalStore) -> None:
+    spec = SPEC.replace('"steps.py:one"', '"steps.py:one", retries: 0, resources: {own_process: true}')
+    steps = "import os\n\ndef one(fire):\n    assert fire['payload'] != 'bad'\n    return os.getpid()\n"
+    project(store.root, spec, f"{steps}\n\ndef two(x):\n    return x\n")
+    # A file that was written just now may change again without another time, and is loaded anew once.
+    os.utime(store.root / "steps.py", (1.0, 1.0))
+    for name in ("a", "b", "bad", "c"):
+        want(store, name)
+    with up(cwd=store.root) as daemon:
+        states = [daemon.wait_for("run")["more"]["state"] for _ in range(4)]
+        assert daemon.stop() == 0
+    assert states == ["succeeded", "succeeded", "failed", "succeeded"]
+    first, second, _, last = [found for r in runs(store) if (found := store.ledger.run(r.id))]
+    assert first["one"] == second["one"] != last["one"]

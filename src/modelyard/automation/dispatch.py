@@ -38,7 +38,7 @@ _HELD = 0.5
 # Real seconds after which the time is looked at anew: it moves when a clock is set or a machine has slept.
 _ANEW = 20.0
 # A runner that has done nothing for so long gives its memory back (seconds).
-_IDLE = 600.0
+_IDLE = 120.0
 
 T = TypeVar("T")
 

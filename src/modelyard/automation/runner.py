@@ -25,8 +25,9 @@ from modelyard.automation.fresh import Loaded, Mark, mark
 from modelyard.automation.tether import tether
 from modelyard.automation.windowed import executor_for
 from modelyard.pipeline.cancel import CutOff
+from modelyard.pipeline.executors import LocalExecutor
 from modelyard.pipeline.project import run_project
-from modelyard.records import Event
+from modelyard.records import Event, Fire
 from modelyard.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Runner:
         self._loaded = Loaded(file.parent)
         self._read: tuple[Mark, Spec] | None = None
         self._store: Store | None = None
+        self._workers: LocalExecutor | None = None
         self._under_way = False
         self._told = False
         self._run = ""
@@ -95,6 +97,7 @@ class Runner:
                 self._say(Said(what="again"))
                 self._become_fresh()
             self._say(self._job(job))
+        self._end_workers()
         return 0
 
     def _warm(self) -> None:
@@ -110,23 +113,13 @@ class Runner:
     def _job(self, job: Job) -> Said:
         self._run, self._told = "", False
         error: ModelyardError | None = None
-        began = time.time()
         self._under_way = True
         try:
             store = self._open()
             fire = store.ledger.fire(job.fire)
             if fire is None or fire.state != "queued":
                 return Said(what="taken")
-            executor = None
-            try:
-                spec = self._spec()
-                executor = executor_for(spec, store, fire)
-                run_project(spec, store, fire=fire, actor=fire.actor, observe=self._observe, executor=executor)
-            finally:
-                self._under_way = False
-                if executor is not None:
-                    executor.close()
-                self._note(began)
+            self._run_fire(fire, store)
         except Taken:
             return Said(what="taken")
         except ModelyardError as raised:
@@ -144,6 +137,31 @@ class Runner:
         what: Literal["ended", "refused"] = "ended" if self._run else "refused"
         wrong = isinstance(error, SpecError | NotFound)
         return Said(what=what, run=self._run, error=_plain(error.problem) if error else {}, file=wrong)
+
+    def _run_fire(self, fire: Fire, store: Store) -> None:
+        began = time.time()
+        windowed = None
+        try:
+            spec = self._spec()
+            windowed = executor_for(spec, store, fire)
+            # The workers of one run do the steps of the next.
+            self._workers = self._workers or LocalExecutor(store)
+            executor = windowed or self._workers
+            run_project(spec, store, fire=fire, actor=fire.actor, observe=self._observe, executor=executor)
+        except BaseException:
+            # A run that was broken off has closed it, and what a failed step left in a worker is not for the next run.
+            self._end_workers()
+            raise
+        finally:
+            self._under_way = False
+            if windowed is not None:
+                windowed.close()
+            self._note(began)
+
+    def _end_workers(self) -> None:
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
 
     def _open(self) -> Store:
         if self._store is None:
@@ -182,6 +200,7 @@ class Runner:
             raise CutOff("the daemon was stopped") if number == signal.SIGTERM else KeyboardInterrupt
 
     def _become_fresh(self) -> None:
+        self._end_workers()
         if self._store is not None:
             self._store.close()
         sys.stdout.flush()
