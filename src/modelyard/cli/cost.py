@@ -12,7 +12,7 @@ from modelyard._kit.clock import as_text
 from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.text import number, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
 if TYPE_CHECKING:
     from modelyard.pipeline.cost import Costs, RunCost
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
+# Newest runs that advice is taken from.
+_RUNS = 20
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 
 
@@ -31,11 +33,13 @@ def add(subparsers: Any) -> None:
         help="what runs and steps cost, and what was wasted",
         description="Price what runs used of the machine, by the kernel's own accounting and the prices under `cost:` "
         "that each run was started with. Without prices, what was used is shown.",
-        epilog="example:\n  modelyard cost\n  modelyard cost --month 2026-11 --json\n  modelyard cost RUN",
+        epilog="example:\n  modelyard cost\n  modelyard cost --month 2026-11 --json\n  modelyard cost RUN\n"
+        "  modelyard cost --advice",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", nargs="?", default="", metavar="RUN", help="one run, step by step")
     parser.add_argument("--month", default="", metavar="YYYY-MM", help="a calendar month, UTC (default: this one)")
+    parser.add_argument("--advice", action="store_true", help="what steps asked of the machine, and had better ask")
     parser.add_argument("--all", action="store_true", help="everything since the first run")
     add_file(parser)
     add_json(parser)
@@ -46,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.pipeline.cost import costs
 
     store = open_existing(args)
+    if args.advice:
+        return _advice(args, store)
     if args.run:
         return _one(args, costs(store), store)
     since, until = (0.0, float("inf")) if args.all else _span(args.month)
@@ -65,6 +71,24 @@ def run(args: argparse.Namespace) -> int:
         say("no run in this time; `--all` looks at all of them")
         return 0
     _months(found)
+    return 0
+
+
+def _advice(args: argparse.Namespace, store: Store) -> int:
+    """Print which steps ask too much or too little of the machine."""
+    from modelyard.pipeline.compose import compose
+    from modelyard.pipeline.machine import advice
+
+    plan = compose(load_spec(args, files=False))
+    whole = (store.ledger.run(one.id) for one in store.ledger.runs(limit=_RUNS))
+    found = advice(plan, [one for one in whole if one is not None])
+    if args.json:
+        json_line(found)
+        return 0
+    for one in found:
+        data(f"{one.step}: {one.text}")
+    if not found:
+        say("every step asks for about what it uses, or has not run long enough to tell")
     return 0
 
 
@@ -108,6 +132,9 @@ def _months(found: Costs) -> None:
         right=(3, 4, 5),
     )
     prices = found.runs[-1].prices
+    if prices == type(prices)(currency=prices.currency):
+        say("no prices are declared; say what the machine costs: cost: {prices: {cpu_hour: 0.04}}")
+        return
     data("")
     data(f"together {_amount(prices, found.total)}; saved {_amount(prices, sum(r.saved for r in found.runs))}")
     if priced := [(name, cost, runs) for name, (cost, runs) in found.by_step().items() if cost][:5]:
