@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import struct
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,8 +17,15 @@ from modelyard.serving.binary import FIXED, numbers_in, shares, split, texts_in
 from modelyard.serving.errors import HttpError
 from modelyard.serving.tensors import Tensor, parse_tensors
 from modelyard.serving.validate import Validator
+from modelyard.store.requests import newest
 
-from .conftest import MIXED, Server, mixed_answer  # noqa: TID252 - the suite is not installed
+from .conftest import (  # noqa: TID252 - the suite is not installed
+    MIXED,
+    Server,
+    mixed_answer,
+    mixed_bundle,
+    regression_bundle,
+)
 
 AGES, INCOMES, TOWNS = [30.0, 60.0, 18.0], [500.0, 2500.0, 0.0], ["paris", "rome", "oslo"]
 LENGTH = "Inference-Header-Content-Length"
@@ -240,3 +250,42 @@ def test_float32_reaches_the_model_without_another_copy() -> None:
     parsed = parse_tensors(validator, blobs)
     assert validator.fit([parsed])["numeric"] is not None
     assert np.shares_memory(parsed.numbers, np.frombuffer(data, "u1"))
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_many_rows_answer_and_are_logged_as_few_do(fresh: Callable[..., Server], regression: bool) -> None:
+    count = 300
+    server = fresh(regression_bundle() if regression else mixed_bundle())
+    drawn = np.random.default_rng(3).uniform(18, 90, (count, 2)).astype("<f4")
+    names = ("a", "b") if regression else ("age", "income")
+    cities = ["paris" if n % 3 else None for n in range(count)]
+    rows = [dict(zip(names, map(float, row), strict=True)) for row in drawn]
+    if not regression:
+        rows = [{**row, "city": city} for row, city in zip(rows, cities, strict=True)]
+    towns = b"" if regression else texts(*[city or "" for city in cities])
+    inputs = [tensor("numeric", "FP32", [count, 2], drawn.nbytes)]
+    inputs += [] if regression else [tensor("categorical", "BYTES", [count, 1], len(towns))]
+    head = msgspec.json.encode({"id": "much", "inputs": inputs, "parameters": {"binary_data_output": True}})
+    with server.client() as client:
+        few = [client.post("/predict", json=row).json()["predictions"][0] for row in rows[:5]]
+        many = client.post("/predict", json={"rows": rows}).json()["predictions"]
+        path = f"/v2/models/{server.endpoint}/infer"
+        body = head + drawn.tobytes() + towns
+        answer = client.post(path, content=body, headers={LENGTH: str(len(head))})
+    found = outputs(answer)
+    if regression:
+        assert [p["value"] for p in many] == found["prediction"]
+    else:
+        assert [p["label"] for p in many] == found["label"]
+        assert [v for p in many for v in p["probabilities"].values()] == found["probabilities"]
+    assert many[:5] == few
+    server.stop()
+    with contextlib.closing(sqlite3.connect(server.log)) as db:
+        logged = {one.id: one for one in newest(db)}
+    assert logged.pop("much").inputs == rows
+    (other,) = [one for one in logged.values() if len(one.inputs) == count]
+    assert other.inputs == rows
+    label = "value" if regression else "label"
+    assert [one["prediction"] for one in other.outputs] == [p[label] for p in many]
+    if not regression:
+        assert [one["probabilities"] for one in other.outputs] == [p["probabilities"] for p in many]

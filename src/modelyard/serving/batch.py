@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from modelyard.inference import Feeds, Predictor
 from modelyard.serving.validate import Parsed
 
+# Rows x classes, or rows x 1.
+Rows = list[list[float]]
+
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
+    # The same of one request of many rows, as the model gave it.
+    Output = Rows | Array
 
 __all__ = ["INLINE_ROWS", "Batcher", "Rows"]
 
 # From this many rows on the model runs in a thread, so that small requests and health checks do not wait for it.
 INLINE_ROWS = 256
-
-# Rows x classes, or rows x 1.
-Rows = list[list[float]]
 
 
 class _Asking(Protocol):
@@ -54,7 +56,7 @@ class Batcher(Generic[T]):
         self,
         predictor: Predictor,
         fit: Callable[[list[Parsed]], Feeds],
-        answered: Callable[[list[T], Rows | BaseException], None],
+        answered: Callable[[list[T], Output | BaseException], None],
     ) -> None:
         self._predictor = predictor
         self._fit = fit
@@ -71,7 +73,7 @@ class Batcher(Generic[T]):
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
             loop = asyncio.get_running_loop()
-            future = self._pool.submit(self._predict, [one])
+            future = self._pool.submit(self._array, [one])
             future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
             return
         if not self._gathered:
@@ -88,14 +90,18 @@ class Batcher(Generic[T]):
             self._pool.shutdown()
 
     def _predict(self, group: list[T]) -> Rows:
+        output = self._array(group)
+        rows: Rows = output if isinstance(output, list) else output.tolist()
+        return rows
+
+    def _array(self, group: list[T]) -> Output:
         feeds = self._fit([one.parsed for one in group])
         if not feeds:
             return []
         self.runs += 1
-        rows: Rows = self._predictor.predict(feeds).tolist()
-        return rows
+        return self._predictor.predict(feeds)
 
-    def _ended(self, one: T, future: Future[Rows]) -> None:
+    def _ended(self, one: T, future: Future[Output]) -> None:
         self.waiting -= 1
         self._answered([one], future.exception() or future.result())
 

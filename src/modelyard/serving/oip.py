@@ -172,8 +172,8 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
             blobs.append(blob)
             tensor["parameters"] = {"binary_data_size": len(blob)}
         elif name == "label":
-            names = dict(zip(service.labels, service.problem.classes, strict=True))
-            tensor["data"] = [names[row["prediction"]] for row in asked.decoded]
+            classes = service.problem.classes
+            tensor["data"] = [classes[at] for at in asked.picks(service.problem, service.labels)]
         else:
             tensor["data"] = [value for row in asked.rows for value in row]
         outputs.append(tensor)
@@ -193,9 +193,8 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
 
 def _blob(service: Service, asked: Asked, name: str) -> bytes:
     if name != "label":
-        return numbers_out(asked.rows)
-    at = {label: position for position, label in enumerate(service.labels)}
-    return texts_out(service.problem.classes, [at[row["prediction"]] for row in asked.decoded])
+        return numbers_out(asked.output)
+    return texts_out(service.problem.classes, asked.picks(service.problem, service.labels))
 
 
 def _shape_of(body: bytes) -> HttpError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
 from modelyard.inference.decode import decode_rows
-from modelyard.serving.batch import Batcher, Rows
+from modelyard.serving.asked import Asked, AskedMuch, Body, Render
+from modelyard.serving.batch import Batcher
 from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError
 from modelyard.serving.limits import Limits
@@ -21,46 +21,9 @@ from modelyard.store.requests import Answered
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Asked", "Body", "Service"]
+    from modelyard.serving.batch import Output
 
-
-class Body(NamedTuple):
-    """The body of an answer that is more than JSON.
-
-    Attributes:
-        data: Its bytes.
-        headers: Headers beside the usual ones.
-        content_type: What it is.
-    """
-
-    data: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    content_type: bytes = b"application/json"
-
-
-# Makes the body of an answer.
-Render = Callable[["Service", "Asked"], bytes | Body]
-
-
-class Asked:
-    """One request that waits for the model.
-
-    Attributes:
-        exchange: Where the answer goes.
-        parsed: Its rows.
-        render: Makes the body of the answer.
-        rows: The model's output.
-        decoded: One answer a row: `prediction`, and for a classifier `probabilities`.
-    """
-
-    __slots__ = ("decoded", "exchange", "parsed", "render", "rows")
-
-    def __init__(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
-        self.exchange = exchange
-        self.parsed = parsed
-        self.render = render
-        self.rows: Rows = []
-        self.decoded: list[dict[str, Any]] = []
+__all__ = ["Asked", "Body", "Render", "Service"]
 
 
 class Service:
@@ -144,7 +107,7 @@ class Service:
         else:
             self._batcher.ask(asked)
 
-    def _answered(self, group: list[Asked], rows: Rows | BaseException) -> None:
+    def _answered(self, group: list[Asked], rows: Output | BaseException) -> None:
         """Write the answers of a group, and log them together."""
         if isinstance(rows, BaseException):
             for asked in group:
@@ -155,22 +118,25 @@ class Service:
         now, ended = self.clock(), time.monotonic()
         logged: list[Answered] = []
         at = count = 0
+        if not isinstance(rows, list):
+            group = [AskedMuch(group[0], rows, problem, labels)]
         for asked in group:
             parsed, exchange = asked.parsed, asked.exchange
             if parsed.error is not None:
                 exchange.refuse(parsed.error)
                 continue
-            asked.rows = rows[at : at + parsed.count]
-            at += parsed.count
             try:
-                asked.decoded = decode_rows(asked.rows, problem, labels)
+                if isinstance(rows, list):
+                    asked.rows = rows[at : at + parsed.count]
+                    at += parsed.count
+                    asked.decoded = decode_rows(asked.rows, problem, labels)
                 body = asked.render(self, asked)
                 inputs = rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
                 continue
             ms = (ended - exchange.began) * 1000
-            logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.decoded))
+            logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers))
             count += parsed.count
             if type(body) is bytes:
                 exchange.reply(200, body)

@@ -16,6 +16,7 @@ from msgspec.structs import astuple
 from modelyard.inference import Feeds
 from modelyard.records import Feature, Signature
 from modelyard.serving.errors import HttpError, bad, named
+from modelyard.store.packed import Packed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,9 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
 _FLOAT32_MAX = 3.4028234663852886e38
+_FLOAT32_BYTES = 4
+# From so many rows on they are logged by column, as bytes.
+_PACKED_ROWS = 256
 
 
 class Parsed:
@@ -314,6 +318,8 @@ class Validator:
         """Return the rows for the log: as JSON by column name, or the JSON itself; a missing value is null there."""
         if parsed.raw:
             return msgspec.Raw(parsed.raw)
+        if parsed.count >= _PACKED_ROWS:
+            return self._packed_rows(parsed)
         if parsed.rows is not None:
             return parsed.rows
         parts: list[list[list[Any]]] = []
@@ -325,6 +331,17 @@ class Validator:
         if len(parts) == 1:
             return [dict(zip(self.names, row, strict=True)) for row in parts[0]]
         return [dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)]
+
+    def _packed_rows(self, parsed: Parsed) -> Packed:
+        """Return many rows as the bytes of their numbers."""
+        numbers = parsed.numbers if parsed.numbers is not None else b""
+        wide = type(numbers) is bytes or numbers.dtype.itemsize > _FLOAT32_BYTES  # type: ignore[union-attr]
+        data = numbers if type(numbers) is bytes else numbers.tobytes()  # type: ignore[union-attr]
+        texts: dict[str, list[Any]] = {}
+        if parsed.categories is not None:
+            for at, feature in enumerate(self.categories):
+                texts[feature.name] = [v or None for v in parsed.categories[:, at].tolist()]
+        return Packed(parsed.count, [f.name for f in self.numbers], data, wide, texts)
 
     def _explain(self, body: bytes) -> Parsed:
         """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""

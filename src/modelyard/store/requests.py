@@ -8,13 +8,27 @@ of their request; a block is never changed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["Answered", "Block", "connect", "encode", "ids_of", "newest", "put_truths", "truths_of", "write_block"]
+from modelyard.store.packed import Packed
+
+__all__ = [
+    "Answered",
+    "Block",
+    "connect",
+    "encode",
+    "ids_of",
+    "known_of",
+    "newest",
+    "put_truths",
+    "truths_of",
+    "write_block",
+]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blocks (
@@ -34,7 +48,8 @@ class Answered(msgspec.Struct, array_like=True, gc=False):
         caller: Name of who asked.
         ms: Milliseconds from the parsed request to the answer.
         trace: Id that ties it to the deployment's run, or that the caller sent.
-        inputs: One a row: value by column name; an empty object where it could not be written down.
+        inputs: One a row: value by column name; an empty object where it could not be written down. Many rows are
+            written packed, and read as lists.
         outputs: One a row: `prediction`, and for a classifier `probabilities` by class.
     """
 
@@ -52,6 +67,13 @@ class Answered(msgspec.Struct, array_like=True, gc=False):
         return self.id if len(self.inputs) == 1 else f"{self.id}/{at}"
 
 
+class _Stored(Answered, array_like=True, gc=False):
+    """One request as it stands in a block: its rows may be packed."""
+
+    inputs: list[Any] | Packed  # type: ignore[assignment]
+    outputs: list[Any] | Packed  # type: ignore[assignment]
+
+
 class _Name(msgspec.Struct, array_like=True, gc=False):
     """The part of a request that its ids are made of."""
 
@@ -61,11 +83,11 @@ class _Name(msgspec.Struct, array_like=True, gc=False):
     caller: str
     ms: float
     trace: str
-    inputs: list[msgspec.Raw]
+    inputs: list[msgspec.Raw] | Packed
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[Answered]).decode
+_decode = msgspec.json.Decoder(list[_Stored]).decode
 _decode_names = msgspec.json.Decoder(list[_Name]).decode
 
 
@@ -121,19 +143,52 @@ def newest(db: sqlite3.Connection, *, since: float = 0.0) -> Iterator[Answered]:
         "SELECT seq, data FROM blocks WHERE seq < ? AND last >= ? ORDER BY seq DESC LIMIT 1", (below, since)
     ).fetchone():
         below = found[0]
-        yield from (one for one in reversed(_decode(found[1])) if one.time >= since)
+        yield from (_unpacked(one) for one in reversed(_decode(found[1])) if one.time >= since)
+
+
+def _unpacked(one: _Stored) -> Answered:
+    inputs, outputs = (part.rows() if isinstance(part, Packed) else part for part in (one.inputs, one.outputs))
+    return Answered(one.id, one.time, one.model, one.caller, one.ms, one.trace, inputs, outputs)
 
 
 def ids_of(db: sqlite3.Connection) -> set[str]:
     """Return the ids of all rows."""
     found: set[str] = set()
     for (data,) in db.execute("SELECT data FROM blocks"):
-        for one in _decode_names(data):
-            if len(one.inputs) == 1:
-                found.add(one.id)
-            else:
-                found.update(f"{one.id}/{at}" for at in range(len(one.inputs)))
+        found.update(_ids_in(data))
     return found
+
+
+def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) -> tuple[set[str], bool]:
+    """Return which of some ids are in the log, and whether as much of it was searched as it takes to say so.
+
+    Args:
+        db: The log.
+        ids: Ids of rows.
+        seconds: Time after which the search ends; it begins with the newest block.
+    """
+    left, found = set(ids), set[str]()
+    until = time.monotonic() + seconds
+    below = 1 << 62
+    while left:
+        block = db.execute("SELECT seq, data FROM blocks WHERE seq < ? ORDER BY seq DESC LIMIT 1", (below,)).fetchone()
+        if block is None:
+            return found, True
+        if time.monotonic() > until:
+            return found, False
+        below = block[0]
+        here = left.intersection(_ids_in(block[1]))
+        found |= here
+        left -= here
+    return found, True
+
+
+def _ids_in(data: bytes) -> Iterator[str]:
+    for one in _decode_names(data):
+        if len(one.inputs) == 1:
+            yield one.id
+        else:
+            yield from (f"{one.id}/{at}" for at in range(len(one.inputs)))
 
 
 def put_truths(db: sqlite3.Connection, truths: Iterable[tuple[str, str]]) -> None:
