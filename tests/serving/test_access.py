@@ -34,7 +34,8 @@ def version(served: Server) -> str:
 
 def ask(client: httpx.Client, route: Route, version: str) -> httpx.Response:
     path = route.path.replace("{model}", "credit").replace("{version}", version)
-    body = {"POST": {"json": TENSORS if path.endswith("infer") else ROW}}.get(route.method, {})
+    whole = {"/feedback": {"id": "nobody", "truth": "yes"}}
+    body = {"POST": {"json": TENSORS if path.endswith("infer") else whole.get(path, ROW)}}.get(route.method, {})
     return client.request(route.method, path, **body)
 
 
@@ -65,7 +66,7 @@ def test_route_as_declared(served: Server, version: str, route: Route) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/metrics", "/v2/x", "/v2/models", "/v2/models/other", "/v2/models/../../etc", "/v2/models/credit/versions/1",
+    ["/", "/metric", "/v2/x", "/v2/models", "/v2/models/other", "/v2/models/../../etc", "/v2/models/credit/versions/1",
      "/predict/", "/PREDICT", "//predict", "/stats/..%2f", "/%00", "/v2/repository/index"],
 )  # fmt: skip
 def test_what_is_not_there(served: Server, path: str) -> None:

@@ -59,9 +59,11 @@ class App:
         self._told = ""
         self.heads = Heads()
 
-    def refused(self, code: str) -> None:
-        """Count a refusal."""
-        self.models.refused[code] += 1
+    def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
+        """Count a refusal; without an exchange it never became a request."""
+        self.models.refused[error.code] += 1
+        if exchange is not None:
+            self.models.metrics.count(self.models, exchange, error.status)
 
     def admit(self, exchange: Exchange) -> None:
         """Find the route, if the caller may take it.
@@ -130,6 +132,7 @@ class App:
         else:
             if body is not None:
                 exchange.reply(200, body)
+                models.metrics.count(models, exchange, 200)
 
     def _caller(self, given: bytes) -> Caller:
         scheme, _, token = given.partition(b" ")

@@ -81,8 +81,8 @@ class Answers(Protocol):
         """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
         ...
 
-    def refused(self, code: str) -> None:
-        """Count a refusal."""
+    def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
+        """Count a refusal; without an exchange it never became a request."""
         ...
 
 
@@ -217,7 +217,7 @@ class Exchange:
 
     def refuse(self, error: HttpError) -> None:
         """Write an error as the answer."""
-        self._connection.answers.refused(error.code)
+        self._connection.answers.refused(error, self)
         self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
 
 
@@ -483,7 +483,7 @@ class Connection(asyncio.Protocol):
         self.began = time.monotonic()
         exchange._keep_alive = True
         extra = (*error.headers, (b"connection", b"close"))
-        self.answers.refused(error.code)
+        self.answers.refused(error, exchange)
         body = body_of(error, exchange.id, v2=exchange.target.startswith(b"/v2"))
         exchange.reply(error.status, body, extra)
 
@@ -493,7 +493,7 @@ class Connection(asyncio.Protocol):
             # An answer is under way; a second one would end up in the middle of it.
             self.transport.abort()
             return
-        self.answers.refused(error.code)
+        self.answers.refused(error)
         body = body_of(error, "", v2=False)
         head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (_HEADS[error.status], _JSON, len(body)) + body)

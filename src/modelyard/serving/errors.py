@@ -9,7 +9,7 @@ import msgspec
 
 from modelyard._kit.errors import near
 
-__all__ = ["HttpError", "bad", "body_of", "check_id", "named"]
+__all__ = ["HttpError", "bad", "body_of", "check_id", "killed", "named"]
 
 _LONGEST_NAME = 200
 _ID = re.compile(r"[!-~]{1,128}")
@@ -36,6 +36,11 @@ class HttpError(Exception):
 def bad(code: str, message: str) -> HttpError:
     """Return the error for a body that cannot be used."""
     return HttpError(400, code, message)
+
+
+def killed() -> HttpError:
+    """Return the answer of an endpoint that somebody has switched off."""
+    return HttpError(503, "killed", "this endpoint is switched off", headers=((b"retry-after", b"60"),))
 
 
 def named(code: str, message: str, name: str, known: Iterable[str]) -> HttpError:

@@ -85,6 +85,11 @@ class RequestLog:
         self._thread.start()
 
     @property
+    def path(self) -> Path:
+        """The database."""
+        return self._path
+
+    @property
     def waiting(self) -> int:
         """Rows that are not written yet."""
         return self._queued - self._written

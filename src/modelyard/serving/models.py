@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from modelyard.serving.errors import HttpError
+from modelyard.serving.feedback import Feedback
+from modelyard.serving.metrics import Metrics
 from modelyard.serving.service import Service
 
 __all__ = ["Models"]
@@ -23,10 +25,14 @@ class Models:
     Attributes:
         default: The same; replaced in one step when another version takes over.
         refused: Error code -> requests refused with it.
+        metrics: What is counted beside the models.
+        feedback: Writes outcomes that are sent.
     """
 
     def __init__(self, default: Service) -> None:
         self.refused: Counter[str] = Counter()
+        self.metrics = Metrics()
+        self.feedback = Feedback()
         self.default = default
         self._named: dict[str, dict[str, Service]] = {}
         self._current: dict[str, Service] = {}
@@ -57,12 +63,16 @@ class Models:
         Raises:
             HttpError: There is none (404).
         """
-        if not name:
-            return self.default
-        found = self._named.get(name, {}).get(version) if version else self._current.get(name)
+        found = self.known(name, version)
         if found is None:
             raise HttpError(404, "model-not-found", "there is no such model or version here")
         return found
+
+    def known(self, name: str, version: str = "") -> Service | None:
+        """Return what `find` does, or none."""
+        if not name:
+            return self.default
+        return self._named.get(name, {}).get(version) if version else self._current.get(name)
 
     def __iter__(self) -> Iterator[Service]:
         """Yield every version once."""

@@ -14,6 +14,8 @@ from modelyard.security.roles import Action
 from modelyard.serving import oip
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError
+from modelyard.serving.feedback import feedback
+from modelyard.serving.metrics import metrics
 from modelyard.serving.models import Models
 from modelyard.serving.predict import predict
 
@@ -88,6 +90,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
     Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", oip.infer),
     Route("POST", "/predict", "infer", predict),
+    Route("POST", "/feedback", "infer", feedback),
+    Route("GET", "/metrics", "operate", metrics),
     Route("GET", "/stats", "operate", _stats),
 )
 

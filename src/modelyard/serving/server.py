@@ -95,6 +95,7 @@ def serve(settings: Settings) -> int:
         ready = partial(_say_ready, sock, settings.host, service)
         _run(_answer_until_told(app, service, sock, ready))
     finally:
+        app.models.feedback.close()
         service.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:

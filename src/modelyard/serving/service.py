@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
@@ -12,9 +12,10 @@ from modelyard.inference.decode import decode_rows
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
 from modelyard.serving.batch import Batcher
 from modelyard.serving.connection import Exchange, fail
-from modelyard.serving.errors import HttpError
+from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
+from modelyard.serving.metrics import Tally
 from modelyard.serving.validate import Parsed, Validator
 from modelyard.store.requests import Answered
 
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 
     from modelyard.serving.batch import Output
 
-__all__ = ["Asked", "Body", "Render", "Service"]
+__all__ = ["Asked", "Body", "Render", "Service", "Watch"]
+
+
+class Watch(Protocol):
+    """Sees what a version answers."""
+
+    def answered(self, service: Service, group: list[Asked], logged: list[Answered]) -> None:
+        """Take what was asked together, and what was answered of it."""
+        ...
+
+    def failed(self, service: Service, group: list[Asked]) -> None:
+        """Take requests that the model could not answer."""
+        ...
 
 
 class Service:
@@ -39,8 +52,11 @@ class Service:
 
     Attributes:
         draining: The server ends: what is under way is answered, nothing new is taken.
+        killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
         rows: Rows answered.
+        tally: What was answered, by route and time.
+        watch: Sees what is answered, while this version is compared with another one.
     """
 
     def __init__(
@@ -58,14 +74,20 @@ class Service:
         self.problem = bundle.signature.problem
         self.trace = trace
         self._digest = bundle.version.digest
+        # Behind the content type, which is written in any case: naming the version costs an answer nothing.
+        self._named = b"\r\nx-model-version: %s" % bundle.version.digest[:12].encode()
+        self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.log = log
         self.limits = limits
         self.clock = clock
         self.draining = False
+        self.killed = False
         self.answered = 0
         self.rows = 0
+        self.watch: Watch | None = None
+        self.tally = Tally()
         self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), self.validator.fit, self._answered)
         self._parked = 0
         self._began = clock()
@@ -73,7 +95,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether a request sent now would be answered and logged."""
-        return not self.draining and not self.log.trouble
+        return not self.draining and not self.killed and not self.log.trouble
 
     @property
     def in_flight(self) -> int:
@@ -87,7 +109,12 @@ class Service:
             exchange: Whose rows they are; refused (503) if the log is full and stays so.
             parsed: The rows.
             render: Makes the body of the answer.
+
+        Raises:
+            HttpError: The endpoint is switched off (503).
         """
+        if self.killed:
+            raise killed()
         if self.log.full:
             self._parked += 1
             self.log.waited += 1
@@ -112,11 +139,14 @@ class Service:
         if isinstance(rows, BaseException):
             for asked in group:
                 fail(asked.exchange, rows)
+            if self.watch is not None:
+                self.watch.failed(self, group)
             return
         problem, labels, rows_of = self.problem, self.labels, self.validator.rows_of
-        digest, trace = self._digest, self.trace
+        digest, trace, json = self._digest, self.trace, self._json
         now, ended = self.clock(), time.monotonic()
         logged: list[Answered] = []
+        took = self.tally.took
         at = count = 0
         if not isinstance(rows, list):
             group = [AskedMuch(group[0], rows, problem, labels)]
@@ -138,14 +168,17 @@ class Service:
             ms = (ended - exchange.began) * 1000
             logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers))
             count += parsed.count
+            took(exchange.route, ms)
             if type(body) is bytes:
-                exchange.reply(200, body)
+                exchange.reply(200, body, (), json)
             else:
-                exchange.reply(200, *body)
+                exchange.reply(200, body[0], body[1], body[2] + self._named)
         if logged:
             self.answered += len(logged)
             self.rows += count
             self.log.put(logged, count)
+        if self.watch is not None:
+            self.watch.answered(self, group, logged)
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""
@@ -157,6 +190,16 @@ class Service:
         if self.validator.categories:
             feeds["categorical"] = np.full((1, len(self.validator.categories)), "", object)
         self._batcher.warm(feeds)
+
+    def attempt(self, parsed: Parsed) -> list[list[float]]:
+        """Return what the model answers to one request that nobody made; in any thread, and nothing is logged.
+
+        Raises:
+            HttpError: The rows do not fit the signature.
+        """
+        rows = self._batcher.attempt(parsed)
+        decode_rows(rows, self.problem, self.labels)
+        return rows
 
     def stats(self) -> dict[str, Any]:
         """Return the server's counters."""

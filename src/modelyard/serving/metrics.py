@@ -1,0 +1,190 @@
+"""What is counted of requests, and `GET /metrics`: the same as text for Prometheus.
+
+A collector of our own: an answer appends to two lists, and a thousand of them are counted at once. A counter with
+labels and a lock for each request cost ten times as much. Labels are names of our own table and of models that are
+loaded, never what a caller made up, so no caller can make the counters grow.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modelyard.serving.connection import Exchange
+    from modelyard.serving.models import Models
+
+__all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics"]
+
+# Upper bounds of the histogram of answered requests, in seconds.
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_MOST = 1024
+_MS = [bound * 1000 for bound in BOUNDS]
+
+
+class _Histogram:
+    """Requests of one route by how long they took."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = array("q", bytes(8 * (len(BOUNDS) + 1)))
+        self.seconds = 0.0
+
+
+class Tally:
+    """What one version of a model answered.
+
+    Attributes:
+        decided: (guard, what it did) -> rows.
+    """
+
+    __slots__ = ("_by_path", "_routes", "_times", "decided")
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._routes: list[Any] = []
+        self._by_path: dict[str, _Histogram] = {}
+        self.decided: Counter[tuple[str, str]] = Counter()
+
+    def took(self, route: Any, ms: float) -> None:
+        """Count an answered request.
+
+        Args:
+            route: The route that it came by.
+            ms: Milliseconds that it took.
+        """
+        self._routes.append(route)
+        self._times.append(ms)
+        if len(self._times) >= _MOST:
+            self._settle()
+
+    def by_path(self) -> dict[str, _Histogram]:
+        """Return the histogram of each path."""
+        self._settle()
+        return self._by_path
+
+    def _settle(self) -> None:
+        routes, times = self._routes, self._times
+        if not times:
+            return
+        self._routes, self._times = [], []
+        # Of a thousand sorted times each bound needs one search; nearly always they came by one route.
+        by_route: dict[int, tuple[Any, list[float]]] = {}
+        if routes.count(routes[0]) == len(routes):
+            by_route[0] = (routes[0], times)
+        else:
+            for route, ms in zip(routes, times, strict=True):
+                by_route.setdefault(id(route), (route, []))[1].append(ms)
+        for route, some in by_route.values():
+            some.sort()
+            path = getattr(route, "path", "") or "other"
+            found = self._by_path.setdefault(path, _Histogram())
+            found.seconds += sum(some) / 1000
+            before = 0
+            for at, bound in enumerate(_MS):
+                upto = bisect_left(some, bound + 1e-9, before)
+                found.buckets[at] += upto - before
+                before = upto
+            found.buckets[-1] += len(some) - before
+
+
+class Metrics:
+    """What a server counts beside its models.
+
+    Attributes:
+        other: (path, model, version, status) -> requests that no model answered: refusals, and pages about models.
+        feedback: Outcomes that were sent, by whether their request is known.
+    """
+
+    def __init__(self) -> None:
+        self.other: Counter[tuple[str, str, str, int]] = Counter()
+        self.feedback: Counter[str] = Counter()
+
+    def count(self, models: Models, exchange: Exchange, status: int) -> None:
+        """Count a request that was refused, or answered without the model."""
+        path = getattr(exchange.route, "path", "") or "none"
+        name = version = ""
+        # What a stranger asked for is not a label: only what was found is.
+        if path != "none" and (exchange.model or exchange.route.action == "infer"):
+            service = models.known(exchange.model, exchange.version)
+            if service is not None:
+                name, version = service.endpoint, service.version.digest[:12]
+        self.other[path, name, version, status] += 1
+
+
+def metrics(models: Models, exchange: Exchange) -> None:
+    """Answer `GET /metrics`."""
+    exchange.reply(200, "\n".join([*_lines(models), ""]).encode(), content_type=TEXT)
+
+
+def _lines(models: Models) -> Iterator[str]:
+    requests: Counter[tuple[str, str, str, int]] = Counter(models.metrics.other)
+    seconds: list[str] = []
+    decided: list[str] = []
+    rows, flight, ready = [], [], []
+    for service in models:
+        named = {"model": service.endpoint, "version": service.version.digest[:12]}
+        for path, found in service.tally.by_path().items():
+            total = sum(found.buckets)
+            requests[path, named["model"], named["version"], 200] += total
+            seconds += _histogram({"route": path, **named}, found, total)
+        for (guard, did), count in sorted(service.tally.decided.items()):
+            decided.append(_sample("guard_rows_total", {**named, "guard": guard, "did": did}, count))
+        rows.append(_sample("rows_total", named, service.rows))
+        flight.append(_sample("in_flight", named, service.in_flight))
+        ready.append(_sample("ready", named, int(service.ready)))
+    names = ("route", "model", "version", "status")
+    asked = [
+        _sample("requests_total", dict(zip(names, map(str, key), strict=True)), count)
+        for key, count in sorted(requests.items())
+    ]
+    logs = {id(service.log): service.log for service in models}.values()
+    refused = [_sample("refused_total", {"code": code}, n) for code, n in sorted(models.refused.items())]
+    joined = [_sample("feedback_total", {"request": key}, n) for key, n in sorted(models.metrics.feedback.items())]
+    yield from _family("requests_total", "counter", "Requests by route, model, version and status.", asked)
+    yield from _family("request_seconds", "histogram", "Time from the headers to the answer.", seconds)
+    yield from _family("rows_total", "counter", "Rows that the model answered.", rows)
+    yield from _family("in_flight", "gauge", "Requests that are being answered.", flight)
+    yield from _family("ready", "gauge", "1 if a request sent now would be answered.", ready)
+    yield from _family("refused_total", "counter", "Requests refused, by error code.", refused)
+    yield from _family("guard_rows_total", "counter", "Rows by guard and by what it did.", decided)
+    yield from _family("feedback_total", "counter", "Outcomes sent, by whether the request is known.", joined)
+    backlog, waited, logged = sum(x.waiting for x in logs), sum(x.waited for x in logs), sum(x.logged for x in logs)
+    yield from _family(
+        "log_backlog_rows", "gauge", "Rows that wait to be logged.", [_sample("log_backlog_rows", {}, backlog)]
+    )
+    yield from _family(
+        "log_waited_total",
+        "counter",
+        "Requests that waited for room in the log.",
+        [_sample("log_waited_total", {}, waited)],
+    )
+    yield from _family("log_rows_total", "counter", "Rows that were logged.", [_sample("log_rows_total", {}, logged)])
+
+
+def _histogram(labels: dict[str, str], found: _Histogram, total: int) -> Iterator[str]:
+    for bound, count in zip((*BOUNDS, "+Inf"), accumulate(found.buckets), strict=True):
+        yield _sample("request_seconds_bucket", {**labels, "le": str(bound)}, count)
+    yield _sample("request_seconds_sum", labels, found.seconds)
+    yield _sample("request_seconds_count", labels, total)
+
+
+def _family(name: str, kind: str, what: str, samples: Iterable[str]) -> Iterator[str]:
+    yield f"# HELP modelyard_{name} {what}"
+    yield f"# TYPE modelyard_{name} {kind}"
+    yield from samples
+
+
+def _sample(name: str, labels: dict[str, str], value: float) -> str:
+    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    return f"modelyard_{name}{{{inside}}} {value}" if inside else f"modelyard_{name} {value}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,109 @@
+"""What is counted: nothing gets lost before it is counted, and nothing that a caller makes up is a label."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+from modelyard.serving.metrics import BOUNDS, Tally
+from modelyard.store.requests import connect, known_of, truths_of
+
+from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+ROW = {"age": 30, "income": 1.0, "city": "rome"}
+
+
+def read(server: Server) -> dict[str, float]:
+    with server.client("operator") as client:
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    found: dict[str, float] = {}
+    for line in answer.text.splitlines():
+        assert re.fullmatch(r"# (HELP|TYPE) modelyard_\w+ .+|modelyard_\w+(\{.*\})? \S+", line), line
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            assert name not in found
+            found[name] = float(value)
+    return found
+
+
+def total(found: dict[str, float], name: str, **labels: str) -> float:
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(v for k, v in found.items() if k.startswith(f"modelyard_{name}") and all(w in k for w in wanted))
+
+
+def test_tally_counts_each_answer_once() -> None:
+    tally = Tally()
+    routes = [SimpleNamespace(path="/a"), SimpleNamespace(path="/b")]
+    times = [bound * 1000 * step for bound in BOUNDS for step in (0.5, 1.0, 1.5)] * 70
+    for at, ms in enumerate(times):
+        tally.took(routes[at % 2], ms)
+    found = tally.by_path()
+    assert sum(sum(found[path].buckets) for path in ("/a", "/b")) == len(times)
+    assert abs(found["/a"].seconds + found["/b"].seconds - sum(times) / 1000) < 1e-6
+    for at, bound in enumerate(BOUNDS):
+        upto = sum(sum(found[path].buckets[: at + 1]) for path in found)
+        assert upto == sum(ms <= bound * 1000 for ms in times), bound
+
+
+def test_requests_by_route_and_status(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        for _ in range(3):
+            assert client.post("/predict", json={"rows": [ROW, ROW]}).status_code == 200
+        assert client.post("/predict", content=b"{").status_code == 400
+        assert client.get("/v2/models/credit").status_code == 200
+        for name in ("x", 'y"} 1', "z" * 300):
+            assert client.get(f"/v2/models/{name}").status_code == 404
+    found = read(server)
+    assert total(found, "requests_total", route="/predict", status="200", model="credit") == 3
+    assert total(found, "requests_total", route="/predict", status="400", model="credit") == 1
+    assert total(found, "requests_total", route="/v2/models/{model}", status="200", model="credit") == 1
+    assert total(found, "requests_total", route="none", status="404", model="") == 3
+    assert total(found, "rows_total") == 6
+    assert total(found, "request_seconds_count", route="/predict") == 3
+    assert total(found, "request_seconds_bucket", route="/predict", le="+Inf") == 3
+    assert total(found, "refused_total", code="body-not-json") == 1
+    assert total(found, "ready") == 1
+    assert "zzz" not in str(found)
+
+
+def test_feedback_joins_by_id(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        one = client.post("/predict", json=ROW).json()["id"]
+        two = client.post("/predict", json={"rows": [ROW, ROW]}).json()["id"]
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            answer = client.post("/feedback", json=[{"id": one, "truth": "yes"}, {"id": f"{two}/1", "truth": 0}]).json()
+            if answer["joined"] == 2:
+                break
+            time.sleep(0.05)  # the log is written in blocks
+        assert (answer["joined"], answer["unknown"]) == (2, 0)
+        answer = client.post("/feedback", json={"id": "nobody", "truth": True}).json()
+        assert (answer["joined"], answer["unknown"], answer["unknown_ids"]) == (0, 1, ["nobody"])
+        for wrong in ("{", "[]", '{"id": ""}', '{"id": "a", "truth": null}', '{"id":"a","truth":1,"x":2}'):
+            refused = client.post("/feedback", content=wrong)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "feedback-shape"), wrong
+        assert client.post("/feedback", json=[{"id": "a", "truth": 1}] * 10_001).status_code == 413
+    found = read(server)
+    assert total(found, "feedback_total", request="unknown") >= 1
+    assert total(found, "feedback_total", request="joined") >= 2
+    server.stop()
+    db = sqlite3.connect(server.log)
+    assert truths_of(db, [one, f"{two}/1", "nobody"]) == {one: "yes", f"{two}/1": "0"}
+    db.close()
+
+
+def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        client.post("/predict", json=ROW)
+    server.stop()
+    db = connect(server.log)
+    assert known_of(db, {"nobody"}, seconds=10) == (set(), True)
+    assert known_of(db, {"nobody"}, seconds=-1) == (set(), False)
+    db.close()
