@@ -163,6 +163,37 @@ def test_two_machines_on_one_store_run_each_fire_once_and_one_takes_over(tmp_pat
         assert store.ledger.verify() == []
 
 
+@pytest.mark.cluster
+def test_a_store_that_goes_away_and_comes_back_loses_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="no psycopg: pip install 'modelyard[postgres]'")
+    from modelyard.conformance.postgres import PostgresServer, programs
+
+    if programs() is None:
+        pytest.skip("no Postgres on this machine: apt-get install postgresql")
+    box, arriving = tmp_path / "box", tmp_path / "box" / "in"
+    arriving.mkdir(parents=True)
+    with PostgresServer() as server:
+        address = f"{server.address}?schema=away&lease=2s&beat=300ms&timeout=1s&files={tmp_path}/team"
+        (box / "modelyard.yaml").write_text(f"{LOADS}store: {address}\n")
+        (box / "steps.py").write_text(SLOWLY)
+        with open_store(box) as store, up("--no-serve", cwd=box) as daemon:
+            until(lambda: store.ledger.seen("arrivals"))
+            for number in range(8):
+                (arriving / f"{number}.csv").write_text("x")
+            until(lambda: store.ledger.fires(states=("succeeded",)))
+            server.stop()
+            daemon.wait_for("store", "nothing can be run now")
+            (arriving / "late.csv").write_text("x")
+            time.sleep(2.5)
+            server.start()
+            until(lambda: len({f.items[0].name for f in store.ledger.fires(states=("succeeded",))}) == 9, seconds=120)
+            assert daemon.stop() == 0
+            ended = Counter(run.fire for run in runs(store) if run.status == "succeeded")
+            assert set(ended.values()) == {1}
+            assert len(ended) == 9
+            assert store.ledger.verify() == []
+
+
 SLOWLY = STEPS.replace("import os\n", "import os, time\n").replace(
     '    fd = os.open("loaded.log"', '    time.sleep(0.2)\n    fd = os.open("../loaded.log"'
 )
