@@ -52,6 +52,27 @@ def reader(seeded: Any) -> Reader:
     return Reader(seeded.store, clock=seeded.clock)
 
 
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A project that runs by itself, with everything that can happen to it; it is only read."""
+    made = _module("engine").seed(tmp_path_factory.mktemp("engine") / "orders")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def engine_reader(engine: Any) -> Reader:
+    """Its store as pages see it."""
+    return Reader(engine.store, clock=engine.clock)
+
+
+@pytest.fixture(scope="session")
+def engine_client(engine: Any) -> Iterator[TestClient]:
+    """A client of its site."""
+    with client_of(engine.store, clock=engine.clock) as made:
+        yield made
+
+
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[LocalStore]:
     """A project in which nothing ran."""

@@ -31,6 +31,9 @@ PAGES = [
     "/checks",
     "/cards/latest",
     "/monitoring",
+    "/automation",
+    "/cost",
+    "/cost?month=all",
     "/about",
 ]
 
@@ -104,7 +107,7 @@ def test_every_link_from_the_overview_leads_somewhere(client: TestClient) -> Non
         if answer.headers["content-type"].startswith("text/html"):
             todo += list(Seen(answer.text).links())
     assert {link.split("/")[1].split("?")[0] for link in seen} >= {
-        "runs", "tables", "models", "checks", "cards", "monitoring", "about", "static",
+        "runs", "tables", "models", "checks", "cards", "monitoring", "about", "static", "automation", "cost",
     }  # fmt: skip
     assert len(seen) > 100
 
@@ -218,6 +221,8 @@ def test_static_file_with_its_digest_is_kept(client: TestClient) -> None:
         ("/checks", "No checks yet"),
         ("/cards/latest", "No card yet"),
         ("/monitoring", "Nothing was watched yet"),
+        ("/automation", "No triggers yet"),
+        ("/cost", "Nothing ran in this month"),
         ("/about", "never"),
     ],
 )

@@ -30,6 +30,8 @@ PAGES = {
     "card": "/cards/latest",
     "card-file": "/cards/latest/file",
     "monitoring": "/monitoring",
+    "no-prices": "/cost?month=all",
+    "no-triggers": "/automation",
     "about": "/about",
 }
 
@@ -109,6 +111,99 @@ def test_every_page_is_shown_without_a_fault(
         page.screenshot(path=shot, full_page=True)
         assert shot.stat().st_size > 5000
     page.context.close()
+
+
+def of_engine(engine: Any) -> dict[str, str]:
+    """Return the pages of a project that runs by itself."""
+    runs, fires = engine.runs, engine.fires
+    return {
+        "engine-overview": "/",
+        "engine-runs": "/runs",
+        "automation": "/automation",
+        "fires": "/automation?trigger=nightly&state=stopped",
+        "fire": f"/automation/{fires['night3']}",
+        "delivery": f"/automation/{fires['hook']}",
+        "arrivals": f"/automation/{fires['waits']}",
+        "cost": "/cost",
+        **{f"run-{name}": f"/runs/{runs[name]}" for name in ("failed", "retried", "stale", "stopped")},
+        "failed-step": f"/runs/{runs['failed']}/step?step=fit",
+    }
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_of_what_runs_by_itself_is_shown_without_a_fault(
+    browser: Any, engine: Any, faults: list[str], width: int, scheme: str, tmp_path: Path
+) -> None:
+    site = Site(engine.store, clock=engine.clock)
+    page = page_of(browser, faults, site.address, width=width, scheme=scheme)
+    folder = Path(os.environ.get("MODELYARD_SCREENSHOTS", tmp_path))
+    try:
+        for name, path in of_engine(engine).items():
+            page.goto(site.address + path)
+            page.wait_for_load_state("load")
+            wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wider <= 0, f"{name} scrolls sideways by {wider} px at {width} px"
+            page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
+    finally:
+        page.context.close()
+        site.close()
+
+
+def test_board_follows_what_happens_and_is_walked_by_keyboard(
+    browser: Any, empty: LocalStore, faults: list[str]
+) -> None:
+    from playwright.sync_api import expect
+
+    from modelyard.automation.base import Wanted
+    from modelyard.automation.fires import ask, drop
+
+    fire = ask("arrivals", "files", Wanted(key="1", due=5.0), empty, actor="trigger:arrivals")
+    assert fire is not None
+    site = Site(empty)
+    page = page_of(browser, faults, site.address)
+    try:
+        page.goto(f"{site.address}/automation")
+        rows = page.locator("#fires tbody tr")
+        expect(rows).to_have_count(1)
+        expect(rows.first).to_contain_text("Queued")
+        drop(fire, "the file is gone again", empty)
+        expect(rows.first).to_contain_text("the file is gone again")
+        # Tab goes to the filters, Enter narrows the list.
+        chip = page.locator("#fires").get_by_role("link", name="Left out", exact=True)
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if chip.evaluate("one => one === document.activeElement"):
+                break
+        expect(chip).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(chip).to_have_attribute("aria-current", "true")
+        expect(rows).to_have_count(1)
+        page.locator("#fires").get_by_role("link", name="arrivals").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("arrivals fired")
+    finally:
+        page.context.close()
+        site.close()
+
+
+def test_replay_command_is_copied_and_the_log_opens(browser: Any, engine: Any, faults: list[str]) -> None:
+    from playwright.sync_api import expect
+
+    site = Site(engine.store, clock=engine.clock)
+    page = page_of(browser, faults, site.address)
+    try:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site.address)
+        page.goto(f"{site.address}/runs/{engine.runs['failed']}")
+        panel = page.locator(".panel-bad")
+        panel.get_by_role("button", name="Copy").click()
+        expect(panel.get_by_role("button", name="Copied")).to_be_visible()
+        assert page.evaluate("navigator.clipboard.readText()") == f"modelyard replay {engine.runs['failed']} fit"
+        panel.get_by_text("Its last 5 lines").click()
+        expect(panel.locator("pre")).to_contain_text("password=[redacted]")
+        expect(page.locator(".graph .node.critical")).to_have_count(4)
+    finally:
+        page.context.close()
+        site.close()
 
 
 def test_slash_focuses_the_filter_and_typing_narrows_the_list(browser: Any, site: Site, faults: list[str]) -> None:

@@ -45,7 +45,7 @@ class AutomationPage:
         alerts: Alerts that wait, those that failed, and the newest that were sent.
         alerts_waiting: How many alerts wait.
         alerts_failed: How many could not be handed over.
-        saved: What off-peak starts saved among the fires shown, by unit.
+        saved: What off-peak starts saved among the fires shown that have started, by unit.
         live: Whether something is under way.
     """
 
@@ -89,7 +89,7 @@ def load(store: Reader, query: Query) -> AutomationPage:
     alerts = [*unsent[:_ALERTS], *failed[:_ALERTS], *sent]
     saved: dict[str, float] = {}
     for fire in shown:
-        if fire.saving and fire.saving.saved and fire.state != "dropped":
+        if fire.saving and fire.saving.saved and fire.state not in ("dropped", "queued"):
             saved[fire.saving.unit] = saved.get(fire.saving.unit, 0.0) + fire.saving.saved
     coming = sorted((row for row in found.rows if row.next and not row.paused), key=lambda row: row.next)
     run = (store.store.holder("run") or {}).get("run", "")
