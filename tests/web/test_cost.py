@@ -177,6 +177,11 @@ class TestRun:
         assert page.graph.count("node critical") == 6
         assert "waited 6.0 s" in page.graph
 
+    def test_waiting_is_named_where_it_was_longest(self, reader: Reader) -> None:
+        page = run.load(reader, ask(run="run-04best00000000"))
+        assert page.bottleneck.startswith("waiting for a turn is 6")
+        assert "`train.lightgbm` is 25 %" in page.bottleneck
+
     def test_step_page_shows_its_log_and_its_attempts(self, engine_reader: Reader, engine: Any) -> None:
         page = step.load(engine_reader, ask(run=engine.runs["failed"], step="fit"))
         assert len(page.log) == 5

@@ -126,7 +126,7 @@ class CostPage:
         waste: The 12 most expensive things that left nothing, those above half a percent of the total.
         wasted: What all waste cost together.
         advice: Steps that ask too much or too little.
-        chart: The newest 60 runs as columns; empty without a run.
+        chart: The newest 60 runs as columns; empty where none used anything that was measured.
     """
 
     title: str
@@ -265,7 +265,7 @@ def _advice(store: Reader) -> tuple[Advice, ...]:
 
 
 def _chart(runs: list[RunCost], currency: str, limit: float | None) -> str:
-    if not runs:
+    if not any(run.usage.cpu_seconds or run.cost for run in runs):
         return ""
     found = []
     for run in runs:

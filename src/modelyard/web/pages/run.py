@@ -273,13 +273,17 @@ def _spans(run: Run, plan: Plan) -> list[Span]:
 
 
 def _bottleneck(path: tuple[Leg, ...]) -> str:
-    """Say which step the critical path mostly consists of, and how long it stood in the queue."""
+    """Say what the critical path mostly consists of: a step, or waiting until there was room for one."""
     ran, waited = sum(leg.ran for leg in path), sum(leg.waited for leg in path)
     if ran <= 0 or sum(leg.ran > 0 for leg in path) < 2:
         return ""
-    worst = max(path, key=lambda leg: leg.ran)
+    worst, whole = max(path, key=lambda leg: leg.ran), ran + waited
     text = f"`{worst.name}` is {worst.share * 100:.0f} % of the critical path"
-    text += f" ({seconds_text(worst.ran)} of {seconds_text(ran + waited)})"
+    if waited > worst.ran:
+        # More workers would help more than a quicker step.
+        first = f"waiting for a turn is {waited / whole * 100:.0f} % of the critical path"
+        return f"{first} ({seconds_text(waited)} of {seconds_text(whole)}), `{worst.name}` is {worst.share * 100:.0f} %"
+    text += f" ({seconds_text(worst.ran)} of {seconds_text(whole)})"
     return f"{text}; steps on it waited {seconds_text(waited)} for their turn" if waited >= 0.01 * ran else text
 
 
