@@ -31,6 +31,8 @@ EventKind = Literal[
     "daemon.started",
     "daemon.stopped",
     "alias.moved",
+    "endpoint.killed",
+    "endpoint.revived",
     "token.added",
     "token.revoked",
     "watch.finished",

@@ -29,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--per-minute", type=int, default=0, help="predictions a token may ask for in a minute (default: any number)"
     )
     parser.add_argument("--trace", default="", help="id that ties lines and requests to the run that made the model")
+    parser.add_argument(
+        "--follow", choices=["champion", "challenger"], help="alias whose moves in the ledger are followed"
+    )
+    parser.add_argument("--store", default="", help="address of the store (default: the folder of the project)")
+    parser.add_argument(
+        "--p99", type=float, default=0.0, help="seconds for 99 of 100 answers before a version goes live (default: any)"
+    )
     args = parser.parse_args(argv)
     try:
         from modelyard.serving.limits import Limits
@@ -44,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 roles=tuple(args.role),
                 limits=Limits(per_minute=args.per_minute),
                 trace=args.trace,
+                follow=args.follow,
+                store=args.store,
+                p99=args.p99,
             )
         )
     except ModelyardError as error:

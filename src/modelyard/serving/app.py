@@ -17,7 +17,8 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.connection import Exchange, Heads, fail
-from modelyard.serving.errors import HttpError, check_id
+from modelyard.serving.encodings import inflate
+from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.models import Models
 from modelyard.serving.routes import Found, Route, match
@@ -81,8 +82,6 @@ class App:
         if route.action != "infer":
             return
         self._take(caller.name)
-        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
-            raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -122,10 +121,14 @@ class App:
         """Answer a whole request, or hand it to the model, which calls back."""
         try:
             models = self.models
+            if models.killed and exchange.route.action == "infer":
+                self._check_alive(exchange)
             if models.in_flight >= self.limits.in_flight:
                 raise HttpError(
                     429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
                 )
+            if b"content-encoding" in exchange.headers:
+                exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
             body = exchange.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
@@ -133,6 +136,15 @@ class App:
             if body is not None:
                 exchange.reply(200, body)
                 models.metrics.count(models, exchange, 200)
+
+    def _check_alive(self, exchange: Exchange) -> None:
+        """Refuse what is asked of an endpoint that is switched off, whatever its body holds.
+
+        Raises:
+            HttpError: It is switched off (503).
+        """
+        if (exchange.model or self.models.default.endpoint) in self.models.killed:
+            raise killed()
 
     def _caller(self, given: bytes) -> Caller:
         scheme, _, token = given.partition(b" ")

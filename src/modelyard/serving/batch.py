@@ -38,6 +38,10 @@ class _Asking(Protocol):
 T = TypeVar("T", bound=_Asking)
 
 
+def _nobody(group: list[Any], rows: Output | BaseException) -> None:
+    """Answer nobody: the version is closed."""
+
+
 class Batcher(Generic[T]):
     """Collects rows and hands each group of requests its model's output.
 
@@ -84,10 +88,24 @@ class Batcher(Generic[T]):
         """Run the model before anybody waits for it."""
         self._predictor.predict(feeds)
 
+    def attempt(self, parsed: Parsed) -> list[list[float]]:
+        """Run the model for one request beside those that are asked; in any thread.
+
+        Raises:
+            HttpError: The rows do not fit.
+        """
+        feeds = self._fit([parsed])
+        if parsed.error is not None:
+            raise parsed.error
+        rows: list[list[float]] = self._predictor.predict(feeds).tolist()
+        return rows
+
     def close(self) -> None:
-        """Stop the thread once its work is done."""
+        """Stop the thread once its work is done, and let go of the model."""
         if self._pool is not None:
             self._pool.shutdown()
+        # Who answers holds us: the collector may come late, or never look at what lived when the server began.
+        self._answered = _nobody
 
     def _predict(self, group: list[T]) -> Rows:
         output = self._array(group)

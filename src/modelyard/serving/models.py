@@ -25,22 +25,26 @@ class Models:
     Attributes:
         default: The same; replaced in one step when another version takes over.
         refused: Error code -> requests refused with it.
+        killed: Name -> why somebody has switched it off.
         metrics: What is counted beside the models.
         feedback: Writes outcomes that are sent.
     """
 
     def __init__(self, default: Service) -> None:
         self.refused: Counter[str] = Counter()
+        self.killed: dict[str, str] = {}
         self.metrics = Metrics()
         self.feedback = Feedback()
         self.default = default
         self._named: dict[str, dict[str, Service]] = {}
         self._current: dict[str, Service] = {}
         self._all: tuple[Service, ...] = ()
+        self._gone = 0
         self.put(default)
 
     def put(self, service: Service, *, current: bool = True) -> None:
         """Take a version in; `current`: it answers for its name from now on."""
+        service.killed = service.endpoint in self.killed
         versions = self._named.setdefault(service.endpoint, {})
         versions[service.version.digest[:_SHORT]] = service
         versions[service.version.digest] = service
@@ -55,7 +59,30 @@ class Models:
         versions = self._named.get(service.endpoint, {})
         for name in [name for name, one in versions.items() if one is service]:
             del versions[name]
-        self._all = tuple(one for one in self._all if one is not service)
+        if service in self._all:
+            self._gone += service.answered
+            self._all = tuple(one for one in self._all if one is not service)
+
+    def kill(self, name: str, reason: str) -> None:
+        """Answer nothing under a name any more, whatever the version."""
+        self.killed[name] = reason
+        for service in self._all:
+            service.killed = service.endpoint in self.killed
+
+    def revive(self, name: str) -> None:
+        """Answer under a name again."""
+        self.killed.pop(name, None)
+        for service in self._all:
+            service.killed = service.endpoint in self.killed
+
+    def version(self, name: str, digest: str) -> Service | None:
+        """Return a version by its whole digest, if it is here."""
+        return self._named.get(name, {}).get(digest)
+
+    @property
+    def answered(self) -> int:
+        """Requests answered, by versions that are gone too."""
+        return self._gone + sum([service.answered for service in self._all])
 
     def find(self, name: str, version: str = "") -> Service:
         """Return the model of a name and version; without a name the default, without a version the current one.

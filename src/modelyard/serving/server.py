@@ -21,10 +21,12 @@ from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen
 from modelyard.inference import open_bundle
+from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.connection import Connection, sweep
+from modelyard.serving.following import Follower, Stage
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
@@ -50,6 +52,9 @@ class Settings:
         roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
         limits: Limits.
         trace: Id that ties the deployment to the run that made the model; kept with each request.
+        follow: Alias whose moves in the ledger are followed; none: the bundle is served to the end.
+        store: Address of the store with the ledger; empty: the folder of the project.
+        p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
     """
 
     bundle: Path
@@ -60,6 +65,9 @@ class Settings:
     roles: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     trace: str = ""
+    follow: Alias | None = None
+    store: str = ""
+    p99: float = 0.0
 
 
 def serve(settings: Settings) -> int:
@@ -90,22 +98,32 @@ def serve(settings: Settings) -> int:
     gc.freeze()
     # The log's thread must not keep the event loop waiting for long.
     sys.setswitchinterval(0.001)
+    models = Models(service)
+    app = App(models, settings.limits, tokens, settings.roles)
+    follower = None
+    if settings.follow:
+        stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
+        follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store)
     try:
-        app = App(Models(service), settings.limits, tokens, settings.roles)
         ready = partial(_say_ready, sock, settings.host, service)
-        _run(_answer_until_told(app, service, sock, ready))
+        _run(_answer_until_told(app, follower, sock, ready))
     finally:
         app.models.feedback.close()
-        service.close()
+        if follower is not None:
+            follower.close()
+        for one in models:
+            one.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:
         say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}", level="error")
         return 3
-    say(f"stopped endpoint={endpoint} answered={service.answered} logged={log.logged}")
+    say(f"stopped endpoint={endpoint} answered={models.answered} logged={log.logged}")
     return 0
 
 
-async def _answer_until_told(app: App, service: Service, sock: socket.socket, ready: Callable[[], None]) -> None:
+async def _answer_until_told(
+    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], None]
+) -> None:
     """Take connections until SIGTERM or SIGINT, then end what is under way."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -117,14 +135,18 @@ async def _answer_until_told(app: App, service: Service, sock: socket.socket, re
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, tell)
     server = await loop.create_server(lambda: Connection(app), sock=sock, backlog=2048)
+    if follower is not None:
+        follower.start(loop)
     ready()
     while not told.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), 1.0)
-        sweep(app.connections, service.limits)
-    app.draining = service.draining = True
+        sweep(app.connections, app.limits)
+    app.draining = True
+    for service in app.models:
+        service.draining = True
     server.close()
-    until = loop.time() + service.limits.drain_seconds
+    until = loop.time() + app.limits.drain_seconds
     while app.connections and loop.time() < until:
         for connection in list(app.connections):
             connection.drain()

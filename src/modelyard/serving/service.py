@@ -57,6 +57,7 @@ class Service:
         rows: Rows answered.
         tally: What was answered, by route and time.
         watch: Sees what is answered, while this version is compared with another one.
+        closed: Its model is gone.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Service:
         self.answered = 0
         self.rows = 0
         self.watch: Watch | None = None
+        self.closed = False
         self.tally = Tally()
         self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), self.validator.fit, self._answered)
         self._parked = 0
@@ -169,10 +171,10 @@ class Service:
             logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers))
             count += parsed.count
             took(exchange.route, ms)
-            if type(body) is bytes:
+            if isinstance(body, bytes):
                 exchange.reply(200, body, (), json)
             else:
-                exchange.reply(200, body[0], body[1], body[2] + self._named)
+                exchange.reply(200, body.data, body.headers, body.content_type + self._named)
         if logged:
             self.answered += len(logged)
             self.rows += count
@@ -217,5 +219,6 @@ class Service:
         }
 
     def close(self) -> None:
-        """Stop the model's thread."""
+        """Stop the model's thread, and let go of the model."""
+        self.closed = True
         self._batcher.close()
