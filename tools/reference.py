@@ -185,6 +185,11 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         "Champion or challenger points at another model: by a run, `modelyard promote` or `modelyard rollback`.",
         {"deployment": "endpoint, alias, model, revision, the model before it, and the reason"},
     ),
+    "endpoint.killed": (
+        "Somebody has switched an endpoint off: its servers answer 503 to whoever asks the model.",
+        {"endpoint": "which", "reason": "why"},
+    ),
+    "endpoint.revived": ("An endpoint answers again.", {"endpoint": "which", "reason": "why"}),
     "token.added": (
         "A token was made.",
         {"name": "of its owner", "role": "what it may do", "id": "eight signs that tell tokens apart; never the token"},

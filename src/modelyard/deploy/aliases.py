@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, UserError
 from modelyard.inference import open_bundle
-from modelyard.records import Alias, Deployment, Draft, Event, ModelVersion, plain, read_value
+from modelyard.records import Alias, Deployment, Draft, ModelVersion, plain, read_value
 from modelyard.security.keys import trusted_keys
 from modelyard.store.base import Store
+from modelyard.store.origins import origin
 
 __all__ = ["endpoint_of", "find_model", "move", "pointed", "released", "rollback", "settle", "successor", "trace_of"]
 
@@ -40,24 +41,7 @@ def trace_of(store: Store, deployment: Deployment) -> str:
 
     A person who promotes or rolls back points at what some run has made: that run's trace is the way back.
     """
-    model = deployment.model
-    moves = list(store.ledger.events(kinds=("alias.moved",)))
-    pointing = [e.run for e in reversed(moves) if e.run and _points_at(e, model)]
-    made = next(iter(pointing), "") or next(
-        (e.run for e in store.ledger.events(kinds=("step.finished",)) if _released(e, model)), ""
-    )
-    run = store.ledger.run(made) if made else None
-    return run.trace if run else ""
-
-
-def _points_at(event: Event, model: ModelVersion) -> bool:
-    to = read_value(event.payload["deployment"])
-    return isinstance(to, Deployment) and to.model.identity == model.identity
-
-
-def _released(event: Event, model: ModelVersion) -> bool:
-    values = map(read_value, event.payload["outputs"].values())
-    return any(isinstance(value, ModelVersion) and value.identity == model.identity for value in values)
+    return origin(store.ledger, deployment)
 
 
 def endpoint_of(store: Store, named: str = "") -> str:

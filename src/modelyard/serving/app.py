@@ -17,7 +17,6 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.connection import Exchange, Heads, fail
-from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.models import Models
@@ -82,6 +81,8 @@ class App:
         if route.action != "infer":
             return
         self._take(caller.name)
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
+            raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -127,8 +128,6 @@ class App:
                 raise HttpError(
                     429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
                 )
-            if b"content-encoding" in exchange.headers:
-                exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
             body = exchange.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)

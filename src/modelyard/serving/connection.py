@@ -123,6 +123,10 @@ class Heads:
             self.until = now + _HEADS_SECONDS
         return self._known.get(head)
 
+    def forget(self) -> None:
+        """Forget all: what was decided on them may not hold any more."""
+        self._known.clear()
+
     def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
         """Remember a head whose request was admitted."""
         lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
