@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from modelyard._kit.errors import UserError
 from modelyard.pipeline.cost import costs
 from modelyard.records import Draft
 from modelyard.store.local import LocalStore
-from modelyard.web import Reader
+from modelyard.web import Reader, costing
 from modelyard.web.draw import Column, columns
 from modelyard.web.pages import cost, run, step
 from modelyard.web.pages.path import Span, critical
@@ -95,6 +96,29 @@ class TestCost:
         assert cost.load(reader, ask(month="all")).count == 0
         empty.ledger.append(Draft(kind="run.started", run="run-1", payload={"project": "p"}))
         assert cost.load(reader, ask(month="all")).count == 1
+
+
+class TestCosting:
+    def test_of_a_long_ledger_the_last_look_is_shown_while_it_is_folded_again(
+        self, empty: LocalStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(costing, "_QUICK", -1.0)
+        monkeypatch.setattr(costing, "_PATIENCE", 0.0)
+        known = costing.Costing(empty)
+        empty.ledger.append(Draft(kind="run.started", run="run-1", payload={"project": "p"}))
+        assert len(known.of(0.0).runs) == 1
+        empty.ledger.append(Draft(kind="run.started", run="run-2", payload={"project": "p"}))
+        assert len(known.of(0.0).runs) == 1
+        for thread in threading.enumerate():
+            if thread.name.endswith("(_fold)"):
+                thread.join(10)
+        assert len(known.of(0.0).runs) == 2
+
+    def test_few_spans_are_kept(self, empty: LocalStore) -> None:
+        known = costing.Costing(empty)
+        for month in range(30):
+            known.of(float(month))
+        assert len(known._known) == 8
 
 
 class TestColumns:

@@ -11,8 +11,8 @@ from modelyard.store import Store
 
 __all__ = ["Costing"]
 
-# Spans that are kept, and how many times as long as a fold took its result is good enough to be shown again.
-_KEPT, _PATIENCE = 8, 20.0
+# Spans that are kept, and for how many times as long as a fold took none is begun again.
+_KEPT, _PATIENCE = 8, 5.0
 # A fold that took less seconds is done again at once.
 _QUICK = 0.2
 
@@ -38,19 +38,28 @@ class Costing:
         self._known: dict[tuple[float, float], _Known] = {}
 
     def of(self, since: float, until: float = float("inf")) -> Costs:
-        """Return the costs of the runs that began in a span of time; of a long ledger they may be some seconds old.
+        """Return the costs of the runs that began in a span of time.
+
+        Of a long ledger they may be those of the last look: they are folded again while the page is shown.
 
         Args:
             since: First moment, seconds since 1970 UTC.
             until: The moment after the last one.
         """
+        head, known = self._store.ledger.head()[0], self._known.get((since, until))
+        if known is None or (known.head != head and known.took <= _QUICK):
+            return self._fold(since, until)
+        rested = time.monotonic() - known.made > _PATIENCE * known.took
+        if known.head != head and rested and not self._lock.locked():
+            threading.Thread(target=self._fold, args=(since, until), daemon=True).start()
+        return known.value
+
+    def _fold(self, since: float, until: float) -> Costs:
         with self._lock:
-            head, known = self._store.ledger.head()[0], self._known.get((since, until))
-            if known is not None:
-                fresh = known.took > _QUICK and time.monotonic() - known.made < _PATIENCE * known.took
-                if known.head == head or fresh:
-                    return known.value
-            began = time.monotonic()
+            head, began = self._store.ledger.head()[0], time.monotonic()
+            known = self._known.get((since, until))
+            if known is not None and known.head == head:
+                return known.value
             value = costs(self._store, since=since, until=until)
             now = time.monotonic()
             self._known.pop((since, until), None)

@@ -82,6 +82,10 @@ def _of_triggers(board: Board) -> Iterator[Attention]:
 
 
 def _of_money(store: Reader) -> Iterator[Attention]:
+    spec = store.declared().spec
+    if spec is None or spec.cost.per_month is None:
+        # Then nobody has to add up what was spent.
+        return
     limit = allowed(store)
     if limit is None or limit.per_month is None or limit.share < _SOON:
         return

@@ -11,7 +11,7 @@ from modelyard._kit.clock import as_text
 from modelyard._kit.errors import UserError
 from modelyard._kit.text import seconds_text
 from modelyard.pipeline.advice import Advice, advice
-from modelyard.pipeline.cost import Costs, RunCost, Waste, month_of
+from modelyard.pipeline.cost import Costs, RunCost, Waste
 from modelyard.records import Prices, Usage
 from modelyard.web.answer import answer
 from modelyard.web.draw import Column, columns
@@ -196,7 +196,7 @@ def allowed(store: Reader) -> Allowed | None:
     spec = store.declared().spec
     if spec is None or not _has_prices(store):
         return None
-    runs = store.costs.of(month_of(store.clock())).runs
+    runs = store.costs.of(*_span(datetime.fromtimestamp(store.clock(), UTC).strftime("%Y-%m"))).runs
     currency = spec.cost.currency
     spent = sum(run.cost for run in runs if run.prices.currency == currency)
     return Allowed(spent, spec.cost.per_month, spec.cost.per_run, currency)
