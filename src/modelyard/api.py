@@ -78,10 +78,13 @@ def run(
         raise UserError(
             "api-project", "`project` is for flows", hint="a declaration keeps its state beside itself; move the file"
         )
+    from modelyard.automation.alerts import sending
+
     spec = load(target) if isinstance(target, str | Path) else target
     store = open_store(spec.root, file=spec.path.name)
     try:
-        return run_project(spec, store, observe=observe)
+        with sending(spec, store):
+            return run_project(spec, store, observe=observe)
     finally:
         store.close()
 

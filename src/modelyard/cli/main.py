@@ -39,6 +39,8 @@ VERBS = {
     "promote": "point an alias at a model",
     "rollback": "point the champion back at the model before it",
     "serve": "serve the champion over HTTP",
+    "kill": "switch an endpoint off at once",
+    "revive": "switch an endpoint on again that was killed",
     "token": "make, list and revoke the tokens that callers need",
     "predict": "answer the rows of a file",
     "watch": "compare the logged requests with the training data",
@@ -47,6 +49,7 @@ VERBS = {
     "down": "stop what `modelyard up` runs",
     "status": "the daemon, the run under way, what waits and what failed",
     "triggers": "the board of everything that starts runs: fire, pause, resume",
+    "alerts": "list alerts, try a target, acknowledge",
     "cancel": "end the run that is under way",
 }
 

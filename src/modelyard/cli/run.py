@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _once(args: argparse.Namespace) -> int:
     from modelyard._kit.errors import ModelyardError, UserError
+    from modelyard.automation.alerts import sending
     from modelyard.cli.report import report, report_alias
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.executors import LocalExecutor
@@ -56,13 +57,15 @@ def _once(args: argparse.Namespace) -> int:
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:
-            run_project(spec, store, executor=executor, observe=json_line)
+            with sending(spec, store, say):
+                run_project(spec, store, executor=executor, observe=json_line)
         finally:
             executor.close()
         return 0
     progress = Progress(steps, sys.stderr)
     try:
-        finished = run_project(spec, store, executor=executor, observe=progress)
+        with sending(spec, store, say):
+            finished = run_project(spec, store, executor=executor, observe=progress)
     except ModelyardError:
         # What was found out before it stopped is worth as much as why it stopped.
         progress.close()

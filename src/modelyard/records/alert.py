@@ -10,8 +10,10 @@ from modelyard.records.event import Event
 
 __all__ = ["Alert", "AlertKind", "AlertState", "Urgency", "alert_of"]
 
-# What an alert is about; the first nine are what a target may ask for by hand or by default, see `spec`.
-AlertKind = Literal["start", "stage", "success", "failure", "stuck", "stale", "budget", "drift", "anomaly", "recovered"]
+# What an alert is about. `test` is sent by a person who tries a target, and stands in no ledger.
+AlertKind = Literal[
+    "start", "stage", "success", "failure", "stuck", "stale", "budget", "drift", "anomaly", "recovered", "test"
+]
 Urgency = Literal["low", "normal", "high"]
 AlertState = Literal["waiting", "sent", "failed"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -162,7 +163,9 @@ class Web:
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
-        self.came = threading.Event()
+        # While it is not set, requests are taken and not answered.
+        self.held = threading.Event()
+        self.held.set()
         # Statuses of the next answers; after them 200.
         self.answers: list[int] = []
         self.headers: dict[str, str] = {}
@@ -176,12 +179,13 @@ class Web:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 web.requests.append((dict(self.headers.items()), body))
+                web.held.wait()
                 self.send_response(web.answers.pop(0) if web.answers else 200)
                 for name, value in web.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", "0")
-                self.end_headers()
-                web.came.set()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 """Keep quiet."""

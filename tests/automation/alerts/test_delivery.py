@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelyard.automation.alerts.hook import sign
 from modelyard.automation.alerts.sender import Sender
 from modelyard.automation.alerts.undelivered import masked
+from modelyard.automation.triggers.signature import Unsigned, key_of, sender_id
 from modelyard.pipeline.project import run_project
 from modelyard.spec import Spec
 from modelyard.store import LocalStore, open_store
@@ -213,11 +213,31 @@ def test_a_request_carries_what_a_receiver_needs(project: Make, real: LocalStore
     assert body["alerts"] == []
 
 
-def test_the_signature_is_that_of_standard_webhooks() -> None:
-    # The example of the specification.
-    body = b'{"test": 2432232314}'
-    made = sign("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
-    assert made == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+def test_a_trigger_of_another_project_takes_what_is_sent(
+    project: Make, store: LocalStore, story: Any, web: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("ML_SECRET", "a secret of sixteen and more")
+    there = quick(project(f"alerts: [{{to: '{web.address}', secret: 'env:ML_SECRET', on: start}}]"), store)
+    story.start()
+    there.drain()
+    ((headers, body),) = web.requests
+    lower = {name.lower(): value for name, value in headers.items()}
+    key = key_of("a secret of sixteen and more")
+    assert sender_id("standard", lower, body, [key], time.time()) == store.ledger.alerts()[0].id
+    with pytest.raises(Unsigned):
+        sender_id("standard", lower, body + b" ", [key], time.time())
+
+
+def test_a_secret_that_cannot_be_used_is_said(
+    project: Make, store: LocalStore, story: Any, web: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("ML_SECRET", "whsec_not base 64")
+    there = quick(project(f"alerts: [{{to: '{web.address}', secret: 'env:ML_SECRET', on: start}}]"), store)
+    story.start()
+    until(lambda: bool(list(store.ledger.events(kinds=("alert.failed",)))), there)
+    (failed, *_) = store.ledger.events(kinds=("alert.failed",))
+    assert "not base64" in failed.payload["error"]
+    assert "base 64" not in failed.payload["error"]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 404, 500])

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from modelyard.automation.alerts.anomalies import anomalies
-from modelyard.automation.alerts.causes import likely
 from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost
 from modelyard.automation.alerts.stuck import stuck
 from modelyard.records import (
@@ -92,9 +91,7 @@ def test_a_failure_says_where_why_and_what_next(events: Events) -> None:
     assert told.what == "run failed at fit: step `fit` raised KeyError: 'age'"
     said = facts(told)
     assert said["where"] == "steps.py:7"
-    assert said["next step"] == "look"
     assert said["attempts"] == "2"
-    assert said["likely cause"] == "the data have other columns than the code expects"
     assert said["replay"] == "modelyard replay run-1 fit"
     assert said["explain"] == "modelyard explain step-failed"
     assert (told.run, said["run"], told.trace) == ("run-1", "run-1", "t" * 32)
@@ -286,9 +283,3 @@ def test_the_wait_before_another_attempt_does_not_count() -> None:
     waited = Attempt(number=1, time=8100.0, waits=1000.0)
     assert seen(under_way(running(1900.0, attempts=(waited,))), [300.0] * 3) == []
     assert seen(under_way(running(1900.0)), [300.0] * 3)
-
-
-def test_causes_are_named_only_where_they_are_known() -> None:
-    assert likely("out-of-memory", "") == "the step asked for too little memory, or its data grew"
-    assert likely("step-failed", "OSError: [Errno 28] No space left on device") == "the disk is full"
-    assert likely("step-failed", "boom") == ""

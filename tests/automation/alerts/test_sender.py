@@ -473,19 +473,17 @@ def test_there_is_one_sender_at_a_time(project: Make, sender: Open, store: Local
     assert store.holder("alerts") is None
 
 
-def test_what_has_changed_since_the_last_good_run_is_told(
+def test_the_likely_cause_of_a_failure_is_told(
     project: Make, sender: Open, story: Any, taken: Any, store: LocalStore
 ) -> None:
-    made = {"code": "1", "params": "1", "environment": "e"}
     there = sender(project("alerts: ['mailto:ml@example.org']"))
-    for run, code, status in (("run-1", "1", "succeeded"), ("run-2", "2", "failed")):
-        story.start(run)
-        body = {"key": run, "outputs": {}, "seconds": 1.0, "made_of": {**made, "code": code}}
-        story.write("step.finished", run, "features", **body)
-        story.end(status, run, "no")
+    story.succeed("run-1")
+    story.fail("run-2", message="step `fit` raised ConnectionError: no answer")
     there.drain()
-    changed = dict(taken.messages[0][1].alerts[0].facts)["changed"]
-    assert changed.startswith("the code of features since the last good run (run-1, ")
+    facts = dict(taken.messages[0][1].alerts[0].facts)
+    assert facts["likely cause"].startswith("network: a service over the network did not answer as it should")
+    assert "run-1" in facts["likely cause"]
+    assert "retries" in facts["next step"]
 
 
 def test_a_project_without_targets_tells_nobody(project: Make, sender: Open, story: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import ModelyardError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from modelyard.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["nudge"]
+__all__ = ["IDLE", "nudge", "sending"]
 
 # Seconds without work after which a sender ends that was started by a run.
 IDLE = 60.0
@@ -27,7 +28,24 @@ IDLE = 60.0
 _started: list[int] = []
 
 
-def nudge(spec: Spec, store: Store, *, idle: float = IDLE) -> str:
+@contextlib.contextmanager
+def sending(spec: Spec, store: Store, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
+    """See to it that what a run inside the context does is told; the run never waits for it.
+
+    Args:
+        spec: The declaration.
+        store: The project's store.
+        say: Takes a note where a target cannot be reached as things are.
+    """
+    for note in nudge(spec, store):
+        say(note)
+    try:
+        yield
+    finally:
+        nudge(spec, store)
+
+
+def nudge(spec: Spec, store: Store) -> list[str]:
     """See to it that somebody sends this project's alerts, without waiting for it and without ever failing.
 
     To be called before a run begins, so that its start is told, and after it has ended.
@@ -35,23 +53,22 @@ def nudge(spec: Spec, store: Store, *, idle: float = IDLE) -> str:
     Args:
         spec: The declaration.
         store: The project's store.
-        idle: Seconds without work after which the sender ends.
 
     Returns:
-        Why alerts cannot be sent now, for a note to the user; an empty text where all is well.
+        What stands in the way, for notes to the user.
     """
     if not spec.alerts:
-        return ""
-    try:
-        from modelyard.automation.alerts.outbox import begin
-        from modelyard.automation.alerts.routes import targets
+        return []
+    from modelyard.automation.alerts.outbox import begin
+    from modelyard.automation.alerts.routes import targets, unset
 
+    try:
         begin(store, targets(spec))
         if store.holder("alerts") is None:
-            _start([sys.executable, "-P", "-m", __name__, str(spec.path), "--idle", str(idle)])
+            _start([sys.executable, "-P", "-m", __name__, str(spec.path), "--idle", str(IDLE)])
     except (ModelyardError, OSError) as error:
-        return f"alerts are not sent now: {error}"
-    return ""
+        return [f"note: alerts are not sent now: {error}"]
+    return [f"note: alerts for `{name}` wait: {what}" for name, what in unset(spec)]
 
 
 def _start(command: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 # Seconds between two attempts to become the sender, and for which one that has nothing to do looks back once more.
 _STANDBY = 2.0
+_NICE = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if given.idle is not None:
+        # Started by a run, it takes only what the run leaves.
+        os.nice(_NICE)
     try:
         spec = load(given.project, files=False)
         with open_store(spec.root, file=spec.path.name) as store:

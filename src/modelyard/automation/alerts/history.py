@@ -1,22 +1,15 @@
-"""What earlier runs say of a new one: how long a step takes as a rule, and what has changed since all was well."""
+"""What earlier runs say of a new one: how long a step takes as a rule, and what likely caused that it failed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from modelyard._kit.clock import as_text
 from modelyard._kit.errors import ModelyardError
-from modelyard.pipeline.capsule import opened
-from modelyard.records import Run
+from modelyard.pipeline.causes import cause_of
 from modelyard.store import Store
 
-__all__ = ["History", "changes"]
+__all__ = ["History"]
 
-# Newest runs that are looked at; more would not be read by anybody, and cost time.
+# Newest runs that are looked at; what lies further back says little of today.
 _RUNS = 20
-_LISTED = 4
-# Ingredient of a key -> what it is called. What its inputs are follows from the steps before.
-_MADE_OF = {"code": "the code of", "params": "the parameters of", "state": "the data that are read by"}
 
 
 class History:
@@ -39,55 +32,16 @@ class History:
         self._seconds = known
         return [seconds[step] for seconds in known.values() if step in seconds]
 
-    def since_good(self, run_id: str) -> tuple[str, str] | None:
-        """Return a label and a text on what has changed since the last good run; none where there is none."""
+    def cause(self, run_id: str, step: str) -> list[tuple[str, str]]:
+        """Return the likely cause of a failure and what to do, as facts; none where it cannot be told."""
         run = self._store.ledger.run(run_id)
-        if run is None:
-            return None
-        earlier = self._store.ledger.runs(before=run_id, limit=_RUNS)
-        newest = next((r for r in earlier if r.status == "succeeded"), None)
-        good = self._store.ledger.run(newest.id) if newest is not None else None
-        if good is None:
-            return None
-        found = list(changes(run, good, self._of_failed(run)))
-        what = ", ".join(found[:_LISTED]) or "nothing in code, parameters, data or environment"
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        return "changed", f"{what}{more} since the last good run ({good.id}, {as_text(good.ended)})"
+        try:
+            found = cause_of(self._store, run, step) if run is not None else None
+        except (ModelyardError, OSError, ValueError):
+            # A blob that is gone, or of another version: an alert without a cause is better than none.
+            return []
+        return [("likely cause", f"{found.kind}: {found.says}"), ("next step", found.next)] if found else []
 
     def _read(self, run_id: str) -> dict[str, float]:
         run = self._store.ledger.run(run_id)
         return {s.name: s.seconds for s in run.steps if s.status == "succeeded"} if run is not None else {}
-
-    def _of_failed(self, run: Run) -> dict[str, Mapping[str, str]]:
-        """Return what the keys of failed steps were made of: their capsules know."""
-        found: dict[str, Mapping[str, str]] = {}
-        for step in run.steps:
-            if step.capsule:
-                try:
-                    found[step.name] = opened(self._store, step.capsule).made_of
-                except (ModelyardError, ValueError):
-                    # Gone, or of another version: then it cannot be compared.
-                    continue
-        return found
-
-
-def changes(run: Run, good: Run, failed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield what differs between two runs, a few words each: `the code of features`.
-
-    Args:
-        run: The newer run.
-        good: The older one.
-        failed: Name of a failed step of the newer run -> what its key was made of.
-    """
-    before = {step.name: step.made_of for step in good.steps if step.made_of}
-    after = {step.name: step.made_of for step in run.steps if step.made_of} | dict(failed)
-    environments = [{m["environment"] for m in made.values() if "environment" in m} for made in (before, after)]
-    for name, made in after.items():
-        if name not in before:
-            yield f"{name} is new"
-            continue
-        for ingredient, words in _MADE_OF.items():
-            if made.get(ingredient) != before[name].get(ingredient):
-                yield f"{words} {name}"
-    if environments[1] - environments[0]:
-        yield "the environment"

@@ -6,9 +6,6 @@ change a name must not send our requests to a neighbour.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import http.client
 import ipaddress
 import socket
@@ -26,9 +23,10 @@ from modelyard import __version__
 from modelyard._kit.clock import Clock, as_text
 from modelyard.automation.alerts.text import Message
 from modelyard.automation.alerts.undelivered import Undelivered, masked
+from modelyard.automation.triggers.signature import sign
 from modelyard.records import Alert
 
-__all__ = ["Hook", "Told", "body_of", "post", "sign"]
+__all__ = ["Hook", "Told", "body_of", "post"]
 
 _FORMAT = 1
 _SECONDS = 10.0
@@ -98,25 +96,6 @@ def body_of(message: Message, project: str) -> Hook:
     )
 
 
-def sign(secret: str, message_id: str, at: int, body: bytes) -> str:
-    """Return the header `webhook-signature`.
-
-    Args:
-        secret: As Standard Webhooks has it (`whsec_` and base 64), or any text.
-        message_id: The header `webhook-id`.
-        at: The header `webhook-timestamp`, seconds since 1970 UTC.
-        body: The body as it is sent.
-    """
-    key = secret.encode()
-    if secret.startswith("whsec_"):
-        try:
-            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        except (binascii.Error, ValueError):
-            raise Undelivered("the secret begins with `whsec_`, and what follows is not base 64") from None
-    made = hmac.digest(key, f"{message_id}.{at}.".encode() + body, "sha256")
-    return f"v1,{base64.b64encode(made).decode()}"
-
-
 def post(
     address: str,
     message: Message,
@@ -152,7 +131,10 @@ def post(
         "webhook-timestamp": str(at),
     }
     if secret:
-        headers["webhook-signature"] = sign(secret, message.id, at, body)
+        try:
+            headers |= sign(secret, id=message.id, timestamp=at, body=body)
+        except ValueError:
+            raise Undelivered("the secret begins with `whsec_`, and what follows is not base64") from None
     request = urllib.request.Request(address, data=body, headers=headers, method="POST")  # noqa: S310 - http(s) only
     try:
         with _opener(address, private=private).open(request, timeout=_SECONDS) as answer:

@@ -149,7 +149,7 @@ class Outbox:
 
     def _draft(self, happening: Happening, target: Target, more: Facts) -> Draft:
         due, digest = target.due(happening.urgency, self._clock())
-        facts = [(label, clean(text)) for label, text in (*happening.facts, *more)]
+        facts = [(label, clean(text)) for label, text in (*more, *happening.facts) if text]
         payload = {
             "id": alert_id(happening.identity, target.name, happening.on),
             "target": target.name,

@@ -13,10 +13,10 @@ from modelyard._kit.times import Windows, windows, zone
 from modelyard.automation.alerts.rules import Happening
 from modelyard.records import Urgency
 from modelyard.spec import Spec
-from modelyard.spec.sections.addresses import names
+from modelyard.spec.sections.addresses import names, source_of
 from modelyard.spec.sections.alerts import Told
 
-__all__ = ["Target", "here", "targets"]
+__all__ = ["Target", "here", "targets", "unset"]
 
 _ORDER: tuple[Urgency, ...] = ("low", "normal", "high")
 _LOCALTIME = Path("/etc/localtime")
@@ -83,6 +83,21 @@ def targets(spec: Spec) -> dict[str, Target]:
     return found | only
 
 
+def unset(spec: Spec) -> list[tuple[str, str]]:
+    """Return the targets whose address is not where the file says it is, and what is missing."""
+    missing = []
+    for name, target in targets(spec).items():
+        source = source_of(target.told.to)
+        if source is None:
+            continue
+        kind, where = source
+        if kind == "env" and not os.environ.get(where, "").strip():
+            missing.append((name, f"the variable {where} is not set"))
+        elif kind == "file" and not (spec.root / Path(where).expanduser()).is_file():
+            missing.append((name, "the file with its address is not there"))
+    return missing
+
+
 def here() -> tzinfo:
     """Return the time zone of this machine, with its clock changes where they can be known."""
     import zoneinfo
@@ -100,6 +115,5 @@ def here() -> tzinfo:
 
 
 def _zone(told: Told, spec: Spec) -> tzinfo:
-    schedule = getattr(spec, "schedule", None)
-    name = told.zone or getattr(schedule, "zone", None)
+    name = told.zone or next((schedule.zone for schedule in spec.schedule), "")
     return zone(name) if name else here()

@@ -14,7 +14,6 @@ import msgspec
 
 from modelyard._kit.text import plural, seconds_text
 from modelyard.automation.alerts.anomalies import anomalies
-from modelyard.automation.alerts.causes import likely
 from modelyard.records import (
     AlertKind,
     Event,
@@ -159,7 +158,7 @@ def _step_failed(event: Event) -> Happening:
         at=event.time,
         what=f"{event.step} failed: {error['message']}",
         cause=event.seq,
-        facts=(*_of_error(error), ("run", event.run)),
+        facts=(*_of_error(error), ("next step", error.get("hint", "")), ("run", event.run)),
         run=event.run,
         step=event.step,
     )
@@ -215,7 +214,7 @@ def _failure(event: Event, run: Run) -> Happening:
             at=event.time,
             what=what,
             cause=event.seq,
-            facts=(*_of_error({"message": run.reason}), *_of_run(run)),
+            facts=_of_run(run),
             run=run.id,
             trace=run.trace,
         )
@@ -358,8 +357,6 @@ def _of_error(error: dict[str, Any]) -> Facts:
     told = (
         ("error", error.get("code", "")),
         ("where", error.get("where", "")),
-        ("likely cause", likely(error.get("code", ""), error.get("message", ""))),
-        ("next step", error.get("hint", "")),
     )
     return tuple((label, text) for label, text in told if text)
 

@@ -110,9 +110,9 @@ class Sender:
                 held.check()
                 if self.turn(wait=wait):
                     worked = self._clock()
-                wait = _TICK
-                if idle is not None and self._clock() - worked >= idle:
+                elif idle is not None and self._clock() - worked >= idle:
                     break
+                wait = _TICK
             self.finish()
         return self._head
 

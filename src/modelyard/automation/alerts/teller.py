@@ -86,10 +86,7 @@ class Teller:
 
     def _more(self, happening: Happening) -> list[tuple[str, str]]:
         """Return what the history adds to a happening."""
-        if happening.on != "failure" or not happening.run:
-            return []
-        changed = self._history.since_good(happening.run)
-        return [changed] if changed else []
+        return self._history.cause(happening.run, happening.step) if happening.on == "failure" else []
 
     def _trace(self, run: str) -> str:
         if run not in self._traces:

@@ -25,7 +25,7 @@ _TITLE = 180
 _FACT = 2000
 _CHAT = 900
 # What a chat shows of the facts; the rest is on the page.
-_SHORT = ("likely cause", "next step", "changed", "saved", "run")
+_SHORT = ("likely cause", "next step", "saved", "run")
 _ORDER: tuple[Urgency, ...] = ("low", "normal", "high")
 # Words by which chats call everybody, and the mark-up by which Slack calls anybody.
 _PINGS = re.compile(r"@(?=everyone|here|channel|all\b)|<(?=[!@#])", re.IGNORECASE)

@@ -110,7 +110,7 @@ class Told(Section, frozen=True, kw_only=True):
     zone: Annotated[
         str | None,
         Meta(
-            description="Time zone of `quiet`. Left out, it is that of the `schedule`, or of the machine.",
+            description="Time zone of `quiet`. Left out, it is that of the first `schedule`, or of the machine.",
             examples=["Europe/Berlin"],
         ),
     ] = None
