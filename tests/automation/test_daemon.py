@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -210,3 +213,32 @@ def test_the_process_of_a_step_stays_warm_between_runs_unless_one_failed(store: 
     assert states == ["succeeded", "succeeded", "failed", "succeeded"]
     first, second, _, last = [found for r in runs(store) if (found := store.ledger.run(r.id))]
     assert first["one"] == second["one"] != last["one"]
+
+
+def test_people_are_told_when_a_run_fails(store: LocalStore) -> None:
+    got: queue.Queue[bytes] = queue.Queue()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.put(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    steps = "def one(fire):\n    raise ValueError('no such luck')\n\ndef two(x):\n    return x\n"
+    project(store.root, f'{SPEC}alerts: ["http://127.0.0.1:{server.server_port}/hook"]\n', steps)
+    try:
+        with up(cwd=store.root) as daemon:
+            daemon.wait_for("ready")
+            want(store, "a")
+            assert daemon.wait_for("run")["more"]["state"] == "failed"
+            assert b"no such luck" in got.get(timeout=60)
+            assert [c.name for c in published(store.root).children] == ["runner", "alerts"]
+            assert daemon.stop() == 0
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -50,6 +50,18 @@ def test_a_child_that_dies_is_started_again_and_what_it_said_is_kept(tmp_path: P
     assert any("serve exited with 3, starts again in" in note.text and "it said: hello" in note.text for note in said)
 
 
+def test_no_secret_that_a_child_says_is_kept(tmp_path: Path) -> None:
+    async def story() -> Child:
+        child = Child("serve", lambda: python("print('password=hunter2hunter2')"), cwd=tmp_path, say=lambda note: None)
+        task = asyncio.create_task(child.keep())
+        await soon(lambda: child.said)
+        await child.stop(5.0)
+        await task
+        return child
+
+    assert "hunter2" not in asyncio.run(story()).said[0]
+
+
 def test_a_crash_loop_slows_down_to_once_a_minute() -> None:
     waits = [pause(number) for number in range(1, 15)]
     assert waits[:3] == [0.1, 0.2, 0.4]

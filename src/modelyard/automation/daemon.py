@@ -29,6 +29,7 @@ from modelyard.automation.state import HELD, DaemonState, local_lock
 from modelyard.automation.systemd import UNIT, Manager
 from modelyard.spec import Spec, load
 from modelyard.store import Store, open_store
+from modelyard.store.disk import explained
 from modelyard.store.locks import Locks
 
 __all__ = ["Collect", "Daemon", "Settings", "collect"]
@@ -222,7 +223,10 @@ def _alone(root: Path, name: str) -> Iterator[None]:
     who: dict[str, Any] = {"daemon": name, "host": socket.gethostname(), "since": time.time()}
     if unit := os.environ.get(UNIT):
         who["unit"] = unit
-    locks = Locks(local_lock(root))
+    folder = local_lock(root)
+    with explained(folder):
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+    locks = Locks(folder)
     with ExitStack() as held:
         try:
             held.enter_context(locks.hold(HELD, who=who))

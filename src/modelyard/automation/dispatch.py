@@ -33,8 +33,8 @@ __all__ = ["Dispatcher"]
 _DEATHS = 3
 # Seconds that a fire is refused before it fails: somebody may be writing the declaration.
 _MENDING = 10.0
-# Seconds between two looks at whether somebody else's run has ended.
-_HELD = 0.5
+# Seconds between two looks at whether somebody else's run has ended, at most and at least.
+_HELD, _SOON = 0.5, 0.05
 # Real seconds after which the time is looked at anew: it moves when a clock is set or a machine has slept.
 _ANEW = 20.0
 # A runner that has done nothing for so long gives its memory back (seconds).
@@ -174,11 +174,13 @@ class Dispatcher:
         now = self._clock()
         fire = self._let_through(now)
         if fire is not None:
+            if self._blocked is not None:
+                return None, _HELD
             # Another daemon, or a person at a keyboard, may have the project.
-            held = self._blocked is not None or self._store.holder("run") is not None
-            return (None, _HELD) if held else (fire, 0.0)
+            who = self._store.holder("run")
+            return (fire, 0.0) if who is None else (None, _patience(who))
         if self._queue.running:
-            return None, _HELD
+            return None, _patience(self._store.holder("run") or {})
         opens = min([self._queue.opens(now), *(hold.until for hold in self._held.values())])
         return None, min(max(0.0, opens - now) / self._pace, _ANEW)
 
@@ -279,3 +281,9 @@ class Dispatcher:
 
     def _tell(self, what: str, text: str, *, name: str, **more: Any) -> None:
         self._say(note(what, text, name=name, project=self._project, **more))
+
+
+def _patience(who: Mapping[str, Any]) -> float:
+    """Return the seconds until it is worth asking again whether somebody still holds the project."""
+    # The lease of a dead holder ends at a known moment, by the database's clock, which may differ from ours.
+    return float(min(_HELD, max(_SOON, who.get("expires", float("inf")) - time.time())))

@@ -23,6 +23,8 @@ __all__ = ["Looker"]
 
 # Real seconds after which the time is looked at anew: a clock that was set, or a machine that slept, moves what is due.
 _ANEW = 20.0
+# Real seconds between two looks, at least.
+_REST = 0.02
 
 
 class Looker:
@@ -113,6 +115,8 @@ class Looker:
         return again
 
     async def _until(self, again: float) -> None:
+        # A trigger that always wants to look at once must not keep everybody else from their turn.
+        await asyncio.sleep(_REST)
         while (left := (again - self._clock()) / self._pace) > 0:
             try:
                 await asyncio.wait_for(self._woken.wait(), min(left, _ANEW))

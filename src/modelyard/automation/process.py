@@ -14,6 +14,7 @@ from typing import IO, Protocol
 
 from modelyard.automation import tether as _tether
 from modelyard.automation.apart import apart
+from modelyard.security.redact import redact
 
 __all__ = ["Forked", "Process", "finish", "how", "spawn"]
 
@@ -86,7 +87,8 @@ class Process:
                     continue  # asyncio has dropped what is too long for one line
                 if not raw:
                     return
-                yield raw.decode(errors="replace").rstrip()
+                # It is kept and shown: no secret in it.
+                yield redact(raw.decode(errors="replace").rstrip())
         finally:
             transport.close()
 
