@@ -106,7 +106,7 @@ def test_planted_waste_is_found_and_ordered(store: LocalStore, told: Told) -> No
 
 def test_cached_and_skipped_steps_say_what_they_saved(store: LocalStore, told: Told) -> None:
     told.run(("step.finished", "a", cpu(100.0)))
-    told.run(("step.cached", "a", {}))
+    told.run(("step.cached", "a", {"key": "a-1"}))
     told.run(("step.skipped", "a", {"reason": "stale", "saved": plain(Usage(cpu_seconds=100.0))}))
     assert [run.saved for run in costs(store).runs] == [0.0, pytest.approx(0.1), pytest.approx(0.1)]
     assert [run.cost for run in costs(store).runs] == [pytest.approx(0.1), 0.0, 0.0]

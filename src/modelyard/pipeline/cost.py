@@ -158,10 +158,17 @@ def costs(store: Store, *, since: float = 0.0, until: float = float("inf")) -> C
         since: First moment, seconds since 1970 UTC.
         until: The moment after the last one.
     """
-    runs = _fold(store.ledger.events(kinds=_KINDS))
+    runs = _fold(store.ledger.events(kinds=_KINDS, after=_begin(store, since)), store)
     _mark_unusual(runs)
     asked = [run for run in runs if since <= run.started < until]
     return Costs(runs=asked, waste=_waste(asked))
+
+
+def _begin(store: Store, since: float) -> int:
+    """Return the sequence number before the runs that count: those of the span, and those that say what is usual."""
+    starts = list(store.ledger.events(kinds=("run.started",))) if since else []
+    first = next((at for at, event in enumerate(starts) if event.time >= since), len(starts))
+    return starts[max(0, first - _USUAL)].seq - 1 if starts else 0
 
 
 def model_cost(run: str, store: Store) -> Usage:
@@ -174,9 +181,8 @@ def model_cost(run: str, store: Store) -> Usage:
     return total
 
 
-def _fold(events: Iterable[Event]) -> list[RunCost]:
+def _fold(events: Iterable[Event], store: Store) -> list[RunCost]:
     runs: dict[str, RunCost] = {}
-    newest: dict[str, Usage] = {}
     made: dict[str, dict[str, str]] = {}
     for event in events:
         body = event.payload
@@ -201,11 +207,11 @@ def _fold(events: Iterable[Event]) -> list[RunCost]:
             case "step.retried" | "step.failed":
                 step.failed += usage
             case "step.cached":
-                step.saved += newest.get(event.step, Usage())
+                once = store.ledger.output(body["key"])
+                step.saved += once.usage if once else Usage()
             case "step.skipped":
                 step.saved += msgspec.convert(body.get("saved") or {}, Usage)
             case "step.finished":
-                newest[event.step] = usage
                 contents = {name: _content(value) for name, value in body["outputs"].items()}
                 if contents and made.get(event.step) == contents and all(contents.values()):
                     step.remade += usage
