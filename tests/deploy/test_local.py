@@ -27,13 +27,15 @@ def test_access_stands_on_the_line(store: LocalStore, deployment: Deployment) ->
     assert given[1:] == [
         ("--project", str(store.root)),
         ("--endpoint", "hours"),
+        ("--follow", "champion"),
         ("--host", "::1"),
         ("--port", "0"),
         ("--role", "analyst"),
         ("--role", "operator"),
         ("--per-minute", "60"),
     ]
-    assert not {"--role", "--per-minute"} & set(command(store, deployment))
+    assert not {"--role", "--per-minute", "--processes", "--store"} & set(command(store, deployment))
+    assert command(store, deployment, processes=2)[-2:] == ["--processes", "2"]
 
 
 def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(

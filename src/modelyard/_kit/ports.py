@@ -10,13 +10,14 @@ from modelyard._kit.errors import ServeError
 __all__ = ["listen"]
 
 
-def listen(host: str, port: int, *, backlog: int) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int, share: bool = False) -> socket.socket:
     """Return a socket that listens.
 
     Args:
         host: Name or address, an IPv6 one without brackets.
         port: The port; 0 takes a free one.
         backlog: Connections that may wait to be taken.
+        share: Other processes of ours listen on it, too; the system spreads connections over them.
 
     Raises:
         ServeError: The port is taken (`port-taken`), or the address cannot be used (`address-unusable`).
@@ -27,6 +28,8 @@ def listen(host: str, port: int, *, backlog: int) -> socket.socket:
     try:
         # A port whose last owner just left may be taken again at once; one that is listened on may not.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         sock.listen(backlog)
     except OSError as error:

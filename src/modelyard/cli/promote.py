@@ -20,8 +20,8 @@ def add(subparsers: Any) -> None:
         "promote",
         help="point an alias at a model",
         description="Point the champion (or the challenger) at a model that has a card: one that passed every blocking "
-        "check of its run. Its bundle's signature and bytes are checked first. A server that runs goes on with the "
-        "model it has; start it again.",
+        "check of its run. Its bundle's signature and bytes are checked first. A server that runs takes the "
+        "champion over within a second.",
         epilog="example:\n  modelyard promote 3fa9c1d2b4e5\n  modelyard promote challenger",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

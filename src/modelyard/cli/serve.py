@@ -25,7 +25,9 @@ def add(subparsers: Any) -> None:
         help="serve the champion over HTTP",
         description="Serve the model that an alias points at: POST /predict with named columns, and the Open Inference "
         "Protocol v2 under /v2. The bundle's signature and every byte are checked first. Everything but health wants a "
-        "token; the first one is made for you. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
+        "token; the first one is made for you. The "
+        "server follows the alias: when it moves, the new model is checked and tried, and takes over without a lost "
+        "request. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
         epilog="example:\n  modelyard serve --port 8080\n"
         '  curl -H "Authorization: Bearer $TOKEN" -d \'{"rows": [{...}]}\' http://127.0.0.1:8080/predict',
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,6 +36,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="processes that share the port (default: %(default)s)"
+    )
     add_file(parser)
 
 
@@ -53,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             port=args.port,
             roles=access.roles if access else (),
             per_minute=(access.per_minute or 0) if access else 0,
+            processes=args.processes,
         )
         model = deployment.model
         say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")

@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--p99", type=float, default=0.0, help="seconds for 99 of 100 answers before a version goes live (default: any)"
     )
+    parser.add_argument("--processes", type=int, default=1, help="processes that share the port (default: 1)")
     args = parser.parse_args(argv)
     try:
         from modelyard.serving.limits import Limits
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 follow=args.follow,
                 store=args.store,
                 p99=args.p99,
+                processes=args.processes,
             )
         )
     except ModelyardError as error:

@@ -28,10 +28,11 @@ from modelyard.serving.rehearsal import rehearse
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.store.base import Store
+from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address
 from modelyard.store.origins import origin
 
-__all__ = ["EVERY", "Follower", "Pointer", "Stage"]
+__all__ = ["EVERY", "Follower", "Pointer", "Stage", "now"]
 
 # Seconds between two looks at the ledger: a rollback takes effect well within one.
 EVERY = 0.2
@@ -51,6 +52,19 @@ class Pointer(msgspec.Struct, frozen=True):
 
     to: Deployment
     since: float
+
+
+def now(project: Path, endpoint: str, alias: Alias, address: str = "") -> tuple[Path, str] | None:
+    """Return the bundle that an alias points at now, and its trace; none where the ledger cannot tell."""
+    try:
+        with open_address(project, address or LOCAL) as store:
+            deployment = store.ledger.alias(endpoint, alias)
+            if deployment is None:
+                return None
+            return store.blobs.folder(deployment.model.address), origin(store.ledger, deployment)
+    except ModelyardError as error:
+        say(f"the ledger cannot be read: {error.problem.message}", level="warning")
+        return None
 
 
 class Stage:
@@ -129,6 +143,10 @@ class Follower:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trouble = ""
 
+    def begin(self) -> None:
+        """Look once before anybody is answered: an endpoint that is switched off stays so."""
+        self._try()
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow from now on, for the models of this loop."""
         self._loop = loop
@@ -144,17 +162,20 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            try:
-                self.look()
-            except ModelyardError as error:
-                self._told(error.problem.message)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on with what it has
-                self._told(f"{type(error).__name__}: {error}")
-            else:
-                self._told("")
+            self._try()
             self._stop.wait(self._every)
         if self._store is not None:
             self._store.close()
+
+    def _try(self) -> None:
+        try:
+            self.look()
+        except ModelyardError as error:
+            self._told(error.problem.message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on with what it has
+            self._told(f"{type(error).__name__}: {error}")
+        else:
+            self._told("")
 
     def look(self) -> None:
         """Look at the ledger once, and do what it wants.
@@ -163,7 +184,7 @@ class Follower:
             ModelyardError: It cannot be read.
         """
         if self._store is None:
-            self._store = open_address(self._stage.project, self._address or "local")
+            self._store = open_address(self._stage.project, self._address or LOCAL)
         ledger = self._store.ledger
         head = ledger.head()[0]
         if head != self._head:
@@ -220,8 +241,10 @@ class Follower:
             say(f"the ledger cannot be followed: {trouble}" if trouble else "the ledger is followed again")
 
     def _in_loop(self, call: Callable[..., object], *values: object) -> None:
-        assert self._loop is not None  # noqa: S101 - `start` came first
-        self._loop.call_soon_threadsafe(call, *values)
+        if self._loop is None:
+            call(*values)
+        else:
+            self._loop.call_soon_threadsafe(call, *values)
 
     # -- in the loop
 

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import os
 import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,18 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen
-from modelyard.inference import open_bundle
+from modelyard.inference import Bundle, open_bundle
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.connection import Connection, sweep
-from modelyard.serving.following import Follower, Stage
+from modelyard.serving.following import Follower, Stage, now
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
 from modelyard.serving.service import Service
+from modelyard.serving.supervisor import Supervisor, checked, reserved
 from modelyard.serving.told import say, speak_for
 
 __all__ = ["Settings", "serve"]
@@ -55,6 +57,7 @@ class Settings:
         follow: Alias whose moves in the ledger are followed; none: the bundle is served to the end.
         store: Address of the store with the ledger; empty: the folder of the project.
         p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
+        processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
     bundle: Path
@@ -68,6 +71,7 @@ class Settings:
     follow: Alias | None = None
     store: str = ""
     p99: float = 0.0
+    processes: int = 1
 
 
 def serve(settings: Settings) -> int:
@@ -77,7 +81,24 @@ def serve(settings: Settings) -> int:
         Tampered: The bundle is not what its seal says.
         ServeError: The port is taken, or requests cannot be logged.
     """
+    if checked(settings.processes) == 1:
+        return _answer(settings)
     bundle = open_bundle(settings.bundle, trusted=trusted_keys(settings.project))
+    endpoint = _endpoint(settings, bundle)
+    speak_for(settings.project, endpoint, settings.trace)
+    limits = settings.limits
+    share = -(-limits.per_minute // settings.processes)
+    with reserved(settings.host, settings.port) as port:
+        one = replace(settings, port=port, endpoint=endpoint, limits=replace(limits, per_minute=share))
+        ready = partial(_say_ready, port, settings, endpoint, bundle.version.digest, settings.trace)
+        # What was made so far is shared by all of them.
+        gc.collect()
+        gc.freeze()
+        work = partial(_answer, one)
+        return Supervisor(work, settings.processes, ready, drain=limits.drain_seconds).run()
+
+
+def _endpoint(settings: Settings, bundle: Bundle) -> str:
     endpoint = settings.endpoint or bundle.version.name
     if not _ENDPOINT.fullmatch(endpoint):
         raise ServeError(
@@ -87,11 +108,22 @@ def serve(settings: Settings) -> int:
         )
     if settings.trace and not _TRACE.fullmatch(settings.trace):
         raise ServeError("trace-form", f"`{settings.trace}` is no trace", hint="a trace has 32 hex digits")
-    speak_for(settings.project, endpoint, settings.trace)
+    return endpoint
+
+
+def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int:
+    """Answer in this process; `tell`: it is one of several, and calls this once it answers."""
+    folder, trace = settings.bundle, settings.trace
+    if settings.follow and settings.endpoint:
+        # Whoever starts again after a while must not begin with what was the champion then.
+        folder, trace = now(settings.project, settings.endpoint, settings.follow, settings.store) or (folder, trace)
+    bundle = open_bundle(folder, trusted=trusted_keys(settings.project))
+    endpoint = _endpoint(settings, bundle)
+    speak_for(settings.project, endpoint, trace)
     tokens = TokenBook(settings.project, every=0.5)
-    sock = listen(settings.host, settings.port, backlog=2048)
+    sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
-    service = Service(bundle, endpoint, log, settings.limits, trace=settings.trace)
+    service = Service(bundle, endpoint, log, settings.limits, trace=trace)
     service.warm()
     # What lives now lives to the end: the collector need not look at it again.
     gc.collect()
@@ -104,8 +136,10 @@ def serve(settings: Settings) -> int:
     if settings.follow:
         stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
         follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store)
+        follower.begin()
     try:
-        ready = partial(_say_ready, sock, settings.host, service)
+        port = sock.getsockname()[1]
+        ready = tell or partial(_say_ready, port, settings, endpoint, models.default.version.digest, trace)
         _run(_answer_until_told(app, follower, sock, ready))
     finally:
         app.models.feedback.close()
@@ -117,12 +151,13 @@ def serve(settings: Settings) -> int:
     if lost:
         say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}", level="error")
         return 3
-    say(f"stopped endpoint={endpoint} answered={models.answered} logged={log.logged}")
+    which = f" process={os.getpid()}" if tell is not None else ""
+    say(f"stopped endpoint={endpoint}{which} answered={models.answered} logged={log.logged}")
     return 0
 
 
 async def _answer_until_told(
-    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], None]
+    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], object]
 ) -> None:
     """Take connections until SIGTERM or SIGINT, then end what is under way."""
     loop = asyncio.get_running_loop()
@@ -167,12 +202,13 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(work)
 
 
-def _say_ready(sock: socket.socket, host: str, service: Service) -> None:
+def _say_ready(port: int, settings: Settings, endpoint: str, digest: str, trace: str) -> None:
     """Write the one line that says that requests are taken, and where."""
-    port = sock.getsockname()[1]
+    host = settings.host
     shown = f"[{host}]" if ":" in host else host
-    trace = f" trace={service.trace}" if service.trace else ""
-    say(f"ready http://{shown}:{port} endpoint={service.endpoint} model={short(service.version.digest)}{trace}")
+    more = f" processes={settings.processes}" if settings.processes > 1 else ""
+    more += f" trace={trace}" if trace else ""
+    say(f"ready http://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")
     if not _loopback(host):
         say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
 

@@ -1,0 +1,206 @@
+"""Several processes on one port: start them, say when all answer, start again what dies, end them all together.
+
+Each process has a listening socket of its own with SO_REUSEPORT, so that the system spreads connections over them and
+one that is killed takes nothing with it but what it was answering. They are forked from this process, which imports
+what they need, opens nothing, runs no thread and has no loop: a fork costs milliseconds, and what was imported is
+shared. A child dies with its parent, even if that is killed with -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from modelyard._kit.errors import ModelyardError, ServeError
+from modelyard._kit.ports import listen
+from modelyard.serving.told import say
+
+__all__ = ["MOST", "Supervisor", "checked", "reserved"]
+
+# Processes at most: each holds the model.
+MOST = 64
+_PR_SET_PDEATHSIG = 1
+# Seconds until one that died is started again, by how many died young in a row; a first death costs nothing.
+_PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+# One that lived so long did not die of how it was started.
+_CALM = 10.0
+# Seconds beyond the time to drain after which one that does not end is killed.
+_PATIENCE = 10.0
+
+
+def checked(processes: int) -> int:
+    """Return a number of processes.
+
+    Raises:
+        ServeError: It is none (`processes-number`), or this system cannot share a port (`processes-unsupported`).
+    """
+    if not 1 <= processes <= MOST:
+        raise ServeError("processes-number", f"`{processes}` processes cannot serve", hint=f"give 1 to {MOST}")
+    if processes > 1 and not hasattr(socket, "SO_REUSEPORT"):
+        raise ServeError("processes-unsupported", "this system cannot share a port", hint="leave --processes out")
+    return processes
+
+
+@contextmanager
+def reserved(host: str, port: int) -> Iterator[int]:
+    """Hold a port that several processes will listen on, and give its number; 0 takes a free one.
+
+    Raises:
+        ServeError: The port is taken, or the address cannot be used.
+    """
+    # Without sharing first: who shares a port would be joined by us in silence.
+    with listen(host, port, backlog=1) as alone:
+        port = alone.getsockname()[1]
+        family = alone.family
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+        yield port
+
+
+class Supervisor:
+    """Keeps processes running.
+
+    Args:
+        work: What each does: is called in it with what it has to call once it answers, and returns its exit code.
+        processes: How many.
+        ready: Is called once, here, when all of them answer.
+        drain: Seconds that they have to end what is under way.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Callable[[], object]], int],
+        processes: int,
+        ready: Callable[[], None],
+        *,
+        drain: float,
+    ) -> None:
+        self._work = work
+        self._ready = ready
+        self._drain = drain
+        # Number of a place -> process in it, and when it began.
+        self._running: dict[int, tuple[int, float]] = {}
+        # Number of a place -> when a process is to be started in it.
+        self._due = dict.fromkeys(range(processes), 0.0)
+        self._young = dict.fromkeys(range(processes), 0)
+        self._answering: set[int] = set()
+        self._all_said = False
+        self._told = False
+        self._code = 0
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT, then until all have ended; return the highest of their exit codes."""
+        hear, self._said = os.pipe()
+        wake, woken = os.pipe()
+        os.set_blocking(woken, False)
+        before = {one: signal.signal(one, self._tell) for one in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(woken)
+        try:
+            while not self._told:
+                self._start()
+                self._wait(hear, wake)
+                self._bury()
+            self._end(wake)
+        finally:
+            signal.set_wakeup_fd(-1)
+            for pid, _ in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for fd in (hear, self._said, wake, woken):
+                os.close(fd)
+        return self._code
+
+    def _tell(self, number: int, frame: object) -> None:
+        self._told = True
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        for place, due in list(self._due.items()):
+            if due > now:
+                continue
+            del self._due[place]
+            parent = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                self._become(parent)
+            self._running[place] = (pid, now)
+
+    def _become(self, parent: int) -> None:
+        """Be one of the processes, and never come back."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for one in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(one, signal.SIG_DFL)
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == parent:
+                code = self._work(lambda: os.write(self._said, b"%d\n" % os.getpid()))
+        except ModelyardError as error:
+            sys.stderr.write(f"error{error}\n")
+            code = error.exit_code
+        except BaseException:  # noqa: BLE001 - what goes on above belongs to the parent
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _wait(self, hear: int, wake: int) -> None:
+        """Wait until one answers, one dies, somebody tells us to end, or one is due."""
+        due = min(self._due.values(), default=None)
+        seconds = None if due is None else max(0.0, due - time.monotonic())
+        found, _, _ = select.select([hear, wake], [], [], seconds)
+        if wake in found:
+            os.read(wake, 4096)
+        if hear in found:
+            self._answering.update(map(int, os.read(hear, 4096).split()))
+            alive = {pid for pid, _ in self._running.values()}
+            if not self._all_said and not self._due and alive <= self._answering:
+                self._all_said = True
+                self._ready()
+
+    def _bury(self) -> None:
+        for place, (pid, began) in list(self._running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            del self._running[place]
+            code = os.waitstatus_to_exitcode(status)
+            if self._told:
+                self._code = max(self._code, code if code >= 0 else 1)
+                continue
+            if not self._all_said:
+                # What keeps one from its start keeps all of them.
+                self._code, self._told = code if code > 0 else 1, True
+                continue
+            lived = time.monotonic() - began
+            self._young[place] = 0 if lived >= _CALM else self._young[place] + 1
+            pause = _PAUSES[min(max(self._young[place] - 1, 0), len(_PAUSES) - 1)]
+            self._due[place] = time.monotonic() + pause
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            say(f"process {pid} {how}, another starts in {pause:g} s", level="error")
+
+    def _end(self, wake: int) -> None:
+        """Have all of them answer what is under way, and kill those that do not end."""
+        for pid, _ in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        until = time.monotonic() + self._drain + _PATIENCE
+        while self._running and time.monotonic() < until:
+            found, _, _ = select.select([wake], [], [], min(0.5, max(0.0, until - time.monotonic())))
+            if found:
+                os.read(wake, 4096)
+            self._bury()

@@ -1,0 +1,49 @@
+"""An endpoint is switched off and on by commands; the ledger keeps who and why."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from modelyard._kit.errors import Refused
+from modelyard.deploy.aliases import move
+from modelyard.deploy.switch import kill, killed, revive
+from modelyard.records import ModelVersion
+from modelyard.store import LocalStore
+
+
+@pytest.fixture(autouse=True)
+def served(store: LocalStore, models: list[ModelVersion]) -> None:
+    move(store, "hours", "champion", models[1], reason="test", actor="user:ana")
+
+
+def test_reason_is_kept_and_needed(store: LocalStore) -> None:
+    with pytest.raises(Refused) as caught:
+        kill(store, "hours", reason="  ", actor="user:ana")
+    assert caught.value.code == "kill-no-reason"
+    assert not killed(store, "hours")
+    kill(store, "hours", reason="it harms", actor="user:ana")
+    assert killed(store, "hours") == "it harms"
+    assert not killed(store, "other")
+    assert revive(store, "hours", actor="user:eve")
+    assert not killed(store, "hours")
+    assert not revive(store, "hours", actor="user:eve")
+    events = list(store.ledger.events(kinds=("endpoint.killed", "endpoint.revived")))
+    assert [(e.kind, e.actor, e.payload["reason"]) for e in events] == [
+        ("endpoint.killed", "user:ana", "it harms"),
+        ("endpoint.revived", "user:eve", "revived by user:eve"),
+    ]
+
+
+def test_commands(store: LocalStore, yard: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = yard("kill", "hours", "--reason", "it harms")
+    assert (done.returncode, killed(store, "hours")) == (0, "it harms"), done.stderr
+    done = yard("kill", "ours", "--reason", "it harms")
+    assert done.returncode == 2
+    assert "hours" in done.stderr
+    done = yard("revive", "hours", "--json")
+    assert json.loads(done.stdout) == {"endpoint": "hours", "killed": False, "was": True}
+    assert not killed(store, "hours")
