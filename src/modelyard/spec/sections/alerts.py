@@ -43,7 +43,10 @@ class Escalate(Section, frozen=True, kw_only=True):
     ]
     to: Annotated[
         _To,
-        Meta(description="Who is told then: the `name` of another target, or an address.", examples=["on-call"]),
+        Meta(
+            description="Who is told then: the `name` of another target, or an address.",
+            examples=["mailto:boss@example.org"],
+        ),
     ]
 
 
