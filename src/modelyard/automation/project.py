@@ -274,6 +274,7 @@ class Project:
             port=self._settings.port + self._number,
             roles=access.roles if access else (),
             per_minute=(access.per_minute or 0) if access else 0,
+            declared=self._spec.deploy,
         )
 
     def _pages(self) -> list[str]:

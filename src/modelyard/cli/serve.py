@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.deploy.local import command
 
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
-    access = load_spec(args, files=False).deploy.access if Path(args.file).exists() else None
+    declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
+    access = declared.access if declared else None
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         line = command(
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
             roles=access.roles if access else (),
             per_minute=(access.per_minute or 0) if access else 0,
             processes=args.processes,
+            declared=declared,
         )
         model = deployment.model
         say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")

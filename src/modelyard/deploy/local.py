@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import msgspec
+
 from modelyard.deploy.aliases import trace_of
+from modelyard.deploy.section import Access, Deploy
 from modelyard.records import Deployment
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 
-__all__ = ["command"]
+__all__ = ["command", "policy_of"]
+
+# Fields that have a flag of their own.
+_FLAGS = ("roles", "per_minute")
 
 
 def command(
@@ -22,8 +28,19 @@ def command(
     roles: Sequence[str] = (),
     per_minute: int = 0,
     processes: int = 1,
+    declared: Deploy | None = None,
 ) -> list[str]:
     """Return the command line that serves a deployment, and follows its alias from then on.
+
+    Args:
+        store: Store that holds the bundle.
+        deployment: What to serve.
+        host: Address to listen on.
+        port: Port.
+        roles: Roles that may ask for predictions; none named means all that may.
+        per_minute: Requests that one token may make in a minute; 0 means any number.
+        processes: Processes that share the port.
+        declared: The section of the file: its guards, and the rest of its access.
 
     Raises:
         NotFound: The store does not hold the bundle.
@@ -44,4 +61,16 @@ def command(
         line += ["--per-minute", str(per_minute)]
     if processes > 1:
         line += ["--processes", str(processes)]
+    if declared is not None and (policy := policy_of(declared)):
+        line += ["--policy", policy]
     return line
+
+
+def policy_of(declared: Deploy) -> str:
+    """Return what a server is told of the section, as JSON: what differs from the defaults; empty if nothing does."""
+    access, usual = msgspec.to_builtins(declared.access), msgspec.to_builtins(Access())
+    given = {key: value for key, value in access.items() if value != usual[key] and key not in _FLAGS}
+    told = {"access": given} if given else {}
+    if declared.guards is not None:
+        told["guards"] = msgspec.to_builtins(declared.guards)
+    return msgspec.json.encode(told).decode() if told else ""

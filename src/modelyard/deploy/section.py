@@ -1,15 +1,15 @@
-"""The `deploy` section: under which name the model answers, and who may ask."""
+"""The `deploy` section: under which name the model answers, who may ask, and what is refused or held back."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
-from modelyard._kit.fields import Name, Section
+from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Section, Share
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Deploy"]
+__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Outlier", "Within"]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
 
@@ -28,6 +28,148 @@ class Access(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Requests that one token may make in a minute. Left out, there is no limit.", examples=[600]),
     ] = None
+    log: Annotated[
+        Literal["off", "errors", "all"],
+        Meta(
+            description="Which requests get a line in the logs, with caller, route, status and time: those that were "
+            "refused, all, or none. Never a body or a token.",
+            examples=["all"],
+        ),
+    ] = "errors"
+    metrics: Annotated[
+        Literal["operate", "loopback"],
+        Meta(
+            description="Who may read `/metrics`: roles that may operate, or besides them anybody on the same machine.",
+            examples=["loopback"],
+        ),
+    ] = "operate"
+    show: Annotated[
+        dict[
+            Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})],
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^(label|rounded\([0-9]\))\Z",
+                    extra_json_schema={"say": "`label`, or `rounded(DIGITS)`"},
+                ),
+            ],
+        ],
+        Meta(
+            description="How much of an answer a role sees: `label` without probabilities, or numbers rounded to so "
+            "many digits. The log keeps them whole.",
+            examples=[{"analyst": "rounded(2)"}],
+        ),
+    ] = field(default_factory=dict)
+
+
+class Outlier(Section, frozen=True, kw_only=True):
+    """Rows that are unlike those the model was made from."""
+
+    score: Annotated[
+        OpenShare,
+        Meta(
+            description="A row is an outlier if its score lies above this. At 0.99 at most about one usual row in a "
+            "hundred is, if columns do not depend on each other; more where they do.",
+            examples=[0.999],
+        ),
+    ] = 0.999
+    do: Annotated[
+        Literal["warn", "reject", "quarantine"],
+        Meta(
+            description="What becomes of it: a warning, a refusal, or the fallback as the answer and a log of its own.",
+            examples=["quarantine"],
+        ),
+    ] = "warn"
+
+
+class Confidence(Section, frozen=True, kw_only=True):
+    """What a classifier answers when it is not sure."""
+
+    at_least: Annotated[OpenShare, Meta(description="Probability that the answered class must have.", examples=[0.6])]
+    otherwise: Annotated[
+        Literal["abstain", "fallback"],
+        Meta(description="What is answered below it: no label, or `deploy.guards.fallback`.", examples=["abstain"]),
+    ] = field(name="else", default="abstain")
+
+
+class Within(Section, frozen=True, kw_only=True):
+    """Between which values a regression answers."""
+
+    low: Annotated[float | None, Meta(description="Lowest answer.", examples=[0])] = None
+    high: Annotated[float | None, Meta(description="Highest answer.", examples=[80])] = None
+    do: Annotated[
+        Literal["clip", "abstain", "fallback"],
+        Meta(
+            description="What becomes of an answer outside: the nearest value inside, no answer, or "
+            "`deploy.guards.fallback`.",
+            examples=["clip"],
+        ),
+    ] = "clip"
+
+
+class Alarm(Section, frozen=True, kw_only=True):
+    """When so many rows are refused or held back that somebody should look."""
+
+    share: Annotated[Share, Meta(description="Part of the rows that may be.", examples=["5%"])] = 0.05
+    window: Annotated[Duration, Meta(description="Time that is looked back over.", examples=["5m"])] = 300.0
+
+
+class Guards(Section, frozen=True, kw_only=True):
+    """What is refused, changed or held back on the way to the model and from it."""
+
+    unseen: Annotated[
+        Literal["warn", "reject"],
+        Meta(description="What becomes of a category that was not seen in training.", examples=["reject"]),
+    ] = "warn"
+    out_of_range: Annotated[
+        Literal["warn", "reject", "clip"],
+        Meta(
+            description="What becomes of a number outside the range seen in training; `clip` gives the model the "
+            "nearest one inside, and says so.",
+            examples=["clip"],
+        ),
+    ] = "warn"
+    missing: Annotated[
+        Literal["accept", "warn", "reject"],
+        Meta(
+            description="What becomes of a missing value in a column that may miss values; in others it is refused.",
+            examples=["warn"],
+        ),
+    ] = "accept"
+    outlier: Annotated[
+        Outlier | None,
+        Meta(description="What becomes of rows unlike those the model was made from.", examples=[{"do": "reject"}]),
+    ] = None
+    coerce: Annotated[
+        tuple[Column, ...],
+        Meta(
+            description='Columns in which a text is taken as the number it shows (`"42"`), and a number as the text '
+            "it is written as. Elsewhere the wrong type is refused.",
+            examples=[["age"]],
+        ),
+    ] = ()
+    confidence: Annotated[
+        Confidence | None,
+        Meta(description="What a classifier answers when it is not sure.", examples=[{"at_least": 0.6}]),
+    ] = None
+    within: Annotated[
+        Within | None,
+        Meta(description="Between which values a regression answers.", examples=[{"low": 0, "high": 80}]),
+    ] = None
+    fallback: Annotated[
+        Label | None,
+        Meta(
+            description="What is answered in place of an answer that is held back: a class, or a number.",
+            examples=["review"],
+        ),
+    ] = None
+    alarm: Annotated[
+        Alarm | None,
+        Meta(
+            description="When so many rows are refused or held back that a line in the logs and a metric say so.",
+            examples=[{"share": "5%", "window": "5m"}],
+        ),
+    ] = None
 
 
 class Deploy(Section, frozen=True, kw_only=True):
@@ -44,3 +186,11 @@ class Deploy(Section, frozen=True, kw_only=True):
     access: Annotated[
         Access, Meta(description="Who may ask for predictions, and how often.", examples=[{"per_minute": 600}])
     ] = Access()
+    guards: Annotated[
+        Guards | None,
+        Meta(
+            description="What is refused, changed or held back on the way to the model and from it. Left out, unusual "
+            "values are answered with a warning.",
+            examples=[{"out_of_range": "clip"}],
+        ),
+    ] = None

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--per-minute", type=int, default=0, help="predictions a token may ask for in a minute (default: any number)"
     )
+    parser.add_argument("--policy", default="", help="guards and access as JSON, as `modelyard serve` writes them")
     parser.add_argument("--trace", default="", help="id that ties lines and requests to the run that made the model")
     parser.add_argument(
         "--follow", choices=["champion", "challenger"], help="alias whose moves in the ledger are followed"
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="processes that share the port (default: 1)")
     args = parser.parse_args(argv)
     try:
+        from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
         from modelyard.serving.server import Settings, serve
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 host=args.host,
                 port=args.port,
                 roles=tuple(args.role),
-                limits=Limits(per_minute=args.per_minute),
+                limits=Limits(per_minute=args.per_minute, policy=read_policy(args.policy)),
                 trace=args.trace,
                 follow=args.follow,
                 store=args.store,

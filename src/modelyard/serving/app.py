@@ -7,7 +7,9 @@ model's answer call them back; nothing waits in a task.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -16,7 +18,9 @@ import httptools
 from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
+from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.connection import Exchange, Heads, fail
+from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.models import Models
@@ -41,6 +45,7 @@ class App:
     Attributes:
         limits: Limits of the server.
         connections: Connections that are open.
+        access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
         draining: Nothing new is taken, and each connection closes after its answer.
     """
@@ -58,11 +63,24 @@ class App:
         self._count = itertools.count(1)
         self._told = ""
         self.heads = Heads()
+        self.access = AccessLog(limits.policy.access.log, trace=models.default.trace)
+        if self.access.all:
+            models.tell(self.access)
+
+    def look(self) -> None:
+        """Write what waits for the logs, and look at the shares of what is refused; call it every second or so."""
+        # Not in the loop: a second may have brought thousands of lines.
+        asyncio.get_running_loop().run_in_executor(None, self.access.flush)
+        for service in self.models:
+            if service.gate is not None:
+                service.gate.look(service.rows)
 
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""
         self.models.refused[error.code] += 1
         if exchange is not None:
+            took = (time.monotonic() - exchange.began) * 1000 if exchange.began else 0.0
+            self.access.add(exchange, error.status, took, error.code)
             self.models.metrics.count(self.models, exchange, error.status)
 
     def admit(self, exchange: Exchange) -> None:
@@ -81,8 +99,6 @@ class App:
         if route.action != "infer":
             return
         self._take(caller.name)
-        if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in (b"", b"identity"):
-            raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -128,6 +144,8 @@ class App:
                 raise HttpError(
                     429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
                 )
+            if b"content-encoding" in exchange.headers:
+                exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
             body = exchange.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
@@ -135,6 +153,8 @@ class App:
             if body is not None:
                 exchange.reply(200, body)
                 models.metrics.count(models, exchange, 200)
+                if self.access.all:
+                    self.access.add(exchange, 200, (time.monotonic() - exchange.began) * 1000)
 
     def _check_alive(self, exchange: Exchange) -> None:
         """Refuse what is asked of an endpoint that is switched off, whatever its body holds.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "AskedMuch", "Body", "Render"]
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 class Body(NamedTuple):
     """The body of an answer that is more than JSON.
 
@@ -70,6 +73,16 @@ class Asked:
     def answers(self) -> Any:
         """One answer a row, as the log takes them: a list, or packed."""
         return self.decoded
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Names of outputs that the caller does not see."""
+        return _NONE
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the caller sees less than the model said."""
+        return False
 
     def picks(self, problem: Problem, labels: Sequence[Label]) -> list[int]:
         """Return the position of the class that each row was given."""

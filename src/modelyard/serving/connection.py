@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import httptools
 
+from modelyard.serving.encodings import LARGE, SMALL, accepted, squeeze
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.limits import Limits
 from modelyard.serving.told import say
@@ -203,6 +204,12 @@ class Exchange:
         self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
+        if len(body) > SMALL and (name := self._takes(extra)):
+            extra = (*extra, (b"content-encoding", name), (b"vary", b"accept-encoding"))
+            if len(body) > LARGE:
+                self._squeeze(name, status, body, extra, content_type)
+                return
+            body = squeeze(body, name)
         more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
         if not self._keep_alive or self._connection.answers.draining:
             self._keep_alive = False
@@ -218,6 +225,19 @@ class Exchange:
             shown,
         )
         self._connection.answered(self)
+
+    def _takes(self, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Return the encoding in which the answer should go and does not yet; empty if there is none."""
+        given = self.headers.get(b"accept-encoding", b"")
+        return accepted(given) if given and not any(name == b"content-encoding" for name, _ in extra) else b""
+
+    def _squeeze(
+        self, name: bytes, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]], content_type: bytes
+    ) -> None:
+        """Compress a large answer in a thread, then write it; those after it wait for it."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(None, squeeze, body, name)
+        work.add_done_callback(lambda done: self.reply(status, done.result(), extra, content_type))
 
     def refuse(self, error: HttpError) -> None:
         """Write an error as the answer."""

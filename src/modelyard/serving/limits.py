@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard._kit.clock import Clock
 from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.guards.policy import Policy
 
 __all__ = ["Gone", "Headers", "Limits", "Rate", "discard", "has_body", "header", "read_body"]
 
@@ -35,6 +36,7 @@ class Limits:
         backlog_seconds: How long they wait before they are answered 503.
         drain_seconds: Time to end what is under way after SIGTERM.
         per_minute: Predictions that one token may ask for in a minute; 0 means any number.
+        policy: What is refused, held back and shown of what stays within them.
     """
 
     body: int = 10_000_000
@@ -49,6 +51,7 @@ class Limits:
     backlog_seconds: float = 2.0
     drain_seconds: float = 20.0
     per_minute: int = 0
+    policy: Policy = field(default_factory=Policy)
 
 
 class Rate:

@@ -83,6 +83,17 @@ class RequestLog:
             ) from error
         self._thread = threading.Thread(target=self._drain, name="request-log", daemon=True)
         self._thread.start()
+        self._apart: RequestLog | None = None
+
+    def apart(self) -> RequestLog:
+        """Return the log of requests that are held back: beside this one, and closed with it.
+
+        Raises:
+            ServeError: It cannot be opened or written (`log-unwritable`).
+        """
+        if self._apart is None:
+            self._apart = RequestLog(self._path.with_suffix(".quarantine.db"), backlog=self._backlog)
+        return self._apart
 
     @property
     def path(self) -> Path:
@@ -120,7 +131,8 @@ class RequestLog:
         self._stop.set()
         self._work.set()
         self._thread.join(seconds + 5)
-        return self.waiting
+        lost = self._apart.close(seconds=seconds) if self._apart is not None else 0
+        return self.waiting + lost
 
     def _drain(self) -> None:
         db: sqlite3.Connection | None = None

@@ -7,6 +7,7 @@ loaded, never what a caller made up, so no caller can make the counters grow.
 
 from __future__ import annotations
 
+import threading
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -44,13 +45,19 @@ class Tally:
         decided: (guard, what it did) -> rows.
     """
 
-    __slots__ = ("_by_path", "_routes", "_times", "decided")
+    __slots__ = ("_by_path", "_lock", "_routes", "_times", "decided")
 
     def __init__(self) -> None:
         self._times: list[float] = []
         self._routes: list[Any] = []
         self._by_path: dict[str, _Histogram] = {}
         self.decided: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def decide(self, guard: str, did: str, rows: int = 1) -> None:
+        """Count rows that a guard has decided on; large requests are looked at in a thread."""
+        with self._lock:
+            self.decided[guard, did] += rows
 
     def took(self, route: Any, ms: float) -> None:
         """Count an answered request.
@@ -127,7 +134,7 @@ def _lines(models: Models) -> Iterator[str]:
     requests: Counter[tuple[str, str, str, int]] = Counter(models.metrics.other)
     seconds: list[str] = []
     decided: list[str] = []
-    rows, flight, ready = [], [], []
+    rows, flight, ready, alarms = [], [], [], []
     for service in models:
         named = {"model": service.endpoint, "version": service.version.digest[:12]}
         for path, found in service.tally.by_path().items():
@@ -138,6 +145,8 @@ def _lines(models: Models) -> Iterator[str]:
             decided.append(_sample("guard_rows_total", {**named, "guard": guard, "did": did}, count))
         rows.append(_sample("rows_total", named, service.rows))
         flight.append(_sample("in_flight", named, service.in_flight))
+        if service.gate is not None and service.gate.watcher is not None:
+            alarms.append(_sample("guard_alarm", named, int(service.gate.watcher.on)))
         ready.append(_sample("ready", named, int(service.ready)))
     names = ("route", "model", "version", "status")
     asked = [
@@ -154,6 +163,7 @@ def _lines(models: Models) -> Iterator[str]:
     yield from _family("ready", "gauge", "1 if a request sent now would be answered.", ready)
     yield from _family("refused_total", "counter", "Requests refused, by error code.", refused)
     yield from _family("guard_rows_total", "counter", "Rows by guard and by what it did.", decided)
+    yield from _family("guard_alarm", "gauge", "1 while too many rows are refused or held back.", alarms)
     yield from _family("feedback_total", "counter", "Outcomes sent, by whether the request is known.", joined)
     backlog, waited, logged = sum(x.waiting for x in logs), sum(x.waited for x in logs), sum(x.logged for x in logs)
     yield from _family(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import Feedback
 from modelyard.serving.metrics import Metrics
@@ -40,11 +41,19 @@ class Models:
         self._current: dict[str, Service] = {}
         self._all: tuple[Service, ...] = ()
         self._gone = 0
+        self._access: AccessLog | None = None
         self.put(default)
+
+    def tell(self, access: AccessLog) -> None:
+        """Have every version write a line about each request that it answers."""
+        self._access = access
+        for service in self:
+            service.access = access
 
     def put(self, service: Service, *, current: bool = True) -> None:
         """Take a version in; `current`: it answers for its name from now on."""
         service.killed = service.endpoint in self.killed
+        service.access = self._access
         versions = self._named.setdefault(service.endpoint, {})
         versions[service.version.digest[:_SHORT]] = service
         versions[service.version.digest] = service

@@ -164,7 +164,7 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
     blobs: list[bytes] = []
     for tensor in outputs_of(service):
         name = tensor["name"]
-        if name not in wanted:
+        if name not in wanted or name in asked.hidden:
             continue
         tensor["shape"][0] = count
         if wanted[name]:

@@ -27,11 +27,22 @@ def predict(models: Models, exchange: Exchange) -> None:
 
 
 def _render(service: Service, asked: Asked) -> bytes:
-    if service.problem.task == "regression":
-        predictions: list[dict[str, Any]] = [{"value": row["prediction"]} for row in asked.decoded]
+    if asked.shaped:
+        predictions = _shaped(service, asked)
+    elif service.problem.task == "regression":
+        predictions = [{"value": row["prediction"]} for row in asked.decoded]
     else:
         predictions = [{"label": row["prediction"], "probabilities": row["probabilities"]} for row in asked.decoded]
     body: dict[str, Any] = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
     if asked.parsed.warnings:
         body["warnings"] = asked.parsed.warnings
     return _encode(body)
+
+
+def _shaped(service: Service, asked: Asked) -> list[dict[str, Any]]:
+    """Return what a caller sees who does not see all; `withheld` names the guard that held an answer back."""
+    answered = "value" if service.problem.task == "regression" else "label"
+    return [
+        {answered: row["prediction"], **{key: value for key, value in row.items() if key != "prediction"}}
+        for row in asked.decoded
+    ]

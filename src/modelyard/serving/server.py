@@ -177,6 +177,7 @@ async def _answer_until_told(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), 1.0)
         sweep(app.connections, app.limits)
+        app.look()
     app.draining = True
     for service in app.models:
         service.draining = True
@@ -188,6 +189,7 @@ async def _answer_until_told(
         await asyncio.sleep(0.01)
     for connection in list(app.connections):
         connection.transport.abort()
+    app.access.flush()
     for one in (signal.SIGTERM, signal.SIGINT):
         # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
         signal.signal(one, signal.SIG_IGN)

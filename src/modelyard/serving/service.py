@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
 from modelyard.inference.decode import decode_rows
+from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
 from modelyard.serving.batch import Batcher
 from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError, killed
+from modelyard.serving.guards.gate import Gate
+from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.metrics import Tally
@@ -56,6 +60,8 @@ class Service:
         answered: Requests answered.
         rows: Rows answered.
         tally: What was answered, by route and time.
+        access: Where a line about each answered request goes, if that is declared.
+        gate: Guards on both sides of the model, if any are declared.
         watch: Sees what is answered, while this version is compared with another one.
         closed: Its model is gone.
     """
@@ -90,7 +96,10 @@ class Service:
         self.watch: Watch | None = None
         self.closed = False
         self.tally = Tally()
-        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), self.validator.fit, self._answered)
+        self.access: AccessLog | None = None
+        self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
+        fit = self.validator.fit if self.gate is None else self.gate.fit
+        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, self._answered)
         self._parked = 0
         self._began = clock()
 
@@ -136,11 +145,13 @@ class Service:
         else:
             self._batcher.ask(asked)
 
-    def _answered(self, group: list[Asked], rows: Output | BaseException) -> None:
+    def _answered(self, group: list[Asked], rows: Output | BaseException) -> None:  # noqa: C901 - a call costs as much as it
         """Write the answers of a group, and log them together."""
         if isinstance(rows, BaseException):
             for asked in group:
                 fail(asked.exchange, rows)
+            if self.gate is not None:
+                self.gate.forget(group)
             if self.watch is not None:
                 self.watch.failed(self, group)
             return
@@ -148,10 +159,17 @@ class Service:
         digest, trace, json = self._digest, self.trace, self._json
         now, ended = self.clock(), time.monotonic()
         logged: list[Answered] = []
-        took = self.tally.took
+        took, access, gate, held = self.tally.took, self.access, self.gate, False
+        apart: list[Answered] = []
         at = count = 0
-        if not isinstance(rows, list):
-            group = [AskedMuch(group[0], rows, problem, labels)]
+        if isinstance(rows, list):
+            finite = isfinite(sum(map(sum, rows)))
+        else:
+            finite = isfinite(rows.sum(dtype="float64"))
+            if gate is None:
+                group = [AskedMuch(group[0], rows, problem, labels)]
+            else:
+                rows = rows.tolist()
         for asked in group:
             parsed, exchange = asked.parsed, asked.exchange
             if parsed.error is not None:
@@ -162,15 +180,27 @@ class Service:
                     asked.rows = rows[at : at + parsed.count]
                     at += parsed.count
                     asked.decoded = decode_rows(asked.rows, problem, labels)
-                body = asked.render(self, asked)
+                if not finite:
+                    check_finite(asked, self.tally.decide)
+                if gate is None:
+                    body = asked.render(self, asked)
+                else:
+                    seen, held = gate.answer(asked)
+                    body = seen.render(self, seen)
                 inputs = rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
                 continue
             ms = (ended - exchange.began) * 1000
-            logged.append(Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers))
-            count += parsed.count
+            one = Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers)
+            if held:
+                apart.append(one)
+            else:
+                logged.append(one)
+                count += parsed.count
             took(exchange.route, ms)
+            if access is not None:
+                access.add(exchange, 200, ms)
             if isinstance(body, bytes):
                 exchange.reply(200, body, (), json)
             else:
@@ -179,6 +209,11 @@ class Service:
             self.answered += len(logged)
             self.rows += count
             self.log.put(logged, count)
+        if apart:
+            held_rows = sum(len(one.outputs) for one in apart)
+            self.answered += len(apart)
+            self.rows += held_rows
+            self.log.apart().put(apart, held_rows)
         if self.watch is not None:
             self.watch.answered(self, group, logged)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from modelyard.logs import About, Line, LogFiles, logs_folder
 from modelyard.logs.line import Level
 from modelyard.security.redact import redact
 
-__all__ = ["say", "speak_for"]
+__all__ = ["note", "say", "speak_for"]
 
 
 class _Voice:
@@ -41,3 +42,18 @@ def say(text: str, *, level: Level = "info", request: str = "") -> None:
     if _Voice.files is not None:
         line = Line.of(_Voice.about, _Voice.files.clock(), "server", text, level)
         _Voice.files.append(msgspec.structs.replace(line, request=request))
+
+
+def note(logger: str, lines: Sequence[tuple[str, str]], *, level: Level = "info") -> None:
+    """Write lines into the logs only, all in one go.
+
+    Args:
+        logger: Who says it.
+        lines: Id of the request, and text.
+        level: How bad it is.
+    """
+    if _Voice.files is not None and lines:
+        made = [Line.of(_Voice.about, _Voice.files.clock(), logger, redact(text), level) for _, text in lines]
+        ids = [redact(request) for request, _ in lines]
+        named = [msgspec.structs.replace(line, request=one) for line, one in zip(made, ids, strict=True)]
+        _Voice.files.append(*named)

@@ -6,6 +6,7 @@ What it does not accept is read again, slowly, to say exactly what is wrong and 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from modelyard.inference import Feeds
+from modelyard.inference.encode import as_text
 from modelyard.records import Feature, Signature
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.store.packed import Packed
@@ -29,6 +31,8 @@ __all__ = ["UNREADABLE", "Parsed", "Validator"]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
+# A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
+_SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 _FLOAT32_MAX = 3.4028234663852886e38
 _FLOAT32_BYTES = 4
 # From so many rows on they are logged by column, as bytes.
@@ -88,6 +92,8 @@ class Validator:
         # The order of everything below: numbers first, then categories.
         self.features: dict[str, Feature] = {f.name: f for f in (*self.numbers, *self.categories)}
         self.names = tuple(self.features)
+        # Columns in which a text is taken for the number that it shows, and a number for its text.
+        self.coerce: frozenset[str] = frozenset()
         self._decoders = _decoders(tuple(self.features.values()))
         most = _FLOAT32_MAX
         self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
@@ -302,6 +308,8 @@ class Validator:
         try:
             checked = msgspec.convert(values, list[float | None])
         except msgspec.ValidationError:
+            if feature.name in self.coerce:
+                values = [_coerced(value) for value in values]
             checked = [_number(feature, row, value) for row, value in enumerate(values)]
         wide: Array = np.array(checked, np.float64)
         return wide
@@ -312,6 +320,8 @@ class Validator:
         Raises:
             HttpError: One of them has the wrong type.
         """
+        if feature.name in self.coerce:
+            values = [as_text(v) if type(v) in (int, float, bool) else v for v in values]
         return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
 
     def rows_of(self, parsed: Parsed) -> Any:
@@ -448,6 +458,11 @@ def _number(feature: Feature, row: int, value: Any) -> float | None:
     if type(value) is bool and feature.source == "Boolean":
         return float(value)
     raise bad("column-type", f"row {row}: `{feature.name}` is a number and was given {_kind(value)}")
+
+
+def _coerced(value: Any) -> Any:
+    """Return the number that a text shows, or what is given."""
+    return float(value) if type(value) is str and _SHOWN.fullmatch(value) else value
 
 
 def _category(feature: Feature, row: int, value: Any) -> str:

@@ -1,0 +1,76 @@
+"""One line of the logs for a request: who asked for what, and what became of it; never a body or a token.
+
+Lines wait in a list and are written once a second, and no more than so many: a flood of refusals must not fill the disk
+or hold up the answers. What is left out is counted, and a line says how much it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from modelyard.serving.told import note
+
+if TYPE_CHECKING:
+    from modelyard.serving.connection import Exchange
+
+__all__ = ["AccessLog"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AccessLog:
+    """Takes what was answered, as is declared.
+
+    Args:
+        which: Requests that get a line: none, those refused, or all.
+        most: Lines in a second.
+        trace: Id that ties the deployment to the run that made the model.
+
+    Attributes:
+        all: Whether answered requests get a line, too.
+    """
+
+    def __init__(self, which: Literal["off", "errors", "all"], *, most: int = 2000, trace: str = "") -> None:
+        self.all = which == "all"
+        self._off = which == "off"
+        self._most = most
+        self._trace = trace
+        self._lines: list[tuple[str, str]] = []
+        self._left_out = 0
+
+    def add(self, exchange: Exchange, status: int, ms: float, code: str = "") -> None:
+        """Take one request.
+
+        Args:
+            exchange: The request.
+            status: Status of its answer.
+            ms: Milliseconds that it took.
+            code: Error code, of one that was refused.
+        """
+        if self._off:
+            return
+        if len(self._lines) >= self._most:
+            self._left_out += 1
+            return
+        line: dict[str, Any] = {
+            "id": exchange.id,
+            "trace": self._trace,
+            "caller": exchange.caller,
+            "route": getattr(exchange.route, "path", ""),
+            "method": exchange.method.decode("latin-1"),
+            "status": status,
+            "ms": round(ms, 3),
+        }
+        if code:
+            line["code"] = code
+        self._lines.append((exchange.id, _encode(line).decode()))
+
+    def flush(self) -> None:
+        """Write what waits; called about once a second, and at the end."""
+        lines, left_out = self._lines, self._left_out
+        self._lines, self._left_out = [], 0
+        note("access", lines)
+        if left_out:
+            note("access", [("", _encode({"left_out": left_out}).decode())], level="warning")

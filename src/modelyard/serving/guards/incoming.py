@@ -1,0 +1,196 @@
+"""On the way to the model: what is unusual is told, refused, clipped or held back, for all rows of a group at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.errors import ServeError
+from modelyard.inference import Bundle, Feeds
+from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.policy import Guarded
+from modelyard.serving.guards.strange import Strange
+from modelyard.serving.validate import Parsed, Validator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+# Counts rows by guard and by what was done.
+Decide = Callable[..., None]
+
+__all__ = ["Incoming"]
+
+
+class Incoming:
+    """Makes feeds of rows as the validator does, and does with what is unusual as is declared.
+
+    Args:
+        bundle: The bundle; outliers are measured from its profile.
+        validator: What the rows are held against first.
+        policy: What to do.
+        decide: Counts rows by guard and by what was done.
+
+    Attributes:
+        held: Rows that are held back, by their request; taken out by whoever answers it.
+    """
+
+    def __init__(self, bundle: Bundle, validator: Validator, policy: Guarded, decide: Decide) -> None:
+        import numpy as np
+
+        self._np = np
+        self._validator = validator
+        self._policy = policy
+        self._decide = decide
+        self._numbers = [f.name for f in validator.numbers]
+        self._categories = [f.name for f in validator.categories]
+        low, high = -np.inf, np.inf
+        self._low = np.array([low if f.low is None else f.low for f in validator.numbers], np.float32)
+        self._high = np.array([high if f.high is None else f.high for f in validator.numbers], np.float32)
+        self._seen = [frozenset((*f.categories, "")) if f.categories else None for f in validator.categories]
+        self._strange: Strange | None = None
+        if policy.outlier is not None:
+            self._strange = Strange(bundle.profile, self._numbers, self._categories, policy.outlier.score)
+        self.held: dict[int, list[int]] = {}
+        for name in policy.coerce:
+            if name not in validator.features:
+                raise ServeError(
+                    "guard-unusable",
+                    f"`coerce` names `{name}`, and the model takes no such column",
+                    hint=f"columns: {', '.join(validator.names)}",
+                )
+        validator.coerce = frozenset(policy.coerce)
+
+    def fit(self, group: list[Parsed]) -> Feeds:
+        """Return the feeds of a group, see `Validator.fit`."""
+        feeds = self._validator.fit(group)
+        fitting = [parsed for parsed in group if parsed.error is None]
+        if not fitting:
+            return feeds
+        job = _Job(fitting)
+        numeric, categorical = feeds.get("numeric"), feeds.get("categorical")
+        # Of the values as they came: a clipped row is no less unlike the others.
+        strange = self._strange.outliers(numeric, categorical) if self._strange is not None else None
+        if numeric is not None:
+            feeds["numeric"] = self._ranges(numeric, job)
+        if categorical is not None and self._policy.unseen == "reject":
+            self._unseen(categorical, job)
+        if self._policy.missing != "accept":
+            self._missing(numeric, categorical, job)
+        if strange is not None and strange.any():
+            self._outliers(strange, job)
+        return self._left(feeds, group, job)
+
+    def _ranges(self, numeric: Array, job: _Job) -> Array:
+        np, do = self._np, self._policy.out_of_range
+        if do == "warn":
+            return numeric
+        outside: Array = (numeric < self._low) | (numeric > self._high)
+        if not outside.any():
+            return numeric
+        self._decide("out_of_range", do, int(outside.any(axis=1).sum()))
+        if do == "reject":
+            what = "is outside the range seen in training"
+            job.refuse("value-out-of-range", outside, self._numbers, what)
+            return numeric
+        for at in job.touched(outside):
+            parsed = job.fitting[at]
+            parsed.warnings = [
+                {**warning, "message": f"{warning['message']}; the model was given the nearest value inside"}
+                if warning["column"] in self._numbers
+                else warning
+                for warning in parsed.warnings
+            ]
+        clipped: Array = np.clip(numeric, self._low, self._high)
+        return clipped
+
+    def _unseen(self, categorical: Array, job: _Job) -> None:
+        unseen = self._np.zeros(categorical.shape, bool)
+        for at, seen in enumerate(self._seen):
+            column = categorical[:, at].tolist()
+            if seen is not None and not seen.issuperset(column):
+                unseen[:, at] = [text not in seen for text in column]
+        if unseen.any():
+            self._decide("unseen", "reject", int(unseen.any(axis=1).sum()))
+            job.refuse("value-unseen", unseen, self._categories, "was not seen in training")
+
+    def _missing(self, numeric: Array | None, categorical: Array | None, job: _Job) -> None:
+        np, do = self._np, self._policy.missing
+        for values, names in ((numeric, self._numbers), (categorical, self._categories)):
+            if values is None:
+                continue
+            absent = np.isnan(values) if values is numeric else np.asarray(values == "", bool)
+            if not absent.any():
+                continue
+            self._decide("missing", do, int(absent.any(axis=1).sum()))
+            if do == "reject":
+                job.refuse("value-missing", absent, names, "is missing, and this endpoint wants it given")
+                continue
+            for at, some in job.parts(absent):
+                for name, count in zip(names, some.sum(axis=0).tolist(), strict=True):
+                    if count:
+                        job.warn(at, name, count, f"`{name}` is missing")
+
+    def _outliers(self, strange: Array, job: _Job) -> None:
+        assert self._policy.outlier is not None  # noqa: S101 - outliers are only looked for where it is declared
+        do = self._policy.outlier.do
+        self._decide("outlier", do, int(strange.sum()))
+        for at, some in job.parts(strange):
+            rows = self._np.flatnonzero(some).tolist()
+            if not rows:
+                continue
+            if do == "reject":
+                job.refuse_one(at, "row-outlier", f"row {rows[0]} is unlike the rows that the model was made from")
+            elif do == "warn":
+                job.warn(at, "", len(rows), "rows are unlike those that the model was made from")
+            else:
+                self.held[id(job.fitting[at])] = rows
+
+    def _left(self, feeds: Feeds, group: list[Parsed], job: _Job) -> Feeds:
+        """Return the feeds of those that are not refused."""
+        if not job.refused:
+            return feeds
+        if len(job.refused) == len(job.fitting):
+            return {}
+        keep = self._np.ones(job.starts[-1], bool)
+        for at in job.refused:
+            keep[job.starts[at] : job.starts[at + 1]] = False
+        return {name: values[keep] for name, values in feeds.items()}
+
+
+class _Job:
+    """One group: which rows belong to whom, and who is refused."""
+
+    def __init__(self, fitting: list[Parsed]) -> None:
+        self.fitting = fitting
+        self.starts = [0, *accumulate(parsed.count for parsed in fitting)]
+        self.refused: set[int] = set()
+
+    def parts(self, rows: Array) -> Iterable[tuple[int, Array]]:
+        """Yield the part of each request that is not refused."""
+        for at in range(len(self.fitting)):
+            if at not in self.refused:
+                yield at, rows[self.starts[at] : self.starts[at + 1]]
+
+    def touched(self, rows: Array) -> list[int]:
+        """Return the requests of which a row is marked."""
+        return [at for at, some in self.parts(rows) if some.any()]
+
+    def refuse(self, code: str, wrong: Array, names: list[str], what: str) -> None:
+        """Refuse the requests of which a value is marked, and name the first."""
+        for at, some in list(self.parts(wrong)):
+            if some.any():
+                row, column = (int(i) for i in zip(*some.nonzero(), strict=True).__next__())
+                self.refuse_one(at, code, f"row {row}: `{names[column]}` {what}")
+
+    def refuse_one(self, at: int, code: str, message: str) -> None:
+        """Refuse a request."""
+        self.refused.add(at)
+        self.fitting[at].error = HttpError(422, code, message)
+
+    def warn(self, at: int, column: str, rows: int, message: str) -> None:
+        """Add a warning to a request."""
+        parsed = self.fitting[at]
+        parsed.warnings = [*parsed.warnings, {"column": column, "rows": rows, "message": message}]

@@ -1,0 +1,205 @@
+"""On the way from the model: what is no answer is refused, what nobody should rely on is held back.
+
+Each role sees as much of the rest as it may.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from modelyard._kit.errors import ServeError
+from modelyard.inference.decode import Label
+from modelyard.records import Problem
+from modelyard.serving.asked import Asked
+from modelyard.serving.batch import Rows
+from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.policy import Guarded, digits_of
+
+__all__ = ["Outgoing", "Shown", "check_finite"]
+
+# Counts rows by guard and by what was done.
+Decide = Callable[..., None]
+# Float32 and sums of many classes are off by some rounding; more than this is no distribution.
+_OFF = 1e-3
+
+
+class Shown(Asked):
+    """A request whose caller sees less than the model said.
+
+    Args:
+        asked: The request.
+        rows: The model's output as far as it is shown.
+        decoded: One answer a row; `prediction` is none where it is held back.
+        hidden: Names of outputs that are not shown.
+    """
+
+    __slots__ = ("_hidden",)
+
+    def __init__(self, asked: Asked, rows: Rows, decoded: list[dict[str, Any]], hidden: frozenset[str]) -> None:
+        super().__init__(asked.exchange, asked.parsed, asked.render)
+        self.rows = rows
+        self.decoded = decoded
+        self._hidden = hidden
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Names of outputs that the caller does not see."""
+        return self._hidden
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the caller sees less than the model said."""
+        return True
+
+
+class Outgoing:
+    """Looks at each answer once, as is declared.
+
+    Args:
+        problem: What was learned.
+        labels: The classes in the type they had in the training data.
+        policy: What to do.
+        show: Role -> how much it sees.
+        decide: Counts rows by guard and by what was done.
+
+    Raises:
+        ServeError: What is declared does not suit the model (`guard-unusable`).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        labels: Sequence[Label],
+        policy: Guarded,
+        show: Mapping[str, str],
+        decide: Decide,
+    ) -> None:
+        self._problem = problem
+        self._policy = policy
+        self._decide = decide
+        self._digits = {role: digits_of(shown) for role, shown in show.items()}
+        self._fallback = _fallback(problem, labels, policy)
+        if problem.task == "regression" and policy.confidence is not None:
+            raise _unusable("`confidence` is about classes, and the model answers numbers", "use `within`")
+        if problem.task != "regression" and policy.within is not None:
+            raise _unusable("`within` is about numbers, and the model answers classes", "use `confidence`")
+
+    def answer(self, asked: Asked, held: Sequence[int]) -> Asked:
+        """Return what the caller sees; `asked` keeps what is logged.
+
+        Args:
+            asked: The request, with what the model said.
+            held: Rows that are held back whatever the model says of them.
+
+        Raises:
+            HttpError: The model's answer is none (500).
+        """
+        rows = asked.rows
+        self._check_sums(rows)
+        given = list(asked.decoded)
+        for at in held:
+            self._hold(given, at, "outlier", "fallback")
+        self._check(rows, given, frozenset(held))
+        asked.decoded = given
+        role = asked.exchange.role
+        withheld = [at for at, answer in enumerate(given) if "withheld" in answer]
+        if role not in self._digits and not withheld:
+            return asked
+        return self._show(asked, withheld, role)
+
+    def _check_sums(self, rows: Rows) -> None:
+        if self._problem.task != "regression":
+            for at, row in enumerate(rows):
+                if not abs(sum(row) - 1) <= _OFF or min(row) < -_OFF:
+                    self._decide("sum", "refuse")
+                    raise HttpError(500, "answer-unsound", f"row {at}: the model's probabilities do not add up to 1")
+
+    def _check(self, rows: Rows, given: list[dict[str, Any]], held: frozenset[int]) -> None:
+        confidence, within = self._policy.confidence, self._policy.within
+        if confidence is not None:
+            for at, row in enumerate(rows):
+                answered = max(row)
+                if answered < confidence.at_least and at not in held:
+                    self._hold(given, at, "confidence", confidence.otherwise)
+        if within is not None:
+            low = -math.inf if within.low is None else within.low
+            high = math.inf if within.high is None else within.high
+            for at, row in enumerate(rows):
+                if low <= row[0] <= high or at in held:
+                    continue
+                if within.do == "clip":
+                    self._decide("within", "clip")
+                    given[at] = {**given[at], "prediction": min(max(row[0], low), high)}
+                    row[0] = given[at]["prediction"]
+                else:
+                    self._hold(given, at, "within", within.do)
+
+    def _hold(self, given: list[dict[str, Any]], at: int, guard: str, do: str) -> None:
+        self._decide(guard, do)
+        given[at] = {**given[at], "prediction": self._fallback if do == "fallback" else None, "withheld": guard}
+
+    def _show(self, asked: Asked, withheld: list[int], role: str) -> Shown:
+        """Return what a role sees; of a row that is held back nobody sees what the model said of it."""
+        if any(asked.decoded[at]["prediction"] is None for at in withheld) and asked.exchange.target.startswith(b"/v2"):
+            raise HttpError(422, "answer-withheld", f"row {withheld[0]}: the model is not sure enough to answer")
+        digits = self._digits.get(role, 17)
+        regression = self._problem.task == "regression"
+        rows, decoded = [], []
+        for row, answer in zip(asked.rows, asked.decoded, strict=True):
+            if "withheld" in answer:
+                answer = {key: value for key, value in answer.items() if key != "probabilities"}
+                row = [answer["prediction"]] if regression else [0.0] * len(row)
+            elif digits is None:
+                answer = {"prediction": answer["prediction"]}
+            elif digits < 17:
+                row = [round(value, digits) for value in row]
+                answer = _rounded(answer, digits, regression=regression)
+            rows.append(row)
+            decoded.append(answer)
+        hidden = frozenset({"probabilities"}) if digits is None and not regression else frozenset[str]()
+        return Shown(asked, rows, decoded, hidden)
+
+
+def check_finite(asked: Asked, decide: Decide) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        HttpError: The model answered infinity or nothing (500).
+    """
+    for at, row in enumerate(asked.rows):
+        if not all(math.isfinite(value) for value in row):
+            decide("finite", "refuse")
+            raise HttpError(500, "answer-unsound", f"row {at}: the model's answer is no number")
+
+
+def _rounded(answer: dict[str, Any], digits: int, *, regression: bool) -> dict[str, Any]:
+    if regression:
+        return {**answer, "prediction": round(answer["prediction"], digits)}
+    return {**answer, "probabilities": {name: round(value, digits) for name, value in answer["probabilities"].items()}}
+
+
+def _fallback(problem: Problem, labels: Sequence[Label], policy: Guarded) -> Label | None:
+    """Return the fallback in the type of the answers."""
+    text = policy.fallback
+    if text is None:
+        if policy.uses_fallback:
+            raise _unusable(
+                "a guard answers with the fallback, and none is declared", "declare `deploy.guards.fallback`"
+            )
+        return None
+    if problem.task == "regression":
+        try:
+            return float(text)
+        except ValueError:
+            raise _unusable(f"the fallback `{text}` is no number, and the model answers numbers", "give one") from None
+    found = dict(zip(problem.classes, labels, strict=True))
+    if text not in found:
+        known = ", ".join(problem.classes)
+        raise _unusable(f"the fallback `{text}` is none of the model's classes", f"give one of: {known}")
+    return found[text]
+
+
+def _unusable(message: str, hint: str) -> ServeError:
+    return ServeError("guard-unusable", message, hint=hint)

@@ -1,0 +1,124 @@
+"""What a server is told of `deploy.guards` and `deploy.access`: one JSON text, decided on once at the start.
+
+The fields have the names and defaults of the file (`deploy/section.py`); a test holds both together.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+from modelyard._kit.errors import ServeError
+
+__all__ = ["Access", "Alarm", "Confidence", "Guarded", "Outlier", "Policy", "Within", "digits_of", "read_policy"]
+
+_ROUNDED = re.compile(r"rounded\(([0-9])\)")
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the policy."""
+
+
+class Outlier(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.outlier`."""
+
+    score: float = 0.999
+    do: Literal["warn", "reject", "quarantine"] = "warn"
+
+
+class Confidence(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.confidence`."""
+
+    at_least: float
+    otherwise: Literal["abstain", "fallback"] = msgspec.field(name="else", default="abstain")
+
+
+class Within(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.within`."""
+
+    low: float | None = None
+    high: float | None = None
+    do: Literal["clip", "abstain", "fallback"] = "clip"
+
+
+class Alarm(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.alarm`."""
+
+    share: float = 0.05
+    window: float = 300.0
+
+
+class Guarded(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards`."""
+
+    unseen: Literal["warn", "reject"] = "warn"
+    out_of_range: Literal["warn", "reject", "clip"] = "warn"
+    missing: Literal["accept", "warn", "reject"] = "accept"
+    outlier: Outlier | None = None
+    coerce: tuple[str, ...] = ()
+    confidence: Confidence | None = None
+    within: Within | None = None
+    fallback: str | None = None
+    alarm: Alarm | None = None
+
+    @property
+    def uses_fallback(self) -> bool:
+        """Whether something here answers with the fallback."""
+        held = self.outlier is not None and self.outlier.do == "quarantine"
+        unsure = self.confidence is not None and self.confidence.otherwise == "fallback"
+        return held or unsure or (self.within is not None and self.within.do == "fallback")
+
+
+class Access(_Told, frozen=True, kw_only=True):
+    """See `deploy.access`, without what has a flag of its own."""
+
+    log: Literal["off", "errors", "all"] = "errors"
+    metrics: Literal["operate", "loopback"] = "operate"
+    show: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Policy(_Told, frozen=True, kw_only=True):
+    """What a server is told.
+
+    Attributes:
+        guards: What is refused, changed or held back; none: unusual values are answered with a warning.
+        access: Who may ask, and what of it is written down.
+    """
+
+    guards: Guarded | None = None
+    access: Access = Access()
+
+
+def read_policy(text: str) -> Policy:
+    """Return the policy of a JSON text; an empty one has the defaults.
+
+    Raises:
+        ServeError: It is none (`policy-unusable`).
+    """
+    if not text:
+        return Policy()
+    try:
+        policy = msgspec.json.decode(text, type=Policy)
+    except msgspec.DecodeError as error:
+        raise ServeError(
+            "policy-unusable",
+            f"`--policy` cannot be used: {error}",
+            hint="write `deploy` in modelyard.yaml and let `modelyard serve` start the server",
+        ) from None
+    for shown in policy.access.show.values():
+        digits_of(shown)
+    return policy
+
+
+def digits_of(shown: str) -> int | None:
+    """Return the digits that numbers are rounded to; none: only the label is shown.
+
+    Raises:
+        ServeError: It is neither (`policy-unusable`).
+    """
+    rounded = _ROUNDED.fullmatch(shown)
+    if rounded is None and shown != "label":
+        raise ServeError("policy-unusable", f"`{shown}` is no way to show an answer", hint="`label` or `rounded(2)`")
+    return int(rounded[1]) if rounded else None

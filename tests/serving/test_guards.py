@@ -1,0 +1,310 @@
+"""Guards on both sides of the model: what is declared is done, is counted, and is told to the caller."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from modelyard._kit.errors import ServeError
+from modelyard.checks.profile import profile
+from modelyard.deploy import section
+from modelyard.deploy.local import policy_of
+from modelyard.inference import BundleDraft
+from modelyard.serving.guards import policy
+from modelyard.serving.guards.alarm import Watcher
+from modelyard.serving.guards.policy import Alarm, read_policy
+from modelyard.serving.guards.strange import Strange, upper_tail
+from modelyard.store.requests import newest
+
+from .conftest import MIXED, Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
+
+ROW = {"age": 30, "income": 1000.0, "city": "rome"}
+Fresh = Callable[..., Server]
+
+
+def told(**guards: Any) -> tuple[str, str]:
+    access = guards.pop("access", {})
+    return "--policy", json.dumps({"guards": guards or None, "access": access})
+
+
+def profiled() -> BundleDraft:
+    """The mixed model with a profile of 5,000 rows."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "age": rng.integers(18, 91, 5000).tolist(),
+        "income": rng.uniform(0, 9000, 5000).tolist(),
+        "city": rng.choice(["paris", "rome"], 5000, p=[0.98, 0.02]).tolist(),
+    }
+    made = mixed_bundle()
+    files = {**made.files, "profile.json": json.dumps(profile(columns, MIXED)).encode()}
+    files.pop("model.json")
+    return BundleDraft.of(made.version, files)
+
+
+def ask(server: Server, *rows: dict[str, Any], role: str = "analyst") -> Any:
+    with server.client(role) as client:
+        return client.post("/predict", json={"rows": list(rows)})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(policy.Guarded, section.Guards), (policy.Access, section.Access), (policy.Outlier, section.Outlier),
+     (policy.Confidence, section.Confidence), (policy.Within, section.Within), (policy.Alarm, section.Alarm)],
+)  # fmt: skip
+def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
+    def fields(struct: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+        found = msgspec.structs.fields(struct)
+        return {f.encode_name: f.default for f in found if f.encode_name not in without}
+
+    assert fields(ours) == fields(theirs, ("roles", "per_minute") if theirs is section.Access else ())
+
+
+def test_what_is_declared_reaches_the_server() -> None:
+    guards = section.Guards(
+        out_of_range="clip",
+        outlier=section.Outlier(do="quarantine"),
+        confidence=section.Confidence(at_least=0.6, otherwise="fallback"),
+        fallback="no",
+    )
+    declared = section.Deploy(guards=guards, access=section.Access(roles=("admin",), show={"viewer": "label"}))
+    found = read_policy(policy_of(declared))
+    assert msgspec.to_builtins(found.guards) == msgspec.to_builtins(guards)
+    assert found.access.show == {"viewer": "label"}
+    assert policy_of(section.Deploy()) == ""
+    for wrong in ("{", '{"x": 1}', '{"access": {"show": {"viewer": "rounded(99)"}}}'):
+        with pytest.raises(ServeError, match="policy-unusable"):
+            read_policy(wrong)
+
+
+def test_outlier_score_keeps_its_promise() -> None:
+    """Of usual rows no more lie above the score than it says, and rows that are strange in one or in many ways do."""
+    rng = np.random.default_rng(1)
+    names = [f"f{at}" for at in range(8)]
+    seen = rng.normal(size=(20_000, 8)).astype(np.float32)
+    seen[:, 7] = seen[:, 7] > 1
+    signature = type("S", (), {"features": [type("F", (), {"name": n, "type": "number"}) for n in names]})()
+    entry = profile({n: seen[:, at] for at, n in enumerate(names)}, signature)
+    strange = Strange(entry, names, (), 0.99)
+    fresh = rng.normal(size=(50_000, 8)).astype(np.float32)
+    fresh[:, 7] = fresh[:, 7] > 1
+    share = strange.outliers(fresh, None).mean()
+    assert 0.001 < share < 0.011, share
+    one, many = np.zeros((1, 8), np.float32), np.full((1, 8), 1.9, np.float32)
+    many[0, 7] = 1
+    one[0, 3] = -1e9
+    assert not strange.outliers(np.zeros((1, 8), np.float32), None).any()
+    assert strange.outliers(one, None).all()
+    assert strange.outliers(many, None).all()
+    assert not strange.outliers(np.full((1, 8), np.nan, np.float32), None).any()
+
+
+def test_upper_tail_is_that_of_chi_squared() -> None:
+    from scipy.stats import chi2
+
+    for x in (0.5, 5.0, 30.0, 90.0):
+        for count in (1, 3, 30):
+            assert upper_tail(x, count) == pytest.approx(chi2.sf(x, 2 * count), rel=1e-9)
+
+
+def test_rejects_by_policy(fresh: Fresh) -> None:
+    server = fresh(None, *told(unseen="reject", out_of_range="reject", missing="reject"))
+    assert ask(server, ROW).status_code == 200
+    for row, code, name in (
+        ({**ROW, "age": 200}, "value-out-of-range", "age"),
+        ({**ROW, "city": "oslo"}, "value-unseen", "city"),
+        ({**ROW, "city": None}, "value-missing", "city"),
+        ({**ROW, "income": None}, "value-missing", "income"),
+    ):
+        answer = ask(server, ROW, row)
+        assert answer.status_code == 422, answer.text
+        error = answer.json()["error"]
+        assert error["code"] == code
+        assert error["message"].startswith(f"row 1: `{name}`")
+    with server.client("operator") as client:
+        text = client.get("/metrics").text
+    for guard in ("out_of_range", "unseen"):
+        assert f'guard="{guard}",did="reject"}} 1' in text
+
+
+def test_a_refusal_takes_no_neighbour_with_it(fresh: Fresh) -> None:
+    """Requests of one turn of the loop share one run of the model: each keeps its own answer."""
+    server = fresh(None, *told(out_of_range="reject"))
+    with server.client() as client:
+        alone = [client.post("/predict", json={**ROW, "age": 18 + at}).json()["predictions"] for at in range(8)]
+    import concurrent.futures
+
+    def one(at: int) -> tuple[int, Any]:
+        with server.client() as client:
+            answers = []
+            for _ in range(20):
+                age = 18 + at if at % 2 else 500
+                answer = client.post("/predict", json={**ROW, "age": age})
+                answers.append(answer.json().get("predictions") or answer.json()["error"]["code"])
+            return at, answers
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for at, answers in pool.map(one, range(8)):
+            assert answers == [alone[at] if at % 2 else "value-out-of-range"] * 20
+
+
+def test_clip_gives_the_model_what_it_knows(fresh: Fresh) -> None:
+    server = fresh(None, *told(out_of_range="clip"))
+    inside, outside = ask(server, {**ROW, "age": 90}).json(), ask(server, {**ROW, "age": 5000}).json()
+    assert outside["predictions"] == inside["predictions"]
+    assert "nearest value inside" in outside["warnings"][0]["message"]
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert next(iter(newest(db))).inputs[0]["age"] == 5000
+
+
+def test_coerces_only_where_declared(fresh: Fresh) -> None:
+    server = fresh(None, *told(coerce=["age"]))
+    assert ask(server, {**ROW, "age": " 42.5 "}).json()["predictions"] == ask(server, {**ROW, "age": 42.5}).json()[
+        "predictions"
+    ]  # fmt: skip
+    for wrong in ("", "nan", "inf", "4_2", "0x10", "forty", "1e999", "٤٢", "9" * 50):
+        answer = ask(server, {**ROW, "age": wrong})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "column-type"), wrong
+    assert ask(server, {**ROW, "income": "42"}).status_code == 400
+    assert ask(server, {**ROW, "age": True}).status_code == 400
+
+
+def test_quarantine_answers_the_fallback_and_logs_apart(fresh: Fresh) -> None:
+    server = fresh(profiled(), *told(outlier={"score": 0.99, "do": "quarantine"}, fallback="no"))
+    usual, strange = {**ROW, "city": "paris"}, {"age": 30, "income": 1e6, "city": "rome"}
+    assert "withheld" not in ask(server, usual).text
+    answer = ask(server, usual, strange).json()
+    assert "withheld" not in answer["predictions"][0]
+    assert answer["predictions"][1] == {"label": "no", "withheld": "outlier"}
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert [len(one.inputs) for one in newest(db)] == [1]
+    with closing(sqlite3.connect(server.log.with_suffix(".quarantine.db"))) as db:
+        (apart,) = newest(db)
+    assert apart.inputs[1]["income"] == 1e6
+    assert apart.outputs[1]["withheld"] == "outlier"
+    assert set(apart.outputs[1]["probabilities"]) == {"no", "yes"}
+
+
+@pytest.mark.parametrize(("otherwise", "label"), [("abstain", None), ("fallback", "yes")])
+def test_confidence(fresh: Fresh, otherwise: str, label: str | None) -> None:
+    server = fresh(None, *told(confidence={"at_least": 0.9, "else": otherwise}, fallback="yes"))
+    sure, unsure = {"age": 90, "income": 0, "city": "paris"}, {"age": 18, "income": 800, "city": "rome"}
+    answer = ask(server, sure, unsure).json()["predictions"]
+    assert "withheld" not in answer[0]
+    assert answer[1] == {"label": label, "withheld": "confidence"}
+    tensors = [
+        {"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [18, 800]},
+        {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
+    ]
+    with server.client() as client:
+        found = client.post("/v2/models/credit/infer", json={"inputs": tensors})
+    if label is None:
+        assert (found.status_code, found.json()["code"]) == (422, "answer-withheld")
+    else:
+        outputs = {o["name"]: o["data"] for o in found.json()["outputs"]}
+        assert outputs == {"label": ["yes"], "probabilities": [0.0, 0.0]}
+
+
+def test_a_regression_stays_within(fresh: Fresh) -> None:
+    server = fresh(regression_bundle(), *told(within={"low": 0, "high": 10}))
+    with server.client() as client:
+        for a, value in ((1, 2), (100, 10), (-5, 0)):
+            assert client.post("/predict", json={"a": a, "b": 0}).json()["predictions"] == [{"value": value}]
+
+
+def test_what_is_no_answer_is_refused(fresh: Fresh) -> None:
+    server = fresh(regression_bundle())
+    with server.client() as client:
+        answer = client.post("/predict", json={"a": 3e38, "b": 3e38})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "answer-unsound")
+        many = client.post("/predict", json={"columns": {"a": [1] * 300 + [3e38], "b": [0] * 301}})
+        assert (many.status_code, many.json()["error"]["code"]) == (500, "answer-unsound")
+        assert client.post("/predict", json={"a": 1, "b": 0}).status_code == 200
+
+
+def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
+    server = fresh(None, *told(access={"show": {"analyst": "label", "operator": "rounded(1)"}}))
+    assert list(ask(server, ROW).json()["predictions"][0]) == ["label"]
+    whole = ask(server, ROW, role="admin").json()["predictions"][0]["probabilities"]
+    rounded = ask(server, ROW, role="operator").json()["predictions"][0]["probabilities"]
+    assert rounded == {name: round(value, 1) for name, value in whole.items()} != whole
+    tensors = [
+        {"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [30, 1000]},
+        {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
+    ]
+    with server.client() as client:
+        asked = {"inputs": tensors, "outputs": [{"name": "probabilities"}, {"name": "label"}]}
+        outputs = client.post("/v2/models/credit/infer", json=asked).json()["outputs"]
+    assert [o["name"] for o in outputs] == ["label"]
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert all(one.outputs[0]["probabilities"] == pytest.approx(whole) for one in newest(db))
+
+
+@pytest.mark.parametrize(
+    "guards",
+    [{"confidence": {"at_least": 0.9, "else": "fallback"}}, {"within": {"low": 0}}, {"coerce": ["agee"]},
+     {"outlier": {"do": "quarantine"}, "fallback": "maybe"}],
+)  # fmt: skip
+def test_what_does_not_suit_the_model_serves_nothing(fresh: Fresh, guards: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match="guard-unusable"):
+        fresh(None, *told(**guards))
+
+
+def test_alarm_speaks_once_and_says_when_it_is_over() -> None:
+    now, said = [0.0], list[str]()
+    watcher = Watcher(Alarm(share=0.1, window=60), said.append, clock=lambda: now[0])
+    from collections import Counter
+
+    decided: Counter[tuple[str, str]] = Counter()
+    answered = 0
+    for second in range(300):
+        now[0] = float(second)
+        answered += 10
+        if 100 <= second < 130:
+            decided["confidence", "abstain"] += 5
+        decided["out_of_range", "clip"] += 5
+        watcher.look(answered, decided)
+    assert len(said) == 2
+    assert "refused or held back" in said[0]
+    assert not watcher.on
+
+
+def lines(project: Path) -> list[dict[str, Any]]:
+    found = [
+        json.loads(line)
+        for path in sorted((project / ".modelyard" / "logs").glob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    return [json.loads(line["message"]) for line in found if line["logger"] == "access"]
+
+
+@pytest.mark.parametrize(("which", "statuses"), [("off", []), ("errors", [401, 400]), ("all", [401, 400, 200, 200])])
+def test_access_log(fresh: Fresh, which: str, statuses: list[int]) -> None:
+    server = fresh(None, *told(access={"log": which}))
+    with server.client("") as client:
+        assert client.post("/predict", json=ROW).status_code == 401
+    with server.client() as client:
+        assert client.post("/predict", content=b'{"secret": 1').status_code == 400
+        assert client.post("/predict", json=ROW, headers={"x-request-id": "mine"}).status_code == 200
+        assert client.get("/v2").status_code == 200
+        time.sleep(0.01)
+    server.stop()
+    found = lines(server.project)
+    assert [line["status"] for line in found] == statuses
+    text = json.dumps(found)
+    assert "secret" not in text
+    assert not any(token in text for token in server.tokens.values())
+    if which == "all":
+        assert found[2]["id"] == "mine"
+        assert (found[2]["caller"], found[2]["route"]) == ("analyst", "/predict")
