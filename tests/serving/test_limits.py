@@ -51,13 +51,6 @@ def test_body_of_9_mb_is_taken(served: Server) -> None:
     assert answer.status_code == 200
 
 
-def test_encoded_body_is_refused(served: Server) -> None:
-    with served.client() as client:
-        for encoding in ("gzip", "deflate", "br"):
-            answer = client.post("/predict", content=b"x", headers={"content-encoding": encoding})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (415, "body-encoding")
-
-
 @pytest.fixture
 def raw(served: Server) -> Iterator[Callable[[bytes], bytes]]:
     """Send bytes and return everything that comes back until the server hangs up."""
