@@ -237,7 +237,7 @@ def test_people_are_told_when_a_run_fails(store: LocalStore) -> None:
             want(store, "a")
             assert daemon.wait_for("run")["more"]["state"] == "failed"
             assert b"no such luck" in got.get(timeout=60)
-            assert [c.name for c in published(store.root).children] == ["runner", "alerts"]
+            until(lambda: [child.name for child in published(store.root).children] == ["runner", "alerts"])
             assert daemon.stop() == 0
     finally:
         server.shutdown()

@@ -120,6 +120,7 @@ class Project:
             self._hooks.bind(triggers)
             self._presence.take()
             announce(self._store, self._start)
+            self._begin_alerts()
         except BaseException:
             await self._hooks.serve(())
             await self._link.end(0.0)
@@ -238,6 +239,7 @@ class Project:
             self._say(note("file", self._problem, project=self.name, code=error.code))
             return
         self._problem = ""
+        await apart(self._begin_alerts)
         for name in ("serve", "alerts"):
             if name in self._children:
                 self._children[name][0].renew()
@@ -297,6 +299,14 @@ class Project:
     def _lines(self) -> list[str]:
         """Return the command that hands lines over to the sinks of the logs."""
         return [sys.executable, "-P", "-m", "modelyard", "logs", "--send", "--follow", "-f", str(self._spec.path)]
+
+    def _begin_alerts(self) -> None:
+        """Note that people are told of what happens from now on, before their sender has started."""
+        if self._spec.alerts:
+            from modelyard.automation.alerts.outbox import begin
+            from modelyard.automation.alerts.routes import targets
+
+            begin(self._store, targets(self._spec))
 
     def _sender(self) -> list[str]:
         return [sys.executable, "-P", "-m", "modelyard.automation.alerts", str(self._spec.path)]

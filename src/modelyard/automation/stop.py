@@ -16,6 +16,8 @@ __all__ = ["stop"]
 _PAUSE = 0.05
 # Seconds that a daemon has to end that was told to end at once: its children get some to answer what is under way.
 _AT_ONCE = 30.0
+# Seconds between its letting go of everything and its end, at most; its entry may stay longer than itself.
+_LAST_MOMENTS = 2.0
 
 
 def stop(root: Path, *, now: bool = False) -> int | None:
@@ -60,4 +62,16 @@ def stop(root: Path, *, now: bool = False) -> int | None:
                 hint=f"kill -9 {pid}; nothing finished is lost",
             )
         time.sleep(_PAUSE)
+    _wait_for_end(pid)
     return pid
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait for the last moments of a process that holds nothing any more."""
+    until = time.monotonic() + _LAST_MOMENTS
+    while time.monotonic() < until:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return
+        time.sleep(_PAUSE)
