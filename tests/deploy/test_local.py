@@ -10,6 +10,7 @@ import pytest
 from modelyard._kit.errors import NotFound
 from modelyard.deploy.aliases import move, trace_of
 from modelyard.deploy.local import command
+from modelyard.deploy.section import Deploy, Rollout
 from modelyard.records import Deployment, Draft, ModelVersion, plain
 from modelyard.store import LocalStore
 
@@ -36,6 +37,13 @@ def test_access_stands_on_the_line(store: LocalStore, deployment: Deployment) ->
     ]
     assert not {"--role", "--per-minute", "--processes", "--store"} & set(command(store, deployment))
     assert command(store, deployment, processes=2)[-2:] == ["--processes", "2"]
+
+
+def test_rollout_stands_on_the_line(store: LocalStore, deployment: Deployment) -> None:
+    assert "--canary" not in command(store, deployment, declared=Deploy())
+    tried = Deploy(rollout=Rollout(canary=0.1, watch=3600.0, shadow=True, p99=0.005))
+    line = command(store, deployment, declared=tried)
+    assert line[-7:] == ["--p99", "0.005", "--canary", "0.1", "--watch", "3600.0", "--shadow"]
 
 
 def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from modelyard.deploy.aliases import trace_of
-from modelyard.deploy.section import Access, Deploy
+from modelyard.deploy.section import Access, Deploy, Rollout
 from modelyard.records import Deployment
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
@@ -61,9 +61,21 @@ def command(
         line += ["--per-minute", str(per_minute)]
     if processes > 1:
         line += ["--processes", str(processes)]
+    if declared is not None:
+        line += _tried(declared.rollout)
     if declared is not None and (policy := policy_of(declared)):
         line += ["--policy", policy]
     return line
+
+
+def _tried(rollout: Rollout) -> list[str]:
+    """Return what a server is told of how a challenger is tried."""
+    line = ["--p99", str(rollout.p99)] if rollout.p99 else []
+    if rollout.canary:
+        line += ["--canary", str(rollout.canary)]
+    if rollout.watch:
+        line += ["--watch", str(rollout.watch)]
+    return [*line, "--shadow"] if rollout.shadow else line
 
 
 def policy_of(declared: Deploy) -> str:

@@ -9,7 +9,7 @@ from msgspec import Meta, field
 from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Section, Share
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Outlier", "Within"]
+__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Outlier", "Rollout", "Within"]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
 
@@ -172,6 +172,43 @@ class Guards(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class Rollout(Section, frozen=True, kw_only=True):
+    """How a challenger is tried before it becomes the champion."""
+
+    canary: Annotated[
+        OpenShare | None,
+        Meta(
+            description="Share of the requests that the challenger answers. It is taken back by itself when it errs, "
+            "is slower than the champion or answers too differently. Left out, it answers none.",
+            examples=["10%"],
+        ),
+    ] = None
+    watch: Annotated[
+        Duration | None,
+        Meta(
+            description="How long a canary has to hold before it becomes the champion by itself. Left out, it stays a "
+            "challenger until somebody promotes it.",
+            examples=["1h"],
+        ),
+    ] = None
+    shadow: Annotated[
+        bool,
+        Meta(
+            description="The challenger gets a copy of the requests, and its answers are only compared with the "
+            "champion's.",
+            examples=[True],
+        ),
+    ] = False
+    p99: Annotated[
+        Duration | None,
+        Meta(
+            description="Time within which a version has to give 99 of 100 answers to rows of its own profile before "
+            "it goes live. Left out, any.",
+            examples=["5ms"],
+        ),
+    ] = None
+
+
 class Deploy(Section, frozen=True, kw_only=True):
     """Where the model answers."""
 
@@ -183,6 +220,13 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=["income"],
         ),
     ] = None
+    rollout: Annotated[
+        Rollout,
+        Meta(
+            description="How a challenger is tried before it becomes the champion.",
+            examples=[{"canary": "10%", "watch": "1h"}],
+        ),
+    ] = Rollout()
     access: Annotated[
         Access, Meta(description="Who may ask for predictions, and how often.", examples=[{"per_minute": 600}])
     ] = Access()

@@ -38,10 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--p99", type=float, default=0.0, help="seconds for 99 of 100 answers before a version goes live (default: any)"
     )
     parser.add_argument("--processes", type=int, default=1, help="processes that share the port (default: 1)")
+    parser.add_argument("--canary", type=float, default=0.0, help="share of the requests that the challenger answers")
+    parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
+    parser.add_argument("--shadow", action="store_true", help="give the challenger copies of the requests")
     args = parser.parse_args(argv)
     try:
         from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
+        from modelyard.serving.rollout import Plan
         from modelyard.serving.server import Settings, serve
 
         return serve(
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 store=args.store,
                 p99=args.p99,
                 processes=args.processes,
+                plan=Plan(args.canary, args.watch, args.shadow),
             )
         )
     except ModelyardError as error:

@@ -9,6 +9,8 @@ way any more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +19,16 @@ from pathlib import Path
 import msgspec
 
 from modelyard._kit.digest import short
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import Busy, ModelyardError
+from modelyard._kit.text import seconds_text
 from modelyard.inference import open_bundle
-from modelyard.records import Alias, Deployment, Event
+from modelyard.records import Alias, Deployment, Draft, Event, plain
 from modelyard.security.keys import trusted_keys
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
 from modelyard.serving.rehearsal import rehearse
+from modelyard.serving.rollout import Plan, Rollout, alike
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.store.base import Store
@@ -32,7 +36,7 @@ from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address
 from modelyard.store.origins import origin
 
-__all__ = ["EVERY", "Follower", "Pointer", "Stage", "now"]
+__all__ = ["EVERY", "Follower", "Pointer", "Stage", "now", "settle"]
 
 # Seconds between two looks at the ledger: a rollback takes effect well within one.
 EVERY = 0.2
@@ -40,6 +44,9 @@ EVERY = 0.2
 _AGAIN = 30.0
 # Seconds between two looks whether a version that was replaced has answered all that it took.
 _LEAVING = 0.05
+# Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
+_JUDGED = 0.25
+ENOUGH = 100
 
 
 class Pointer(msgspec.Struct, frozen=True):
@@ -48,10 +55,12 @@ class Pointer(msgspec.Struct, frozen=True):
     Attributes:
         to: The deployment.
         since: Time of the move, in seconds since 1970 UTC.
+        seq: Number of its event.
     """
 
     to: Deployment
     since: float
+    seq: int
 
 
 def now(project: Path, endpoint: str, alias: Alias, address: str = "") -> tuple[Path, str] | None:
@@ -108,6 +117,7 @@ class Follower:
         changed: Is called in the loop when another version answers.
         alias: Which alias is followed.
         address: Address of the store; empty: the folder of the project.
+        plan: How a challenger is tried beside the champion.
         every: Seconds between two looks.
 
     Attributes:
@@ -121,6 +131,7 @@ class Follower:
         changed: Callable[[], None],
         alias: Alias,
         address: str = "",
+        plan: Plan = Plan(),  # noqa: B008 - it is frozen
         *,
         every: float = EVERY,
     ) -> None:
@@ -129,7 +140,11 @@ class Follower:
         self._changed = changed
         self._alias = alias
         self._address = address
+        self._plan = plan
         self._every = every
+        # The challenger on trial, and why it lost its share; the loop writes the second.
+        self._trial: Rollout | None = None
+        self._lost: str = ""
         self._store: Store | None = None
         self._head = 0
         self._pointers: dict[str, Pointer] = {}
@@ -145,7 +160,7 @@ class Follower:
 
     def begin(self) -> None:
         """Look once before anybody is answered: an endpoint that is switched off stays so."""
-        self._try()
+        self._look_once()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow from now on, for the models of this loop."""
@@ -162,12 +177,12 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            self._try()
+            self._look_once()
             self._stop.wait(self._every)
         if self._store is not None:
             self._store.close()
 
-    def _try(self) -> None:
+    def _look_once(self) -> None:
         try:
             self.look()
         except ModelyardError as error:
@@ -198,7 +213,7 @@ class Follower:
         if event.kind == "alias.moved":
             to = msgspec.convert(event.payload["deployment"], Deployment)
             if to.endpoint == endpoint:
-                self._pointers[to.alias] = Pointer(to, event.time)
+                self._pointers[to.alias] = Pointer(to, event.time, event.seq)
         elif event.payload["endpoint"] == endpoint:
             self._killed = event.payload["reason"] if event.kind == "endpoint.killed" else ""
 
@@ -207,12 +222,51 @@ class Follower:
             self._shown_killed = self._killed
             self._in_loop(self._switch, self._killed)
         pointer = self._pointers.get(self._alias)
-        if pointer is None or pointer.to.model.digest == self._live.version.digest:
-            return
-        service = self._ready(store, pointer.to)
-        if service is not None:
-            self._live = service
-            self._in_loop(self._go_live, service)
+        if pointer is not None and pointer.to.model.digest != self._live.version.digest:
+            service = self._ready(store, pointer.to)
+            if service is not None:
+                self._live = service
+                self._trial = None
+                self._in_loop(self._go_live, service)
+        if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
+            self._try_challenger(store, pointer)
+
+    def _try_challenger(self, store: Store, champion: Pointer) -> None:
+        """Begin, end or settle the trial of a challenger."""
+        wanted = self._pointers.get("challenger")
+        on_trial = self._trial.challenger.version.digest if self._trial is not None else ""
+        # One that was named before the champion moved is the story of another champion.
+        tried = wanted is not None and wanted.seq > champion.seq and wanted.to.model.digest != self._live.version.digest
+        if wanted is None or not tried:
+            if self._trial is not None:
+                self._trial = None
+                self._in_loop(self._tried, None)
+        elif on_trial != wanted.to.model.digest:
+            self._trial, self._lost = None, ""
+            service = self._ready(store, wanted.to)
+            if service is None:
+                return
+            if not alike(self._live.signature, service.signature):
+                self._refused[wanted.to.model.identity] = math.inf
+                say("error: the challenger takes other columns than the champion, so it is not tried", level="error")
+                return
+            self._trial = Rollout(self._live, service, self._plan)
+            self._in_loop(self._tried, self._trial)
+        elif self._lost or self._held(wanted):
+            held = f"canary held for {seconds_text(self._plan.watch)}"
+            # Another process of this server, or a person, may be at it: then the next look sees what became of it.
+            with contextlib.suppress(Busy):
+                if self._lost:
+                    settle(store, champion, wanted, "challenger", f"canary taken back: {self._lost}")
+                else:
+                    settle(store, champion, wanted, "champion", held)
+
+    def _held(self, wanted: Pointer) -> bool:
+        """Say whether a canary has answered long enough to become the champion."""
+        if not self._plan.watch or not self._plan.share or self._trial is None or not wanted.to.model.released:
+            return False
+        answers = self._trial.tally(self._trial.challenger).answers
+        return time.time() - wanted.since >= self._plan.watch and answers >= ENOUGH
 
     def _ready(self, store: Store, deployment: Deployment) -> Service | None:
         """Return a version ready to answer; none if it must not go live."""
@@ -268,16 +322,80 @@ class Follower:
         if before is service:
             return
         models.put(service)
+        self._tried(None)
         self._changed()
         say(f"swapped endpoint={endpoint} model={short(service.version.digest)} was={short(before.version.digest)}")
         self._retire(before)
 
     def _retire(self, service: Service) -> None:
         """Close a version once nothing of it is under way; one that came back stays."""
-        if self._models.find(self._stage.endpoint) is service:
+        trial = self._models.rollout
+        if self._models.find(self._stage.endpoint) is service or (trial is not None and trial.challenger is service):
             return
         if service.in_flight:
             asyncio.get_running_loop().call_later(_LEAVING, self._retire, service)
             return
         self._models.drop(service)
         service.close()
+
+    def _tried(self, rollout: Rollout | None) -> None:
+        """Begin the trial of a challenger in the place of the one before it; none: end it."""
+        before = self._models.rollout
+        self._models.rollout = None
+        if before is not None:
+            before.end()
+        if rollout is not None and not rollout.challenger.closed and not rollout.champion.closed:
+            self._models.put(rollout.challenger, current=False)
+            self._models.rollout = rollout
+            rollout.begin()
+            how = f"answers {rollout.plan.share:.1%}" if rollout.plan.share else "gets copies"
+            say(f"trial endpoint={self._stage.endpoint} challenger={short(rollout.challenger.version.digest)} {how}")
+            self._judge(rollout)
+        if before is not None and (rollout is None or before.challenger is not rollout.challenger):
+            self._retire(before.challenger)
+
+    def _judge(self, rollout: Rollout) -> None:
+        """Take the share of a challenger that errs away at once; the thread writes it into the ledger."""
+        if self._models.rollout is not rollout or self._lost:
+            return
+        reason = rollout.verdict()
+        if reason:
+            rollout.end()
+            self._lost = reason
+            digest = short(rollout.challenger.version.digest)
+            say(f"error: challenger {digest} is taken back, the champion answers all: {reason}", level="error")
+            return
+        asyncio.get_running_loop().call_later(_JUDGED, self._judge, rollout)
+
+
+def settle(store: Store, champion: Pointer, challenger: Pointer, alias: Alias, reason: str) -> bool:
+    """Write how a trial ended, unless somebody has moved an alias since; say whether it was written.
+
+    Args:
+        store: Where the ledger is.
+        champion: Where the champion pointed during the trial.
+        challenger: Where the challenger pointed.
+        alias: `challenger` points back at the champion's model, or `champion` moves on to the challenger's.
+        reason: Why.
+
+    Raises:
+        Busy: Somebody else moves an alias of this endpoint; it is tried again at the next look.
+    """
+    endpoint = champion.to.endpoint
+    with store.hold(f"alias.{endpoint}", who={"actor": "server"}):
+        ledger = store.ledger
+        if ledger.alias(endpoint, "champion") != champion.to or ledger.alias(endpoint, "challenger") != challenger.to:
+            return False
+        was, to = (challenger.to, champion.to) if alias == "challenger" else (champion.to, challenger.to)
+        deployment = Deployment(
+            endpoint=endpoint,
+            alias=alias,
+            model=to.model,
+            revision=was.revision + 1,
+            previous=was.model.digest,
+            reason=reason,
+        )
+        ledger.append(
+            Draft(kind="alias.moved", actor="server", payload={"deployment": plain(deployment)}), durable=True
+        )
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.errors import HttpError
@@ -11,10 +12,24 @@ from modelyard.serving.feedback import Feedback
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.service import Service
 
-__all__ = ["Models"]
+__all__ = ["Models", "Tried"]
 
 # A version may be named by this many first digits of its digest, or by all of them.
 _SHORT = 12
+
+
+class Tried(Protocol):
+    """A challenger on trial."""
+
+    challenger: Service
+
+    def end(self) -> None:
+        """Let the champion answer everything again."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Return what it and the champion have answered, as plain data."""
+        ...
 
 
 class Models:
@@ -27,6 +42,7 @@ class Models:
         default: The same; replaced in one step when another version takes over.
         refused: Error code -> requests refused with it.
         killed: Name -> why somebody has switched it off.
+        rollout: The challenger on trial.
         metrics: What is counted beside the models.
         feedback: Writes outcomes that are sent.
     """
@@ -34,6 +50,7 @@ class Models:
     def __init__(self, default: Service) -> None:
         self.refused: Counter[str] = Counter()
         self.killed: dict[str, str] = {}
+        self.rollout: Tried | None = None
         self.metrics = Metrics()
         self.feedback = Feedback()
         self.default = default
@@ -71,6 +88,10 @@ class Models:
         if service in self._all:
             self._gone += service.answered
             self._all = tuple(one for one in self._all if one is not service)
+
+    def tried(self) -> dict[str, Any]:
+        """Return what is known of the challenger on trial beside the default, as plain data."""
+        return {} if self.rollout is None else {"rollout": self.rollout.stats()}
 
     def kill(self, name: str, reason: str) -> None:
         """Answer nothing under a name any more, whatever the version."""

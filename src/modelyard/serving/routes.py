@@ -76,7 +76,7 @@ def _model_ready(models: Models, exchange: Exchange) -> bytes:
 
 
 def _stats(models: Models, exchange: Exchange) -> bytes:
-    return msgspec.json.encode({**models.default.stats(), "refused": dict(models.refused)})
+    return msgspec.json.encode({**models.default.stats(), "refused": dict(models.refused), **models.tried()})
 
 
 ROUTES: tuple[Route, ...] = (

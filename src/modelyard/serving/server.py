@@ -31,6 +31,7 @@ from modelyard.serving.following import Follower, Stage, now
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
+from modelyard.serving.rollout import Plan
 from modelyard.serving.service import Service
 from modelyard.serving.supervisor import Supervisor, checked, reserved
 from modelyard.serving.told import say, speak_for
@@ -57,6 +58,7 @@ class Settings:
         follow: Alias whose moves in the ledger are followed; none: the bundle is served to the end.
         store: Address of the store with the ledger; empty: the folder of the project.
         p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
+        plan: How a challenger is tried beside the champion.
         processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
@@ -72,6 +74,7 @@ class Settings:
     store: str = ""
     p99: float = 0.0
     processes: int = 1
+    plan: Plan = Plan()  # noqa: RUF009 - it is frozen
 
 
 def serve(settings: Settings) -> int:
@@ -135,7 +138,7 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
     follower = None
     if settings.follow:
         stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
-        follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store)
+        follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store, settings.plan)
         follower.begin()
     try:
         port = sock.getsockname()[1]

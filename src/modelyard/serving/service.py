@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from modelyard.serving.batch import Output
 
-__all__ = ["Asked", "Body", "Render", "Service", "Watch"]
+__all__ = ["Asked", "Body", "Picks", "Render", "Service", "Watch"]
 
 
 class Watch(Protocol):
@@ -40,6 +40,14 @@ class Watch(Protocol):
 
     def failed(self, service: Service, group: list[Asked]) -> None:
         """Take requests that the model could not answer."""
+        ...
+
+
+class Picks(Protocol):
+    """Chooses between two versions that take the same columns."""
+
+    def pick(self, exchange: Exchange) -> Service:
+        """Return the version that answers a request."""
         ...
 
 
@@ -63,6 +71,7 @@ class Service:
         access: Where a line about each answered request goes, if that is declared.
         gate: Guards on both sides of the model, if any are declared.
         watch: Sees what is answered, while this version is compared with another one.
+        rollout: Says which version answers a request, while another one is tried beside this one.
         closed: Its model is gone.
     """
 
@@ -78,6 +87,7 @@ class Service:
     ) -> None:
         self.endpoint = endpoint
         self.version = bundle.version
+        self.signature = bundle.signature
         self.problem = bundle.signature.problem
         self.trace = trace
         self._digest = bundle.version.digest
@@ -94,6 +104,7 @@ class Service:
         self.answered = 0
         self.rows = 0
         self.watch: Watch | None = None
+        self.rollout: Picks | None = None
         self.closed = False
         self.tally = Tally()
         self.access: AccessLog | None = None
@@ -126,6 +137,9 @@ class Service:
         """
         if self.killed:
             raise killed()
+        if self.rollout is not None and (other := self.rollout.pick(exchange)) is not self:
+            other.ask(exchange, parsed, render)
+            return
         if self.log.full:
             self._parked += 1
             self.log.waited += 1

@@ -21,6 +21,7 @@ from modelyard.spec.outside import function_problems, notebook_problems, source_
 from modelyard.spec.report import Finding, Report
 from modelyard.spec.rules.alerts import alert_rules
 from modelyard.spec.rules.logs import log_rules
+from modelyard.spec.rules.rollout import rollout_rules
 from modelyard.spec.rules.schedule import schedule_rules
 from modelyard.spec.rules.steps import function_rules, step_rules, tables_of, whole
 from modelyard.spec.rules.store import store_rules
@@ -51,7 +52,7 @@ def contradict(
         report: Takes the findings.
         files: Also look at the files that are named.
     """
-    rules = [_tables, step_rules, alert_rules, log_rules, store_rules, *([_outside(root)] if files else [])]
+    rules = [_tables, step_rules, alert_rules, log_rules, rollout_rules, store_rules, *([_outside(root)] if files else [])]
     findings = [*whole(declaration, places), *(finding for rule in rules for finding in rule(declaration))]
     if declaration.model is not None:
         findings += [f for rule in (_target, _split, _tasks) for f in rule(declaration, declaration.model)]
