@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from modelyard.security.roles import Action
-from modelyard.serving import oip
+from modelyard.serving import mlflow, oip, repository
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import feedback
@@ -79,6 +79,30 @@ def _stats(models: Models, exchange: Exchange) -> bytes:
     return msgspec.json.encode({**models.default.stats(), "refused": dict(models.refused), **models.tried()})
 
 
+# What the protocol has and this server does not: method -> paths.
+_UNSUPPORTED = tuple(
+    Route(method, path, "operate", repository.unsupported)
+    for method, path in (
+        ("GET", "/v2/trace/setting"),
+        ("POST", "/v2/trace/setting"),
+        ("GET", "/v2/models/{model}/trace/setting"),
+        ("POST", "/v2/models/{model}/trace/setting"),
+        ("GET", "/v2/logging"),
+        ("POST", "/v2/logging"),
+        *(
+            (method, f"/v2/{kind}sharedmemory{path}")
+            for kind in ("system", "cuda")
+            for method, path in (
+                ("GET", "/status"),
+                ("POST", "/unregister"),
+                ("GET", "/region/{region}/status"),
+                ("POST", "/region/{region}/register"),
+                ("POST", "/region/{region}/unregister"),
+            )
+        ),
+    )
+)
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/health/live", None, _live),
     Route("GET", "/v2/health/ready", None, _ready),
@@ -89,7 +113,19 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/models/{model}/versions/{version}", "read", _model),
     Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
     Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", oip.infer),
+    Route("POST", "/v2/repository/index", "read", repository.index),
+    Route("POST", "/v2/repository/models/{model}/load", "operate", repository.load),
+    Route("POST", "/v2/repository/models/{model}/unload", "operate", repository.unload),
+    Route("GET", "/v2/models/{model}/config", "read", repository.config),
+    Route("GET", "/v2/models/{model}/versions/{version}/config", "read", repository.config),
+    # After the route with a name in the same place: the word wins.
+    Route("GET", "/v2/models/stats", "operate", repository.statistics),
+    Route("GET", "/v2/models/{model}/stats", "operate", repository.statistics),
+    Route("GET", "/v2/models/{model}/versions/{version}/stats", "operate", repository.statistics),
+    *_UNSUPPORTED,
     Route("POST", "/predict", "infer", predict),
+    Route("POST", "/invocations", "infer", mlflow.invocations),
+    Route("GET", "/ping", None, mlflow.ping),
     Route("POST", "/feedback", "infer", feedback),
     Route("GET", "/metrics", "operate", metrics),
     Route("GET", "/stats", "operate", _stats),

@@ -1,0 +1,117 @@
+"""What Triton's clients ask beside inference: which models there are, how they are made, what they have done.
+
+A model comes and goes with its alias in the ledger, never by a request: nobody can hand this server a model over HTTP.
+What of the protocol is not there says so with the protocol's own form of an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from modelyard.serving.connection import Exchange
+from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.models import Models
+from modelyard.serving.oip import outputs_of, tensors_of, version_of
+from modelyard.serving.service import Service
+from modelyard.serving.validate import decode
+
+__all__ = ["config", "index", "load", "statistics", "unload", "unsupported"]
+
+_encode = msgspec.json.Encoder().encode
+_TYPES = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
+
+
+def index(models: Models, exchange: Exchange) -> bytes:
+    """Return every version that is loaded; `{"ready": true}` leaves out those that take no requests."""
+    only_ready = _object(exchange.body).get("ready") is True
+    return _encode(
+        [
+            {
+                "name": service.endpoint,
+                "version": version_of(service),
+                "state": "READY" if service.ready else "UNAVAILABLE",
+                "reason": "" if service.ready else "it takes no requests at the moment",
+            }
+            for service in models
+            if service.ready or not only_ready
+        ]
+    )
+
+
+def load(models: Models, exchange: Exchange) -> bytes:
+    """Say that a model is loaded, if it is.
+
+    Raises:
+        HttpError: There is none of this name (404), or the request brings settings or files (400).
+    """
+    models.find(exchange.model)
+    if _object(exchange.body).get("parameters"):
+        raise bad("not-supported", "settings and files of a model are not taken from a request")
+    return b"{}"
+
+
+def unload(models: Models, exchange: Exchange) -> bytes:
+    """Refuse: what is served follows the alias.
+
+    Raises:
+        HttpError: Always.
+    """
+    raise bad("not-supported", "a model is not unloaded by a request; move its alias, or switch the endpoint off")
+
+
+def unsupported(models: Models, exchange: Exchange) -> bytes:
+    """Refuse what this server does not have.
+
+    Raises:
+        HttpError: Always.
+    """
+    raise bad("not-supported", "shared memory, traces and log settings are not offered here")
+
+
+def config(models: Models, exchange: Exchange) -> bytes:
+    """Return the tensors of a model and how many rows a request may hold."""
+    service = models.find(exchange.model, exchange.version)
+    return _encode(
+        {
+            "name": service.endpoint,
+            "platform": service.version.format,
+            "max_batch_size": service.limits.rows,
+            "input": [_tensor(one) for one in tensors_of(service)],
+            "output": [_tensor(one) for one in outputs_of(service)],
+        }
+    )
+
+
+def statistics(models: Models, exchange: Exchange) -> bytes:
+    """Return what has been answered: by one version, by all of a model, or by all models."""
+    if exchange.version:
+        found = [models.find(exchange.model, exchange.version)]
+    else:
+        found = [service for service in models if not exchange.model or service.endpoint == exchange.model]
+    return _encode({"model_stats": [_statistic(service) for service in found]})
+
+
+def _statistic(service: Service) -> dict[str, Any]:
+    counters = service.stats()
+    seconds = sum(paths.seconds for paths in service.tally.by_path().values())
+    return {
+        "name": service.endpoint,
+        "version": version_of(service),
+        "inference_count": counters["rows"],
+        "execution_count": counters["runs"],
+        "inference_stats": {"success": {"count": counters["answered"], "ns": round(seconds * 1e9)}},
+    }
+
+
+def _tensor(one: dict[str, Any]) -> dict[str, Any]:
+    """Return a tensor in the words of a config: without the dimension of the rows."""
+    return {"name": one["name"], "data_type": _TYPES[one["datatype"]], "dims": one["shape"][1:] or [1]}
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    data = decode(body) if body else {}
+    if not isinstance(data, dict):
+        raise HttpError(400, "body-shape", "send an object, or nothing")
+    return data

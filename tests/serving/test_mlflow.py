@@ -1,0 +1,101 @@
+"""MLflow's scoring protocol, in every form that its clients write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
+
+ROWS: list[dict[str, Any]] = [
+    {"age": 30, "city": "paris", "income": 500.5},
+    {"age": 60, "city": None, "income": None},
+    {"age": 18, "city": 'o"s,lo', "income": 9000},
+]
+LISTS = [list(row.values()) for row in ROWS]
+CSV = 'income,city,age\r\n500.5,paris,30\r\n,,60\r\n9e3,"o""s,lo", 18\r\n'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["age", "city", "income"], "data": LISTS}},
+        {"dataframe_split": {"index": [7, 8, 9], "columns": list(ROWS[0])[::-1], "data": [v[::-1] for v in LISTS]}},
+        {"dataframe_records": ROWS},
+        {"instances": ROWS},
+        {"instances": LISTS},
+        {"inputs": {name: [row[name] for row in ROWS] for name in ROWS[0]}},
+        {"inputs": LISTS},
+        {"inputs": ROWS, "params": {}},
+        CSV,
+        "\ufeff" + CSV.replace("\r\n", "\n"),
+    ],
+)
+def test_every_form_answers_as_predict_does(served: Server, body: Any) -> None:
+    with served.client() as client:
+        expected = [p["label"] for p in client.post("/predict", json={"rows": ROWS}).json()["predictions"]]
+        if isinstance(body, str):
+            answer = client.post("/invocations", content=body, headers={"content-type": "text/csv; charset=utf-8"})
+        else:
+            answer = client.post("/invocations", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"predictions": expected}
+
+
+def test_regression_answers_values(fresh: Callable[..., Server]) -> None:
+    with fresh(regression_bundle()).client() as client:
+        answer = client.post("/invocations", json={"inputs": {"a": 1, "b": [0.5]}})
+    assert answer.json() == {"predictions": [2.5]}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "body-shape"),
+        ([], 400, "body-shape"),
+        ({"instances": ROWS, "inputs": ROWS}, 400, "body-shape"),
+        ({"instances": ROWS, "params": {"x": 1}}, 400, "body-shape"),
+        ({"instances": ROWS, "signature_name": "x"}, 400, "body-shape"),
+        ({"instances": {"age": [1]}}, 400, "body-shape"),
+        ({"instances": []}, 400, "rows-empty"),
+        ({"instances": [1, 2]}, 400, "body-shape"),
+        ({"instances": [[1, 2]]}, 400, "rows-uneven"),
+        ({"inputs": {"age": [1]}}, 400, "column-missing"),
+        ({"inputs": [[1] * 3] * 100_001}, 413, "rows-too-many"),
+        ({"dataframe_split": LISTS}, 400, "body-shape"),
+        ({"dataframe_split": {"columns": [1], "data": LISTS}}, 400, "body-shape"),
+        ({"dataframe_split": {"columns": ["age", "age", "city"], "data": LISTS}}, 400, "body-shape"),
+        ({"dataframe_split": {"columns": ["agee", "city", "income"], "data": LISTS}}, 400, "column-unknown"),
+        ({"dataframe_records": [ROWS[0], {"age": 1}]}, 400, "rows-uneven"),
+        ({"dataframe_records": [ROWS[0], 3]}, 400, "body-shape"),
+        ("", 400, "rows-empty"),
+        ("age,city,income\n", 400, "rows-empty"),
+        ("age,city,income\n1,2\n", 400, "rows-uneven"),
+        ("age,city,income\nx,2,3\n", 400, "column-type"),
+        ("age,city,income\nnan,2,3\n", 400, "value-not-finite"),
+        ("age,city,income\n1_0,2,3\n", 400, "column-type"),
+        ("age,city,income\n30,2,1e39\n", 400, "value-not-finite"),
+        ('age,city,income\n1,"2,3\n', 400, "body-shape"),
+        (b"\xff\xfe", 400, "body-shape"),
+    ],
+)
+def test_what_does_not_fit_is_named(served: Server, body: Any, status: int, code: str) -> None:
+    with served.client() as client:
+        if isinstance(body, (str, bytes)):
+            answer = client.post("/invocations", content=body, headers={"content-type": "text/csv"})
+        else:
+            answer = client.post("/invocations", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+
+
+def test_other_types_are_refused(served: Server) -> None:
+    with served.client() as client:
+        answer = client.post("/invocations", content=b"x", headers={"content-type": "application/x-parquet"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "body-type")
+
+
+def test_ping_is_open(fresh: Callable[..., Server]) -> None:
+    with fresh(mixed_bundle()).client("") as client:
+        assert client.get("/ping").status_code == 200
