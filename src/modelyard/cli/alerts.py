@@ -26,17 +26,20 @@ def add(subparsers: Any) -> None:
         help="list alerts, try a target, acknowledge",
         description="`list` shows the newest alerts: sent, waiting, given up, and why. `test` sends a message to every "
         "target (or one) now and says what it answered. `ack` notes that somebody knows: the alert goes no further and "
-        "is not repeated until its trouble is over. `logicapp` prints an Azure Logic Apps workflow that takes our "
-        "requests.",
+        "is not repeated until its trouble is over. `send` hands over what is due and waits for it: for a container "
+        "that ends with its run. `logicapp` prints an Azure Logic Apps workflow that takes our requests.",
         epilog="example:\n  modelyard alerts --state waiting\n  modelyard alerts test ml-team\n"
         "  modelyard alerts ack alert-3f2a",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    actions = ("list", "test", "ack", "logicapp")
+    actions = ("list", "test", "ack", "send", "logicapp")
     parser.add_argument("action", nargs="?", choices=actions, default="list", help="what to do (default: list)")
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a target, or the id of an alert for `ack`")
     parser.add_argument("--state", choices=_STATES, help="only alerts in this state")
     parser.add_argument("--limit", type=int, default=20, help="how many at most, 0 for all (default: 20)")
+    parser.add_argument(
+        "--for", dest="limit_s", default="1m", metavar="DURATION", help="how long `send` tries at most (default: 1m)"
+    )
     parser.add_argument("--reason", default="", metavar="TEXT", help="what `ack` notes")
     add_file(parser)
     add_json(parser)
@@ -49,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
             return _test(args)
         case "ack":
             return _ack(args)
+        case "send":
+            return _send(args)
         case "logicapp":
             from modelyard.automation.alerts.logicapp import workflow
 
@@ -138,4 +143,27 @@ def _ack(args: argparse.Namespace) -> int:
         json_line(known)
     for alert in known if not args.json else ():
         say(f"{alert.id} to {alert.target} is known: it goes no further and is not repeated until it is over")
+    return 0
+
+
+def _send(args: argparse.Namespace) -> int:
+    from modelyard._kit.errors import Refused, UserError
+    from modelyard._kit.fields import parse_duration
+    from modelyard.automation.alerts.flushing import send_now
+
+    spec = load_spec(args, files=False)
+    try:
+        seconds = parse_duration(args.limit_s)
+    except ValueError as error:
+        raise UserError("cli-value", f"--for is `{args.limit_s}`", hint="for example `30s` or `5m`") from error
+    with open_existing(args) as store:
+        left = send_now(spec, store, seconds, say)
+    if args.json:
+        json_line(left)
+    if left:
+        raise Refused(
+            "alert-undelivered",
+            f"{len(left)} messages still wait: {left[0].error or 'their targets did not answer in time'}",
+            hint="`modelyard alerts --state waiting` lists them; the next sender goes on with them",
+        )
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import textwrap
 import threading
@@ -227,18 +228,37 @@ class Post:
         self.port = 0
         self.settings: dict[str, Any] = {}
         self._controller: Any = None
+        self._connections: list[Any] = []
 
     def start(self) -> None:
         from aiosmtpd.controller import Controller
 
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port or _free_port(), **self.settings)
+        connections = self._connections
+
+        class Known(Controller):
+            def factory(self) -> Any:
+                connections.append(super().factory())
+                return connections[-1]
+
+        self._controller = Known(self, hostname="127.0.0.1", port=self.port or _free_port(), **self.settings)
         self._controller.start()
         self.port = self._controller.port
 
     def stop(self) -> None:
-        if self._controller is not None:
-            self._controller.stop()
-            self._controller = None
+        if self._controller is None:
+            return
+
+        async def close() -> None:
+            # The loop would be stopped before it has seen that callers are gone.
+            while any(one.transport is not None for one in self._connections):
+                for one in self._connections:
+                    if one.transport is not None:
+                        one.transport.close()
+                await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(close(), self._controller.loop).result(30)
+        self._controller.stop()
+        self._controller = None
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802 - the name that the server calls
         if address in self.refused:

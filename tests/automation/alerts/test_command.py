@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from modelyard.automation.alerts.outbox import begin
+from modelyard.automation.alerts.routes import targets
 from modelyard.automation.alerts.sender import Sender
 from modelyard.cli.main import main
 from modelyard.spec import Spec
@@ -83,7 +85,7 @@ def test_a_test_message_is_sent_now_and_the_answer_is_shown(project: Make, web: 
     assert ask(spec, "test") == 0
     said = capsys.readouterr().out
     assert "hook: 200 OK" in said
-    assert "team: taken by the server" in said
+    assert "team: 250 taken" in said
     assert web.bodies()[0]["title"] == "income: test message"
     assert web.bodies()[0]["on"] == "test"
     assert post.mails[0]["Subject"] == "income: test message"
@@ -112,3 +114,31 @@ def test_without_targets_the_way_to_one_is_shown(project: Make, capsys: Out) -> 
     said = capsys.readouterr().err
     assert "alert-no-target" in said
     assert "mailto:" in said
+
+
+def test_what_waits_is_sent_before_a_container_ends(
+    project: Make, store: LocalStore, story: Any, web: Any, capsys: Out
+) -> None:
+    # Whatever waits for later does not hold it up.
+    later = "{to: 'mailto:a@b.org', name: team, on: start, digest: 52w}"
+    spec = project(f"alerts: [{{to: '{web.address}', name: hook}}, {later}]")
+    begin(store, targets(spec))
+    story.fail()
+    assert ask(spec, "send") == 0
+    assert [body["on"] for body in web.bodies()] == ["failure"]
+    assert ask(spec, "send") == 0
+    assert len(web.requests) == 1
+    # What a target does not take in time is said.
+    web.answers = [500] * 50
+    story.start("run-2")
+    story.end("failed", "run-2", "why")
+    assert ask(spec, "send", "--for", "1ms") == 1
+    said = capsys.readouterr().err
+    assert "alert-undelivered" in said
+    assert store.holder("alerts") is None
+
+
+def test_another_sender_is_left_to_it(project: Make, store: LocalStore, web: Any, capsys: Out) -> None:
+    spec = project(f"alerts: ['{web.address}']")
+    with store.hold("alerts", who={}):
+        assert ask(spec, "send", "--for", "1ms") == 0

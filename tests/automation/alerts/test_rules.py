@@ -10,16 +10,14 @@ import pytest
 
 from modelyard.automation.alerts.anomalies import anomalies
 from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost
-from modelyard.automation.alerts.stuck import stuck
+from modelyard.automation.alerts.stuck import UnderWay, stuck
 from modelyard.records import (
-    Attempt,
     Candidate,
     Check,
     CheckResult,
     Event,
     Evidence,
     Run,
-    StepRun,
     Usage,
     plain,
 )
@@ -242,44 +240,58 @@ def test_an_anomaly_is_told_beside_the_step(events: Events) -> None:
 
 # -- the clock
 
-
-def under_way(*steps: StepRun) -> Run:
-    return Run(id="run-1", project="income", status="running", started=0.0, steps=steps, trace="t")
+NOW = 10_000.0
 
 
-def running(seconds: float, **more: Any) -> StepRun:
-    return StepRun(name="fit", status="running", started=10_000.0 - seconds, **more)
+def under_way(*events: Event) -> UnderWay:
+    made = UnderWay("run-1")
+    for event in events:
+        made.note(event)
+    return made
 
 
-def seen(run: Run, usual: Sequence[float]) -> list[Happening]:
-    return list(stuck(run, 10_000.0, lambda _: usual))
+def began(seconds: float, step: str = "fit") -> Event:
+    return at(NOW - seconds, "step.started", step, key="k")
+
+
+def at(time: float, kind: str, step: str, **payload: Any) -> Event:
+    event = Events().add(kind, step, **payload)
+    return msgspec.structs.replace(event, time=time)
+
+
+def seen(steps: UnderWay, usual: Sequence[float]) -> list[Happening]:
+    return list(stuck(steps, NOW, lambda _: usual))
 
 
 def test_a_step_is_stuck_when_it_takes_much_longer_than_as_a_rule() -> None:
-    (told,) = seen(under_way(running(1900.0)), [600.0, 500.0, 400.0])
+    (told,) = seen(under_way(began(1900.0)), [600.0, 500.0, 400.0])
     assert (told.on, told.urgency, told.key) == ("stuck", "high", "run/stuck/run-1/fit")
     assert told.what == "fit has been running for 31 min 40 s"
     assert facts(told)["usual"] == "95 of 100 earlier runs took at most 10 min 00 s"
     # One that took long once in a hundred times does not count.
-    assert seen(under_way(running(1900.0)), [600.0] * 99 + [5000.0])
+    assert seen(under_way(began(1900.0)), [600.0] * 99 + [5000.0])
 
 
 def test_a_step_is_not_stuck_before_its_time() -> None:
-    assert seen(under_way(running(1700.0)), [600.0, 500.0, 400.0]) == []
+    assert seen(under_way(began(1700.0)), [600.0, 500.0, 400.0]) == []
     # Three times a second is no reason to wake anybody.
-    assert seen(under_way(running(500.0)), [1.0, 1.0, 1.0]) == []
-    done = StepRun(name="fit", status="succeeded", started=0.0, seconds=9000.0)
-    assert seen(under_way(done), [1.0, 1.0, 1.0]) == []
+    assert seen(under_way(began(500.0)), [1.0, 1.0, 1.0]) == []
+
+
+@pytest.mark.parametrize("kind", ["step.finished", "step.cached", "step.failed"])
+def test_a_step_that_has_ended_is_not_stuck(kind: str) -> None:
+    steps = under_way(began(9000.0), at(NOW - 5, kind, "fit", key="k"))
+    assert seen(steps, [1.0, 1.0, 1.0]) == []
+    assert ("fit" in steps.done) == (kind != "step.failed")
 
 
 def test_a_step_that_nobody_knows_is_given_hours() -> None:
-    assert seen(under_way(running(9000.0)), [1.0]) == []
-    run = under_way(StepRun(name="fit", status="running", started=0.0))
-    (told,) = stuck(run, 4 * 3600.0 + 1, lambda _: ())
+    assert seen(under_way(began(9000.0)), [1.0]) == []
+    (told,) = stuck(under_way(began(9000.0)), NOW + 4 * 3600, lambda _: ())
     assert "too seldom" in facts(told)["usual"]
 
 
 def test_the_wait_before_another_attempt_does_not_count() -> None:
-    waited = Attempt(number=1, time=8100.0, waits=1000.0)
-    assert seen(under_way(running(1900.0, attempts=(waited,))), [300.0] * 3) == []
-    assert seen(under_way(running(1900.0)), [300.0] * 3)
+    again = at(NOW - 1900.0, "step.retried", "fit", attempt=1, waits=1000.0)
+    assert seen(under_way(began(5000.0), again), [300.0] * 3) == []
+    assert seen(under_way(began(5000.0)), [300.0] * 3)

@@ -28,7 +28,7 @@ class History:
         known: dict[str, dict[str, float]] = {}
         for run in self._store.ledger.runs(limit=_RUNS):
             if run.status != "running":
-                known[run.id] = self._seconds.get(run.id) or self._read(run.id)
+                known[run.id] = self._seconds[run.id] if run.id in self._seconds else self._read(run.id)
         self._seconds = known
         return [seconds[step] for seconds in known.values() if step in seconds]
 

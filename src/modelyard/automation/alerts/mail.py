@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, localtime
+from typing import Any
 
 from modelyard.automation.alerts.text import Message
 from modelyard.automation.alerts.undelivered import Undelivered, masked
@@ -76,27 +77,42 @@ def send_mail(message: Message, people: Sequence[str], mail: Mail, password: str
             if mail.user is not None:
                 server.login(mail.user, password)
             refused = server.send_message(made, from_addr=sender_of(mail), to_addrs=list(people))
+            answer = f"{server.answer[0]} {_text(server.answer[1])}"
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()), (550, b"refused"))
         raise Undelivered(masked(f"the server takes mail for nobody of them: {code} {_text(said)}", *people)) from None
     except smtplib.SMTPAuthenticationError as error:
         raise Undelivered(f"the server does not know the user or the password: {error.smtp_code}") from None
     except smtplib.SMTPResponseException as error:
-        answer = f"{error.smtp_code} {_text(error.smtp_error)}"
-        raise Undelivered(masked(f"the server answered {answer}", *people, password)) from None
+        why = f"the server answered {error.smtp_code} {_text(error.smtp_error)}"
+        raise Undelivered(masked(why, *people, password)) from None
     except (smtplib.SMTPException, OSError) as error:
         raise Undelivered(masked(f"{type(error).__name__}: {error}", *people, password)) from None
     if refused:
         # The others have it: sending it again would double it for them.
         return f"refused for {len(refused)} of {len(people)} addresses"
-    return "taken by the server"
+    return masked(answer, *people, password)
 
 
-def _connected(mail: Mail) -> smtplib.SMTP:
+class _Answering(smtplib.SMTP):
+    """Keeps what the server says when it has the whole mail; `smtplib` throws it away."""
+
+    answer: tuple[int, bytes | str] = (250, "")
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        self.answer = found = super().data(msg)
+        return found
+
+
+class _Encrypted(_Answering, smtplib.SMTP_SSL):
+    """The same over TLS from the first byte."""
+
+
+def _connected(mail: Mail) -> _Answering:
     if mail.encryption == "direct":
         context = ssl.create_default_context()
-        return smtplib.SMTP_SSL(mail.host, mail.at_port, timeout=_SECONDS, context=context)
-    server = smtplib.SMTP(mail.host, mail.at_port, timeout=_SECONDS)
+        return _Encrypted(mail.host, mail.at_port, timeout=_SECONDS, context=context)
+    server = _Answering(mail.host, mail.at_port, timeout=_SECONDS)
     if mail.encryption == "starttls":
         try:
             server.starttls(context=ssl.create_default_context())

@@ -35,6 +35,7 @@ HELD = "alerts"
 PAGES = "MODELYARD_PAGES"
 
 _TICK = 0.5
+_SOON = 0.05
 # Seconds between two looks at what only the clock tells.
 _LOOK = 5.0
 # A target that fails is left alone for a second, then longer and longer; it is given up after a day.
@@ -105,6 +106,8 @@ class Sender:
         """
         who = {"pid": os.getpid(), "host": socket.gethostname()}
         with self._store.hold(HELD, who=who) as held:
+            # The file may have changed while somebody else was the sender.
+            self._stamp = (0, 0)
             worked, wait = self._clock(), 0.0
             while not stop.is_set():
                 held.check()
@@ -115,6 +118,26 @@ class Sender:
                 wait = _TICK
             self.finish()
         return self._head
+
+    def flush(self, seconds: float) -> list[Alert]:
+        """Send what is due, and end when nothing is or the time is up: for a container that ends with its run.
+
+        Args:
+            seconds: How long at most.
+
+        Returns:
+            What is due and was not sent.
+
+        Raises:
+            Busy: Another process is the sender.
+        """
+        until = time.monotonic() + seconds
+        with self._store.hold(HELD, who={"pid": os.getpid(), "host": socket.gethostname()}):
+            self.turn()
+            while (left := self._due()) and time.monotonic() < until:
+                self.turn(wait=_SOON)
+            self.finish(max(0.0, until - time.monotonic()))
+            return self._due() if left else []
 
     def turn(self, *, wait: float = 0.0) -> bool:
         """Note what the targets have answered, do all that is due now, and say whether there is anything to do.
@@ -225,6 +248,10 @@ class Sender:
             attempt = max(1, alert.attempt)
             body = {"ids": [alert.id], "target": alert.target, "attempt": attempt, "error": error, "next": 0}
             self._store.ledger.append(Draft(kind="alert.failed", actor=ACTOR, payload=body))
+
+    def _due(self) -> list[Alert]:
+        now = self._clock()
+        return [alert for alert in self._store.ledger.alerts(states=("waiting",)) if alert.due <= now]
 
     # -- itself
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cache, partial
 
 from modelyard._kit.clock import Clock, as_text, system_clock
 from modelyard._kit.text import seconds_text
@@ -12,8 +12,8 @@ from modelyard.automation.alerts.history import History
 from modelyard.automation.alerts.outbox import Outbox
 from modelyard.automation.alerts.routes import Target, targets
 from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost
-from modelyard.automation.alerts.stuck import stuck, stuck_key
-from modelyard.records import Alert, Event, Run
+from modelyard.automation.alerts.stuck import UnderWay, stuck
+from modelyard.records import Alert, Event
 from modelyard.spec import Spec
 from modelyard.store import Store
 
@@ -39,6 +39,9 @@ class Teller:
         self._store = store
         self._history = History(store)
         self._traces: dict[str, str] = {}
+        self._under: UnderWay | None = None
+        # Runs that were told to be lost by this process.
+        self._lost: set[str] = set()
         self.targets = targets(spec)
         self.outbox = Outbox(store, spec.project, clock=clock)
 
@@ -67,24 +70,29 @@ class Teller:
             Whether a run is under way, or something may still go further.
         """
         alive = self._alive(now)
-        if alive is not None:
-            for happening in stuck(alive, now, self._history.usual):
+        if alive:
+            if self._under is None or self._under.run != alive:
+                self._under = UnderWay(alive)
+            self._under.follow(self._store.ledger)
+            for happening in stuck(self._under, now, self._history.usual):
                 self._put(happening)
         waits = False
         for alert in list(self.outbox.open.values()):
             if alert.on == "stuck":
                 self._unstick(alert, now)
             waits = self._escalate(alert, now) or waits
-        return alive is not None or waits
+        return bool(alive) or waits
 
     def _put(self, happening: Happening, told: Collection[str] | None = None) -> None:
-        for target in self.targets.values():
-            if (told is None or target.name in told) and target.wants(happening):
-                if happening.run and not happening.trace:
-                    happening = dataclasses.replace(happening, trace=self._trace(happening.run))
-                self.outbox.put(happening, target, partial(self._more, happening))
+        wanted = [t for t in self.targets.values() if (told is None or t.name in told) and t.wants(happening)]
+        if wanted and happening.run and not happening.trace:
+            happening = dataclasses.replace(happening, trace=self._trace(happening.run))
+        # Looked up once, and only if somebody is told.
+        more = cache(partial(self._more, happening))
+        for target in wanted:
+            self.outbox.put(happening, target, more)
 
-    def _more(self, happening: Happening) -> list[tuple[str, str]]:
+    def _more(self, happening: Happening) -> Sequence[tuple[str, str]]:
         """Return what the history adds to a happening."""
         return self._history.cause(happening.run, happening.step) if happening.on == "failure" else []
 
@@ -131,28 +139,25 @@ class Teller:
                 good.append((happening, target))
         self.outbox.close(sorted({alert.key for alert in over}), at, good)
 
-    def _alive(self, now: float) -> Run | None:
-        """Return the run that is under way, and tell of those whose process died."""
-        alive: Run | None = None
-        for listed in self._store.ledger.runs(limit=_NEWEST_RUNS):
-            if listed.status != "running":
-                continue
-            holder = (self._store.holder("run") or {}).get("run")
-            # Read after the holder: a run writes its end before it lets go.
-            run = self._store.ledger.run(listed.id)
-            if run is None or run.status != "running":
-                continue
-            if holder == run.id:
-                alive = run
-                continue
-            self._put(lost(run, now))
-        return alive
+    def _alive(self, now: float) -> str:
+        """Return the id of the run that is under way, and tell of those whose process died."""
+        running = [run.id for run in self._store.ledger.runs(limit=_NEWEST_RUNS) if run.status == "running"]
+        if not running:
+            return ""
+        holder = (self._store.holder("run") or {}).get("run", "")
+        # Read again after the holder: a run writes its end before it lets go.
+        still = {run.id for run in self._store.ledger.runs(limit=_NEWEST_RUNS) if run.status == "running"}
+        for run_id in running:
+            if run_id != holder and run_id in still and run_id not in self._lost:
+                self._lost.add(run_id)
+                run = self._store.ledger.run(run_id)
+                if run is not None:
+                    self._put(lost(run, now))
+        return holder if holder in still else ""
 
     def _unstick(self, alert: Alert, now: float) -> None:
         """Tell that a stuck step went on."""
-        run = self._store.ledger.run(alert.run)
-        step = next((s for s in run.steps if s.name == alert.step), None) if run else None
-        if step is not None and step.status == "succeeded" and alert.key == stuck_key(alert.run, alert.step):
+        if self._under is not None and self._under.run == alert.run and alert.step in self._under.done:
             self._recovered([alert], now, f"{alert.step} is done", cause=0, run=alert.run)
 
     def _escalate(self, alert: Alert, now: float) -> bool:
