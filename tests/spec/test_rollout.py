@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from modelyard.deploy.section import Deploy, Rollout
-from modelyard.spec.declaration import Declaration
-from modelyard.spec.rules.rollout import rollout_rules
+from pathlib import Path
+
+import pytest
+
+from modelyard._kit.errors import SpecError
+from modelyard.spec import load
+
+SMALL = "project: p\ndata: {t: {from: a.csv}}\nmodel: {target: y}\n"
 
 
-def declared(rollout: Rollout) -> Declaration:
-    import msgspec
+def declared(folder: Path, rollout: str) -> Path:
+    (folder / "a.csv").write_text("id,y\n1,a\n2,b\n")
+    path = folder / "modelyard.yaml"
+    path.write_text(f"{SMALL}deploy:\n  rollout: {rollout}\n")
+    return path
 
-    whole = msgspec.convert({"project": "p", "data": {}}, Declaration)
-    return msgspec.structs.replace(whole, deploy=Deploy(rollout=rollout))
+
+def test_watch_needs_a_canary(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(declared(tmp_path, "{watch: 1h}"))
+    assert caught.value.code == "spec-rollout-no-canary"
 
 
-def test_watch_needs_a_canary() -> None:
-    assert [f.code for f in rollout_rules(declared(Rollout(watch=3600.0)))] == ["spec-rollout-no-canary"]
-    assert not list(rollout_rules(declared(Rollout(watch=3600.0, canary=0.1))))
-    assert not list(rollout_rules(declared(Rollout(shadow=True))))
+def test_units_are_read(tmp_path: Path) -> None:
+    rollout = load(declared(tmp_path, "{canary: 10%, watch: 1h, shadow: true, p99: 5ms}")).deploy.rollout
+    assert (rollout.canary, rollout.watch, rollout.shadow, rollout.p99) == (0.1, 3600.0, True, 0.005)
