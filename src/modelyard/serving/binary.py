@@ -97,10 +97,12 @@ def numbers_in(name: str, datatype: str, shape: Sequence[int], data: memoryview)
     if math.prod(shape) * kind.itemsize != len(data):
         raise bad("tensor-binary", f"`{name[:60]}` has {len(data):,} bytes, which is not its shape in {datatype}")
     flat: Array = np.frombuffer(data, kind)
+    if not flat.flags.aligned:
+        # The bytes begin anywhere in the body; the model wants them where the machine likes them.
+        flat = np.frombuffer(bytes(data), kind)
     if datatype == "BOOL":
         flat = flat != 0
-    # The bytes begin anywhere in the body; the model wants them where the machine likes them.
-    return np.require(flat, np.float32 if datatype in _NARROW else np.float64, ("C", "A"))
+    return flat.astype(np.float32 if datatype in _NARROW else np.float64, copy=False)
 
 
 def texts_in(name: str, shape: Sequence[int], data: memoryview) -> list[str]:
