@@ -39,6 +39,11 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, metavar="N", help="processes that share the port (default: %(default)s)"
     )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM: the server speaks HTTPS")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate in PEM")
+    parser.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="CAs in PEM: clients must have a certificate of one of them"
+    )
     add_file(parser)
 
 
@@ -65,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
         model = deployment.model
         say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")
         _first_token(store)
+    for flag in ("tls_cert", "tls_key", "client_ca"):
+        if path := getattr(args, flag):
+            line += [f"--{flag.replace('_', '-')}", str(path.resolve())]
     # This process becomes the server: one process to watch, and signals reach it.
     os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
 

@@ -9,9 +9,50 @@ from msgspec import Meta, field
 from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Section, Share
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Outlier", "Rollout", "Within"]
+__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "Rollout", "Within"]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
+
+
+_Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[A-Za-z0-9.:\[\]-]+\Z",
+        extra_json_schema={"say": "an origin: https:// and a host, without a path"},
+    ),
+]
+_Role = Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]
+
+
+class Oidc(Section, frozen=True, kw_only=True):
+    """Tokens of an identity provider."""
+
+    issuer: Annotated[
+        str,
+        Meta(
+            description="Address of the provider, as it stands in the claim `iss`; its keys are found by OIDC "
+            "discovery. `https`, or `http` on this machine.",
+            examples=["https://login.example.org/realms/ml"],
+        ),
+    ]
+    audience: Annotated[
+        str, Meta(description="What must stand in the claim `aud`.", examples=["income-model"], min_length=1)
+    ]
+    role_claim: Annotated[
+        str,
+        Meta(
+            description="Claim that holds a role or a list of them; dots lead into objects.",
+            examples=["realm_access.roles"],
+            min_length=1,
+        ),
+    ] = "roles"
+    roles: Annotated[
+        dict[str, _Role],
+        Meta(
+            description="Value of the claim -> role here. Left out, values are the names of roles.",
+            examples=[{"ml-users": "analyst"}],
+        ),
+    ] = field(default_factory=dict)
 
 
 class Access(Section, frozen=True, kw_only=True):
@@ -28,6 +69,36 @@ class Access(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Requests that one token may make in a minute. Left out, there is no limit.", examples=[600]),
     ] = None
+    per_day: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Requests that one caller may make in a day (UTC). Left out, there is no limit. The count "
+            "begins anew when the server does.",
+            examples=[20000],
+        ),
+    ] = None
+    oidc: Annotated[
+        Oidc | None,
+        Meta(
+            description="Identity provider whose tokens (JWT) are taken beside those of the project.",
+            examples=[{"issuer": "https://login.example.org", "audience": "income-model"}],
+        ),
+    ] = None
+    certificates: Annotated[
+        dict[str, _Role],
+        Meta(
+            description="Subject of a client certificate -> role, for a server with `--client-ca`. The parts stand "
+            "in the order of the certificate, joined by commas.",
+            examples=[{"CN=scoring-job,O=Example": "analyst"}],
+        ),
+    ] = field(default_factory=dict)
+    cors: Annotated[
+        tuple[_Origin, ...],
+        Meta(
+            description="Origins whose pages may ask from a browser. Left out, none may.",
+            examples=[["https://app.example.org"]],
+        ),
+    ] = ()
     log: Annotated[
         Literal["off", "errors", "all"],
         Meta(

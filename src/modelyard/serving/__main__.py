@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--canary", type=float, default=0.0, help="share of the requests that the challenger answers")
     parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
     parser.add_argument("--shadow", action="store_true", help="give the challenger copies of the requests")
+    parser.add_argument("--tls-cert", type=Path, help="certificate of the server in PEM: it speaks HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="private key of the certificate in PEM")
+    parser.add_argument("--client-ca", type=Path, help="CAs in PEM: clients must have a certificate of one of them")
     args = parser.parse_args(argv)
     try:
         from modelyard.serving.guards.policy import read_policy
@@ -63,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 p99=args.p99,
                 processes=args.processes,
                 plan=Plan(args.canary, args.watch, args.shadow),
+                tls_cert=args.tls_cert,
+                tls_key=args.tls_key,
+                client_ca=args.client_ca,
             )
         )
     except ModelyardError as error:

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import httptools
@@ -18,6 +19,7 @@ import httptools
 from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
+from modelyard.serving.access import Callers, Days
 from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.connection import Exchange, Heads, fail
 from modelyard.serving.encodings import inflate
@@ -25,7 +27,6 @@ from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.models import Models
 from modelyard.serving.routes import Found, Route, match
-from modelyard.serving.told import say
 
 __all__ = ["App"]
 
@@ -45,6 +46,8 @@ class App:
     Attributes:
         limits: Limits of the server.
         connections: Connections that are open.
+        callers: Says who asks.
+        cors: Origins whose pages may ask from a browser.
         access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
         draining: Nothing new is taken, and each connection closes after its answer.
@@ -55,13 +58,16 @@ class App:
         self.limits = limits
         self.connections: set[Any] = set()
         self.draining = False
-        self._tokens = tokens
         self._roles = roles
         self._rate = Rate(limits.per_minute)
         # Ids of this process: unique without a random number a request.
         self._prefix = new_id("req")
         self._count = itertools.count(1)
-        self._told = ""
+        access = limits.policy.access
+        self.callers = Callers(tokens, access)
+        self.cors = frozenset(origin.encode() for origin in access.cors)
+        self._days = Days(access.per_day) if access.per_day else None
+        self._limited = bool(limits.per_minute or access.per_day)
         self.heads = Heads()
         self.access = AccessLog(limits.policy.access.log, trace=models.default.trace)
         if self.access.all:
@@ -107,13 +113,16 @@ class App:
             HttpError: The caller has asked too often.
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if self.limits.per_minute and exchange.route.action == "infer":
+        if self._limited and exchange.route.action == "infer":
             self._take(exchange.caller)
 
     def _take(self, caller: str) -> None:
         if self.limits.per_minute and (wait := self._rate.take(caller)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
+        if self._days is not None and (wait := self._days.take(caller)):
+            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
+            raise HttpError(429, "budget-exceeded", "this caller has asked as often as it may in a day", headers=after)
 
     def _decide(self, exchange: Exchange, given: bytes) -> tuple[Route, Caller]:
         """Return route and caller, if the caller may take it."""
@@ -122,7 +131,9 @@ class App:
         route = found.routes.get(b"GET" if method == b"HEAD" else method) if found else None
         if route is not None and route.action is None:
             return route, _NOBODY
-        caller = self._caller(given)
+        if method == b"OPTIONS" and self.cors and found is not None and _asks_first(exchange, self.cors):
+            return Route("OPTIONS", "", None, partial(_preflight, b", ".join(sorted(found.routes)))), _NOBODY
+        caller = self.callers.find(exchange, given, route.path if route else "")
         if found is None:
             raise _no_route(exchange)
         exchange.model, exchange.version = found.model, found.version
@@ -165,22 +176,26 @@ class App:
         if (exchange.model or self.models.default.endpoint) in self.models.killed:
             raise killed()
 
-    def _caller(self, given: bytes) -> Caller:
-        scheme, _, token = given.partition(b" ")
-        challenge = ((b"www-authenticate", b"Bearer"),)
-        if not given or scheme.lower() != b"bearer":
-            raise HttpError(401, "token-missing", "send `Authorization: Bearer TOKEN`", headers=challenge)
-        caller = self._tokens.find(token.strip().decode("latin-1"))
-        if caller is None:
-            if self._tokens.trouble != self._told:
-                self._told = self._tokens.trouble
-                say(
-                    f"tokens cannot be read, so nobody is let in: {self._told}"
-                    if self._told
-                    else "tokens are read again"
-                )
-            raise HttpError(401, "token-unknown", "this token is not known here", headers=challenge)
-        return caller
+
+def _asks_first(exchange: Exchange, cors: frozenset[bytes]) -> bool:
+    """Whether a browser asks if a page of an allowed origin may ask."""
+    headers = exchange.headers
+    return b"access-control-request-method" in headers and headers.get(b"origin", b"") in cors
+
+
+def _preflight(methods: bytes, models: Models, exchange: Exchange) -> None:
+    """Tell a browser what the pages of its origin may send; the token itself is asked for with the request."""
+    allowed_headers = b"authorization, content-type, x-request-id, inference-header-content-length"
+    exchange.reply(
+        200,
+        b"",
+        (
+            (b"access-control-allow-methods", methods),
+            (b"access-control-allow-headers", allowed_headers),
+            (b"access-control-max-age", b"600"),
+        ),
+        b"text/plain",
+    )
 
 
 def _path(target: bytes) -> bytes:

@@ -61,6 +61,7 @@ class Answers(Protocol):
     connections: set[Any]
     heads: Heads
     draining: bool
+    cors: frozenset[bytes]
 
     def admit(self, exchange: Exchange) -> None:
         """Say whether the request may be made, as soon as its headers are there and before its body is.
@@ -131,7 +132,9 @@ class Heads:
     def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
         """Remember a head whose request was admitted."""
         lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        small = len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
+        # Who was let in by a certificate or an address is not known by the bytes of a head.
+        named = b"authorization" in exchange.headers or exchange.route.action is None
+        small = named and len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
         if small and lasts and _PLAIN.isdisjoint(exchange.headers):
             self._known[head] = Head(exchange, length)
 
@@ -196,6 +199,11 @@ class Exchange:
         """Whether the caller has hung up."""
         return self._connection.transport is None
 
+    def told(self, name: str) -> Any:
+        """Return what the transport knows of the caller: `peername`, `peercert`."""
+        transport = self._connection.transport
+        return transport.get_extra_info(name) if transport is not None else None
+
     def header(self, name: bytes) -> bytes:
         """Return a header's value; empty if it was not given."""
         return self.headers.get(name, b"")
@@ -211,6 +219,9 @@ class Exchange:
                 return
             body = squeeze(body, name)
         more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
+        if self._connection.answers.cors and self.headers.get(b"origin") in self._connection.answers.cors:
+            more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
+            more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
         if not self._keep_alive or self._connection.answers.draining:
             self._keep_alive = False
             more += b"\r\nconnection: close"

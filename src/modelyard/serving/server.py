@@ -34,6 +34,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.rollout import Plan
 from modelyard.serving.service import Service
 from modelyard.serving.supervisor import Supervisor, checked, reserved
+from modelyard.serving.tls import Tls
 from modelyard.serving.told import say, speak_for
 
 __all__ = ["Settings", "serve"]
@@ -59,6 +60,9 @@ class Settings:
         store: Address of the store with the ledger; empty: the folder of the project.
         p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
         plan: How a challenger is tried beside the champion.
+        tls_cert: Certificate of the server, in PEM; none: it speaks plain HTTP.
+        tls_key: Its private key.
+        client_ca: CAs of the certificates that clients must have; none: they need not.
         processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
@@ -75,6 +79,22 @@ class Settings:
     p99: float = 0.0
     processes: int = 1
     plan: Plan = Plan()  # noqa: RUF009 - it is frozen
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    client_ca: Path | None = None
+
+    def tls(self) -> Tls | None:
+        """Return the certificates, if there are any.
+
+        Raises:
+            ServeError: One of them is missing, or cannot be used.
+        """
+        if self.tls_cert is None and self.tls_key is None and self.client_ca is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            message = "TLS needs a certificate and its key"
+            raise ServeError("tls-unusable", message, hint="give --tls-cert and --tls-key")
+        return Tls(self.tls_cert, self.tls_key, self.client_ca)
 
 
 def serve(settings: Settings) -> int:
@@ -92,7 +112,8 @@ def serve(settings: Settings) -> int:
     limits = settings.limits
     share = -(-limits.per_minute // settings.processes)
     with reserved(settings.host, settings.port) as port:
-        one = replace(settings, port=port, endpoint=endpoint, limits=replace(limits, per_minute=share))
+        limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
+        one = replace(settings, port=port, endpoint=endpoint, limits=limits)
         ready = partial(_say_ready, port, settings, endpoint, bundle.version.digest, settings.trace)
         # What was made so far is shared by all of them.
         gc.collect()
@@ -143,8 +164,9 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
     try:
         port = sock.getsockname()[1]
         ready = tell or partial(_say_ready, port, settings, endpoint, models.default.version.digest, trace)
-        _run(_answer_until_told(app, follower, sock, ready))
+        _run(_answer_until_told(app, follower, sock, ready, settings.tls()))
     finally:
+        app.callers.close()
         app.models.feedback.close()
         if follower is not None:
             follower.close()
@@ -160,7 +182,7 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
 
 
 async def _answer_until_told(
-    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], object]
+    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], object], tls: Tls | None
 ) -> None:
     """Take connections until SIGTERM or SIGINT, then end what is under way."""
     loop = asyncio.get_running_loop()
@@ -172,7 +194,13 @@ async def _answer_until_told(
     # Not the loop's own handlers, which are gone with it.
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, tell)
-    server = await loop.create_server(lambda: Connection(app), sock=sock, backlog=2048)
+    server = await loop.create_server(
+        lambda: Connection(app),
+        sock=sock,
+        backlog=2048,
+        ssl=tls.context if tls is not None else None,
+        ssl_handshake_timeout=app.limits.header_seconds if tls is not None else None,
+    )
     if follower is not None:
         follower.start(loop)
     ready()
@@ -181,6 +209,8 @@ async def _answer_until_told(
             await asyncio.wait_for(told.wait(), 1.0)
         sweep(app.connections, app.limits)
         app.look()
+        if tls is not None:
+            tls.look()
     app.draining = True
     for service in app.models:
         service.draining = True
@@ -213,8 +243,9 @@ def _say_ready(port: int, settings: Settings, endpoint: str, digest: str, trace:
     shown = f"[{host}]" if ":" in host else host
     more = f" processes={settings.processes}" if settings.processes > 1 else ""
     more += f" trace={trace}" if trace else ""
-    say(f"ready http://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")
-    if not _loopback(host):
+    scheme = "http" if settings.tls_cert is None else "https"
+    say(f"ready {scheme}://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")
+    if not _loopback(host) and settings.tls_cert is None:
         say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
 
 

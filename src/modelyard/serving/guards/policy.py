@@ -11,8 +11,20 @@ from typing import Literal
 import msgspec
 
 from modelyard._kit.errors import ServeError
+from modelyard.security.roles import Role
 
-__all__ = ["Access", "Alarm", "Confidence", "Guarded", "Outlier", "Policy", "Within", "digits_of", "read_policy"]
+__all__ = [
+    "Access",
+    "Alarm",
+    "Confidence",
+    "Guarded",
+    "Oidc",
+    "Outlier",
+    "Policy",
+    "Within",
+    "digits_of",
+    "read_policy",
+]
 
 _ROUNDED = re.compile(r"rounded\(([0-9])\)")
 
@@ -71,12 +83,25 @@ class Guarded(_Told, frozen=True, kw_only=True):
         return held or unsure or (self.within is not None and self.within.do == "fallback")
 
 
+class Oidc(_Told, frozen=True, kw_only=True):
+    """See `deploy.access.oidc`."""
+
+    issuer: str
+    audience: str
+    role_claim: str = "roles"
+    roles: dict[str, Role] = msgspec.field(default_factory=dict)
+
+
 class Access(_Told, frozen=True, kw_only=True):
     """See `deploy.access`, without what has a flag of its own."""
 
     log: Literal["off", "errors", "all"] = "errors"
     metrics: Literal["operate", "loopback"] = "operate"
     show: dict[str, str] = msgspec.field(default_factory=dict)
+    per_day: int | None = None
+    oidc: Oidc | None = None
+    certificates: dict[str, Role] = msgspec.field(default_factory=dict)
+    cors: tuple[str, ...] = ()
 
 
 class Policy(_Told, frozen=True, kw_only=True):
@@ -89,6 +114,13 @@ class Policy(_Told, frozen=True, kw_only=True):
 
     guards: Guarded | None = None
     access: Access = Access()
+
+    def shared(self, processes: int) -> Policy:
+        """Return the policy of one of so many processes: what a caller may ask for in a day is shared out."""
+        if self.access.per_day is None:
+            return self
+        access = msgspec.structs.replace(self.access, per_day=-(-self.access.per_day // processes))
+        return msgspec.structs.replace(self, access=access)
 
 
 def read_policy(text: str) -> Policy:

@@ -1,0 +1,141 @@
+"""Who asks: the owner of a token, of a token of the identity provider, or of a client certificate; and how much a day.
+
+A token that is given decides alone: one that is not known is refused, whatever certificate comes with it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.clock import Clock, system_clock
+from modelyard.security.tokens import Caller, TokenBook
+from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.policy import Access
+from modelyard.serving.tls import subject_of
+from modelyard.serving.told import say
+
+if TYPE_CHECKING:
+    from modelyard.security.jwt import Issuer
+    from modelyard.serving.connection import Exchange
+
+__all__ = ["Callers", "Days"]
+
+_DAY = 86_400
+_CHALLENGE = ((b"www-authenticate", b"Bearer"),)
+# Who is let in because the request comes from this machine.
+_HERE = Caller("loopback", "operator")
+# A proxy on this machine asks for somebody else.
+_PROXIED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+
+
+class Days:
+    """Counts the requests of each caller in a day (UTC); begins anew with the process.
+
+    Args:
+        most: Requests a day; 0 means any number.
+        clock: Source of the time.
+    """
+
+    def __init__(self, most: int, *, clock: Clock = system_clock) -> None:
+        self._most = most
+        self._clock = clock
+        self._day = 0
+        self._asked: dict[str, int] = {}
+
+    def take(self, caller: str) -> float:
+        """Take one request; return 0, or the seconds until the next day when there is none left."""
+        now = self._clock()
+        day = int(now // _DAY)
+        if day != self._day:
+            self._day, self._asked = day, {}
+        asked = self._asked.get(caller, 0)
+        if asked >= self._most:
+            return (day + 1) * _DAY - now
+        self._asked[caller] = asked + 1
+        return 0.0
+
+
+class Callers:
+    """Says who asks.
+
+    Args:
+        tokens: The tokens of the project.
+        access: What is declared.
+
+    Raises:
+        UserError: The issuer's address may not be used (`oidc-issuer`).
+    """
+
+    def __init__(self, tokens: TokenBook, access: Access) -> None:
+        self._tokens = tokens
+        self._certificates = access.certificates
+        self._open_here = access.metrics == "loopback"
+        self._told = self._told_of_issuer = ""
+        self._issuer: Issuer | None = None
+        if access.oidc is not None:
+            from modelyard.security.jwt import Issuer
+
+            oidc = access.oidc
+            self._issuer = Issuer(oidc.issuer, oidc.audience, oidc.role_claim, oidc.roles)
+            self._issuer.start()
+
+    def find(self, exchange: Exchange, given: bytes, path: str) -> Caller:
+        """Return who asks.
+
+        Args:
+            exchange: The request.
+            given: Its header `Authorization`.
+            path: Path of the route, if there is one.
+
+        Raises:
+            HttpError: Nobody that is known (401).
+        """
+        if not given:
+            if self._certificates and (caller := self._certified(exchange)) is not None:
+                return caller
+            if self._open_here and path == "/metrics" and _here(exchange):
+                return _HERE
+        scheme, _, token = given.partition(b" ")
+        if not given or scheme.lower() != b"bearer":
+            raise HttpError(401, "token-missing", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
+        text = token.strip().decode("latin-1")
+        found = self._tokens.find(text)
+        if found is None and self._issuer is not None and not text.startswith("yard_"):
+            found = self._issuer.find(text)
+        if found is None:
+            self._tell()
+            raise HttpError(401, "token-unknown", "this token is not known here", headers=_CHALLENGE)
+        return found
+
+    def close(self) -> None:
+        """Fetch no more keys."""
+        if self._issuer is not None:
+            self._issuer.close()
+
+    def _certified(self, exchange: Exchange) -> Caller | None:
+        """Return the caller that TLS has checked the certificate of."""
+        subject = subject_of(exchange.told("peercert"))
+        role = self._certificates.get(subject, "")
+        return Caller(f"cert:{subject}"[:200], role) if role else None
+
+    def _tell(self) -> None:
+        """Tell the operator, once, why nobody is known."""
+        if self._tokens.trouble != self._told:
+            self._told = self._tokens.trouble
+            wrong = f"tokens cannot be read, so nobody is let in: {self._told}"
+            say(wrong if self._told else "tokens are read again")
+        if self._issuer is not None and self._issuer.trouble != self._told_of_issuer:
+            self._told_of_issuer = self._issuer.trouble
+            say(self._told_of_issuer or "the keys of the issuer are read again")
+
+
+def _here(exchange: Exchange) -> bool:
+    """Whether a request comes from this machine, and for nobody else."""
+    peer: Any = exchange.told("peername")
+    if not peer or any(name in exchange.headers for name in _PROXIED):
+        return False
+    try:
+        return ipaddress.ip_address(peer[0]).is_loopback
+    except (ValueError, TypeError, IndexError):
+        return False

@@ -1,0 +1,97 @@
+"""TLS of a server: a certificate, and where a CA of clients is given, theirs; both are read again when they change."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modelyard._kit.errors import ServeError
+from modelyard.serving.told import say
+
+__all__ = ["Tls", "subject_of"]
+
+_SHORT = {
+    "commonName": "CN",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+}
+
+
+class Tls:
+    """The certificates of a server; TLS 1.2 or newer.
+
+    Args:
+        cert: Certificate and what leads to its CA, in PEM.
+        key: Its private key, in PEM.
+        client_ca: CAs whose clients may connect, in PEM; none: a client needs no certificate.
+
+    Attributes:
+        context: What the listening socket is given.
+
+    Raises:
+        ServeError: A file cannot be used (`tls-unusable`).
+    """
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+        self._cert, self._key, self._ca = cert, key, client_ca
+        self._stamp = self._look()
+        try:
+            self.context = self._now = self._made()
+        except (OSError, ssl.SSLError) as error:
+            raise ServeError(
+                "tls-unusable",
+                f"the certificate, its key or the CA cannot be used: {error}",
+                where=str(cert),
+                hint="give PEM files that the server may read; the key has to be that of the certificate",
+            ) from error
+
+        def chosen(sock: Any, name: str | None, context: ssl.SSLContext) -> None:
+            # The listening socket keeps its first context; each new connection is given the newest.
+            sock.context = self._now
+
+        self.context.sni_callback = chosen
+
+    def look(self) -> None:
+        """Read the files again if they have changed; if they cannot be used the old ones stay."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._now = self._made()
+        except (OSError, ssl.SSLError) as error:
+            say(f"the changed certificate cannot be used, the old one stays: {error}", level="error")
+        else:
+            say("certificates are read again")
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        stamps = []
+        for path in (self._cert, self._key, self._ca):
+            try:
+                found = path.stat() if path is not None else None
+            except OSError:
+                found = None
+            stamps.append((found.st_mtime_ns, found.st_size, found.st_ino) if found else (0, 0, 0))
+        return stamps
+
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._cert, self._key)
+        if self._ca is not None:
+            context.load_verify_locations(self._ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def subject_of(certificate: dict[str, Any] | None) -> str:
+    """Return the subject of a certificate that TLS has checked, as `CN=name,O=team`; empty without one."""
+    parts: Sequence[Any] = (certificate or {}).get("subject", ())
+    named = [(_SHORT.get(kind, kind), value) for part in parts for kind, value in part]
+    # A comma in a value must not make two parts of it.
+    return ",".join(f"{kind}={value.replace(',', chr(92) + ',')}" for kind, value in named)
