@@ -17,6 +17,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import feedback
 from modelyard.serving.metrics import metrics
 from modelyard.serving.models import Models
+from modelyard.serving.openapi import openapi
 from modelyard.serving.predict import predict
 
 __all__ = ["ROUTES", "Found", "Handler", "Route", "match"]
@@ -126,6 +127,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/predict", "infer", predict),
     Route("POST", "/invocations", "infer", mlflow.invocations),
     Route("GET", "/ping", None, mlflow.ping),
+    Route("GET", "/openapi.json", "read", openapi),
     Route("POST", "/feedback", "infer", feedback),
     Route("GET", "/metrics", "operate", metrics),
     Route("GET", "/stats", "operate", _stats),
