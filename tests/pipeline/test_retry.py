@@ -213,3 +213,35 @@ def test_no_attempt_starts_before_the_time_of_day_that_is_set() -> None:
 )
 def test_lasting_errors_are_told_from_passing_ones(error: Exception, expected: bool) -> None:
     assert lasting(error) is expected
+
+
+def test_a_run_that_has_done_all_has_succeeded_whatever_it_cost(store: LocalStore, tmp_path: Path) -> None:
+    broke = Budget(prices=Prices(cpu_hour=3600.0), per_run=0.001)
+    assert do(store, step("burn", x=1, path=str(tmp_path / "b")), budget=broke).status == "succeeded"
+    spent = Budget(prices=Prices(cpu_hour=1.0), per_month=10.0, month_spent=11.0)
+    again_ = do(store, step("burn", x=1, path=str(tmp_path / "b")), budget=spent)
+    assert again_.step("one").status == "cached"
+    assert again_.status == "succeeded"
+
+
+def test_a_failure_is_not_called_a_spent_budget(store: LocalStore, tmp_path: Path) -> None:
+    first = step("burn", "s1", x=1, path=str(tmp_path / "b"))
+    second = msgspec.structs.replace(step("wrong", "s2", path=str(tmp_path / "w")), after=("s1",))
+    third = msgspec.structs.replace(step("burn", "s3", x=3, path=str(tmp_path / "b")), after=("s2",))
+    enough = Budget(prices=Prices(cpu_hour=1e-9), per_run=1.0)
+    with pytest.raises(StepFailed):
+        do(store, first, second, third, budget=enough)
+    assert store.ledger.runs()[0].status == "failed"
+
+
+def test_no_secret_stands_in_the_reason_of_a_run(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, task: object) -> None:
+        raise RuntimeError("cannot reach postgresql://u:hunter2@h/db")
+
+    monkeypatch.setattr("modelyard.pipeline.executors.LocalExecutor.submit", broken)
+    with pytest.raises(RuntimeError):
+        do(store, step("burn", x=1, path=str(tmp_path / "b")))
+    assert "hunter2" not in store.ledger.runs()[0].reason
+    assert "RuntimeError" in store.ledger.runs()[0].reason

@@ -182,3 +182,13 @@ def test_a_forked_worker_does_not_keep_the_name_held(tmp_path: Path) -> None:
             pass
     for fd in (ready, tell, release, let_go):
         os.close(fd)
+
+
+def test_strangers_may_not_look_into_a_project(tmp_path: Path) -> None:
+    folder = tmp_path / ".modelyard"
+    folder.mkdir(mode=0o755)
+    with LocalStore(tmp_path):
+        assert folder.stat().st_mode & 0o777 == 0o750
+    other = tmp_path / "new"
+    with LocalStore(other):
+        assert (other / ".modelyard").stat().st_mode & 0o777 == 0o700

@@ -57,7 +57,8 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         draft = Draft(kind="fire.dropped", actor=actor, payload={**body, "why": drop})
     else:
         body |= {
-            "not_before": wanted.not_before,
+            # A clock that was ahead for a moment asked for what is still to come: that waits for its time.
+            "not_before": max(wanted.not_before, wanted.due),
             "trace": secrets.token_hex(16),
             "items": plain(list(wanted.items)),
             "payload": wanted.payload,

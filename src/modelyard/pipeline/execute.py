@@ -108,7 +108,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
                 code=p.code,
                 message=_cut(redact(message), _LONG_MESSAGE),
                 where=redact(p.where),
-                hint=p.hint,
+                hint=redact(p.hint),
                 exit_code=error.exit_code,
                 lasting=isinstance(error, UserError | Refused | Denied),
                 stale=isinstance(error, Stale),

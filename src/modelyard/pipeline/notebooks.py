@@ -18,6 +18,7 @@ from modelyard._kit.errors import MissingExtra, ModelyardError, NotFound, StepFa
 from modelyard._kit.source import imported_sources
 from modelyard.pipeline.lasting import lasting
 from modelyard.records import FileDraft, Value, plain
+from modelyard.security.redact import redact
 
 if TYPE_CHECKING:
     from modelyard.pipeline.probes import Context
@@ -113,9 +114,29 @@ def execute_notebook(
         if partition:
             given["partition"] = partition
         executed = _run(notebook, root, given, kept, place)
-        file = FileDraft(Path(notebook).name, json.dumps(executed, indent=1, ensure_ascii=False).encode(), MEDIA)
+        file = FileDraft(
+            Path(notebook).name, json.dumps(_masked(executed), indent=1, ensure_ascii=False).encode(), MEDIA
+        )
         values = _values(kept, place) if kept else []
     return (file, *values) if kept else file
+
+
+def _masked(notebook: Any) -> Any:
+    """Return an executed notebook without secrets in what its cells said: it is kept for good."""
+    for cell in notebook.get("cells", ()):
+        if "outputs" in cell:
+            cell["outputs"] = _masked_in(cell["outputs"])
+    return notebook
+
+
+def _masked_in(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_masked_in(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _masked_in(item) for key, item in value.items()}
+    return value
 
 
 def _run(notebook: str, root: Path, given: dict[str, Any], kept: Sequence[str], place: Path) -> Any:

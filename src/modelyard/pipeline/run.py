@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.actor import user
-from modelyard._kit.digest import canonical, digest_of
-from modelyard._kit.errors import Spent, UserError
+from modelyard._kit.digest import canonical
+from modelyard._kit.errors import Spent
 from modelyard._kit.ids import new_id
 from modelyard.logs import listening
-from modelyard.pipeline.cancel import ending
+from modelyard.pipeline.bodies import cached_body, failed_body, finished_body, order_of, result_of, retried_body
+from modelyard.pipeline.cancel import ending, unstopped
 from modelyard.pipeline.capsule import keep
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.dead import left_running
@@ -33,7 +34,8 @@ from modelyard.pipeline.raised import error_of
 from modelyard.pipeline.ready import Ready
 from modelyard.pipeline.retry import again
 from modelyard.pipeline.sources import kept_source, written_source
-from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, StepRun, Usage, plain, read_value
+from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, Usage, plain, read_value
+from modelyard.security.redact import redact
 from modelyard.store import Held, Store
 
 __all__ = ["Observer", "Runner", "run"]
@@ -166,7 +168,7 @@ class Runner:
             raise
         except BaseException as error:
             cut = self._executor.close()
-            self._finish("failed", f"{type(error).__name__}: {error}", cut)
+            self._finish("failed", redact(f"{type(error).__name__}: {error}"), cut)
             raise
         if self._failures:
             step, failure = self._failures[0]
@@ -196,7 +198,7 @@ class Runner:
 
     def _steps(self) -> None:
         """Start what is ready while nothing has failed, and take in what has ended."""
-        order = _order(self._plan)
+        order = order_of(self._plan)
         prepared = Ready(self._executor)
         under_way = 0
         while True:
@@ -210,7 +212,9 @@ class Runner:
             if self._held is not None:
                 # Whoever has taken the project over begins anew what this run has not recorded.
                 self._held.check()
-            self._check_budget()
+            if (under_way or prepared or self._later) and not self._failures:
+                # What is done is paid for: a budget can only stop what is still to come.
+                self._check_budget()
             ended: list[tuple[Task, Outcome]] = []
             if task := prepared.take():
                 self._write(Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key}))
@@ -284,7 +288,7 @@ class Runner:
         hit = self._store.ledger.output(key.digest)
         if hit is not None:
             self._outputs[step.name] = hit.outputs
-            payload = {**_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
+            payload = {**cached_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
             self._write(Draft(kind="step.cached", run=self._id, step=step.name, payload=payload))
             return None
         if source := kept_source(step, function, key.made_of, self._store):
@@ -321,22 +325,13 @@ class Runner:
             return False
         step = task.step
         self._outputs[step.name] = outcome.outputs
-        body = {
-            "key": task.key,
-            "outputs": outcome.outputs,
-            "made_of": self._keys[step.name].made_of,
-            "seconds": outcome.seconds,
-            "cpu_seconds": outcome.cpu_seconds,
-            "usage": msgspec.to_builtins(outcome.usage),
-        }
-        if source := self._sources.get(step.name):
-            body["source"] = source
-        if outcome.notes:
-            body["notes"] = outcome.notes
-        if self._executor.beside(task):
-            body["asked_cpus"] = step.resources.cpus
-        if step.measures and task.state is not None:
-            body["state"] = task.state
+        body = finished_body(
+            task,
+            outcome,
+            self._keys[step.name].made_of,
+            source=self._sources.get(step.name, ""),
+            beside=self._executor.beside(task),
+        )
         finished = Draft(kind="step.finished", run=self._id, step=step.name, payload=body)
         with ExitStack() as held:
             # A deployment takes effect in the same transaction in which its step is finished: never one without the
@@ -363,16 +358,7 @@ class Runner:
         if following is None:
             return False
         heappush(self._later, (time.monotonic() + following.wait, next(self._numbers), following.task))
-        payload = {
-            "key": task.key,
-            "attempt": task.attempt,
-            "waits": following.wait,
-            "seconds": outcome.seconds,
-            "usage": msgspec.to_builtins(outcome.usage),
-            "error": msgspec.to_builtins(failure),
-        }
-        if outcome.notes:
-            payload["notes"] = outcome.notes
+        payload = retried_body(task, outcome, failure, following)
         self._write(Draft(kind="step.retried", run=self._id, step=task.step.name, payload=payload))
         return True
 
@@ -380,14 +366,7 @@ class Runner:
         failure = outcome.failure
         assert failure is not None  # noqa: S101 - the caller looked
         self._failures.append((step, failure))
-        payload = {
-            "key": task.key if task else "",
-            "seconds": outcome.seconds,
-            "usage": msgspec.to_builtins(outcome.usage),
-            "error": msgspec.to_builtins(failure),
-        }
-        if outcome.notes:
-            payload["notes"] = outcome.notes
+        payload = failed_body(task, outcome)
         if task is None:
             # It may have failed because its file cannot be read as code: what stood there is worth keeping.
             payload["source"] = written_source(step, self._functions.get(step.verb), self._store)
@@ -418,42 +397,14 @@ class Runner:
         self._write(*drafts)
 
     def _finish(self, status: str, reason: str, cut: Sequence[tuple[Task, Usage]] = ()) -> None:
-        payload: dict[str, Any] = {"status": status, "reason": reason, "result": self._result()}
+        payload: dict[str, Any] = {"status": status, "reason": reason, "result": result_of(self._outputs)}
         if cut:
             # What was given up was paid for as well.
             payload["cut"] = {task.step.name: msgspec.to_builtins(used) for task, used in cut}
-        self._write(Draft(kind="run.finished", run=self._id, payload=payload), durable=True)
-
-    def _result(self) -> str:
-        """Digest over the tables and models made: timings and places are not part of it."""
-        made = {
-            f"{step}#{name}": value["digest"]
-            for step, outputs in sorted(self._outputs.items())
-            for name, value in outputs.items()
-            if isinstance(value, dict) and value.get("kind") in ("table", "model")
-        }
-        return digest_of(made)
+        with unstopped():
+            self._write(Draft(kind="run.finished", run=self._id, payload=payload), durable=True)
 
     def _write(self, *drafts: Draft, durable: bool = False) -> None:
         for event in self._store.ledger.append(*drafts, durable=durable):
             if self._observe is not None:
                 self._observe(event)
-
-
-def _order(plan: Plan) -> TopologicalSorter[str]:
-    order: TopologicalSorter[str] = TopologicalSorter({step.name: step.upstream for step in plan.steps})
-    try:
-        order.prepare()
-    except CycleError as error:
-        circle = " -> ".join(error.args[1])
-        raise UserError(
-            "plan-cycle", f"steps wait for each other: {circle}", hint="take one of the inputs away"
-        ) from error
-    return order
-
-
-def _body(key: Key, hit: StepRun) -> dict[str, Any]:
-    body = {"key": key.digest, "outputs": hit.outputs, "made_of": key.made_of}
-    if hit.source:
-        body["source"] = hit.source
-    return body if hit.state is None else {**body, "state": hit.state}

@@ -132,7 +132,7 @@ def _no_secret(spec: Spec) -> Iterator[Lack]:
     for number, line in enumerate(spec.path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if redact(line) != line:
             path = next((p for p, (at, _) in spec.places.items() if at == number), "")
-            yield Lack(path, f"line {number} looks like a secret", "name a variable instead: `env:NAME`")
+            yield Lack(path, f"line {number} looks like a secret", "read it from the environment where it is used")
 
 
 def _retries(spec: Spec) -> Iterator[Lack]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +42,7 @@ class LocalStore:
         folder = folder or root / FOLDER
         with explained(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _tighten(folder)
         self.root = root
         self.address = LOCAL
         self.ledger = SqliteLedger(folder / "ledger.db", clock=clock)
@@ -65,6 +67,13 @@ class LocalStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _tighten(folder: Path) -> None:
+    """Take from strangers the right to look in: capsules and blobs hold arguments and rows."""
+    found = folder.stat()
+    if found.st_mode & 0o007 and found.st_uid == os.geteuid() and os.access(folder, os.W_OK):
+        folder.chmod(found.st_mode & 0o770)
 
 
 def settle(run: Run, store: Store) -> Run:
