@@ -182,7 +182,7 @@ def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server
     said = []
     for line in process.stderr:
         said.append(line.rstrip())
-        ready = re.match(r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}$", line)
+        ready = re.match(r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?$", line)
         if ready:
             return Server(process, ready[1], ready[2], project, tokens, said)
     process.wait(10)

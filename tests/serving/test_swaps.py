@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -47,6 +50,57 @@ async def caller(server: Server, until: float, answers: list[tuple[int, str, str
         answers.append((int(lines[0].split()[1]), headers.get("x-model-version", ""), headers["x-request-id"], value))
     writer.close()
     await writer.wait_closed()
+
+
+async def patient(server: Server, until: float, answered: list[str], lost: list[float]) -> None:
+    """Ask one after the other, and begin again on a new connection when one breaks off; note when that was."""
+    body = b'{"a": 2.0}'
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.tokens['analyst']}\r\n"
+    asked = head.encode() + b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    while time.monotonic() < until:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            while time.monotonic() < until:
+                writer.write(asked)
+                lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+                await reader.readexactly(int(headers["content-length"]))
+                assert lines[0].split()[1] == "200"
+                answered.append(headers["x-request-id"])
+                await asyncio.sleep(0.01)
+        except (OSError, asyncio.IncompleteReadError):
+            lost.append(time.monotonic())
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+@pytest.mark.slow
+def test_killed_process_costs_what_it_was_answering(yard: Yard) -> None:
+    model = yard.keep(times(2.0))
+    yard.point(model)
+    server = yard.serve(model, "--processes", "2")
+    answered: list[str] = []
+    lost: list[float] = []
+    killed: list[float] = []
+
+    async def kill(until: float) -> None:
+        await asyncio.sleep(2.0)
+        path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+        killed.append(time.monotonic())
+
+    async def load() -> None:
+        until = time.monotonic() + SECONDS
+        await asyncio.gather(kill(until), *(patient(server, until, answered, lost) for _ in range(CONNECTIONS)))
+
+    asyncio.run(load())
+    assert server.stop() == 0, server.said
+    # A connection is lost once, by whom the killed process was answering or had not answered yet.
+    assert len(lost) <= CONNECTIONS
+    assert len(answered) > 1000
+    assert any("was killed by SIGKILL" in line for line in server.said)
 
 
 @pytest.mark.slow
