@@ -17,8 +17,10 @@ import httpx
 import pytest
 from tests.automation.daemons import SPEC, STEPS, alive, left, project, runs, until, up, want
 
+from modelyard.automation.board import board
 from modelyard.automation.state import daemons, published
 from modelyard.automation.triggers.signature import sign
+from modelyard.spec import load
 from modelyard.store import LocalStore
 
 
@@ -145,7 +147,7 @@ import modelyard.automation.dispatch as dispatch
 from modelyard.automation.daemon import Daemon, Settings
 from modelyard.cli.output import json_line
 
-dispatch._MENDING = 0.5
+dispatch._MENDING = dispatch._MENDED = 0.5
 sys.exit(Daemon(Settings(files=(Path("modelyard.yaml"),), ui=False), json_line).run())
 """
 
@@ -165,6 +167,51 @@ def test_a_fire_that_cannot_run_fails_and_those_behind_it_wait_for_a_better_file
         assert daemon.stop() == 0
     assert [r.status for r in runs(store)] == ["failed", "succeeded"]
     assert "stps" in runs(store)[0].reason
+
+
+ELSEWHERE = HASTY.replace(
+    "dispatch._MENDING",
+    """import modelyard.automation.runner as runner
+from modelyard._kit.errors import NotFound
+
+def run_project(*words, real=runner.run_project, **more):
+    if Path("wrong").exists():
+        raise NotFound("function-not-found", "a file that the declaration names is wrong")
+    return real(*words, **more)
+
+runner.run_project = run_project
+dispatch._MENDING""",
+)
+
+
+def test_a_mistake_in_another_file_than_the_declaration_is_waited_for_too(store: LocalStore) -> None:
+    wrong = store.root / "wrong"
+    wrong.touch()
+    # A file that was written just now would have the runner begin anew, without the function above.
+    os.utime(store.root / "steps.py", (1.0, 1.0))
+    want(store, "a")
+    want(store, "b")
+    with up(cwd=store.root, script=ELSEWHERE) as daemon:
+        daemon.wait_for("run", "manual failed: ")
+        # The declaration stays as it is.
+        wrong.unlink()
+        assert daemon.wait_for("run", "for manual")["more"]["state"] == "succeeded"
+        until(lambda: not published(store.root).problem)
+        assert daemon.stop() == 0
+    assert left(store.root) == ["one b", "two b"]
+
+
+def test_the_board_says_why_nothing_can_be_run(store: LocalStore) -> None:
+    with up(cwd=store.root, script=HASTY) as daemon:
+        daemon.wait_for("ready")
+        spec = load(store.root / "modelyard.yaml", files=False)
+        (store.root / "modelyard.yaml").write_text("project: tiny\nstps: {}\n")
+        want(store, "a")
+        want(store, "b")
+        daemon.wait_for("run", "manual failed: ")
+        until(lambda: published(store.root).problem)
+        assert board(spec, store)[-1].why.startswith("nothing can be run now: ")
+        assert daemon.stop() == 0
 
 
 def test_webhooks_are_received_and_run_once_each(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:

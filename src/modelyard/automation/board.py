@@ -91,9 +91,10 @@ def board(
     here = _here(store)
     live = {state.name: state for state in here.triggers} if here else {}
     holds = here.holds if here else {}
+    problem = here.problem if here else ""
     rows = [_row(trigger, spec, paused, live.get(trigger.name)) for trigger in collect(spec, store, clock)]
     rows.append(Row(name=MANUAL, kind="manual", about="asked for by hand", watched=here is not None))
-    return tuple(_with_fires(row, store, now, holds) for row in rows)
+    return tuple(_with_fires(row, store, now, holds, problem) for row in rows)
 
 
 def find(rows: Sequence[Row], name: str) -> Row:
@@ -154,7 +155,7 @@ def _row(trigger: Trigger, spec: Spec, paused: dict[str, str], live: TriggerStat
     )
 
 
-def _with_fires(row: Row, store: Store, now: float, holds: dict[str, str]) -> Row:
+def _with_fires(row: Row, store: Store, now: float, holds: dict[str, str], problem: str) -> Row:
     newest = store.ledger.fires(trigger=row.name, newest=True, limit=_NEWEST)
     dropped = tuple(fire for fire in newest if fire.state == "dropped")
     waiting = store.ledger.fires(trigger=row.name, states=("queued",))
@@ -164,7 +165,7 @@ def _with_fires(row: Row, store: Store, now: float, holds: dict[str, str]) -> Ro
         queued=len(waiting),
         dropped=dropped,
         missed=_missed(dropped),
-        why=_why(row, newest[0] if newest else None, store, now, holds),
+        why=_why(row, newest[0] if newest else None, store, now, holds, problem),
     )
 
 
@@ -186,7 +187,7 @@ def _missed(dropped: Sequence[Fire]) -> int:
     return sum(int(found[1].replace(",", "")) if found else 1 for found in counts)
 
 
-def _why(row: Row, newest: Fire | None, store: Store, now: float, holds: dict[str, str]) -> str:
+def _why(row: Row, newest: Fire | None, store: Store, now: float, holds: dict[str, str], problem: str) -> str:
     if newest is None:
         return "nothing was seen yet"
     match newest.state:
@@ -198,6 +199,8 @@ def _why(row: Row, newest: Fire | None, store: Store, now: float, holds: dict[st
             return f"waits until {as_text(newest.not_before)}"
         case "queued" if newest.id in holds:
             return holds[newest.id]
+        case "queued" if problem:
+            return f"nothing can be run now: {problem}"
         case "queued" if newest.run:
             return f"its run was cut off ({newest.why}); it goes on"
         case "queued" if (who := store.holder("run")) is not None:

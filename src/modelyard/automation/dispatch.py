@@ -33,6 +33,8 @@ __all__ = ["Dispatcher"]
 _DEATHS = 3
 # Seconds that a fire is refused before it fails: somebody may be writing the declaration.
 _MENDING = 10.0
+# Seconds between two tries of whether what keeps all fires from running is mended: it may be in any file.
+_MENDED = 3.0
 # Seconds between two looks at whether somebody else's run has ended, at most and at least.
 _HELD, _SOON = 0.5, 0.05
 # Real seconds after which the time is looked at anew: it moves when a clock is set or a machine has slept.
@@ -84,9 +86,9 @@ class Dispatcher:
         self._turn = self._failures = 0
         self._ran = time.monotonic()
         self._deaths: Counter[str] = Counter()
-        # Fire -> since when it is refused; and the declaration that no fire can run with, and why.
+        # Fire -> since when it is refused; and the declaration that no fire can run with, why, and when to try again.
         self._refused_since: dict[str, float] = {}
-        self._blocked: tuple[Mark, str] | None = None
+        self._blocked: tuple[Mark, str, float] | None = None
         self._trouble = ""
         self._stopping = False
         # Only to be touched at the desk.
@@ -174,7 +176,7 @@ class Dispatcher:
         now = self._clock()
         fire = self._let_through(now)
         if fire is not None:
-            if self._blocked is not None:
+            if self._blocked is not None and time.monotonic() < self._blocked[2]:
                 return None, _HELD
             # Another daemon, or a person at a keyboard, may have the project.
             who = self._store.holder("run")
@@ -218,6 +220,8 @@ class Dispatcher:
         except EOFError:
             await self._died(fire)
             return
+        if not (said.what == "refused" and said.file) and said.what not in ("busy", "taken"):
+            self._blocked = None
         match said.what:
             case "ended":
                 await self._ended(fire, said, time.monotonic() - began)
@@ -241,9 +245,14 @@ class Dispatcher:
     async def _refused(self, fire: Fire, said: Said) -> None:
         """Give somebody time to mend what is wrong; then the fire fails of it, in a run that is recorded and told of.
 
-        Where the declaration itself is wrong, the fires behind it wait until it changes.
+        Where the declaration is wrong, or a file that it names, the fires behind it wait until one can run: the next
+        is tried now and then, and stays in the queue.
         """
         error = said.error
+        blocks = (mark(self._link.file), error["message"], time.monotonic() + _MENDED) if said.file else None
+        if self._blocked is not None and blocks is not None:
+            self._blocked = blocks
+            return
         since = self._refused_since.get(fire.id)
         if since is None:
             since = self._refused_since[fire.id] = time.monotonic()
@@ -251,8 +260,7 @@ class Dispatcher:
         if time.monotonic() - since < _MENDING:
             await self._sleep(_HELD)
             return
-        if said.file:
-            self._blocked = (mark(self._link.file), error["message"])
+        self._blocked = blocks
         problem = ModelyardError(error["code"], error["message"], where=error["where"], hint=error["hint"])
         await self._give_up(fire, problem)
 

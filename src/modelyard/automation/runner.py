@@ -55,7 +55,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
             `refused`: nothing was begun, `error` says why.
         run: Id of the run.
         error: Code, message, place and hint of what went wrong; empty where nothing did.
-        file: It is the declaration that is wrong: no fire can run until it changes.
+        file: The declaration is wrong, or a file that it names: no fire can run until one of them changes.
     """
 
     what: Literal["ready", "began", "ended", "busy", "taken", "again", "refused"]
