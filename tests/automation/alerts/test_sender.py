@@ -486,6 +486,24 @@ def test_the_likely_cause_of_a_failure_is_told(
     assert "retries" in facts["next step"]
 
 
+def test_an_event_that_cannot_be_read_is_said_once_and_the_others_are_told(
+    project: Make, store: LocalStore, taken: Any
+) -> None:
+    said: list[str] = []
+    one = Sender(project("alerts: ['mailto:ml@example.org']"), store, make=lambda: lambda target, message: "ok", say=said.append)
+    strange = {"endpoint": "e", "results": [{"check": {"name": "psi"}, "status": "failed"}]}
+    number = store.ledger.append(Draft(kind="watch.finished", payload=strange))[0].seq
+    store.ledger.append(
+        Draft(kind="run.started", run="run-1", payload={"project": "p"}),
+        Draft(kind="run.finished", run="run-1", payload={"status": "failed", "reason": "boom", "result": ""}),
+    )
+    for _ in range(3):
+        one.drain()
+    assert [alert.run for alert in store.ledger.alerts()] == ["run-1"]
+    assert [line for line in said if f"event {number} " in line] == said
+    assert len(said) == 1
+
+
 def test_a_project_without_targets_tells_nobody(project: Make, sender: Open, story: Any, tmp_path: Path) -> None:
     there = sender(project(""))
     story.fail()

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.errors import ModelyardError
 from modelyard.automation.alerts.lanes import Deliver, Lanes, Outcome
@@ -189,7 +191,11 @@ class Sender:
         after = min(self._from.get(name, head) for name in self._teller.targets)
         upto = head
         for event in self._store.ledger.events(after=after, kinds=READ):
-            self._teller.tell(event, [name for name, seq in self._from.items() if event.seq > seq])
+            try:
+                self._teller.tell(event, [name for name, seq in self._from.items() if event.seq > seq])
+            except (LookupError, TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
+                # Another version wrote it, in another form: one event that nobody is told of, and not all after it.
+                self._say(f"nobody is told of event {event.seq} ({event.kind}): {type(error).__name__}: {error}")
             upto = max(upto, event.seq)
         self._head = head
         self._from = {name: max(upto, seq) for name, seq in self._from.items()}
