@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +132,18 @@ def test_endpoint_is_switched_off_and_on(yard: Yard, server: Server) -> None:
         assert stranger.get("/v2/health/ready").status_code == 200
 
 
+def test_server_that_is_started_meanwhile_is_off_too(yard: Yard) -> None:
+    first = yard.keep(times(1.0))
+    yard.point(first)
+    body = {"endpoint": ENDPOINT, "reason": "it harms"}
+    yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=body))
+    server = yard.serve(first)
+    with server.client() as client:
+        refused = client.post("/predict", json={"a": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "killed")
+    assert server.stop() == 0
+
+
 @pytest.fixture
 def mixed(tmp_path: Path) -> Iterator[Service]:
     log = RequestLog(tmp_path / "log.db")
@@ -157,3 +171,19 @@ def test_rehearsal_holds_a_version_to_its_time(mixed: Service) -> None:
     with pytest.raises(ServeError) as caught:
         rehearse(mixed, p99=1e-9)
     assert caught.value.code == "rehearsal-failed"
+
+
+def test_version_that_is_closed_is_let_go_at_once(tmp_path: Path) -> None:
+    """The collector never looks again at what lived when the server began, so nothing may hold it in a circle."""
+    log = RequestLog(tmp_path / "log.db")
+    service = Service(opened(), "credit", log, Limits())
+    service.warm()
+    gone = weakref.ref(service)
+    gc.disable()
+    try:
+        service.close()
+        del service
+        assert gone() is None
+    finally:
+        gc.enable()
+        log.close()
