@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from modelyard.serving.connection import Exchange
     from modelyard.serving.models import Models
 
-__all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics"]
+__all__ = ["BOUNDS", "MOST", "TEXT", "Metrics", "Tally", "metrics"]
 
 # Upper bounds of the histogram of answered requests, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
-_MOST = 1024
+# Answers that are counted at once.
+MOST = 1024
 _MS = [bound * 1000 for bound in BOUNDS]
 
 
@@ -42,14 +43,16 @@ class Tally:
     """What one version of a model answered.
 
     Attributes:
+        times: Milliseconds of answers that are not counted yet; whoever appends calls `settle` at `MOST` of them.
+        routes: The route of each of them.
         decided: (guard, what it did) -> rows.
     """
 
-    __slots__ = ("_by_path", "_lock", "_routes", "_times", "decided")
+    __slots__ = ("_by_path", "_lock", "decided", "routes", "times")
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-        self._routes: list[Any] = []
+        self.times: list[float] = []
+        self.routes: list[Any] = []
         self._by_path: dict[str, _Histogram] = {}
         self.decided: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
@@ -66,21 +69,22 @@ class Tally:
             route: The route that it came by.
             ms: Milliseconds that it took.
         """
-        self._routes.append(route)
-        self._times.append(ms)
-        if len(self._times) >= _MOST:
-            self._settle()
+        self.routes.append(route)
+        self.times.append(ms)
+        if len(self.times) >= MOST:
+            self.settle()
 
     def by_path(self) -> dict[str, _Histogram]:
         """Return the histogram of each path."""
-        self._settle()
+        self.settle()
         return self._by_path
 
-    def _settle(self) -> None:
-        routes, times = self._routes, self._times
+    def settle(self) -> None:
+        """Count what was appended."""
+        routes, times = self.routes, self.times
         if not times:
             return
-        self._routes, self._times = [], []
+        self.routes, self.times = [], []
         # Of a thousand sorted times each bound needs one search; nearly always they came by one route.
         by_route: dict[int, tuple[Any, list[float]]] = {}
         if routes.count(routes[0]) == len(routes):

@@ -19,7 +19,7 @@ from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
-from modelyard.serving.metrics import Tally
+from modelyard.serving.metrics import MOST, Tally
 from modelyard.serving.validate import Parsed, Validator
 from modelyard.store.requests import Answered
 
@@ -173,11 +173,13 @@ class Service:
         digest, trace, json = self._digest, self.trace, self._json
         now, ended = self.clock(), time.monotonic()
         logged: list[Answered] = []
-        took, access, gate, held = self.tally.took, self.access, self.gate, False
+        access, gate, held = self.access, self.gate, False
+        times, routes = self.tally.times, self.tally.routes
         apart: list[Answered] = []
         at = count = 0
         if isinstance(rows, list):
-            finite = isfinite(sum(map(sum, rows)))
+            # Written out for two classes, which takes a fifth of the time.
+            finite = isfinite(sum([a + b for a, b in rows]) if len(problem.classes) == 2 else sum(map(sum, rows)))
         else:
             finite = isfinite(rows.sum(dtype="float64"))
             if gate is None:
@@ -212,7 +214,8 @@ class Service:
             else:
                 logged.append(one)
                 count += parsed.count
-            took(exchange.route, ms)
+            times.append(ms)
+            routes.append(exchange.route)
             if access is not None:
                 access.add(exchange, 200, ms)
             if isinstance(body, bytes):
@@ -223,6 +226,8 @@ class Service:
             self.answered += len(logged)
             self.rows += count
             self.log.put(logged, count)
+        if len(times) >= MOST:
+            self.tally.settle()
         if apart:
             held_rows = sum(len(one.outputs) for one in apart)
             self.answered += len(apart)
