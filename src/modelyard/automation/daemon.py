@@ -7,6 +7,7 @@ at any moment, and may run on several machines at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -171,7 +172,7 @@ class Daemon:
         names = ", ".join(project.name for project in projects)
         self._say(note("ready", f"{names}: up as process {os.getpid()}", pid=os.getpid(), id=self._id))
         self._manager.tell("READY=1", f"STATUS={names}")
-        await self._stopping.wait()
+        code = await self._last(projects, beating)
         self._manager.tell("STOPPING=1", "STATUS=waiting for the run under way")
         under_way = ", ".join(p.run for p in projects if p.run)
         wait = f"; {under_way} may take {self._settings.grace:.0f} s to end" if under_way else ""
@@ -179,6 +180,23 @@ class Daemon:
         await asyncio.gather(*(project.stop(self._settings.grace, self._at_once) for project in projects))
         beating.cancel()
         self._say(note("stop", "stopped"))
+        return code
+
+    async def _last(self, projects: Sequence[Project], beating: asyncio.Task[None]) -> int:
+        """Wait until it is to stop, and return the exit code: 0, or 1 where something ended that is to last."""
+        while not self._stopping.is_set():
+            try:
+                if beating.done():
+                    beating.result()
+                for project in projects:
+                    project.check()
+            except Exception as error:  # noqa: BLE001 - whoever watches over us starts a whole daemon again
+                text = f"a part of the daemon died, so all of it ends: {type(error).__name__}: {error}"
+                self._say(note("stop", text))
+                self._stop_at_once()
+                return 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _SHOW)
         return 0
 
     async def _beat(self, projects: Sequence[Project]) -> None:

@@ -85,6 +85,7 @@ class Project:
         self._collect = collect
         self._problem = ""
         self._ready = False
+        self._unwritten = False
         self._published: DaemonState | None = None
         self._desk = ThreadPoolExecutor(1)
         self._presence = Presence(store, start.id)
@@ -141,11 +142,29 @@ class Project:
     def show(self, *, beat_now: bool) -> None:
         """Publish how everything stands, if it changed; else, if it is time, that the daemon lives."""
         state = self._state()
-        if state != self._published:
-            self._published = state
-            publish(self._store.root, state)
-        elif beat_now:
-            beat(self._store.root)
+        try:
+            if state != self._published:
+                publish(self._store.root, state)
+                self._published = state
+            elif beat_now:
+                beat(self._store.root)
+        except OSError as error:
+            # A full disk passes: the next look tries again.
+            if not self._unwritten:
+                self._say(note("file", f"how it stands cannot be written: {error}", project=self.name))
+            self._unwritten = True
+        else:
+            self._unwritten = False
+
+    def check(self) -> None:
+        """See that nothing that is to last has ended.
+
+        Raises:
+            Exception: What one of them died of, which is a mistake of ours.
+        """
+        for task in [*self._tasks, *(task for _, task in self._lookers)]:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def stop(self, grace: float, at_once: asyncio.Event) -> None:
         """Stop everything; the run under way may end, for so many seconds, or until it is to be at once."""
@@ -159,7 +178,7 @@ class Project:
         hurry.cancel()
         # A run that is still under way is interrupted, not cancelled: the next `modelyard up` goes on with its fire.
         await self._link.end(_CHILD_GRACE)
-        await working
+        await asyncio.wait({working})
         listening.cancel()
         await asyncio.gather(listening, *ending, *(task for _, task in self._children.values()), return_exceptions=True)
         gone = asyncio.get_running_loop().run_in_executor(self._desk, self._leave)
@@ -189,7 +208,7 @@ class Project:
                 if mark(self._spec.path) != self._mark:
                     await self._read_again()
                 wait = _TICK
-            except ModelyardError:
+            except (ModelyardError, OSError):
                 # The dispatcher meets the same and says so.
                 wait = _ASK_AGAIN
             await asyncio.sleep(wait)
@@ -226,7 +245,7 @@ class Project:
 
     async def _read_again(self) -> None:
         """Take over a changed declaration; one that is wrong changes nothing but what the status says."""
-        self._mark = mark(self._spec.path)
+        before, self._mark = self._mark, mark(self._spec.path)
         try:
             spec = await apart(lambda: load(self._spec.path, files=False))
             triggers = self._collect(spec, self._store, self._clock)
@@ -239,7 +258,12 @@ class Project:
             self._say(note("file", self._problem, project=self.name, code=error.code))
             return
         self._problem = ""
-        await apart(self._begin_alerts)
+        try:
+            await apart(self._begin_alerts)
+        except BaseException:
+            # A full disk passes: the file is read again then.
+            self._mark = before
+            raise
         for name in ("serve", "alerts"):
             if name in self._children:
                 self._children[name][0].renew()
