@@ -191,6 +191,59 @@ def test_the_unit_is_one_that_systemd_takes(store: LocalStore, tmp_path: Path) -
     assert (said.returncode, said.stderr) == (0, "")
 
 
+# Inside a mount namespace, as the unit has it: the home can be read, and written only where the unit says so.
+HARDENED = """
+mount --bind "$HOME" "$HOME" || exit 99
+for folder in {writable}; do mount --bind "$folder" "$folder" || exit 99; done
+mount -o remount,bind,ro "$HOME" || exit 99
+touch "$HOME/anywhere" 2>/dev/null && exit 98
+exec {python} -m modelyard run
+"""
+
+
+def test_a_step_with_a_process_of_its_own_runs_with_the_rights_of_the_unit(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    file = project(
+        home / "tiny",
+        "project: tiny\nsteps:\n  one: {function: 'steps.py:one', resources: {own_process: true, cpus: 1}}\n",
+        "def one():\n    return 1\n",
+    )
+    runtime = home / "run"
+    runtime.mkdir()
+    text = yard(file.parent, "up", "--systemd", "-").stdout.replace("%t", str(runtime))
+    values = [line.partition("=") for line in text.splitlines()]
+    (given,) = [value for name, _, value in values if name == "RuntimeDirectory"]
+    (runtime / given).mkdir()
+    writable = [
+        str(runtime / given),
+        *(v for name, _, value in values if name == "ReadWritePaths" for v in value.split()),
+    ]
+    env = dict(pair.split("=", 1) for name, _, value in values if name == "Environment" for pair in value.split())
+    script = HARDENED.format(writable=" ".join(writable), python=sys.executable)
+    command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=file.parent,
+            env={**os.environ, "HOME": str(home), **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("this machine has no unshare")
+    if done.returncode == 99 or "unshare:" in done.stderr:
+        pytest.skip("this machine does not allow a mount of its own")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_unit_may_write_to_the_folder_of_a_shared_store(store: LocalStore) -> None:
+    address = "postgresql://ann@db.example.org/ml?files=/mnt/team%20files"
+    said = yard(store.root, "up", "--systemd", "-", MODELYARD_STORE=address)
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("ReadWritePaths=")]
+    assert line == f'ReadWritePaths={store.root} "-/mnt/team files"'
+
+
 def test_down_leaves_a_daemon_of_systemd_alone(store: LocalStore) -> None:
     os.environ["MODELYARD_UNIT"] = "modelyard-tiny.service"
     try:

@@ -29,6 +29,11 @@ NotifyAccess=main
 ExecStart={command}
 WorkingDirectory={folder}
 Environment=PYTHONUNBUFFERED=1 {variable}={name}
+# Where all runs of this user agree on who has which cores and memory; it is the same without a unit, and outlives it.
+RuntimeDirectory=modelyard
+RuntimeDirectoryMode=0700
+RuntimeDirectoryPreserve=yes
+Environment=MODELYARD_MACHINE=%t/modelyard
 # Variables with the secrets that triggers and alerts name go here, readable for you alone. It need not be there.
 EnvironmentFile=-%E/modelyard/{environment}.env
 Restart=always
@@ -114,14 +119,17 @@ def unit_folder(env: Mapping[str, str] = os.environ) -> Path:
     return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
 
 
-def unit(projects: Sequence[str], roots: Sequence[Path], command: Sequence[str], *, grace: float) -> str:
+def unit(
+    projects: Sequence[str], roots: Sequence[Path], command: Sequence[str], *, grace: float, shared: Sequence[Path] = ()
+) -> str:
     """Return the text of a unit of the user's own service manager.
 
     Args:
         projects: Names of the projects.
-        roots: Their folders: all that the unit may write to.
+        roots: Their folders, which the unit may write to.
         command: What it runs, word by word, with absolute paths.
         grace: Seconds that a run may take to end.
+        shared: Folders elsewhere that it may write to as well: those of shared stores.
 
     Raises:
         UserError: A path holds a line break, which no unit can (`systemd-path`).
@@ -137,7 +145,8 @@ def unit(projects: Sequence[str], roots: Sequence[Path], command: Sequence[str],
         environment=name.removesuffix(".service"),
         watchdog=_WATCHDOG,
         stop=round(grace + _LAST),
-        writable=" ".join(_quoted(str(root)) for root in roots),
+        # Without a shared folder it starts all the same, and says what is missing.
+        writable=" ".join([*(_quoted(str(root)) for root in roots), *(_quoted(f"-{path}") for path in shared)]),
     )
 
 

@@ -90,11 +90,14 @@ def _systemd(args: argparse.Namespace, settings: Settings) -> int:
     from modelyard.automation.systemd import unit, unit_folder, unit_name
     from modelyard.spec import load
     from modelyard.store.disk import explained
+    from modelyard.store.opening import shared_folder
 
     specs = [load(file, files=False) for file in settings.files]
     names = [spec.project for spec in specs]
     name = unit_name(names)
-    text = unit(names, [spec.root for spec in specs], _command(args, settings), grace=settings.grace)
+    shared = [folder for spec in specs if (folder := shared_folder(spec.root, file=spec.path.name)) is not None]
+    roots = [spec.root for spec in specs]
+    text = unit(names, roots, _command(args, settings), grace=settings.grace, shared=shared)
     if args.systemd == "-":
         data(text.rstrip())
         return 0

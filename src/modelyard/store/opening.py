@@ -14,7 +14,7 @@ from modelyard.store.local import FOLDER, LOCAL, LocalStore
 if TYPE_CHECKING:
     from modelyard.store.postgres import PostgresStore
 
-__all__ = ["HANDED", "VARIABLE", "address_of", "open_address", "open_store", "store_exists"]
+__all__ = ["HANDED", "VARIABLE", "address_of", "open_address", "open_store", "shared_folder", "store_exists"]
 
 # Where a process is told which store to open; it wins over the file.
 VARIABLE = "MODELYARD_STORE"
@@ -46,6 +46,25 @@ def open_store(project: Path, address: str = "", *, name: str = "", file: str = 
 def open_address(project: Path, address: str, *, name: str = "") -> Store:
     """Open the store at just this address, whatever the environment and the file say; see `open_store`."""
     return LocalStore(project) if address == LOCAL else _postgres(project, address, name)
+
+
+def shared_folder(project: Path | str, *, file: str = "modelyard.yaml") -> Path | None:
+    """Return the folder of files that a project's store shares with other machines; none: it has no such folder.
+
+    Args:
+        project: Folder of the project.
+        file: Name of its declaration.
+
+    Raises:
+        UserError: The address of the store cannot be read (`store-address`).
+    """
+    from modelyard.store.address import parse_address
+
+    found, _ = address_of(project, "", file=file)
+    if "://" not in found:
+        return None
+    files = parse_address(found).files
+    return Path(files) if files else None
 
 
 def store_exists(project: Path, address: str = "", *, name: str = "", file: str = FILE) -> bool:
