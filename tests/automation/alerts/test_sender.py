@@ -490,7 +490,9 @@ def test_an_event_that_cannot_be_read_is_said_once_and_the_others_are_told(
     project: Make, store: LocalStore, taken: Any
 ) -> None:
     said: list[str] = []
-    one = Sender(project("alerts: ['mailto:ml@example.org']"), store, make=lambda: lambda target, message: "ok", say=said.append)
+    one = Sender(
+        project("alerts: ['mailto:ml@example.org']"), store, make=lambda: lambda target, message: "ok", say=said.append
+    )
     strange = {"endpoint": "e", "results": [{"check": {"name": "psi"}, "status": "failed"}]}
     number = store.ledger.append(Draft(kind="watch.finished", payload=strange))[0].seq
     store.ledger.append(
