@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.text import plural, seconds_text
-from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, add_json, load_spec
 
@@ -47,6 +47,8 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the partitions, and say how each ended."""
     from modelyard._kit.errors import UserError
+    from modelyard.automation.alerts import sending
+    from modelyard.logs.ship import shipping
     from modelyard.pipeline.backfill import backfill, planned
     from modelyard.pipeline.cost import budget_of
     from modelyard.pipeline.executors import LocalExecutor
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     executor = LocalExecutor(store, workers=args.workers)
     progress = Progress(len(work.plan.steps), sys.stderr)
     try:
-        finished, done = backfill(work, store, executor=executor, observe=progress, budget=budget_of(spec, store))
+        with sending(spec, store, say), shipping(store, spec.logs, project=spec.project):
+            finished, done = backfill(work, store, executor=executor, observe=progress, budget=budget_of(spec, store))
     finally:
         progress.close()
         executor.close()

@@ -60,7 +60,7 @@ def shared_folder(project: Path | str, *, file: str = "modelyard.yaml") -> Path 
     """
     from modelyard.store.address import parse_address
 
-    found, _ = address_of(project, "", file=file)
+    found, _ = address_of(Path(project), "", file=file)
     if "://" not in found:
         return None
     files = parse_address(found).files
