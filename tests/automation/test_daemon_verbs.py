@@ -244,6 +244,27 @@ def test_the_unit_may_write_to_the_folder_of_a_shared_store(store: LocalStore) -
     assert line == f'ReadWritePaths={store.root} "-/mnt/team files"'
 
 
+TALK = """
+import sys
+from pathlib import Path
+import modelyard.cli.up as up
+from modelyard.automation.notes import note
+
+up._LARGE = 10_000
+show = up._bounded(up._print, Path("up.log"))
+for i in range(1000):
+    show(note("said", f"line {i} {'x' * 50}", name="runner"))
+"""
+
+
+def test_the_log_of_a_daemon_in_the_background_does_not_grow_without_end(tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    with log.open("ab") as out:
+        subprocess.run([sys.executable, "-c", TALK], cwd=tmp_path, stderr=out, check=True)
+    assert max(file.stat().st_size for file in (log, tmp_path / "up.log.1")) <= 10_200
+    assert "line 999" in log.read_text()
+
+
 def test_down_leaves_a_daemon_of_systemd_alone(store: LocalStore) -> None:
     os.environ["MODELYARD_UNIT"] = "modelyard-tiny.service"
     try:

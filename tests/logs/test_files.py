@@ -102,6 +102,17 @@ def test_old_files_go_and_so_do_the_oldest_of_too_many(tmp_path: Path) -> None:
     assert messages(tmp_path) == ["day 5"]
 
 
+def test_all_files_together_stay_within_their_size(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path)
+    files.keep(seconds=3 * DAY, size=20_000)
+    one = line("x" * 100)
+    for _ in range(1000):
+        files.append(one)
+        # The line that fills a file is the only one beyond.
+        assert sum(p.stat().st_size for p in segments(tmp_path)) <= 20_000 + 500
+    assert len(segments(tmp_path)) > 1
+
+
 def test_a_file_that_somebody_deleted_is_made_again(tmp_path: Path) -> None:
     files = LogFiles(tmp_path)
     files.append(line("gone"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from modelyard.automation.notes import Note
 
 __all__ = ["add", "run"]
+
+# Bytes after which the log of a daemon in the background is set aside; one such is kept.
+_LARGE = 10 << 20
 
 
 def add(subparsers: Any) -> None:
@@ -75,13 +81,29 @@ def run(args: argparse.Namespace) -> int:
         return _detach(args, settings)
     from modelyard.automation.daemon import Daemon
     from modelyard.automation.notes import Aside
+    from modelyard.automation.state import log_file
 
-    aside = Aside(json_line if args.json else _print)
+    aside = Aside(_bounded(json_line if args.json else _print, log_file(settings.files[0].parent)))
     code = Daemon(settings, aside).run()
     if not aside.end():
         # Somebody holds our output; Python would wait for it for ever.
         os._exit(code)
     return code
+
+
+def _bounded(show: Callable[[Note], None], log: Path) -> Callable[[Note], None]:
+    """Return `show`, that before it says more sets the log of a daemon in the background aside when it is large."""
+
+    def shown(note: Note) -> None:
+        # Whoever has it elsewhere, or has deleted it, looks after its size.
+        with contextlib.suppress(OSError):
+            mine, there = os.fstat(sys.stderr.fileno()), log.stat()
+            if mine.st_size > _LARGE and os.path.samestat(mine, there):
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
+        show(note)
+
+    return shown
 
 
 def _systemd(args: argparse.Namespace, settings: Settings) -> int:
@@ -128,7 +150,8 @@ def _detach(args: argparse.Namespace, settings: Settings) -> int:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        with log.open("wb") as out:
+        # Appended to, since it is emptied when it is large.
+        with log.open("ab") as out:
             process = subprocess.Popen(
                 _command(args, settings), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )

@@ -28,6 +28,8 @@ KEEP_BYTES = 1_000_000_000
 _DAY = 86_400
 _NAME = re.compile(r"(\d{4}-\d\d-\d\d)\.(\d+)\.jsonl")
 _LARGE = 32 << 20
+# Files that all which is kept is cut into, at least.
+_PARTS = 4
 _encode = msgspec.json.Encoder().encode
 
 
@@ -67,7 +69,7 @@ class LogFiles:
     Args:
         folder: Where the files are; made at the first line.
         clock: Source of the time.
-        large: Bytes after which another file is begun.
+        large: Bytes after which another file is begun; a quarter of what all may take, where that is less.
 
     Attributes:
         trouble: Why lines cannot be written at the moment; empty when they can.
@@ -79,7 +81,7 @@ class LogFiles:
         self.clock = clock
         self.trouble = ""
         self.lost = 0
-        self._large = large
+        self._most = self._large = large
         self._fd = -1
         self._day = -1
         self._torn = False
@@ -119,8 +121,12 @@ class LogFiles:
             self.trouble = error.strerror or str(error)
         self.prune()
 
-    def prune(self) -> None:
-        """Delete what is too old or too much."""
+    def prune(self, *, room: int = 0) -> None:
+        """Delete what is too old or too much.
+
+        Args:
+            room: Bytes that are to be free for what comes.
+        """
         kept = self._kept()
         sizes: list[tuple[Path, int]] = []
         for path in segments(self.folder):
@@ -131,7 +137,7 @@ class LogFiles:
                 sizes.append((path, _size(path)))
         total = sum(size for _, size in sizes)
         for path, size in sizes[:-1]:
-            if total <= kept.bytes:
+            if total <= kept.bytes - room:
                 break
             path.unlink(missing_ok=True)
             total -= size
@@ -161,6 +167,7 @@ class LogFiles:
 
     def _open(self, day: int) -> None:
         self._make()
+        self._large = min(self._most, max(1, self._kept().bytes // _PARTS))
         text = datetime.fromtimestamp(day * _DAY, UTC).strftime("%Y-%m-%d")
         number = max((int(p.name.split(".")[1]) for p in segments(self.folder) if p.name.startswith(text)), default=0)
         path = self.folder / f"{text}.{number:03d}.jsonl"
@@ -170,7 +177,7 @@ class LogFiles:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._day = day
         if new:
-            self.prune()
+            self.prune(room=self._large)
 
     def _make(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
