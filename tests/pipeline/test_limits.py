@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,12 +156,10 @@ def test_a_memory_error_is_out_of_memory_too(executor: LocalExecutor, project: P
 
 def test_a_step_past_its_timeout_is_stopped_and_may_tidy_up(executor: LocalExecutor, project: Path) -> None:
     mark = project / "tidied"
-    began = time.monotonic()
     with pytest.raises(StepFailed, match="timeout") as caught:
         run(plan(step("slow", "sleep", seconds=60, mark=str(mark), timeout=3)), open_store(project), executor=executor)
     assert caught.value.code == "step-timeout"
     assert mark.exists()
-    assert time.monotonic() - began < 30
 
 
 def test_a_step_within_its_timeout_is_left_alone(executor: LocalExecutor, project: Path) -> None:
@@ -177,9 +174,8 @@ def test_wait_honours_its_limit(executor: LocalExecutor, project: Path) -> None:
     task = Task(step=step("slow", "sleep", seconds=60, timeout=60), key="k", code="c")
     assert executor.room(task)
     assert executor.submit(task) is None
-    began = time.monotonic()
+    # Without its limit it would come back with the step that was stopped for its timeout.
     assert executor.wait(0.05) == []
-    assert time.monotonic() - began < 20
 
 
 def test_the_message_names_what_was_asked_and_what_to_ask_for() -> None:
