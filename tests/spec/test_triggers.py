@@ -116,6 +116,15 @@ def test_the_name_of_the_schedule_is_taken(problems: Judge, small: str) -> None:
     assert "another name" in problem.hint
 
 
+@pytest.mark.parametrize("second", ["HOOK_SECRET", '[OTHER_SECRET, "env:HOOK_SECRET"]'])
+def test_two_webhooks_have_two_secrets(problems: Judge, small: str, second: str) -> None:
+    head = f"{small}triggers:\n  a: {{webhook: {{secret: [HOOK_SECRET, OLD_SECRET]}}}}\n"
+    (problem,) = problems(f"{head}  b: {{webhook: {{secret: {second}}}}}\n")
+    assert (problem.code, problem.where) == ("spec-contradiction", "modelyard.yaml:6")
+    assert '"a" and "b" have one secret' in problem.message
+    assert problems(f"{head}  b: {{webhook: {{secret: OTHER_SECRET}}}}\n") == []
+
+
 def test_drift_needs_a_model(problems: Judge, project: Path) -> None:
     (project / "steps.py").write_text("def f():\n    return 1\n")
     found = problems("project: p\nsteps: {a: {function: steps.py:f}}\ntriggers: {t: {drift: true}}\n")

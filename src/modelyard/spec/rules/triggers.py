@@ -85,6 +85,22 @@ def trigger_rules(
             case "drift" if d.model is None:
                 message = "a project without a model has no endpoint that could drift"
                 yield Finding(f"{at}.drift", message, "add `model`, or take this trigger out", ("model",))
+    yield from _shared_secrets(d)
+
+
+def _shared_secrets(d: Declaration) -> Iterator[Finding]:
+    """Yield webhooks with the secret of another: what is signed for one would be taken by the other."""
+    owner: dict[str, str] = {}
+    for name, trigger in d.triggers.items():
+        secrets = trigger.webhook.secret if trigger.webhook is not None else ()
+        for index, place in enumerate(secrets):
+            first = owner.setdefault(place.removeprefix("env:"), name)
+            if first != name:
+                yield Finding(
+                    f"triggers.{name}.webhook.secret" + (f".{index}" if len(secrets) > 1 else ""),
+                    f'the webhooks "{first}" and "{name}" have one secret: each takes what is signed for the other',
+                    "give each a secret of its own",
+                )
 
 
 def _not_one(at: str, kinds: list[str]) -> Finding:
