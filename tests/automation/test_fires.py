@@ -9,7 +9,8 @@ import pytest
 
 from modelyard._kit.errors import Taken
 from modelyard.automation.base import Look, Wanted
-from modelyard.automation.fires import ask, queued, write
+from modelyard.automation.fires import ask, write
+from modelyard.automation.queue import Queue
 from modelyard.records import Draft, Item, TriggerKind
 from modelyard.store import LocalStore
 
@@ -64,8 +65,8 @@ def test_a_gone_item_is_no_longer_seen(store: LocalStore) -> None:
 
 def test_what_may_not_start_yet_waits(store: LocalStore) -> None:
     write(Files(), Look(wanted=[wanted("a.csv", not_before=100.0), wanted("b.csv")]), store)
-    assert [f.items[0].name for f in queued(store, 50.0)] == ["b.csv"]
-    assert [f.items[0].name for f in queued(store, 100.0)] == ["a.csv", "b.csv"]
+    assert [f.items[0].name for f in Queue(store).ready(50.0)] == ["b.csv"]
+    assert [f.items[0].name for f in Queue(store).ready(100.0)] == ["a.csv", "b.csv"]
 
 
 def test_a_paused_trigger_drops_what_it_sees_and_says_so(store: LocalStore) -> None:
@@ -92,7 +93,7 @@ def test_a_fire_is_started_once_and_again_only_after_its_run_was_cut_off(store: 
         start("run-2")
     assert store.ledger.run("run-2") is None
     end("run-1", "interrupted")
-    assert [f.id for f in queued(store, 9.0)] == [fire.id]
+    assert [f.id for f in Queue(store).ready(9.0)] == [fire.id]
     start("run-3")
     end("run-3", "succeeded")
     with pytest.raises(Taken):

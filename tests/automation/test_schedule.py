@@ -13,8 +13,9 @@ import pytest
 from modelyard._kit.errors import UserError
 from modelyard._kit.times import iso, moment, said, zone
 from modelyard.automation.base import Look, Wanted
-from modelyard.automation.fires import ask, queued, write
+from modelyard.automation.fires import ask, write
 from modelyard.automation.gate import GO
+from modelyard.automation.queue import Queue
 from modelyard.automation.schedule import ScheduleTrigger, next_texts, schedule_triggers
 from modelyard.records import Draft, Fire
 from modelyard.spec import load
@@ -200,7 +201,7 @@ def test_all_of_them_wait_their_turn_and_the_queue_has_an_end(world: World) -> N
     _, new = world.look(trigger, world.now + 300 * HOUR)
     assert [f.state for f in new].count("queued") == 266
     assert new[-1].why == "366 wait in the queue already"
-    assert len(queued(world.store, world.now)) == 366
+    assert len(Queue(world.store).ready(world.now)) == 366
 
 
 def test_another_schedule_does_not_hold_it_up(world: World) -> None:
@@ -279,7 +280,7 @@ def test_random_looks_restarts_and_jumps_fire_each_time_once(world: World) -> No
             daemons[who] = world.trigger(**section)
         skew = draw.uniform(-2, 2)
         world.look(daemons[who], max(begin, clock + skew))
-        for fire in queued(world.store, clock + 10):
+        for fire in Queue(world.store).ready(clock + 10):
             world.run(fire)
     world.look(daemons[0], clock + 700)
     dues = [fire.due for fire in world.store.ledger.fires()]
@@ -344,8 +345,8 @@ def test_the_cheapest_start_is_queued_with_its_saving(world: World) -> None:
     assert fire.payload["saved"] == pytest.approx(0.3)
     assert fire.payload["unit"] == "EUR/kW"
     assert fire.given["payload"]["why"] == "waits 13 h: where it is cheapest"
-    assert queued(world.store, at("2026-11-23T21:59")) == []
-    assert [f.id for f in queued(world.store, at("2026-11-23T22:00"))] == [fire.id]
+    assert Queue(world.store).ready(at("2026-11-23T21:59")) == []
+    assert [f.id for f in Queue(world.store).ready(at("2026-11-23T22:00"))] == [fire.id]
 
 
 def test_a_price_table_that_is_gone_keeps_nothing_from_starting(world: World) -> None:

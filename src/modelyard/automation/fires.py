@@ -1,4 +1,4 @@
-"""Write down what triggers ask for, each once, and read the queue."""
+"""Write down what triggers ask for, each once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modelyard.automation.base import Look, Trigger, Wanted
 from modelyard.records import Draft, Fire, TriggerKind, plain
 from modelyard.store import Store
 
-__all__ = ["ask", "drop", "is_paused", "queued", "write"]
+__all__ = ["ask", "drop", "is_paused", "write"]
 
 
 def write(trigger: Trigger, look: Look, store: Store) -> list[Fire]:
@@ -57,8 +57,7 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         draft = Draft(kind="fire.dropped", actor=actor, payload={**body, "why": drop})
     else:
         body |= {
-            # A clock that was ahead for a moment asked for what is still to come: that waits for its time.
-            "not_before": max(wanted.not_before, wanted.due),
+            "not_before": wanted.not_before,
             "trace": secrets.token_hex(16),
             "items": plain(list(wanted.items)),
             "payload": wanted.payload,
@@ -81,11 +80,6 @@ def drop(fire: Fire, why: str, store: Store) -> bool:
     except Taken:
         return False
     return True
-
-
-def queued(store: Store, now: float) -> list[Fire]:
-    """Return the fires that may start now, in the order in which they were written down."""
-    return [fire for fire in store.ledger.fires(states=("queued",)) if fire.not_before <= now]
 
 
 def is_paused(trigger: str, store: Store) -> bool:
