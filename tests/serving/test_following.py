@@ -116,7 +116,7 @@ def test_endpoint_is_switched_off_and_on(yard: Yard, server: Server) -> None:
         ask(client)
         yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=body))
         refused = until(lambda: (a := client.post("/predict", content=b"no JSON")).status_code == 503 and a)
-        assert refused.json()["error"]["code"] == "killed"
+        assert refused.json()["error"]["code"] == "endpoint-killed"
         assert "harms" not in refused.text
         assert client.post(f"/v2/models/{ENDPOINT}/infer", json={}).status_code == 503
         assert stranger.post("/predict", json={"a": 1}).status_code == 401
@@ -140,7 +140,7 @@ def test_server_that_is_started_meanwhile_is_off_too(yard: Yard) -> None:
     server = yard.serve(first)
     with server.client() as client:
         refused = client.post("/predict", json={"a": 1})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "killed")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "endpoint-killed")
     assert server.stop() == 0
 
 

@@ -121,3 +121,9 @@ def test_the_secret_itself_is_never_printed(
     assert main(["lint", "--json"]) == 0
     said = capsys.readouterr()
     assert "hunter2" not in said.out + said.err
+
+
+@pytest.mark.parametrize("place", ["HOOK_SECRET", "env:HOOK_SECRET", "file:hook.key"])
+def test_the_place_of_a_secret_is_none(project: Path, place: str) -> None:
+    hook = f"triggers: {{deployed: {{webhook: {{secret: {place}}}}}}}\nschedule:"
+    assert held(project, ("schedule:", hook))["no-secret-in-the-file"].kept

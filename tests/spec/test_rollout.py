@@ -22,7 +22,7 @@ def declared(folder: Path, rollout: str) -> Path:
 def test_watch_needs_a_canary(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load(declared(tmp_path, "{watch: 1h}"))
-    assert caught.value.code == "spec-rollout-no-canary"
+    assert caught.value.code == "spec-contradiction"
 
 
 def test_units_are_read(tmp_path: Path) -> None:

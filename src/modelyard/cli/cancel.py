@@ -38,4 +38,5 @@ def run(args: argparse.Namespace) -> int:
         json_line(ended)
     else:
         say(f"{ended.id} ended: {ended.status}{f' ({ended.reason})' if ended.reason else ''}")
-    return 0
+    # A run that came to its end by itself was not cancelled.
+    return 0 if ended.status in ("cancelled", "interrupted") else 1

@@ -17,8 +17,8 @@ from modelyard.store import Store
 __all__ = ["CutOff", "ask", "cancel", "ending", "unstopped"]
 
 _PAUSE = 0.05
-# Seconds after which a process that was asked to end its run is asked again.
-_ASK_AGAIN = 10.0
+# Seconds after which a process that was asked to end its run is asked again, more firmly.
+_ASK_AGAIN = 2.0
 
 
 class CutOff(KeyboardInterrupt):
@@ -69,7 +69,8 @@ def cancel(store: Store, *, actor: str, run: str = "", seconds: float = 30.0) ->
             if who.get("run") != run:
                 return _ended(run, store)
             if now - told >= _ASK_AGAIN and who.get("host", "") == socket.gethostname():
-                _interrupt(int(who["pid"]))
+                # A shell lets what it runs in the background ignore the one; the other is heard by everybody.
+                _tell(int(who["pid"]), signal.SIGTERM if told else signal.SIGINT)
                 told = now
             time.sleep(_PAUSE)
     place = f"process {who.get('pid')} on {who.get('host', 'this machine')}"
@@ -89,9 +90,9 @@ def _ended(run: str, store: Store) -> Run:
     return found
 
 
-def _interrupt(pid: int) -> None:
+def _tell(pid: int, number: signal.Signals) -> None:
     try:
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
     except ProcessLookupError:
         # It has just ended by itself; the next look at the holder says so.
         return

@@ -40,7 +40,7 @@ def bad(code: str, message: str) -> HttpError:
 
 def killed() -> HttpError:
     """Return the answer of an endpoint that somebody has switched off."""
-    return HttpError(503, "killed", "this endpoint is switched off", headers=((b"retry-after", b"60"),))
+    return HttpError(503, "endpoint-killed", "this endpoint is switched off", headers=((b"retry-after", b"60"),))
 
 
 def named(code: str, message: str, name: str, known: Iterable[str]) -> HttpError:

@@ -19,5 +19,4 @@ def rollout_rules(d: Declaration) -> Iterator[Finding]:
             "`watch` has nothing to watch: no canary is declared",
             "add `canary: 10%`, or leave `watch` out",
             ("deploy.rollout",),
-            code="spec-rollout-no-canary",
         )
