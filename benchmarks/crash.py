@@ -126,6 +126,11 @@ class Tree:
                 raise SystemExit(f"a child outlived the daemon: {below}")
             time.sleep(0.001)
 
+    def end(self) -> None:
+        """Leave nothing behind, however the measurement went."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill(everything=True)
+
     def stop(self) -> None:
         """Stop it politely."""
         assert self.process is not None
@@ -158,7 +163,7 @@ class Stream:
             thread.start()
 
     def stop(self) -> None:
-        """End, after the last delivery was taken."""
+        """End; a delivery that was not taken yet is none."""
         self.ended.set()
         for thread in self.threads:
             thread.join()
@@ -175,7 +180,8 @@ class Stream:
         while not self.ended.wait(self.random.uniform(0.3, 1.5)):
             name = f"msg-{len(self.posts):05d}"
             while not self._taken(name):
-                time.sleep(0.05)
+                if self.ended.wait(0.05):
+                    return
             self.posts.append(name)
 
     def _taken(self, name: str) -> bool:
@@ -267,11 +273,13 @@ def crash(root: Path, kills: int, seed: int) -> dict[str, float]:
                 tree.kill(everything=bool(number % 2))
                 fire, head = cut_off(store), store.ledger.head()[0]
                 at = tree.start()
-        finally:
             stream.stop()
-        drain(store)
-        tree.stop()
-        watcher.ended.set()
+            drain(store)
+            tree.stop()
+        finally:
+            stream.ended.set()
+            watcher.ended.set()
+            tree.end()
         watcher.join()
         found = judge(store, stream, watcher.seen)
     middle = median(waits) if waits else 0.0

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +87,19 @@ def test_a_killed_daemon_is_lost_and_never_running(store: LocalStore) -> None:
     said = yard(store.root, "status")
     assert said.returncode == 1
     assert re.search(rf"✗ tiny: lost, process {daemon.process.pid} on .*, began ", said.stdout)
+
+
+def test_a_daemon_that_lives_and_does_nothing_is_stuck(store: LocalStore) -> None:
+    with up(cwd=store.root) as daemon:
+        daemon.wait_for("ready")
+        until(lambda: published(store.root))
+        daemon.process.send_signal(signal.SIGSTOP)
+        os.utime(store.root / ".modelyard" / "daemon" / "state.json", (1.0, 1.0))
+        said = yard(store.root, "status")
+        assert said.returncode == 1
+        assert f"tiny: stuck, process {daemon.process.pid}" in said.stdout
+        daemon.process.send_signal(signal.SIGCONT)
+        assert daemon.stop() == 0
 
 
 def test_cancel_ends_the_run_of_a_daemon_and_the_next_fire_runs(store: LocalStore) -> None:
