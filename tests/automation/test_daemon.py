@@ -289,3 +289,22 @@ def test_people_are_told_when_a_run_fails(store: LocalStore) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize(("grace", "status"), [("60s", "succeeded"), ("0", "interrupted")])
+def test_the_run_under_way_may_end_within_the_grace(store: LocalStore, grace: str, status: str) -> None:
+    steps = STEPS.replace("time.sleep(60)", "[time.sleep(0.05) for _ in range(100) if not os.path.exists('go on')]")
+    project(store.root, steps=steps)
+    want(store, "slow")
+    want(store, "not any more")
+    with up("--grace", grace, cwd=store.root) as daemon:
+        until(lambda: "two slow" in left(store.root))
+        daemon.process.terminate()
+        daemon.wait_for("stop", "no new run begins")
+        if grace != "0":
+            (store.root / "go on").touch()
+        assert daemon.process.wait(60) == 0
+    assert [run.status for run in runs(store)] == [status]
+    # What was cut off is queued again; what had not begun has not.
+    first = "succeeded" if status == "succeeded" else "queued"
+    assert [fire.state for fire in store.ledger.fires()] == [first, "queued"]
