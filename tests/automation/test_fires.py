@@ -105,3 +105,19 @@ def test_a_fire_is_started_once_and_again_only_after_its_run_was_cut_off(store: 
     before = store.ledger.fires()
     store.ledger.rebuild()
     assert store.ledger.fires() == before
+
+
+def test_what_a_pause_dropped_is_named_and_after_it_the_board_says_that_it_goes_on(store: LocalStore) -> None:
+    from modelyard.automation.board import pause, remembered, resume
+
+    pause("arrivals", store, reason="moving house", actor="user:ann")
+    pause("arrivals", store, reason="", actor="user:bob")
+    (fire,) = write(Files(), Look(wanted=[wanted("a.csv")]), store)
+    assert [item.name for item in fire.items] == ["a.csv"]
+    (row,) = remembered(store)
+    assert (row.name, row.kind, row.paused) == ("arrivals", "files", "moving house (user:ann)")
+    assert row.why == "left out: the trigger is paused"
+    resume("arrivals", store, reason="", actor="user:ann")
+    (row,) = remembered(store)
+    assert row.paused == ""
+    assert "goes on" in row.why

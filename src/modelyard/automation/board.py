@@ -14,14 +14,14 @@ from modelyard._kit.errors import ModelyardError, NotFound
 from modelyard._kit.ids import new_id
 from modelyard.automation.base import Trigger, Wanted
 from modelyard.automation.daemon import collect
-from modelyard.automation.fires import ask
+from modelyard.automation.fires import PAUSED, ask
 from modelyard.automation.schedule import ScheduleTrigger
 from modelyard.automation.state import DaemonState, TriggerState, daemons, published
 from modelyard.records import Draft, Fire, TriggerKind
 from modelyard.spec import Spec
 from modelyard.store import Store
 
-__all__ = ["MANUAL", "Row", "board", "find", "fire_by_hand", "pause", "resume"]
+__all__ = ["MANUAL", "Row", "board", "find", "fire_by_hand", "pause", "remembered", "resume"]
 
 # The trigger of those who ask for a run themselves.
 MANUAL = "manual"
@@ -29,6 +29,8 @@ MANUAL = "manual"
 _TIMES = re.compile(r"missed while nothing ran: ([0-9,]+) times")
 # Newest fires of a trigger that are looked at.
 _NEWEST = 50
+# Newest fires that are asked for their triggers where the declaration cannot be read.
+_KNOWN = 1000
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,30 @@ def board(
     problem = here.problem if here else ""
     rows = [_row(trigger, spec, paused, live.get(trigger.name)) for trigger in collect(spec, store, clock)]
     rows.append(Row(name=MANUAL, kind="manual", about="asked for by hand", watched=here is not None))
+    return tuple(_with_fires(row, store, now, holds, problem) for row in rows)
+
+
+def remembered(store: Store, *, clock: Clock = system_clock) -> tuple[Row, ...]:
+    """Return the triggers that the ledger and the daemon here know of, for when the declaration cannot be read."""
+    now = clock()
+    here = _here(store)
+    paused, holds = _paused(store), (here.holds if here else {})
+    kinds: dict[str, TriggerKind] = {fire.trigger: fire.kind for fire in store.ledger.fires(newest=True, limit=_KNOWN)}
+    live = {state.name: state for state in here.triggers} if here else {}
+    kinds |= {name: state.kind for name, state in live.items()}  # type: ignore[misc]
+    rows = [
+        Row(
+            name=name,
+            kind=kind,
+            paused=paused.get(name, ""),
+            watched=name in live,
+            looked=live[name].looked if name in live else 0.0,
+            error=live[name].error if name in live else "",
+            failing=live[name].failing if name in live else 0.0,
+        )
+        for name, kind in sorted(kinds.items())
+    ]
+    problem = here.problem if here else ""
     return tuple(_with_fires(row, store, now, holds, problem) for row in rows)
 
 
@@ -191,6 +217,8 @@ def _why(row: Row, newest: Fire | None, store: Store, now: float, holds: dict[st
     if newest is None:
         return "nothing was seen yet"
     match newest.state:
+        case "dropped" if newest.why == PAUSED and not row.paused:
+            return "goes on since it was resumed; nothing was seen since"
         case "dropped":
             return f"left out: {newest.why}"
         case "started":
@@ -221,6 +249,8 @@ def _paused(store: Store) -> dict[str, str]:
     for event in store.ledger.events(kinds=("trigger.paused", "trigger.resumed")):
         if event.kind == "trigger.paused":
             reason = event.payload["reason"]
+            if not reason and event.payload["trigger"] in paused:
+                continue  # paused again without a word: the reason that was given stands
             paused[event.payload["trigger"]] = f"{reason} ({event.actor})" if reason else f"by {event.actor}"
         else:
             paused.pop(event.payload["trigger"], None)

@@ -11,7 +11,11 @@ from modelyard.automation.base import Look, Trigger, Wanted
 from modelyard.records import Draft, Fire, TriggerKind, plain
 from modelyard.store import Store
 
-__all__ = ["ask", "drop", "is_paused", "write"]
+__all__ = ["PAUSED", "ask", "drop", "is_paused", "write"]
+
+
+# Why a fire of a trigger that a person has paused is left out.
+PAUSED = "the trigger is paused"
 
 
 def write(trigger: Trigger, look: Look, store: Store) -> list[Fire]:
@@ -26,7 +30,7 @@ def write(trigger: Trigger, look: Look, store: Store) -> list[Fire]:
     paused = bool(look.wanted) and is_paused(trigger.name, store)
     new = []
     for wanted in look.wanted:
-        why = wanted.drop or ("the trigger is paused" if paused else "")
+        why = wanted.drop or (PAUSED if paused else "")
         fire = ask(trigger.name, trigger.kind, wanted, store, actor=f"trigger:{trigger.name}", drop=why)
         if fire is not None:
             new.append(fire)
@@ -51,6 +55,7 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         "trigger": trigger,
         "kind": kind,
         "due": wanted.due,
+        "items": plain(list(wanted.items)),
         "seen": dict(wanted.seen),
     }
     if drop:
@@ -59,7 +64,6 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         body |= {
             "not_before": wanted.not_before,
             "trace": secrets.token_hex(16),
-            "items": plain(list(wanted.items)),
             "payload": wanted.payload,
         }
         draft = Draft(kind="fire.queued", actor=actor, payload=body)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.clock import Clock, system_clock
-from modelyard.automation.board import Row, board
+from modelyard.automation.board import Row, board, remembered
 from modelyard.automation.processes import Load, load_of
 from modelyard.automation.state import Seen, daemons
 from modelyard.records import Fire, Plan, Run
@@ -61,6 +61,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         next: Triggers whose next fire is known, soonest first.
         failing: Triggers whose looks fail.
         failures: The newest runs that failed, newest first.
+        problem: Why the declaration cannot be read; empty: it can.
     """
 
     project: str
@@ -72,16 +73,26 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     next: tuple[Row, ...] = ()
     failing: tuple[Row, ...] = ()
     failures: tuple[Run, ...] = ()
+    problem: str = ""
 
 
-def status(spec: Spec, store: Store, *, clock: Clock = system_clock) -> Status:
-    """Return how a project stands, as anybody can see it from outside its daemons."""
+def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock = system_clock) -> Status:
+    """Return how a project stands, as anybody can see it from outside its daemons.
+
+    Args:
+        spec: The declaration; none where it cannot be read, and what the ledger knows has to do.
+        store: Its store.
+        problem: Why the declaration cannot be read.
+        clock: Source of the time.
+    """
     now = clock()
-    rows = board(spec, store, clock=clock)
+    rows = board(spec, store, clock=clock) if spec else remembered(store, clock=clock)
+    newest = store.ledger.runs(limit=1)
     waiting = store.ledger.fires(states=("queued",))
     runs = [settle(run, store) for run in store.ledger.runs()]
     return Status(
-        project=spec.project,
+        project=spec.project if spec else (newest[0].project if newest else store.root.name),
+        problem=problem,
         time=now,
         daemons=tuple(daemons(store, time.time())),
         run=_now(store),

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from modelyard.pipeline import preview
     from modelyard.pipeline.compose import compose
-    from modelyard.store import LocalStore, Store, open_store, store_exists
+    from modelyard.store import LocalStore, open_store, store_exists
 
     spec = load_spec(args)
     plan = compose(spec)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelyard.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["FILE", "add_file", "add_json", "load_spec", "open_existing", "say_missing"]
+__all__ = ["FILE", "add_file", "add_json", "load_if_right", "load_spec", "open_existing", "say_missing"]
 
 FILE = "modelyard.yaml"
 
@@ -38,6 +38,16 @@ def load_spec(args: argparse.Namespace, *, files: bool = True) -> Spec:
     from modelyard.spec import load
 
     return load(Path(args.file), files=files)
+
+
+def load_if_right(args: argparse.Namespace) -> tuple[Spec | None, str]:
+    """Read the declaration for a verb that has something to say without it: none, and why, where it is wrong."""
+    from modelyard._kit.errors import SpecError
+
+    try:
+        return load_spec(args, files=False), ""
+    except SpecError as error:
+        return None, str(error.problem).partition("\n")[0]
 
 
 def say_missing(spec: Spec) -> None:

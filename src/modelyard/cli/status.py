@@ -11,7 +11,7 @@ import msgspec
 from modelyard._kit.clock import as_text
 from modelyard._kit.text import plural, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, table
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, load_if_right, open_existing
 
 if TYPE_CHECKING:
     from modelyard.automation.processes import Load
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     """Print how the project stands."""
     from modelyard.automation.status import loads, status
 
-    spec = load_spec(args, files=False)
+    spec, problem = load_if_right(args)
     with open_existing(args) as store:
-        now = status(spec, store)
+        now = status(spec, store, problem=problem)
     load = {seen.id: loads(seen) for seen in now.daemons}
     if args.json:
         json_line({**msgspec.to_builtins(now), "load": load})
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
+    if now.problem:
+        data(f"{paint('wrong', 'red')}   the declaration cannot be read: {now.problem}")
     if not now.daemons:
         data(f"{now.project}: no daemon runs; `modelyard up` starts one")
     for seen in now.daemons:

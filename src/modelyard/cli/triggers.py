@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.clock import as_text
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
-from modelyard.cli.project import add_file, add_json, load_spec
+from modelyard.cli.project import add_file, add_json, load_if_right
 
 if TYPE_CHECKING:
     from modelyard.automation.board import Row
@@ -45,17 +46,21 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show the board, or do what is asked."""
     from modelyard._kit.errors import UserError
-    from modelyard.automation.board import board, find
+    from modelyard.automation.board import board, find, remembered
     from modelyard.store import open_store
 
     if args.action and not args.name:
         raise UserError(
             "trigger-name", f"`triggers {args.action}` needs a name", hint="`modelyard triggers` lists them"
         )
-    spec = load_spec(args, files=False)
+    spec, problem = load_if_right(args)
+    if problem:
+        # Who has to stop a trigger at once need not mend the file first.
+        say(f"the declaration cannot be read, what follows is what the ledger knows: {problem}")
+    file = Path(args.file).resolve()
     # Whoever asks for the first run of all may do so before anything was run.
-    with open_store(spec.root, file=spec.path.name) as store:
-        rows = board(spec, store)
+    with open_store(file.parent, file=file.name) as store:
+        rows = board(spec, store) if spec else remembered(store)
         if not args.action:
             json_line(rows) if args.json else _print(rows)
             return 0

@@ -172,39 +172,6 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     fire=body.get("fire", ""),
                     trace=body.get("trace", ""),
                 )
-            case "step.started":
-                steps[event.step] = StepRun(
-                    name=event.step,
-                    status="running",
-                    key=body.get("key", ""),
-                    started=event.time,
-                    attempts=_attempts(steps, event.step),
-                )
-            case "step.finished" | "step.cached":
-                steps[event.step] = msgspec.structs.replace(step_run(event), attempts=_attempts(steps, event.step))
-            case "step.retried":
-                attempts = (*_attempts(steps, event.step), _attempt(event))
-                steps[event.step] = StepRun(
-                    name=event.step, status="running", key=body["key"], started=event.time, attempts=attempts
-                )
-            case "step.skipped":
-                steps[event.step] = StepRun(
-                    name=event.step, status="skipped", started=event.time, reason=body.get("reason", "")
-                )
-            case "step.failed":
-                steps[event.step] = StepRun(
-                    name=event.step,
-                    status="failed",
-                    key=body.get("key", ""),
-                    started=event.time - body.get("seconds", 0.0),
-                    seconds=body.get("seconds", 0.0),
-                    error=body["error"],
-                    attempts=_attempts(steps, event.step),
-                    usage=msgspec.convert(body.get("usage", {}), Usage),
-                    capsule=body.get("capsule", ""),
-                    made_of=body.get("made_of", {}),
-                    source=body.get("source", ""),
-                )
             case "run.finished" if run is not None:
                 for name, used in body.get("cut", {}).items():
                     if name in steps:
@@ -216,6 +183,8 @@ def fold_run(events: Iterable[Event]) -> Run | None:
                     reason=body.get("reason", ""),
                     result=body.get("result", ""),
                 )
+            case _:
+                _take_step(steps, event)
     if run is None:
         return None
     done = tuple(steps.values())
@@ -223,6 +192,45 @@ def fold_run(events: Iterable[Event]) -> Run | None:
         # A step that was cut off when its run ended is not running any more.
         done = tuple(msgspec.structs.replace(s, status="interrupted") if s.status == "running" else s for s in done)
     return msgspec.structs.replace(run, steps=done)
+
+
+def _take_step(steps: dict[str, StepRun], event: Event) -> None:
+    """Fold one event of a step into the steps of its run."""
+    body = event.payload
+    match event.kind:
+        case "step.started":
+            steps[event.step] = StepRun(
+                name=event.step,
+                status="running",
+                key=body.get("key", ""),
+                started=event.time,
+                attempts=_attempts(steps, event.step),
+            )
+        case "step.finished" | "step.cached":
+            steps[event.step] = msgspec.structs.replace(step_run(event), attempts=_attempts(steps, event.step))
+        case "step.retried":
+            attempts = (*_attempts(steps, event.step), _attempt(event))
+            steps[event.step] = StepRun(
+                name=event.step, status="running", key=body["key"], started=event.time, attempts=attempts
+            )
+        case "step.skipped":
+            steps[event.step] = StepRun(
+                name=event.step, status="skipped", started=event.time, reason=body.get("reason", "")
+            )
+        case "step.failed":
+            steps[event.step] = StepRun(
+                name=event.step,
+                status="failed",
+                key=body.get("key", ""),
+                started=event.time - body.get("seconds", 0.0),
+                seconds=body.get("seconds", 0.0),
+                error=body["error"],
+                attempts=_attempts(steps, event.step),
+                usage=msgspec.convert(body.get("usage", {}), Usage),
+                capsule=body.get("capsule", ""),
+                made_of=body.get("made_of", {}),
+                source=body.get("source", ""),
+            )
 
 
 def _attempts(steps: dict[str, StepRun], name: str) -> tuple[Attempt, ...]:

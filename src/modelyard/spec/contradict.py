@@ -52,7 +52,15 @@ def contradict(
         report: Takes the findings.
         files: Also look at the files that are named.
     """
-    rules = [_tables, step_rules, alert_rules, log_rules, rollout_rules, store_rules, *([_outside(root)] if files else [])]
+    rules = [
+        _tables,
+        step_rules,
+        alert_rules,
+        log_rules,
+        rollout_rules,
+        store_rules,
+        *([_outside(root)] if files else []),
+    ]
     findings = [*whole(declaration, places), *(finding for rule in rules for finding in rule(declaration))]
     if declaration.model is not None:
         findings += [f for rule in (_target, _split, _tasks) for f in rule(declaration, declaration.model)]

@@ -174,8 +174,8 @@ class Declaration(Section, frozen=True, kw_only=True):
             ...,
         ],
         Meta(
-            description="Who is told when a run fails, when data are stale, when something drifts; a target that cannot "
-            "be reached never slows or fails a run.",
+            description="Who is told when a run fails, when data are stale, when something drifts; a target that "
+            "cannot be reached never slows or fails a run.",
             examples=[["mailto:ml@example.org", "env:ML_HOOK"]],
             min_length=1,
         ),
