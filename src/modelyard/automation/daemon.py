@@ -6,10 +6,7 @@ at any moment, and may run on several machines at once.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard import __version__
 from modelyard._kit.clock import Clock, as_text, system_clock
-from modelyard._kit.errors import Busy, ModelyardError, UserError
+from modelyard._kit.errors import Busy, UserError
 from modelyard._kit.ids import new_id
+from modelyard.automation import runner
 from modelyard.automation.base import Trigger
-from modelyard.automation.link import RunnerLink
-from modelyard.automation.notes import Say, note
-from modelyard.automation.project import Project
-from modelyard.automation.state import HELD, DaemonState, local_lock
+from modelyard.automation.fresh import mark
+from modelyard.automation.notes import Say
+from modelyard.automation.state import HELD, local_lock
 from modelyard.automation.systemd import UNIT, Manager
 from modelyard.spec import Spec, load
 from modelyard.store import Store, open_store
@@ -37,9 +33,6 @@ __all__ = ["Collect", "Daemon", "Settings", "collect"]
 
 # Makes the triggers of a declaration.
 Collect = Callable[[Spec, Store, Clock], Sequence[Trigger]]
-
-# Seconds between two looks at whether the published state is right, and between two heartbeats.
-_SHOW, _BEAT = 0.5, 5.0
 
 
 def collect(spec: Spec, store: Store, clock: Clock) -> list[Trigger]:
@@ -108,8 +101,6 @@ class Daemon:
         self._collect = collect
         self._manager = manager or Manager.of_this_process()
         self._id = new_id("daemon")
-        self._stopping = asyncio.Event()
-        self._at_once = asyncio.Event()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, and return the exit code.
@@ -119,109 +110,33 @@ class Daemon:
             UserError: Two declarations are in one folder (`up-same-folder`).
             Busy: A daemon runs on this machine for one of the projects (`daemon-running`).
         """
+        marks = [mark(file) for file in self._settings.files]
         specs = [load(file, files=False) for file in self._settings.files]
         _apart([spec.root for spec in specs])
         with ExitStack() as held:
             for spec in specs:
                 held.enter_context(_alone(spec.root, self._id))
             # First of all the runners, whose start takes longest; as copies, while there is no loop nor another thread.
-            links = [RunnerLink(spec.path, self._say, spec.project) for spec in specs]
-            for link in links:
-                link.fork()
+            copies = [runner.copy(spec, seen) for spec, seen in zip(specs, marks, strict=True)]
             stores = []
             for spec in specs:
                 stores.append(open_store(spec.root, file=spec.path.name))
                 held.callback(stores[-1].close)
-            return asyncio.run(self._main(specs, stores, links))
+            # What only this process needs is imported while they begin.
+            import asyncio
 
-    async def _main(self, specs: Sequence[Spec], stores: Sequence[Store], links: Sequence[RunnerLink]) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGQUIT, self._stop_at_once)
-        slots = asyncio.Semaphore(self._settings.runs)
-        start = DaemonState(
-            id=self._id, host=socket.gethostname(), pid=os.getpid(), since=time.time(), version=__version__
-        )
-        projects = [
-            Project(
-                spec,
-                store,
-                link,
-                slots,
+            from modelyard.automation.tree import Tree
+
+            tree = Tree(
+                self._settings,
                 self._say,
-                start,
-                settings=self._settings,
-                number=number,
+                self._id,
                 clock=self._clock,
                 pace=self._pace,
                 collect=self._collect,
+                manager=self._manager,
             )
-            for number, (spec, store, link) in enumerate(zip(specs, stores, links, strict=True))
-        ]
-        beating = asyncio.create_task(self._beat(projects))
-        begun: list[Project] = []
-        try:
-            for project in projects:
-                await project.start()
-                begun.append(project)
-        except ModelyardError:
-            beating.cancel()
-            await asyncio.gather(*(project.stop(0.0, self._at_once) for project in begun))
-            raise
-        names = ", ".join(project.name for project in projects)
-        self._say(note("ready", f"{names}: up as process {os.getpid()}", pid=os.getpid(), id=self._id))
-        self._manager.tell("READY=1", f"STATUS={names}")
-        code = await self._last(projects, beating)
-        self._manager.tell("STOPPING=1", "STATUS=waiting for the run under way")
-        under_way = ", ".join(p.run for p in projects if p.run)
-        wait = f"; {under_way} may take {self._settings.grace:.0f} s to end" if under_way else ""
-        self._say(note("stop", f"no new run begins{wait}"))
-        await asyncio.gather(*(project.stop(self._settings.grace, self._at_once) for project in projects))
-        beating.cancel()
-        self._say(note("stop", "stopped"))
-        return code
-
-    async def _last(self, projects: Sequence[Project], beating: asyncio.Task[None]) -> int:
-        """Wait until it is to stop, and return the exit code: 0, or 1 where something ended that is to last."""
-        while not self._stopping.is_set():
-            try:
-                if beating.done():
-                    beating.result()
-                for project in projects:
-                    project.check()
-            except Exception as error:  # noqa: BLE001 - whoever watches over us starts a whole daemon again
-                text = f"a part of the daemon died, so all of it ends: {type(error).__name__}: {error}"
-                self._say(note("stop", text))
-                self._stop_at_once()
-                return 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _SHOW)
-        return 0
-
-    async def _beat(self, projects: Sequence[Project]) -> None:
-        """Show how everything stands, and that the loop turns."""
-        beaten = told = 0.0
-        while True:
-            now = time.monotonic()
-            for project in projects:
-                project.show(beat_now=now - beaten >= _BEAT)
-            if now - beaten >= _BEAT:
-                beaten = now
-            if self._manager.every and now - told >= self._manager.every:
-                self._manager.tell("WATCHDOG=1")
-                told = now
-            await asyncio.sleep(min(_SHOW, self._manager.every or _SHOW))
-
-    def _stop(self) -> None:
-        """Stop politely; asked again, at once."""
-        if self._stopping.is_set():
-            self._at_once.set()
-        self._stopping.set()
-
-    def _stop_at_once(self) -> None:
-        self._at_once.set()
-        self._stopping.set()
+            return asyncio.run(tree.live(specs, stores, copies))
 
 
 def _apart(roots: Sequence[Path]) -> None:

@@ -6,17 +6,16 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from modelyard.automation.notes import Say, note
 from modelyard.automation.process import Forked, Process, finish, how, spawn
-from modelyard.automation.runner import Job, Said, command, fork
+from modelyard.automation.runner import Copied, Job, Said, command
 from modelyard.automation.state import ChildState
 from modelyard.records import Fire
 
@@ -30,40 +29,28 @@ class RunnerLink:
         file: The declaration.
         say: Takes what it says.
         project: Name of the project.
+        copied: The first one, where it was started before there was a loop.
     """
 
-    def __init__(self, file: Path, say: Say, project: str) -> None:
+    def __init__(self, file: Path, say: Say, project: str, copied: Copied | None = None) -> None:
         self.file = file
         self._say = say
         self._project = project
         self._process: Process | None = None
-        # Process, pipe and socket of one that was started before there was a loop.
-        self._forked: tuple[Forked, IO[bytes], socket.socket] | None = None
+        self._copied = copied
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._talk: asyncio.Task[None] | None = None
         self.jobs = 0
         self.state = ChildState(name="runner", state="stopped")
 
-    def fork(self) -> None:
-        """Start the first one as a copy of this process, before there is a loop or another thread."""
-        ours, theirs = socket.socketpair()
-        heard, said = os.pipe()
-        # What is not written out yet would be written twice.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with theirs:
-            pid = fork(self.file, theirs, [ours], said)
-        os.close(said)
-        self._forked = (Forked(pid), os.fdopen(heard, "rb", buffering=0), ours)
-
     async def start(self) -> None:
         """Start it if it does not run; what is asked of it meanwhile waits in its socket."""
         if self._process is not None:
             return
-        if self._forked is not None:
-            (forked, said, ours), self._forked = self._forked, None
-            self._process = Process(forked, said)
+        if self._copied is not None:
+            copied, self._copied = self._copied, None
+            ours, self._process = copied.link, Process(Forked(copied.pid), copied.said)
         else:
             ours, theirs = socket.socketpair()
             with theirs:

@@ -13,10 +13,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -33,7 +33,7 @@ from modelyard.store import Store, open_store
 if TYPE_CHECKING:
     from modelyard.spec import Spec
 
-__all__ = ["Job", "Said", "command", "fork", "main"]
+__all__ = ["Copied", "Job", "Said", "command", "copy", "main"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +70,14 @@ class Runner:
     Args:
         file: The declaration.
         link: The socket to the daemon.
+        read: The declaration and how its file was before it was read, where that was done already.
     """
 
-    def __init__(self, file: Path, link: socket.socket) -> None:
+    def __init__(self, file: Path, link: socket.socket, read: tuple[Mark, Spec] | None = None) -> None:
         self._file = file
         self._link = link
         self._loaded = Loaded(file.parent)
-        self._read: tuple[Mark, Spec] | None = None
+        self._read = read
         self._store: Store | None = None
         self._workers: LocalExecutor | None = None
         self._under_way = False
@@ -229,36 +230,53 @@ def command(fd: int, parent: int, file: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "modelyard.automation.runner", str(fd), str(parent), str(file)]
 
 
-def fork(file: Path, link: socket.socket, others: Sequence[socket.socket], said: int) -> int:
-    """Start a runner as a copy of this process, which has imported already what it needs.
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A runner that is a copy of this process.
+
+    Attributes:
+        pid: Its process.
+        link: The socket to it.
+        said: The pipe that it writes to.
+    """
+
+    pid: int
+    link: socket.socket
+    said: IO[bytes]
+
+
+def copy(spec: Spec, seen: Mark) -> Copied:
+    """Start a runner as a copy of this process, which has imported and read already what it needs.
 
     Only for a process that runs no other thread yet.
 
     Args:
-        file: The declaration.
-        link: The socket to the daemon.
-        others: Sockets of the daemon, which are none of the runner's business.
-        said: File descriptor of the pipe that takes what it says.
-
-    Returns:
-        Its process.
+        spec: The declaration.
+        seen: Its file, as it was before it was read.
     """
+    ours, theirs = socket.socketpair()
+    heard, said = os.pipe()
+    # What is not written out yet would be written twice.
+    sys.stdout.flush()
+    sys.stderr.flush()
     parent = os.getpid()
     if pid := os.fork():
-        return pid
+        theirs.close()
+        os.close(said)
+        return Copied(pid, ours, os.fdopen(heard, "rb", buffering=0))
     code = 1
     try:
         # Out of reach of the terminal's Ctrl-C.
         os.setsid()
-        for other in others:
-            other.close()
+        ours.close()
+        os.close(heard)
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device
             os.dup2(nothing.fileno(), 0)
         os.dup2(said, 1)
         os.dup2(said, 2)
         os.close(said)
-        os.chdir(file.parent)
-        code = _serve(link, parent, file)
+        os.chdir(spec.root)
+        code = _serve(theirs, parent, spec.path, (seen, spec))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001 - said here, for nothing above must see it
@@ -281,13 +299,13 @@ def main(arguments: list[str]) -> int:
         return _serve(link, parent, file)
 
 
-def _serve(link: socket.socket, parent: int, file: Path) -> int:
+def _serve(link: socket.socket, parent: int, file: Path, read: tuple[Mark, Spec] | None = None) -> int:
     if not tether(parent):
         return 1
     # A step that prints talks; nothing of it is data.
     os.dup2(2, 1)
     sys.path.insert(0, str(file.parent))
-    return Runner(file, link).serve()
+    return Runner(file, link, read).serve()
 
 
 if __name__ == "__main__":
