@@ -270,6 +270,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_begun",
         "_clean",
         "_done",
         "_exchange",
@@ -302,9 +303,10 @@ class Connection(asyncio.Protocol):
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
         self._paused = False
-        # Nothing of a request has been parsed yet that is not answered or handed over.
+        # The parser stands where a request begins.
         self._clean = True
-        # The one request that was parsed out of the bytes that came last; none if there were several.
+        self._begun = False
+        # The last request that was parsed out of the bytes that came last.
         self._done: Exchange | None = None
 
     @property
@@ -354,17 +356,17 @@ class Connection(asyncio.Protocol):
             if head is not None and len(data) == end + head.length:
                 self._again(head, data[end:], now)
                 return
+        # Only what begins where a request begins is a head: the rest of another request may look like one.
+        whole, self._clean = self._clean, False
         self._parse(data, now)
-        self._clean = False
         done = self._done
         self._done = None
-        if done is not None and self._exchange is None and done.keeps and self._linger < 0:
-            # One request was parsed. Only where it is all that these bytes hold, the parser stands where it began.
-            end = end or data.find(b"\r\n\r\n") + 4
-            length = int(done.headers.get(b"content-length", 0))
-            if end >= 4 and len(data) == end + length and data.startswith(done.method):
-                self._clean = True
-                self.answers.heads.keep(data[:end], done, length)
+        if done is None or self._begun or self._linger >= 0 or not done.keeps:
+            return
+        self._clean = True
+        length = int(done.headers.get(b"content-length", 0))
+        if whole and end >= 4 and len(data) == end + length and data.startswith(done.method):
+            self.answers.heads.keep(data[:end], done, length)
 
     def _again(self, head: Head, body: bytes, now: float) -> None:
         """Answer a request whose head was parsed and admitted a moment ago."""
@@ -412,6 +414,10 @@ class Connection(asyncio.Protocol):
                 self._refuse_bytes(HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes"))
 
     # -- what the parser says
+
+    def on_message_begin(self) -> None:
+        """Know that the parser has taken the first byte of a request."""
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         """Begin an exchange with (a part of) its target."""
@@ -469,7 +475,7 @@ class Connection(asyncio.Protocol):
         """Hand the whole request over."""
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - the parser has said that a message begins
-        self.headers_whole = False
+        self.headers_whole = self._begun = False
         self._exchange = None
         self._done = exchange
         if self._linger >= 0:

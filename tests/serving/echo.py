@@ -1,0 +1,117 @@
+"""A connection without a network and without a model: what is written, and what was asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.serving.connection import Connection, Exchange, Heads
+from modelyard.serving.errors import HttpError
+from modelyard.serving.limits import Limits
+
+__all__ = ["Echo", "Unknowing", "Wire", "talk"]
+
+
+class Route:
+    def __init__(self, action: str | None) -> None:
+        self.action = action
+
+
+PING, ASK = Route(None), Route("infer")
+
+
+class Unknowing(Heads):
+    """Knows no head, so that every request is parsed."""
+
+    def get(self, head: bytes, now: float) -> None:
+        return None
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_extra_info(self, name: str) -> None: ...
+
+
+class Echo:
+    """Answers with what it was asked; what ends in `later` at the end of the turn, as a model does.
+
+    Args:
+        heads: What is known.
+        everybody: Everybody may ask for everything.
+    """
+
+    def __init__(self, heads: Heads, *, everybody: bool = False) -> None:
+        self.limits = Limits()
+        self.connections: set[Any] = set()
+        self.heads = heads
+        self.draining = False
+        self.cors: frozenset[bytes] = frozenset({b"https://page.example"})
+        self.everybody = everybody
+        self.again = 0
+        self.waiting: list[Exchange] = []
+        self.seen: list[tuple[Any, ...]] = []
+
+    def admit(self, exchange: Exchange) -> None:
+        exchange.id = "one"
+        path, given = exchange.target.partition(b"?")[0], exchange.header(b"authorization")
+        if path == b"/ping" or self.everybody:
+            exchange.route = PING
+        elif given not in (b"Bearer good", b"Bearer other"):
+            raise HttpError(401, "token-unknown", "who is it")
+        elif path not in (b"/predict", b"/predict/later"):
+            raise HttpError(404, "route-not-found", "nothing")
+        else:
+            exchange.route, exchange.caller, exchange.role = ASK, given.decode(), "analyst"
+
+    def admit_again(self, exchange: Exchange) -> None:
+        exchange.id = "one"
+        self.again += 1
+
+    def begin(self, exchange: Exchange) -> None:
+        seen = (exchange.method, exchange.target, exchange.headers, exchange.body, exchange.caller, exchange.route)
+        self.seen.append(seen)
+        if exchange.target.endswith(b"/later"):
+            self.waiting.append(exchange)
+        else:
+            self.answer(exchange)
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.reply(200, b"%s %s %s" % (exchange.method, exchange.target, exchange.body))
+
+    def turn(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for exchange in waiting:
+            self.answer(exchange)
+
+    def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
+        self.seen.append((error.status, error.code))
+
+
+def talk(echo: Echo, parts: list[bytes]) -> tuple[list[tuple[Any, ...]], bytes, bool]:
+    """Send parts over a new connection; return what was asked, what was answered, and whether it was closed."""
+    wire, connection = Wire(), Connection(echo)
+    echo.seen = []
+    connection.connection_made(wire)
+    for part in parts:
+        if wire.closed:
+            break
+        connection.data_received(part)
+        echo.turn()
+    connection.connection_lost(None)
+    return echo.seen, wire.sent, wire.closed

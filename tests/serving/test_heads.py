@@ -1,0 +1,105 @@
+"""A head that is known is not parsed again: nothing else changes, whatever is sent and however it is cut."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import h11
+import pytest
+
+from modelyard.serving.connection import Heads
+
+from .echo import Echo, Unknowing, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .streams import cuts, stream  # noqa: TID252
+
+
+def compare(seed: int, odd: float) -> int:
+    rng, known = Random(seed), []  # noqa: S311 - to be had again
+    quick, slow = Echo(Heads()), Echo(Unknowing())
+    for number in range(6):
+        parts = cuts(rng, stream(rng, known, odd))
+        if rng.random() < 0.3:
+            # What some bytes are taken for must not depend on what they came behind.
+            parts.append(parts[-1])
+        assert talk(quick, parts) == talk(slow, parts), f"seed {seed}, odd {odd}, connection {number}: {parts!r}"
+    return quick.again
+
+
+def test_rest_of_a_request_is_kept_as_no_head() -> None:
+    """Whoever could have the middle of a request taken for a head would decide what others' requests mean."""
+    head = b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
+    for before in (
+        b"GET /ping?other HTTP/1.1\r\nx: ",
+        b"GET /ping HTTP/1.1\r\norigin: https://page.example\r\nx: ",
+        b"GET /ping HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n123456789"[:-4],
+    ):
+        heads = Heads()
+        talk(Echo(heads), [before, head] if before.endswith(b"x: ") else [before, b"GET " + head[4:]])
+        assert talk(Echo(heads), [head]) == talk(Echo(Unknowing()), [head]), before
+    # The tail of a body, and behind it a request: together they look like a head whose body is still to come.
+    body = b"GET /ping HTTP/1.1\r\ncontent-length: 99\r\nx: "
+    begin = b"GET /ping HTTP/1.1\r\ncontent-length: %d\r\n\r\n!" % (len(body) + 1)
+    heads = Heads()
+    talk(Echo(heads), [begin, body + head])
+    assert talk(Echo(heads), [body + head]) == talk(Echo(Unknowing()), [body + head]) == ([], b"", False)
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.3])
+def test_known_heads_change_nothing(odd: float) -> None:
+    again = sum(compare(seed, odd) for seed in range(250))
+    # It is no proof where no head was known.
+    assert again > 50
+
+
+@pytest.mark.slow
+def test_known_heads_change_nothing_at_length() -> None:
+    assert sum(compare(seed, odd) for seed in range(1000, 16000) for odd in (0.05, 0.5)) > 5000
+
+
+def framed(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Return method, target and body of each request, as another parser frames them."""
+    parser, found, body = h11.Connection(h11.SERVER), [], b""
+    request: Any = None
+    parser.receive_data(data)
+    try:
+        while True:
+            event = parser.next_event()
+            if isinstance(event, h11.Request):
+                request, body = event, b""
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                found.append((request.method, request.target, body))
+                parser.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+                parser.send(h11.EndOfMessage())
+                parser.start_next_cycle()
+            else:
+                return found
+    except h11.ProtocolError:
+        return found
+
+
+def frame(seed: int, odd: float) -> int:
+    rng = Random(seed)  # noqa: S311 - to be had again
+    messages = stream(rng, [], odd)
+    whole = b"".join(messages)
+    seen, _, _ = talk(Echo(Unknowing(), everybody=True), cuts(rng, messages))
+    if b"CONNECT" in whole or b"upgrade" in whole:
+        # The last request of its connection, and what follows it is read by nobody.
+        seen = []
+    ours = [(one[0], one[1], one[3]) for one in seen if len(one) == 6]
+    theirs = framed(whole)
+    both = min(len(ours), len(theirs))
+    assert ours[:both] == theirs[:both], f"seed {seed}, odd {odd}: {whole!r}"
+    return both
+
+
+@pytest.mark.parametrize("odd", [0.0, 0.5])
+def test_requests_end_where_another_parser_says(odd: float) -> None:
+    assert sum(frame(seed, odd) for seed in range(500)) > 200
+
+
+@pytest.mark.slow
+def test_requests_end_where_another_parser_says_at_length() -> None:
+    assert sum(frame(seed, odd) for seed in range(1000, 21000) for odd in (0.1, 0.6)) > 20_000
