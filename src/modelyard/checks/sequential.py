@@ -6,6 +6,7 @@ any time with a chance of at most alpha (Ville's inequality). The p-value and th
 at once: Johari, Koomen, Pekelis and Walsh, "Always Valid Inference", Operations Research 70(3), 2022. As there, means
 are taken as normal with the variance seen so far, so there is no verdict on a handful of rows: wait for 100 of each.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
