@@ -1,245 +1,211 @@
-"""What one prediction over HTTP costs, with every guard, the tokens and the request log on, beside the same in FastAPI.
+"""What one prediction over HTTP costs, with tokens, checks and the request log on, beside other servers.
 
 The program starts everything itself on loopback: a sealed bundle (LightGBM, 100 trees on 30 numbers),
-`modelyard.serving`, and FastAPI with ONNX Runtime in an environment of its own (made once, below `.bench/`). Load comes
-from wrk with rows that differ. The two are measured in turns; CPU is that of the server's process, from the kernel.
+`modelyard.serving`, and each peer with the same model in ONNX Runtime (see `_peers`). Load comes from wrk: 32
+connections, one row a request, rows that differ. Ours and a peer are asked in turns, and a figure is the median over
+the pairs. CPU is that of all processes of a server, from the kernel; only `rps`, `p99` and `start_s` are wall time.
+
+`--only fastapi,triton` measures these peers only (`--only ours`: none), `--quick` a few short rounds with these two.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import http.client
 import json
-import os
-import random
-import re
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
-
-import numpy as np
 
 from _bench import emit
+from _peers import PEERS, Peer, beside, versions
+from _serving import (
+    CONNECTIONS,
+    FEATURES,
+    INFER,
+    Load,
+    NotServed,
+    Target,
+    bundle,
+    cpu_s,
+    encoded,
+    load,
+    matrix_of,
+    named,
+    pss_mb,
+    rows,
+    served,
+    tensors,
+    tree,
+)
 
-HERE = Path(__file__).resolve().parent
-PEERS = HERE.parent / ".bench"
-FEATURES = [f"f{i}" for i in range(30)]
-CONNECTIONS, SECONDS, ROUNDS = 32, 3, 5
-TICKS = os.sysconf("SC_CLK_TCK")
+# What is wanted of a row beside a peer: times its rate at least, times its p99 at most.
+LIMITS = {"fastapi": (5.0, 1.0), "triton": (2.5, 1.0)}
+BATCH = 1000
 
-FASTAPI = """
-import sys
-import numpy as np, onnxruntime
-from fastapi import FastAPI
-from pydantic import BaseModel, create_model
-Row = create_model("Row", **{f"f{i}": (float | None, ...) for i in range(30)})
-class Rows(BaseModel):
-    rows: list[Row]
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = options.inter_op_num_threads = 1
-session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-app = FastAPI()
-@app.post("/predict")
-async def predict(body: Rows):
-    matrix = np.array([list(row.model_dump().values()) for row in body.rows], np.float32)
-    answers = session.run(None, {"numeric": matrix})[0].tolist()
-    return {"predictions": [{"label": "yes" if yes >= 0.5 else "no", "probabilities": {"no": no, "yes": yes}}
-                            for no, yes in answers]}
-import uvicorn
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error", access_log=False)
-"""
-
-
-@dataclass
-class Load:
-    """What wrk and the kernel say of one round."""
-
-    rate: float
-    cpu_us: float
-    p99_ms: float
+Middle = Callable[[Iterator[float]], float]
+middle: Middle = statistics.median
 
 
-def bundle(project: Path) -> tuple[Path, Path, str]:
-    """Seal a model in a project and return the bundle's folder, the model's file and a token."""
-    from modelyard.inference import BundleDraft
-    from modelyard.models.families.lightgbm import LightGBM
-    from modelyard.models.graph import Graph
-    from modelyard.records import Feature, ModelVersion, Problem, Signature
-    from modelyard.security.keys import signing_key
-    from modelyard.security.seal import seal
-    from modelyard.security.tokens import add_token
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
 
-    rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(20_000, len(FEATURES))).astype(np.float32)
-    target = (matrix[:, :5].sum(1) + rng.normal(size=len(matrix)) > 0).astype(int)
-    family, graph = LightGBM(), Graph()
-    booster = family.build({"n_estimators": 100, "num_leaves": 31, "learning_rate": 0.1}, "binary", 0)
-    booster.fit(matrix, target)
-    family.export(booster, graph, graph.input("numeric", len(FEATURES)), "probabilities")
-    model = graph.to_bytes("probabilities", 2)
-    numbers = [Feature(name=name, type="number", source="Float64", low=-4, high=4) for name in FEATURES]
-    problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc")
-    version = ModelVersion(
-        name="bench",
-        digest="",
-        family="lightgbm",
-        params={},
-        format="onnx",
-        signature=Signature(features=tuple(numbers), problem=problem),
-        trained_on=(),
-        environment="",
-        released=True,
+    Attributes:
+        rounds: Rounds beside a peer that is quick, or of a kind of batch.
+        slow_rounds: Rounds beside one that is not.
+        seconds: Seconds of a round.
+        batches: Batches in a round, of 1,000 rows each.
+        starts: How often our server is started.
+    """
+
+    rounds: int
+    slow_rounds: int
+    seconds: float
+    batches: int
+    starts: int
+
+
+WHOLE = Effort(rounds=5, slow_rounds=2, seconds=3, batches=40, starts=5)
+QUICK = Effort(rounds=3, slow_rounds=1, seconds=1, batches=15, starts=2)
+
+
+def beside_peer(peer: Peer, ours: Target, model: Path, effort: Effort) -> list[Load]:
+    """Print what a peer does beside us, and return our own rounds."""
+    project = model.parent
+    ran = f"{versions(peer)}: {peer.said}"
+    # A peer that speaks the open protocol is asked as we are, byte for byte.
+    same = replace(ours, path=INFER, form=tensors, headers=dict(ours.headers))
+    count = effort.rounds if peer.quick else effort.slow_rounds
+    pairs: list[tuple[Load, Load, Load]] = []
+    with beside(peer, model) as other:
+        load(other, project, 1)
+        for _ in range(count):
+            mine = load(ours, project, effort.seconds)
+            theirs = load(other, project, effort.seconds)
+            pairs.append((mine, load(same, project, effort.seconds) if peer.path == INFER else mine, theirs))
+        memory = pss_mb(other.process.pid)
+    rate, p99 = LIMITS.get(peer.name, (None, None))
+    emit(f"row_rps_vs_{peer.name}", middle(a.rate / b.rate for a, _, b in pairs), "x", rate, f"at least; {ran}")
+    emit(f"row_p99_vs_{peer.name}", middle(a.p99_ms / b.p99_ms for a, _, b in pairs), "x", p99, "at most")
+    if peer.path == INFER:
+        text = "the same JSON tensors on /v2, byte for byte; ours answers labels as well"
+        emit(f"row_v2_rps_vs_{peer.name}", middle(a.rate / b.rate for _, a, b in pairs), "x", None, text)
+    emit(f"{peer.name}_cpu_us", middle(b.cpu_us for *_, b in pairs), "us", None, "measured beside ours")
+    emit(f"{peer.name}_rps", middle(b.rate for *_, b in pairs), "1/s", None)
+    emit(f"{peer.name}_start_s", other.start_s, "s", None)
+    emit(f"{peer.name}_pss_mb", memory, "MB", None, "all its processes")
+    return [mine for mine, *_ in pairs]
+
+
+def binary(given: list[dict[str, float]]) -> tuple[bytes, dict[str, str]]:
+    """Return what an unmodified tritonclient sends of rows, and the headers that go with it."""
+    data = matrix_of(given).tobytes()
+    tensor = {"name": "numeric", "shape": [len(given), len(FEATURES)], "datatype": "FP32"}
+    text = encoded(
+        {
+            "inputs": [{**tensor, "parameters": {"binary_data_size": len(data)}}],
+            "parameters": {"binary_data_output": True},
+        }
     )
-    folder, file = project / "bundle", project / "model.onnx"
-    draft = BundleDraft.of(version, {"model.onnx": model, "labels.json": b'["no","yes"]'})
-    for name, data in seal(draft.files, signing_key(project)).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    file.write_bytes(model)
-    return folder, file, add_token(project, "bench", "analyst")
+    return text + data, {"Inference-Header-Content-Length": str(len(text))}
 
 
-def script(path: Path, token: str) -> Path:
-    """Write what wrk sends: 500 bodies of one row each, in turns."""
-    rng = random.Random(1)  # noqa: S311 - rows to send, no secret
-    rows = [{name: round(rng.uniform(-2, 2), 4) for name in FEATURES} for _ in range(500)]
-    bodies = ",\n".join(f"[=[{json.dumps({'rows': [row]}, separators=(',', ':'))}]=]" for row in rows)
-    path.write_text(
-        f"local bodies = {{{bodies}}}\nlocal n = 0\n"
-        f'local headers = {{["Authorization"] = "Bearer {token}", ["Content-Type"] = "application/json"}}\n'
-        "request = function() n = n % #bodies + 1 return wrk.format('POST', '/predict', headers, bodies[n]) end\n"
-    )
-    return path
+def batches(ours: Target, model: Path, effort: Effort) -> None:
+    """Print the CPU of 1,000 rows by each way in, beside ONNX Runtime alone on the same matrices in this process.
 
-
-@contextlib.contextmanager
-def served(command: list[str], port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """Start a server and yield it with the seconds until it took a connection and answered."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5):
-                break
-            with contextlib.suppress(Exception), urlopen(f"http://127.0.0.1:{port}/docs", timeout=5):
-                break
-            if process.poll() is not None or time.perf_counter() - began > 60:
-                raise SystemExit(f"{command[0]} did not start")
-            time.sleep(0.005)
-        yield process, time.perf_counter() - began
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-def cpu_of(process: subprocess.Popen[bytes]) -> float:
-    """Return the CPU seconds of a process until now, from its threads together."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def load(process: subprocess.Popen[bytes], port: int, lua: Path, seconds: float = SECONDS) -> Load:
-    """Run wrk against a server once."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(lua)]
-    before = cpu_of(process)
-    said = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True).stdout
-    used = cpu_of(process) - before
-    if "Non-2xx" in said:
-        raise SystemExit(f"not every request was answered:\n{said}")
-    count = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
-    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
-    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
-    return Load(rate, used / count * 1e6, float(p99[1]) * scale[p99[2]])  # type: ignore[index]
-
-
-def fastapi() -> Path | None:
-    """Return the interpreter of FastAPI's environment, made at first use; none where nothing can be fetched."""
-    python = PEERS / "fastapi" / "bin" / "python"
-    if not python.exists():
-        PEERS.mkdir(exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PEERS / "fastapi")], check=True)
-        packages = ["fastapi", "uvicorn", "uvloop", "httptools", "onnxruntime", "numpy"]
-        done = subprocess.run([str(python), "-m", "pip", "install", "-q", *packages], check=False)
-        if done.returncode:
-            shutil.rmtree(PEERS / "fastapi")
-            return None
-    return python
-
-
-def thousand(process: subprocess.Popen[bytes], port: int, token: str, model: Path) -> float:
-    """Return the CPU milliseconds that 1,000 rows as JSON take over ONNX Runtime alone."""
+    Each round runs the predictions alone, then each form over one connection: what of the machine changes between the
+    rounds changes both sides of a pair.
+    """
     from modelyard.inference import OnnxPredictor
 
-    rng = np.random.default_rng(2)
-    matrices = [rng.uniform(-2, 2, (1000, len(FEATURES))).astype(np.float32).round(4) for _ in range(50)]
-    predictor = OnnxPredictor(model.read_bytes())
-    predictor.predict({"numeric": matrices[0]})
-    bodies = [
-        json.dumps({"rows": [dict(zip(FEATURES, row, strict=True)) for row in matrix.tolist()]}, separators=(",", ":"))
-        for matrix in matrices
-    ]
-    began = time.process_time()
-    for matrix in matrices * 4:
-        predictor.predict({"numeric": matrix})
-    alone = time.process_time() - began
-    before = cpu_of(process)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    for body in bodies * 4:
-        connection.request("POST", "/predict", body, {"authorization": f"Bearer {token}"})
-        connection.getresponse().read()
-    connection.close()
-    return (cpu_of(process) - before - alone) / (4 * len(bodies)) * 1000
+    given = [rows(BATCH, 100 + at) for at in range(effort.batches)]
+    matrices = [matrix_of(one) for one in given]
+    predictor = OnnxPredictor(model.read_bytes())  # with the session options of the server: it is what the server runs
+    forms = {
+        "binary": [(INFER, *binary(one)) for one in given],
+        "v2": [(INFER, encoded(tensors(one)), {}) for one in given],
+        "named": [("/predict", encoded(named(one)), {}) for one in given],
+    }
+    processes = tree(ours.process.pid)
+    connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=30)
+
+    def alone() -> float:
+        began = time.process_time()
+        for matrix in matrices:
+            predictor.predict({"numeric": matrix})
+        return (time.process_time() - began) / len(matrices)
+
+    def asked(form: str) -> float:
+        before = cpu_s(processes)
+        for path, body, headers in forms[form]:
+            replace(ours, path=path).ask(body, connection, **headers)
+        return (cpu_s(processes) - before) / len(matrices)
+
+    found: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
+    with contextlib.closing(connection):
+        for at in range(effort.rounds + 1):
+            for form, pairs in found.items():
+                pair = (alone(), asked(form))
+                if at:  # the first round warms both
+                    pairs.append(pair)
+    said = "CPU of 1,000 rows, server beside ONNX Runtime alone in turns"
+    emit("batch_binary_vs_ort", middle(b / a for a, b in found["binary"]), "x", 1.1, f"{said}; as tritonclient sends")
+    emit("batch_json_over_ort_ms", _over(found["named"]), "ms", 1.5, f"{said}; rows with names on /predict")
+    emit("batch_json_v2_over_ort_ms", _over(found["v2"]), "ms", 1.5, f"{said}; JSON tensors on /v2")
+    emit(
+        "ort_ms", middle(a * 1000 for pairs in found.values() for a, _ in pairs), "ms", None, "CPU of 1,000 rows alone"
+    )
 
 
-def pss(process: subprocess.Popen[bytes]) -> float:
-    """Return the memory of a process in MB, shared pages divided among those who share them."""
-    text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1]) / 1000  # type: ignore[index]
+def _over(pairs: list[tuple[float, float]]) -> float:
+    return middle((b - a) * 1000 for a, b in pairs)
+
+
+def chosen() -> tuple[list[Peer], Effort]:
+    """Return the peers and the effort that are asked for."""
+    words: Any = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--only", metavar="NAMES", help=f"peers, with commas: {', '.join(PEERS)}; or `ours`")
+    words.add_argument("--quick", action="store_true", help="a few short rounds")
+    given = words.parse_args()
+    names = (given.only or ("fastapi,triton" if given.quick else ",".join(PEERS))).split(",")
+    if unknown := set(names) - {*PEERS, "ours"}:
+        words.error(f"no such peer: {', '.join(sorted(unknown))}")
+    return [PEERS[name] for name in names if name != "ours"], QUICK if given.quick else WHOLE
 
 
 def main() -> None:
     """Measure and print."""
+    peers, effort = chosen()
     if shutil.which("wrk") is None:
         print(json.dumps({"name": "serving", "skipped": "wrk is not installed (Debian: apt-get install wrk)"}))
         return
-    middle: Any = statistics.median
     with tempfile.TemporaryDirectory() as made:
         project = Path(made)
         folder, model, token = bundle(project)
-        lua = script(project / "rows.lua", token)
-        ours = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
-        ours += ["--port", "8701"]
         starts = []
-        for _ in range(3):
-            with served(ours, 8701) as (process, start):
-                starts.append(start)
-        python, peer = fastapi(), project / "peer.py"
-        peer.write_text(FASTAPI)
-        theirs = [str(python), str(peer), str(model), "8702"]
-        with served(ours, 8701) as (process, _), contextlib.ExitStack() as held:
-            other = held.enter_context(served(theirs, 8702))[0] if python else None
-            load(process, 8701, lua, 1)
-            rounds = [(load(process, 8701, lua), load(other, 8702, lua) if other else None) for _ in range(ROUNDS)]
-            emit("row_cpu_us", middle(a.cpu_us for a, _ in rounds), "us", 18, "FastAPI 108, raw ASGI on uvicorn 26")
-            emit("row_rps", middle(a.rate for a, _ in rounds), "1/s", None, f"{CONNECTIONS} connections, one row")
-            if other:
-                pairs = [(a, b) for a, b in rounds if b]
-                emit("row_rps_vs_fastapi", middle(a.rate / b.rate for a, b in pairs), "x", 5, "at least")
-                emit("row_p99_vs_fastapi", middle(a.p99_ms / b.p99_ms for a, b in pairs), "x", 1)
-                emit("fastapi_cpu_us", middle(b.cpu_us for _, b in pairs), "us", None, "measured beside it")
-            emit("batch_json_over_ort_ms", thousand(process, 8701, token, model), "ms", 1.5, "1,000 rows")
-            emit("pss_mb", pss(process), "MB", 80, "MLflow 427, BentoML 251")
-        emit("start_s", middle(starts), "s", 0.5, "MLflow 22, BentoML 4")
+        for _ in range(effort.starts):
+            with served(folder, project, token) as ours:
+                starts.append(ours.start_s)
+        emit("start_s", middle(iter(starts)), "s", 0.5, "from the start of the process to the first 200")
+        with served(folder, project, token) as ours:
+            load(ours, project, 1)
+            loads = [load(ours, project, effort.seconds)]
+            for peer in peers:
+                try:
+                    loads += beside_peer(peer, ours, model, effort)
+                except NotServed as error:
+                    print(json.dumps({"name": peer.name, "skipped": str(error)}))
+            emit("row_cpu_us", middle(one.cpu_us for one in loads), "us", 18, "CPU of one request, all threads")
+            emit("row_rps", middle(one.rate for one in loads), "1/s", None, f"{CONNECTIONS} connections, one row")
+            batches(ours, model, effort)
+            emit("pss_mb", pss_mb(ours.process.pid), "MB", 80, "after all of this")
 
 
 if __name__ == "__main__":

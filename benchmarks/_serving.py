@@ -1,0 +1,283 @@
+"""What measures a server: the model it holds, the requests it gets, and what wrk and the kernel say of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FEATURES = [f"f{i}" for i in range(30)]
+ENDPOINT = "bench"
+CONNECTIONS = 32
+INFER = f"/v2/models/{ENDPOINT}/infer"
+
+Row = dict[str, float]
+
+
+class NotServed(Exception):
+    """A server did not start, or did not answer as it should."""
+
+
+def bundle(project: Path) -> tuple[Path, Path, str]:
+    """Seal a model in a project and return the bundle's folder, the model's file and a token."""
+    from modelyard.inference import BundleDraft
+    from modelyard.models.families.lightgbm import LightGBM
+    from modelyard.models.graph import Graph
+    from modelyard.records import Feature, ModelVersion, Problem, Signature
+    from modelyard.security.keys import signing_key
+    from modelyard.security.seal import seal
+    from modelyard.security.tokens import add_token
+
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(20_000, len(FEATURES))).astype(np.float32)
+    target = (matrix[:, :5].sum(1) + rng.normal(size=len(matrix)) > 0).astype(int)
+    family, graph = LightGBM(), Graph()
+    booster = family.build({"n_estimators": 100, "num_leaves": 31, "learning_rate": 0.1}, "binary", 0)
+    booster.fit(matrix, target)
+    family.export(booster, graph, graph.input("numeric", len(FEATURES)), "probabilities")
+    model = graph.to_bytes("probabilities", 2)
+    numbers = [Feature(name=name, type="number", source="Float64", low=-4, high=4) for name in FEATURES]
+    problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc")
+    version = ModelVersion(
+        name=ENDPOINT,
+        digest="",
+        family="lightgbm",
+        params={},
+        format="onnx",
+        signature=Signature(features=tuple(numbers), problem=problem),
+        trained_on=(),
+        environment="",
+        released=True,
+    )
+    folder, file = project / "bundle", project / "model.onnx"
+    draft = BundleDraft.of(version, {"model.onnx": model, "labels.json": b'["no","yes"]'})
+    for name, data in seal(draft.files, signing_key(project)).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    file.write_bytes(model)
+    return folder, file, add_token(project, "bench", "analyst")
+
+
+def rows(count: int, seed: int) -> list[Row]:
+    """Return rows as clients send them: numbers of four decimals."""
+    rng = random.Random(seed)  # noqa: S311 - rows to send, no secret
+    return [{name: round(rng.uniform(-2, 2), 4) for name in FEATURES} for _ in range(count)]
+
+
+def matrix_of(given: list[Row]) -> np.ndarray:
+    """Return rows as the model takes them."""
+    return np.array([list(row.values()) for row in given], np.float32)
+
+
+def named(given: list[Row]) -> dict[str, Any]:
+    """Return the body of `/predict`: rows with column names."""
+    return {"rows": given}
+
+
+def tensors(given: list[Row]) -> dict[str, Any]:
+    """Return the body of the open protocol: one tensor of all columns."""
+    data = [value for row in given for value in row.values()]
+    return {"inputs": [{"name": "numeric", "shape": [len(given), len(FEATURES)], "datatype": "FP32", "data": data}]}
+
+
+def lists(given: list[Row]) -> dict[str, Any]:
+    """Return rows without names, under the name of the tensor."""
+    return {"numeric": [list(row.values()) for row in given]}
+
+
+def inputs(given: list[Row]) -> dict[str, Any]:
+    """Return the body that MLflow's clients send of a tensor."""
+    return {"inputs": lists(given)}
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    """Return a body as bytes, without spaces."""
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+@dataclass
+class Target:
+    """Where to ask a server that runs, and how.
+
+    Attributes:
+        process: Its first process.
+        port: Its port on the loopback.
+        path: Path of the requests.
+        form: Makes a body of rows.
+        headers: Headers of each request.
+        start_s: Seconds from the start of the process to the first 200.
+    """
+
+    process: subprocess.Popen[bytes]
+    port: int
+    path: str
+    form: Callable[[list[Row]], dict[str, Any]]
+    headers: dict[str, str] = field(default_factory=dict)
+    start_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.headers = {"Content-Type": "application/json", **self.headers}
+
+    def ask(self, body: bytes, connection: http.client.HTTPConnection | None = None, **headers: str) -> bytes:
+        """Send one request and return the answer's body.
+
+        Raises:
+            NotServed: The answer is not a 200.
+        """
+        made = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        made.request("POST", self.path, body, {**self.headers, **headers})
+        answer = made.getresponse()
+        said = answer.read()
+        if connection is None:
+            made.close()
+        if answer.status != 200:
+            raise NotServed(f"{self.path} answered {answer.status}: {said[:300].decode(errors='replace')}")
+        return said
+
+
+@dataclass
+class Load:
+    """What wrk and the kernel say of one round."""
+
+    rate: float
+    cpu_us: float
+    p99_ms: float
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def tree(root: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # A process may end while we look.
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [root]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def cpu_s(processes: list[int]) -> float:
+    """Return the CPU seconds of processes until now, to the nanosecond and with all their threads."""
+    # How Linux makes a clock's number of a process id: clock_getcpuclockid(3).
+    return sum(time.clock_gettime((~one << 3) | 2) for one in processes)
+
+
+def pss_mb(root: int) -> float:
+    """Return the memory of a process and its descendants in MB, shared pages divided among those who share them."""
+    found = 0
+    for one in tree(root):
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{one}/smaps_rollup").read_text()
+            found += int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+    return found * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], port: int, ready: str, *, wait_s: float = 30, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """Start a server; yield it with the seconds to its first 200 on a path; end it with all that it started.
+
+    Raises:
+        NotServed: It ended, or did not answer in time.
+    """
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env
+    )
+    try:
+        while not _is_ready(port, ready):
+            if process.poll() is not None or time.perf_counter() - began > wait_s:
+                raise NotServed(f"{Path(command[0]).name} did not answer within {wait_s:.0f} s")
+            time.sleep(0.005)
+        yield process, time.perf_counter() - began
+    finally:
+        _end(process)
+
+
+def _is_ready(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    whole = tree(process.pid)
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    for one in whole:
+        # Only what still runs; the first process is waited for below.
+        with contextlib.suppress(OSError):
+            os.kill(one, signal.SIGKILL)
+    process.wait(15)
+
+
+@contextlib.contextmanager
+def served(folder: Path, project: Path, token: str) -> Iterator[Target]:
+    """Serve the bundle and yield where to ask it."""
+    port = free_port()
+    command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
+    with running([*command, "--port", str(port)], port, "/v2/health/ready") as (process, start):
+        yield Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, start)
+
+
+def load(target: Target, folder: Path, seconds: float) -> Load:
+    """Run wrk against a server once: 500 bodies of one row each, in turns.
+
+    Raises:
+        NotServed: A request was not answered with a 200.
+    """
+    lua = folder / f"{target.port}{target.path.replace('/', '-')}.lua"
+    if not lua.exists():
+        _script(lua, target)
+    processes = tree(target.process.pid)
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(lua)]
+    before = cpu_s(processes)
+    said = subprocess.run(
+        [*command, f"http://127.0.0.1:{target.port}"], capture_output=True, text=True, check=True
+    ).stdout
+    used = cpu_s(processes) - before
+    count = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
+    if "Non-2xx" in said or "Socket errors" in said or not count:
+        raise NotServed(f"not every request was answered:\n{said}")
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
+    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
+    return Load(rate, used / count * 1e6, float(p99[1]) * scale[p99[2]])  # type: ignore[index]
+
+
+def _script(path: Path, target: Target) -> None:
+    bodies = ",\n".join(f"[=[{encoded(target.form([row])).decode()}]=]" for row in rows(500, 1))
+    headers = ", ".join(f'["{name}"] = "{value}"' for name, value in target.headers.items())
+    path.write_text(
+        f"local bodies = {{{bodies}}}\nlocal n = 0\nlocal headers = {{{headers}}}\n"
+        f"request = function() n = n % #bodies + 1 "
+        f"return wrk.format('POST', '{target.path}', headers, bodies[n]) end\n"
+    )
