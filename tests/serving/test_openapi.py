@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
 
-from .conftest import Server, regression_bundle  # noqa: TID252 - the suite is not installed
+from modelyard.records import Feature, Signature
+from modelyard.serving.repository import unload, unsupported
+from modelyard.serving.routes import ROUTES
+
+from .conftest import (  # noqa: TID252 - the suite is not installed
+    CITIES,
+    MIXED,
+    Server,
+    draft,
+    mixed_model,
+    regression_bundle,
+)
 
 ROW = {"age": 30, "income": 500.5, "city": "rome"}
 
@@ -69,3 +82,47 @@ def test_regression(fresh: Callable[..., Server]) -> None:
         answer = client.post("/predict", json={"a": 1, "b": 2}).json()
     assert fits(document, "Answer", answer)
     assert not fits(document, "Answer", {**answer, "predictions": [{"label": "x"}]})
+
+
+def test_it_is_openapi_and_describes_every_route_that_answers(document: Any) -> None:
+    validate(document)
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item} - {
+        ("PARAMETERS", path) for path in document["paths"]
+    }
+    refused = {unsupported, unload}
+    assert described == {(r.method, r.path) for r in ROUTES if r.handler not in refused}
+
+
+def test_what_is_open_to_all_says_so(document: Any) -> None:
+    open_to_all = {r.path for r in ROUTES if r.action is None}
+    for path, item in document["paths"].items():
+        for method in item.keys() - {"parameters"}:
+            assert ("security" in item[method]) == (path in open_to_all)
+
+
+def test_it_is_the_same_each_time(served: Server, fresh: Callable[..., Server]) -> None:
+    with served.client("viewer") as one, fresh().client("viewer") as other:
+        assert one.get("/openapi.json").content == other.get("/openapi.json").content
+
+
+def test_guards_are_part_of_it(fresh: Callable[..., Server]) -> None:
+    guards = {"out_of_range": "reject", "unseen": "reject", "confidence": {"at_least": 0.9}, "coerce": ["income"]}
+    server = fresh(None, "--policy", json.dumps({"guards": guards}))
+    bodies = [{**ROW, "age": 17}, {**ROW, "city": "oslo"}, {**ROW, "income": "12.5"}, {**ROW, "age": "30"}, ROW]
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+        answers = [client.post("/predict", json=body) for body in bodies]
+    assert [answer.status_code for answer in answers] == [422, 422, 200, 400, 200]
+    assert [fits(document, "Row", body) for body in bodies] == [False, False, True, False, True]
+    assert fits(document, "Answer", answers[4].json())
+    assert answers[4].json()["predictions"] == [{"label": None, "withheld": "confidence"}]
+
+
+def test_a_text_that_is_no_value_is_no_value_of_a_column_that_needs_one(fresh: Callable[..., Server]) -> None:
+    city = Feature(name="city", type="category", source="String", nullable=False, categories=CITIES)
+    features = tuple(city if feature.name == "city" else feature for feature in MIXED.features)
+    signature = Signature(features=features, problem=MIXED.problem)
+    with fresh(draft("credit", signature, mixed_model(), labels=b'["no","yes"]')).client() as client:
+        document = client.get("/openapi.json").json()
+        assert client.post("/predict", json={**ROW, "city": ""}).status_code == 400
+    assert not fits(document, "Row", {**ROW, "city": ""})

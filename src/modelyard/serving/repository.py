@@ -24,8 +24,14 @@ _TYPES = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
 
 
 def index(models: Models, exchange: Exchange) -> bytes:
-    """Return every version that is loaded; `{"ready": true}` leaves out those that take no requests."""
-    only_ready = _object(exchange.body).get("ready") is True
+    """Return every version that is loaded; `{"ready": true}` leaves out those that take no requests.
+
+    Raises:
+        HttpError: The body is no such object.
+    """
+    only_ready = _object(exchange.body).get("ready", False)
+    if type(only_ready) is not bool:
+        raise bad("body-shape", "`ready` is true or false")
     return _encode(
         [
             {
