@@ -23,7 +23,6 @@ from .conftest import (  # noqa: TID252 - the suite is not installed, so there i
     draft,
     lay,
     mixed_answer,
-    mixed_bundle,
     regression_bundle,
     start,
 )
@@ -63,33 +62,6 @@ def tensor(triton: ModuleType, name: str, array: Any, datatype: str, *, binary: 
     made = triton.InferInput(name, list(array.shape), datatype)
     made.set_data_from_numpy(array, binary_data=binary)
     return made
-
-
-def test_health_and_metadata(triton: ModuleType, served: Server, connect: Callable[[Server], Any]) -> None:
-    client, headers = connect(served), bearer(served, "viewer")
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("credit", headers=headers)
-    assert not client.is_model_ready("credit")
-    assert not client.is_model_ready("other", headers=headers)
-    server = client.get_server_metadata(headers=headers)
-    assert server == {"name": "modelyard", "version": "2", "extensions": ["binary_tensor_data"]}
-    model = client.get_model_metadata("credit", headers=headers)
-    assert (model["name"], model["platform"], len(model["versions"])) == ("credit", "onnx", 1)
-    assert model["inputs"] == [
-        {"name": "numeric", "datatype": "FP32", "shape": [-1, 2]},
-        {"name": "categorical", "datatype": "BYTES", "shape": [-1, 1]},
-    ]
-    assert model["outputs"] == [
-        {"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]},
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-    ]
-    assert model["parameters"] == {"numeric": ["age", "income"], "categorical": ["city"], "classes": ["no", "yes"]}
-    version = model["versions"][0]
-    assert client.get_model_metadata("credit", version, headers=headers) == model
-    assert client.is_model_ready("credit", version, headers=headers)
-    with pytest.raises(triton.InferenceServerException, match=r"\[404\] \[model-not-found\]"):
-        client.get_model_metadata("credit", "0123456789ab", headers=headers)
 
 
 @pytest.mark.parametrize("asked", ["nothing", "json", "binary", "label"])
@@ -345,67 +317,3 @@ def test_nan_and_unknown_output_are_refused(
         client.infer("credit", [whole, city], request_id="a b", headers=headers)
     with pytest.raises(triton.InferenceServerException, match=r"\[401\] \[token-missing\]"):
         client.infer("credit", [whole, city])
-
-
-def test_repository_and_statistics(
-    triton: ModuleType, fresh: Callable[..., Server], connect: Callable[[Server], Any]
-) -> None:
-    server = fresh(mixed_bundle())
-    client, headers = connect(server), bearer(server, "operator")
-    version = client.get_model_metadata("credit", headers=headers)["versions"][0]
-    assert client.get_model_repository_index(headers=headers) == [
-        {"name": "credit", "version": version, "state": "READY", "reason": ""}
-    ]
-    config = client.get_model_config("credit", headers=headers)
-    assert client.get_model_config("credit", version, headers=headers) == config
-    assert config["input"] == [
-        {"name": "numeric", "data_type": "TYPE_FP32", "dims": [2]},
-        {"name": "categorical", "data_type": "TYPE_STRING", "dims": [1]},
-    ]
-    assert [one["name"] for one in config["output"]] == ["probabilities", "label"]
-    inputs = [
-        tensor(triton, "numeric", np.array([AGES, INCOMES], np.float32).T, "FP32", binary=True),
-        tensor(triton, "categorical", np.array(TOWNS, object).reshape(3, 1), "BYTES", binary=True),
-    ]
-    client.infer("credit", inputs, headers=headers)
-    for asked in (("credit", version), ("credit",), ()):
-        (found,) = client.get_inference_statistics(*asked, headers=headers)["model_stats"]
-        assert (found["name"], found["version"], found["inference_count"]) == ("credit", version, 3)
-        assert found["inference_stats"]["success"]["count"] == 1
-        assert found["inference_stats"]["success"]["ns"] > 0
-    client.load_model("credit", headers=headers)
-    with pytest.raises(triton.InferenceServerException, match="model-not-found"):
-        client.load_model("other", headers=headers)
-    for config_of in ({"config": "{}"}, {"config": "{}", "files": {"file:1/model.onnx": b"x"}}):
-        with pytest.raises(triton.InferenceServerException, match="not-supported"):
-            client.load_model("credit", headers=headers, **config_of)
-
-
-def test_what_the_protocol_has_and_we_do_not_says_so(
-    triton: ModuleType, served: Server, connect: Callable[[Server], Any]
-) -> None:
-    client, headers = connect(served), bearer(served, "operator")
-    calls = [
-        lambda **k: client.unload_model("credit", **k),
-        lambda **k: client.update_trace_settings(settings={"trace_level": "OFF"}, **k),
-        lambda **k: client.update_trace_settings(model_name="credit", settings={}, **k),
-        lambda **k: client.get_trace_settings(**k),
-        lambda **k: client.get_trace_settings(model_name="credit", **k),
-        lambda **k: client.update_log_settings({"log_info": True}, **k),
-        lambda **k: client.get_log_settings(**k),
-    ]
-    for kind in ("system", "cuda"):
-        for region in ("", "r"):
-            calls.append(lambda k=kind, r=region, **o: getattr(client, f"get_{k}_shared_memory_status")(r, **o))
-            calls.append(lambda k=kind, r=region, **o: getattr(client, f"unregister_{k}_shared_memory")(r, **o))
-    calls.append(lambda **k: client.register_system_shared_memory("r", "/key", 8, **k))
-    calls.append(lambda **k: client.register_cuda_shared_memory("r", b"handle", 0, 8, **k))
-    for call in calls:
-        with pytest.raises(triton.InferenceServerException, match=r"\[400\] \[not-supported\]"):
-            call(headers=headers)
-        with pytest.raises(triton.InferenceServerException, match=r"\[403\] \[role-denied\]"):
-            call(headers=bearer(served, "analyst"))
-    shared = triton.InferInput("numeric", [1, 2], "FP32")
-    shared.set_shared_memory("r", 8)
-    with pytest.raises(triton.InferenceServerException, match="not-supported"):
-        client.infer("credit", [shared], headers=headers)
