@@ -186,6 +186,28 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         "Champion or challenger points at another model: by a run, `modelyard promote` or `modelyard rollback`.",
         {"deployment": "endpoint, alias, model, revision, the model before it, and the reason"},
     ),
+    "guard.alarmed": (
+        "A server refuses or holds back more rows than `deploy.guards.alarm` allows.",
+        {
+            "endpoint": "which",
+            "process": "host, number and start of the process",
+            "share": "part of the rows that was refused or held back",
+            "limit": "part of the rows that may be",
+            "rows": "rows that were looked at",
+            "guards": "guard -> rows that it refused or held back",
+            "then": "`kill` if the endpoint was switched off with it, else `tell`",
+        },
+    ),
+    "guard.calmed": (
+        "It refuses and holds back as few rows as usual again.",
+        {
+            "endpoint": "which",
+            "process": "host, number and start of the process",
+            "share": "part of the rows that was refused or held back",
+            "rows": "rows that were looked at",
+            "still": "other processes of the endpoint for which it is not over",
+        },
+    ),
     "endpoint.killed": (
         "Somebody has switched an endpoint off: its servers answer 503 to whoever asks the model.",
         {"endpoint": "which", "reason": "why"},
@@ -196,6 +218,20 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {"name": "of its owner", "role": "what it may do", "id": "eight signs that tell tokens apart; never the token"},
     ),
     "token.revoked": ("A token was taken away.", {"name": "of its owner", "role": "what it might do", "id": "which"}),
+    "predict.finished": (
+        "`modelyard predict` has written its output.",
+        {
+            "endpoint": "whose model answered",
+            "alias": "which of its models",
+            "model": "digest of the model",
+            "table": "what the rows were named by",
+            "table_digest": "digest of the rows and of how they were read",
+            "rows": "how many",
+            "output": "path that was written",
+            "output_digest": "digest of the file, or of the manifest of a folder",
+            "seconds": "wall time of the last attempt",
+        },
+    ),
     "watch.finished": (
         "`modelyard watch` has looked at a window of requests.",
         {
@@ -203,6 +239,15 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "model": "digest of the model",
             "window": "`rows`, and the times `from` and `to`",
             "results": "one result a check, with its evidence",
+        },
+    ),
+    "loadtest.finished": (
+        "`modelyard loadtest` has measured what an endpoint holds.",
+        {
+            "endpoint": "which was asked",
+            "model": "digest of the model",
+            "like": "what a figure may be compared with: machine, cores, limits, rows a request, processes, connections",
+            "results": "the knee and the growth of memory, with their evidence: each step, quantiles, errors by code",
         },
     ),
     "verify.finished": (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, field
 
 from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Section, Share
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "Rollout", "Within"]
+__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "OutputCheck", "Rollout", "Within"]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
 
@@ -116,7 +116,7 @@ class Access(Section, frozen=True, kw_only=True):
     ] = "operate"
     show: Annotated[
         dict[
-            Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})],
+            _Asking,
             Annotated[
                 str,
                 Meta(
@@ -178,11 +178,68 @@ class Within(Section, frozen=True, kw_only=True):
     ] = "clip"
 
 
+class OutputCheck(Section, frozen=True, kw_only=True):
+    """A look at the answers before anybody gets them."""
+
+    use: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62}|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)\Z",
+            description="Which: `blocklist`, `labels` or `unusual`; one that an installed package brings, by its name; "
+            "or a function of the project, FILE.py:FUNCTION.",
+            examples=["blocklist", "guards.py:harmful"],
+            extra_json_schema={"say": "a name, or a file and a function: FILE.py:FUNCTION"},
+        ),
+    ]
+    params: Annotated[
+        dict[str, Any],
+        Meta(description="Parameter of the check -> value.", examples=[{"terms": ["idiot"]}]),
+    ] = field(default_factory=dict)
+    do: Annotated[
+        Literal["warn", "abstain", "fallback"],
+        Meta(
+            description="What becomes of an answer that it marks: a warning beside it, no answer, or "
+            "`deploy.guards.fallback`.",
+            examples=["fallback"],
+        ),
+    ] = "abstain"
+    above: Annotated[
+        float,
+        Meta(
+            description="Score from above which an answer is marked, where the check gives scores.",
+            examples=[0.8],
+        ),
+    ] = 0.5
+    within: Annotated[
+        Duration,
+        Meta(
+            description="Time that it may take for the rows that are answered together; built-in ones are not timed.",
+            examples=["20ms"],
+        ),
+    ] = 0.05
+    on_error: Annotated[
+        Literal["abstain", "accept"] | None,
+        Meta(
+            description="What becomes of rows that it could not look at, for it failed or took too long. Left out, "
+            "they are treated as marked; with `do: warn` they are accepted.",
+            examples=["accept"],
+        ),
+    ] = None
+
+
 class Alarm(Section, frozen=True, kw_only=True):
     """When so many rows are refused or held back that somebody should look."""
 
     share: Annotated[Share, Meta(description="Part of the rows that may be.", examples=["5%"])] = 0.05
     window: Annotated[Duration, Meta(description="Time that is looked back over.", examples=["5m"])] = 300.0
+    then: Annotated[
+        Literal["tell", "kill"],
+        Meta(
+            description="What is done then: those in `alerts` are told, or besides that the endpoint is switched off "
+            "until somebody runs `modelyard revive`.",
+            examples=["kill"],
+        ),
+    ] = "tell"
 
 
 class Guards(Section, frozen=True, kw_only=True):
@@ -234,10 +291,17 @@ class Guards(Section, frozen=True, kw_only=True):
             examples=["review"],
         ),
     ] = None
+    checks: Annotated[
+        tuple[OutputCheck, ...],
+        Meta(
+            description="Looks at the answers before anybody gets them, for harmful or irrelevant ones.",
+            examples=[[{"use": "guards.py:harmful", "do": "fallback"}]],
+        ),
+    ] = ()
     alarm: Annotated[
         Alarm | None,
         Meta(
-            description="When so many rows are refused or held back that a line in the logs and a metric say so.",
+            description="When so many rows are refused or held back that those in `alerts` are told.",
             examples=[{"share": "5%", "window": "5m"}],
         ),
     ] = None

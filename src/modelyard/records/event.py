@@ -31,11 +31,15 @@ EventKind = Literal[
     "daemon.started",
     "daemon.stopped",
     "alias.moved",
+    "guard.alarmed",
+    "guard.calmed",
     "endpoint.killed",
     "endpoint.revived",
     "token.added",
     "token.revoked",
+    "predict.finished",
     "watch.finished",
+    "loadtest.finished",
     "verify.finished",
 ]
 

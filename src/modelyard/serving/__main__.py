@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 host=args.host,
                 port=args.port,
                 roles=tuple(args.role),
-                limits=Limits(per_minute=args.per_minute, policy=read_policy(args.policy)),
+                limits=Limits(per_minute=args.per_minute, policy=read_policy(args.policy, args.project)),
                 trace=args.trace,
                 follow=args.follow,
                 store=args.store,

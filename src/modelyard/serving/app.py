@@ -24,6 +24,7 @@ from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.connection import Exchange, Heads, fail
 from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
+from modelyard.serving.guards.bell import Bell
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.models import Models
 from modelyard.serving.routes import Found, Route, match
@@ -60,6 +61,8 @@ class App:
         self.draining = False
         self._roles = roles
         self._rate = Rate(limits.per_minute)
+        if limits.policy.guards is not None and limits.policy.guards.alarm is not None:
+            models.bell = Bell(models.default.endpoint, limits.policy.guards.alarm, models)
         # Ids of this process: unique without a random number a request.
         self._prefix = new_id("req")
         self._count = itertools.count(1)
@@ -77,9 +80,8 @@ class App:
         """Write what waits for the logs, and look at the shares of what is refused; call it every second or so."""
         # Not in the loop: a second may have brought thousands of lines.
         asyncio.get_running_loop().run_in_executor(None, self.access.flush)
-        for service in self.models:
-            if service.gate is not None:
-                service.gate.look(service.rows)
+        if self.models.bell is not None:
+            self.models.bell.watcher.look(self.models)
 
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""

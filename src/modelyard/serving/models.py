@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import Feedback
+from modelyard.serving.guards.bell import Bell
 from modelyard.serving.metrics import Metrics
 from modelyard.serving.service import Service
 
@@ -43,6 +44,7 @@ class Models:
         refused: Error code -> requests refused with it.
         killed: Name -> why somebody has switched it off.
         rollout: The challenger on trial.
+        bell: Tells when too much is refused or held back, if that is declared.
         metrics: What is counted beside the models.
         feedback: Writes outcomes that are sent.
     """
@@ -51,6 +53,7 @@ class Models:
         self.refused: Counter[str] = Counter()
         self.killed: dict[str, str] = {}
         self.rollout: Tried | None = None
+        self.bell: Bell | None = None
         self.metrics = Metrics()
         self.feedback = Feedback()
         self.default = default

@@ -25,12 +25,21 @@ from modelyard.records import (
     fold_run,
 )
 
-__all__ = ["READ", "TROUBLES", "Happening", "happenings", "is_moot", "is_over", "lost"]
+__all__ = ["READ", "TROUBLES", "Happening", "happenings", "is_moot", "is_over", "lost", "well"]
 
 # Kinds of event that something may be told of.
-READ: tuple[EventKind, ...] = ("run.started", "run.finished", "step.finished", "step.failed", "watch.finished")
+READ: tuple[EventKind, ...] = (
+    "run.started",
+    "run.finished",
+    "step.finished",
+    "step.failed",
+    "watch.finished",
+    "guard.alarmed",
+    "guard.calmed",
+    "endpoint.revived",
+)
 # What is a trouble: told again only after a while, and over at some time.
-TROUBLES: tuple[AlertKind, ...] = ("failure", "stuck", "stale", "budget", "drift", "anomaly")
+TROUBLES: tuple[AlertKind, ...] = ("failure", "stuck", "stale", "budget", "drift", "guards", "anomaly")
 
 # More things than so many are counted, not listed.
 _LISTED = 5
@@ -47,7 +56,7 @@ class Happening:
         on: What it is.
         urgency: `high` is sent in quiet hours too, and never gathered.
         key: Name of the trouble, the same each time it comes again. What begins with `run/` is over when a run
-            succeeds, `drift/ENDPOINT` when a watch finds nothing.
+            succeeds, `drift/ENDPOINT` when a watch finds nothing, `guards/ENDPOINT` when the alarm goes off.
         at: When, seconds since 1970 UTC.
         what: One sentence without the project's name.
         cause: Sequence number of the event; 0 where the clock is the cause.
@@ -94,6 +103,8 @@ def happenings(event: Event, story: Callable[[], Sequence[Event]]) -> list[Happe
             return [] if event.payload["error"].get("stale") else [_step_failed(event)]
         case "watch.finished":
             return [*_drifted(event)]
+        case "guard.alarmed":
+            return [_alarmed(event)]
     return []
 
 
@@ -103,7 +114,21 @@ def is_over(key: str, event: Event) -> bool:
         return key.startswith("run/")
     if event.kind == "watch.finished":
         return key == _drift_key(event) and not _failed(event)
+    if event.kind == "endpoint.revived" or (event.kind == "guard.calmed" and not event.payload["still"]):
+        return key == _guards_key(event)
     return False
+
+
+def well(event: Event) -> str:
+    """Return what is told of an event that ends a trouble."""
+    match event.kind:
+        case "watch.finished":
+            return "the requests are as in training again"
+        case "guard.calmed":
+            return f"{event.payload['endpoint']} refuses and holds back as few rows as usual again"
+        case "endpoint.revived":
+            return f"{event.payload['endpoint']} is switched on again"
+    return "run succeeded"
 
 
 def is_moot(key: str, event: Event) -> bool:
@@ -328,6 +353,33 @@ def _drifted(event: Event) -> Iterator[Happening]:
             ("next step", "`modelyard watch --all` shows every check; train again if the world has changed"),
         ),
     )
+
+
+def _alarmed(event: Event) -> Happening:
+    body = event.payload
+    endpoint, killed = body["endpoint"], body["then"] == "kill"
+    what = f"{endpoint} refused or held back {body['share']:.1%} of the last {plural(body['rows'], 'row')}"
+    guards = sorted(body["guards"].items(), key=lambda item: (-item[1], item[0]))
+    step = "`modelyard logs --follow` shows what its server says, `modelyard watch` whether requests have changed"
+    if killed:
+        step += f"; `modelyard revive {endpoint}` switches it on again"
+    return Happening(
+        on="guards",
+        urgency="high",
+        key=_guards_key(event),
+        at=event.time,
+        what=f"{what}, and is switched off" if killed else what,
+        cause=event.seq,
+        facts=(
+            *((name, plural(rows, "row")) for name, rows in guards[:_LISTED]),
+            ("allowed", f"{body['limit']:.1%}"),
+            ("next step", step if killed else f"{step}; `modelyard kill {endpoint}` switches it off"),
+        ),
+    )
+
+
+def _guards_key(event: Event) -> str:
+    return f"guards/{event.payload['endpoint']}"
 
 
 def _drift_key(event: Event) -> str:

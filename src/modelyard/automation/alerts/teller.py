@@ -11,7 +11,7 @@ from modelyard._kit.text import seconds_text
 from modelyard.automation.alerts.history import History
 from modelyard.automation.alerts.outbox import Outbox
 from modelyard.automation.alerts.routes import Target, targets
-from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost
+from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost, well
 from modelyard.automation.alerts.stuck import UnderWay, stuck
 from modelyard.records import Alert, Event
 from modelyard.spec import Spec
@@ -108,8 +108,7 @@ class Teller:
         moot = sorted({a.key for a in opened if is_moot(a.key, event)})
         over = [a for a in opened if is_over(a.key, event)]
         if over:
-            what = "run succeeded" if event.kind == "run.finished" else "the requests are as in training again"
-            self._recovered(over, event.time, what, cause=event.seq, run=event.run)
+            self._recovered(over, event.time, well(event), cause=event.seq, run=event.run)
         elif moot:
             self.outbox.close(moot, event.time, [])
 

@@ -1,59 +1,133 @@
-"""Says so when more rows than usual are refused or held back."""
+"""Says so when more rows than usual are refused or held back, and when that is over."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 from modelyard._kit.clock import Clock
 from modelyard.serving.guards.policy import Alarm
 
-__all__ = ["Watcher"]
+__all__ = ["Counted", "Signal", "Watcher"]
 
 # Of fewer rows no share can be told.
 _LEAST = 50
 # Decisions that take an answer from a caller.
 _TAKEN = ("reject", "refuse", "quarantine", "fallback", "abstain")
+_REFUSED = ("reject", "refuse")
+
+
+class _Tally(Protocol):
+    decided: Counter[tuple[str, str]]
+
+
+class Counted(Protocol):
+    """A version of the model that counts what it answers."""
+
+    @property
+    def rows(self) -> int:
+        """Rows answered since its start."""
+        ...
+
+    @property
+    def tally(self) -> _Tally:
+        """Rows by guard and by what was done since its start, as `decided`."""
+        ...
+
+
+class Signal(NamedTuple):
+    """The alarm goes on, or off.
+
+    Attributes:
+        on: Whether too many rows are refused or held back.
+        share: Part of the rows that was.
+        rows: Rows that were looked at.
+        guards: Guard -> rows that it refused or held back among them.
+    """
+
+    on: bool
+    share: float
+    rows: int
+    guards: dict[str, int]
+
+
+class _Mark(NamedTuple):
+    """How far the counters were at some time."""
+
+    time: float
+    rows: int
+    taken: Counter[str]
 
 
 class Watcher:
     """Looks at the counters from time to time; costs nothing in between.
 
+    It goes off only when enough rows have said that things are well: silence says nothing.
+
     Args:
         alarm: Share and window.
-        say: Takes the line.
+        ring: Takes each change.
         clock: Source of the time.
 
     Attributes:
         on: Whether too many are refused or held back now.
     """
 
-    def __init__(self, alarm: Alarm, say: Callable[[str], None], *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, alarm: Alarm, ring: Callable[[Signal], None], *, clock: Clock = time.monotonic) -> None:
         self._alarm = alarm
-        self._say = say
+        self._ring = ring
         self._clock = clock
-        self._marks: deque[tuple[float, int, int]] = deque()
+        # Version -> what it had counted at the last look: versions come and go.
+        self._seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
+        self._rows = 0
+        self._taken: Counter[str] = Counter()
+        self._marks: deque[_Mark] = deque()
         self.on = False
 
-    def look(self, answered: int, decided: Counter[tuple[str, str]]) -> None:
+    def look(self, versions: Iterable[Counted]) -> None:
         """Compare the counters with those of a window ago.
 
         Args:
-            answered: Rows answered since the start.
-            decided: Rows by guard and by what was done since the start.
+            versions: All that answer now.
         """
-        now = self._clock()
-        taken = sum(count for (_, did), count in decided.items() if did in _TAKEN)
-        refused = sum(count for (_, did), count in decided.items() if did in ("reject", "refuse"))
-        self._marks.append((now, answered + refused, taken))
-        while len(self._marks) > 1 and self._marks[1][0] <= now - self._alarm.window:
-            self._marks.popleft()
-        rows = self._marks[-1][1] - self._marks[0][1]
-        share = (self._marks[-1][2] - self._marks[0][2]) / rows if rows else 0.0
+        self._count(versions)
+        now, marks = self._clock(), self._marks
+        mark = _Mark(now, self._rows, self._taken.copy())
+        # Of a quiet stretch both ends say all.
+        if len(marks) > 1 and marks[-2].rows == marks[-1].rows == mark.rows and marks[-1].taken == mark.taken:
+            marks[-1] = mark
+        else:
+            marks.append(mark)
+        while len(marks) > 1 and marks[1].time <= now - self._alarm.window:
+            if self.on and mark.rows - marks[1].rows < _LEAST:
+                break
+            marks.popleft()
+        rows = mark.rows - marks[0].rows
+        guards = mark.taken - marks[0].taken
+        share = guards.total() / rows if rows else 0.0
         on = rows >= _LEAST and share > self._alarm.share
-        if on and not self.on:
-            self._say(f"guards: {share:.1%} of the last {rows:,} rows were refused or held back")
-        elif self.on and not on:
-            self._say("guards: as few rows as usual are refused or held back again")
-        self.on = on
+        if on != self.on and (on or rows >= _LEAST):
+            self.on = on
+            self._ring(Signal(on, share, rows, dict(guards)))
+
+    def reset(self) -> None:
+        """Begin anew: somebody has looked at it."""
+        self.on = False
+        self._marks.clear()
+
+    def _count(self, versions: Iterable[Counted]) -> None:
+        seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
+        for version in versions:
+            rows, taken = version.rows, Counter[str]()
+            for (guard, did), count in list(version.tally.decided.items()):
+                if did in _TAKEN:
+                    taken[guard] += count
+                if did in _REFUSED:
+                    rows += count
+            _, rows_before, taken_before = self._seen.get(id(version), (version, 0, Counter[str]()))
+            self._rows += rows - rows_before
+            self._taken += taken - taken_before
+            seen[id(version)] = (version, rows, taken)
+        self._seen = seen

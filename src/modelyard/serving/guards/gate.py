@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.asked import Asked
-from modelyard.serving.guards.alarm import Watcher
+from modelyard.serving.guards.checks import Checks
 from modelyard.serving.guards.incoming import Incoming
 from modelyard.serving.guards.outgoing import Outgoing
 from modelyard.serving.guards.policy import Guarded, Policy
 from modelyard.serving.log import RequestLog
 from modelyard.serving.metrics import Tally
-from modelyard.serving.told import say
 from modelyard.serving.validate import Parsed, Validator
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ class Gate:
         tally: Counts what is decided.
         log: The request log.
 
+    Attributes:
+        checks: What looks at the answers before anybody gets them; none where nothing is declared.
+
     Raises:
         ServeError: What is declared does not suit the model (`guard-unusable`).
     """
@@ -40,10 +42,11 @@ class Gate:
         guards = policy.guards or Guarded()
         signature = bundle.signature
         labels = bundle.labels or signature.problem.classes
-        self._tally = tally
         self._incoming = Incoming(bundle, validator, guards, tally.decide)
         self._outgoing = Outgoing(signature.problem, labels, guards, policy.access.show, tally.decide)
-        self.watcher = Watcher(guards.alarm, _warn, clock=time.monotonic) if guards.alarm is not None else None
+        self.checks: Checks | None = None
+        if guards.checks:
+            self.checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
         if guards.outlier is not None and guards.outlier.do == "quarantine":
             log.apart()
 
@@ -65,22 +68,21 @@ class Gate:
             HttpError: The model's answer is none.
         """
         held = self._incoming.held.pop(id(asked.parsed), ())
-        return self._outgoing.answer(asked, held), bool(held)
+        marks = self.checks.take(asked.parsed) if self.checks is not None else ()
+        return self._outgoing.answer(asked, held, marks), bool(held)
 
     def forget(self, group: list[Asked]) -> None:
         """Take requests that are not answered."""
         for asked in group:
             self._incoming.held.pop(id(asked.parsed), None)
+            if self.checks is not None:
+                self.checks.take(asked.parsed)
 
-    def look(self, answered: int) -> None:
-        """Say so if many rows are refused or held back; call it every second or so.
+    def attempt(self, group: list[Parsed]) -> Feeds:
+        """Return the feeds of rows that nobody asked for: nothing is refused, held back or counted."""
+        return self._incoming.attempt(group)
 
-        Args:
-            answered: Rows answered since the start.
-        """
-        if self.watcher is not None:
-            self.watcher.look(answered, self._tally.decided)
-
-
-def _warn(text: str) -> None:
-    say(text, level="warning")
+    def close(self) -> None:
+        """Let go of the threads."""
+        if self.checks is not None:
+            self.checks.close()

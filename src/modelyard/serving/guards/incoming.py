@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.errors import ServeError
+from modelyard._kit.errors import ServeError, near
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
@@ -52,14 +52,21 @@ class Incoming:
         self._seen = [frozenset((*f.categories, "")) if f.categories else None for f in validator.categories]
         self._strange: Strange | None = None
         if policy.outlier is not None:
+            if not bundle.profile.get("features"):
+                raise ServeError(
+                    "guard-unusable",
+                    "`outlier` needs a profile of the training data, and the bundle has none",
+                    hint="train again: `modelyard run` adds it",
+                )
             self._strange = Strange(bundle.profile, self._numbers, self._categories, policy.outlier.score)
         self.held: dict[int, list[int]] = {}
         for name in policy.coerce:
             if name not in validator.features:
+                close = near(name, validator.names)
                 raise ServeError(
                     "guard-unusable",
                     f"`coerce` names `{name}`, and the model takes no such column",
-                    hint=f"columns: {', '.join(validator.names)}",
+                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(validator.names)}",
                 )
         validator.coerce = frozenset(policy.coerce)
 
@@ -82,6 +89,13 @@ class Incoming:
         if strange is not None and strange.any():
             self._outliers(strange, job)
         return self._left(feeds, group, job)
+
+    def attempt(self, group: list[Parsed]) -> Feeds:
+        """Return the feeds of rows that nobody asked for, as the model would be given them."""
+        feeds = self._validator.fit(group)
+        if "numeric" in feeds and self._policy.out_of_range == "clip":
+            feeds["numeric"] = self._np.clip(feeds["numeric"], self._low, self._high)
+        return feeds
 
     def _ranges(self, numeric: Array, job: _Job) -> Array:
         np, do = self._np, self._policy.out_of_range

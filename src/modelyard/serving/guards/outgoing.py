@@ -15,12 +15,15 @@ from modelyard.records import Problem
 from modelyard.serving.asked import Asked
 from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.checks import Mark
 from modelyard.serving.guards.policy import Guarded, digits_of
 
 __all__ = ["Outgoing", "Shown", "check_finite"]
 
 # Counts rows by guard and by what was done.
 Decide = Callable[..., None]
+# What stands in the log and not in an answer: what the model said of a row that is held back, and why it is.
+_UNSHOWN = ("probabilities", "reason")
 # Float32 and sums of many classes are off by some rounding; more than this is no distribution.
 _OFF = 1e-3
 
@@ -86,12 +89,13 @@ class Outgoing:
         if problem.task != "regression" and policy.within is not None:
             raise _unusable("`within` is about numbers, and the model answers classes", "use `confidence`")
 
-    def answer(self, asked: Asked, held: Sequence[int]) -> Asked:
+    def answer(self, asked: Asked, held: Sequence[int], marks: Sequence[Mark] = ()) -> Asked:
         """Return what the caller sees; `asked` keeps what is logged.
 
         Args:
             asked: The request, with what the model said.
             held: Rows that are held back whatever the model says of them.
+            marks: Rows that checks of the answers have marked.
 
         Raises:
             HttpError: The model's answer is none (500).
@@ -101,7 +105,9 @@ class Outgoing:
         given = list(asked.decoded)
         for at in held:
             self._hold(given, at, "outlier", "fallback")
-        self._check(rows, given, frozenset(held))
+        if marks:
+            self._marked(asked, given, marks)
+        self._check(rows, given)
         asked.decoded = given
         role = asked.exchange.role
         withheld = [at for at, answer in enumerate(given) if "withheld" in answer]
@@ -116,18 +122,31 @@ class Outgoing:
                     self._decide("sum", "refuse")
                     raise HttpError(500, "answer-unsound", f"row {at}: the model's probabilities do not add up to 1")
 
-    def _check(self, rows: Rows, given: list[dict[str, Any]], held: frozenset[int]) -> None:
+    def _marked(self, asked: Asked, given: list[dict[str, Any]], marks: Sequence[Mark]) -> None:
+        warned: dict[str, int] = {}
+        for mark in marks:
+            if mark.do == "warn":
+                warned[mark.check] = warned.get(mark.check, 0) + 1
+            elif "withheld" not in given[mark.row]:
+                self._hold(given, mark.row, mark.check, mark.do)
+                given[mark.row]["reason"] = mark.reason
+        for check, rows in warned.items():
+            self._decide(check, "warn", rows)
+            warning = {"column": "", "rows": rows, "message": f"the answer is marked by the check `{check}`"}
+            asked.parsed.warnings = [*asked.parsed.warnings, warning]
+
+    def _check(self, rows: Rows, given: list[dict[str, Any]]) -> None:
         confidence, within = self._policy.confidence, self._policy.within
         if confidence is not None:
             for at, row in enumerate(rows):
                 answered = max(row)
-                if answered < confidence.at_least and at not in held:
+                if answered < confidence.at_least and "withheld" not in given[at]:
                     self._hold(given, at, "confidence", confidence.otherwise)
         if within is not None:
             low = -math.inf if within.low is None else within.low
             high = math.inf if within.high is None else within.high
             for at, row in enumerate(rows):
-                if low <= row[0] <= high or at in held:
+                if low <= row[0] <= high or "withheld" in given[at]:
                     continue
                 if within.do == "clip":
                     self._decide("within", "clip")
@@ -142,14 +161,16 @@ class Outgoing:
 
     def _show(self, asked: Asked, withheld: list[int], role: str) -> Shown:
         """Return what a role sees; of a row that is held back nobody sees what the model said of it."""
-        if any(asked.decoded[at]["prediction"] is None for at in withheld) and asked.exchange.target.startswith(b"/v2"):
-            raise HttpError(422, "answer-withheld", f"row {withheld[0]}: the model is not sure enough to answer")
+        silent = next((at for at in withheld if asked.decoded[at]["prediction"] is None), None)
+        if silent is not None and asked.exchange.target.startswith(b"/v2"):
+            guard = asked.decoded[silent]["withheld"]
+            raise HttpError(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
         digits = self._digits.get(role, 17)
         regression = self._problem.task == "regression"
         rows, decoded = [], []
         for row, answer in zip(asked.rows, asked.decoded, strict=True):
             if "withheld" in answer:
-                answer = {key: value for key, value in answer.items() if key != "probabilities"}
+                answer = {key: value for key, value in answer.items() if key not in _UNSHOWN}
                 row = [answer["prediction"]] if regression else [0.0] * len(row)
             elif digits is None:
                 answer = {"prediction": answer["prediction"]}

@@ -6,7 +6,8 @@ The fields have the names and defaults of the file (`deploy/section.py`); a test
 from __future__ import annotations
 
 import re
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Guarded",
     "Oidc",
     "Outlier",
+    "OutputCheck",
     "Policy",
     "Within",
     "digits_of",
@@ -55,11 +57,28 @@ class Within(_Told, frozen=True, kw_only=True):
     do: Literal["clip", "abstain", "fallback"] = "clip"
 
 
+class OutputCheck(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.checks`."""
+
+    use: str
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    do: Literal["warn", "abstain", "fallback"] = "abstain"
+    above: float = 0.5
+    within: float = 0.05
+    on_error: Literal["abstain", "accept"] | None = None
+
+    @property
+    def name(self) -> str:
+        """What callers and counters call it; never a path."""
+        return self.use.rpartition(":")[2]
+
+
 class Alarm(_Told, frozen=True, kw_only=True):
     """See `deploy.guards.alarm`."""
 
     share: float = 0.05
     window: float = 300.0
+    then: Literal["tell", "kill"] = "tell"
 
 
 class Guarded(_Told, frozen=True, kw_only=True):
@@ -73,6 +92,7 @@ class Guarded(_Told, frozen=True, kw_only=True):
     confidence: Confidence | None = None
     within: Within | None = None
     fallback: str | None = None
+    checks: tuple[OutputCheck, ...] = ()
     alarm: Alarm | None = None
 
     @property
@@ -80,7 +100,8 @@ class Guarded(_Told, frozen=True, kw_only=True):
         """Whether something here answers with the fallback."""
         held = self.outlier is not None and self.outlier.do == "quarantine"
         unsure = self.confidence is not None and self.confidence.otherwise == "fallback"
-        return held or unsure or (self.within is not None and self.within.do == "fallback")
+        outside = self.within is not None and self.within.do == "fallback"
+        return held or unsure or outside or any(check.do == "fallback" for check in self.checks)
 
 
 class Oidc(_Told, frozen=True, kw_only=True):
@@ -110,10 +131,12 @@ class Policy(_Told, frozen=True, kw_only=True):
     Attributes:
         guards: What is refused, changed or held back; none: unusual values are answered with a warning.
         access: Who may ask, and what of it is written down.
+        project: Folder that the paths of checks begin at.
     """
 
     guards: Guarded | None = None
     access: Access = Access()
+    project: str = ""
 
     def shared(self, processes: int) -> Policy:
         """Return the policy of one of so many processes: what a caller may ask for in a day is shared out."""
@@ -123,8 +146,12 @@ class Policy(_Told, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, access=access)
 
 
-def read_policy(text: str) -> Policy:
+def read_policy(text: str, project: Path = Path()) -> Policy:
     """Return the policy of a JSON text; an empty one has the defaults.
+
+    Args:
+        text: The JSON.
+        project: Folder of the project.
 
     Raises:
         ServeError: It is none (`policy-unusable`).
@@ -141,7 +168,7 @@ def read_policy(text: str) -> Policy:
         ) from None
     for shown in policy.access.show.values():
         digits_of(shown)
-    return policy
+    return msgspec.structs.replace(policy, project=str(project.resolve()))
 
 
 def digits_of(shown: str) -> int | None:

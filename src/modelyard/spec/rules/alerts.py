@@ -17,7 +17,7 @@ from modelyard.spec.sections.alerts import Told
 __all__ = ["alert_rules"]
 
 # What is ever of high urgency; see `automation.alerts.rules`.
-_URGENT = ("failure", "stuck")
+_URGENT = ("failure", "stuck", "guards")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 

@@ -21,10 +21,11 @@ KINDS = {
     "stale": "a run was skipped because its data are too old",
     "budget": "a run was stopped because its budget is spent",
     "drift": "live requests moved too far from the training data",
+    "guards": "more answers are refused or held back than `deploy.guards.alarm` allows",
     "anomaly": "training went on although something in it is wrong",
     "recovered": "a trouble that was told of is over",
 }
-DEFAULT_ON = ("failure", "stuck", "stale", "budget", "drift", "anomaly", "recovered")
+DEFAULT_ON = ("failure", "stuck", "stale", "budget", "drift", "guards", "anomaly", "recovered")
 
 _ADDRESS = (
     "`mailto:` and addresses with commas between them; `https://` for a signed JSON request; any address that Apprise "
@@ -98,8 +99,8 @@ class Told(Section, frozen=True, kw_only=True):
     at_least: Annotated[
         Literal["low", "normal", "high"],
         Meta(
-            description="Least urgency that is told. `start`, `stage` and `success` are low; a failure, a lost process "
-            "and a stuck step are high; all else is normal.",
+            description="Least urgency that is told. `start`, `stage` and `success` are low; a failure, a lost process, "
+            "a stuck step and the alarm of the guards are high; all else is normal.",
             examples=["normal"],
         ),
     ] = "low"

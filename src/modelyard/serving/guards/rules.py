@@ -1,0 +1,213 @@
+"""Checks of the answers that need no code: forbidden words, allowed answers, answers unlike those at training time.
+
+All take time in proportion to the text and nothing more: words are found by `str.find`, patterns by polars' engine for
+regular expressions, which knows no backtracking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from modelyard._kit.errors import ServeError
+from modelyard.inference import Bundle
+from modelyard.inference.decode import scores
+from modelyard.inference.encode import as_text
+from modelyard.serving.guards.base import Batch, Check, Verdict
+from modelyard.serving.guards.strange import Strange
+
+__all__ = ["BUILT_IN", "Blocklist", "Labels", "Unusual", "built_in"]
+
+# Texts whose verdict is remembered: classes are few and come again.
+_REMEMBERED = 10_000
+
+
+class _Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a check."""
+
+    def made(self, bundle: Bundle) -> Check:
+        """Return the check for one model.
+
+        Raises:
+            ServeError: It does not suit the model (`guard-unusable`).
+        """
+        raise NotImplementedError
+
+
+class Blocklist(_Rule, frozen=True, kw_only=True):
+    """Marks rows in which something forbidden stands.
+
+    Attributes:
+        terms: Words, in upper or lower case; a part of a word is none.
+        patterns: Regular expressions, without looking around or back.
+        columns: Text columns that are looked at besides the answer.
+    """
+
+    terms: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def made(self, bundle: Bundle) -> Check:
+        """Return the check for one model."""
+        taken = [feature.name for feature in bundle.signature.features if feature.type == "category"]
+        for name in self.columns:
+            if name not in taken:
+                raise _unusable(f"`blocklist` looks at `{name}`, which is no text column of the model", taken)
+        find = _finder(self.terms, self.patterns)
+        known: dict[str, str] = {}
+
+        def blocklist(batch: Batch) -> list[Verdict]:
+            texts = [[as_text(answer) for answer in batch.answers]]
+            texts += [[as_text(value) for value in batch.inputs[name]] for name in self.columns]
+            new = sorted({text for column in texts for text in column} - known.keys())
+            if len(known) + len(new) > _REMEMBERED:
+                known.clear()
+                new = sorted({text for column in texts for text in column})
+            known.update(zip(new, find(new), strict=True))
+            return [next((known[text] for text in row if known[text]), None) for row in zip(*texts, strict=True)]
+
+        return blocklist
+
+
+class Labels(_Rule, frozen=True, kw_only=True):
+    """Marks answers that are none of those allowed.
+
+    Attributes:
+        allowed: The answers that may be given.
+    """
+
+    allowed: tuple[str | int | float | bool, ...]
+
+    def made(self, bundle: Bundle) -> Check:
+        """Return the check for one model."""
+        problem = bundle.signature.problem
+        if problem.task == "regression":
+            raise ServeError(
+                "guard-unusable", "`labels` is about classes, and the model answers numbers", hint="use `within`"
+            )
+        allowed = frozenset(map(as_text, self.allowed))
+        if strange := sorted(allowed.difference(problem.classes)):
+            raise _unusable(f"`labels` allows `{strange[0]}`, which is none of the model's classes", problem.classes)
+
+        def labels(batch: Batch) -> list[Verdict]:
+            return [as_text(answer) not in allowed for answer in batch.answers]
+
+        return labels
+
+
+class Unusual(_Rule, frozen=True, kw_only=True):
+    """Marks answers unlike those that the model gave when it was made, by the profile in its bundle.
+
+    Attributes:
+        score: A row is marked above it; at 0.99 at most about one answer in a hundred of those at training time is.
+    """
+
+    score: float = 0.999
+
+    def made(self, bundle: Bundle) -> Check:
+        """Return the check for one model."""
+        if not 0 < self.score < 1:
+            raise ServeError("guard-unusable", f"the score {self.score:g} of `unusual` is not between 0 and 1")
+        answers = bundle.profile.get("predictions", {})
+        if not answers:
+            raise ServeError(
+                "guard-unusable",
+                "`unusual` needs a profile of the model's answers, and the bundle has none",
+                hint="train again: `modelyard run` adds it",
+            )
+        problem = bundle.signature.problem
+        named = ["label"] if problem.classes else []
+        strange = Strange({"features": answers}, ["score"], named, self.score)
+
+        def unusual(batch: Batch) -> list[Verdict]:
+            import numpy as np
+
+            if problem.classes:
+                given = np.array([[row[name] for name in problem.classes] for row in batch.probabilities])
+                texts = np.array([[as_text(answer)] for answer in batch.answers], object)
+            else:
+                given, texts = np.array([batch.answers], np.float64).T, None
+            with np.errstate(over="ignore"):
+                numbers = scores(given, problem).astype(np.float32).reshape(-1, 1)
+            marked: list[Verdict] = strange.outliers(numbers, texts).tolist()
+            return marked
+
+        return unusual
+
+
+BUILT_IN: Mapping[str, type[_Rule]] = {"blocklist": Blocklist, "labels": Labels, "unusual": Unusual}
+
+
+def built_in(name: str, params: Mapping[str, Any]) -> _Rule:
+    """Return a check of `BUILT_IN` with its parameters.
+
+    Raises:
+        ServeError: It takes no such parameters, or a pattern cannot be used (`guard-unusable`).
+    """
+    kind = BUILT_IN[name]
+    try:
+        made = msgspec.convert(dict(params), kind)
+    except msgspec.ValidationError as error:
+        takes = ", ".join(kind.__struct_fields__)
+        raise ServeError(
+            "guard-unusable", f"the parameters of `{name}` cannot be used: {error}", hint=f"it takes: {takes}"
+        ) from None
+    if isinstance(made, Blocklist):
+        if not any((*made.terms, *made.patterns)):
+            raise ServeError("guard-unusable", "`blocklist` has neither terms nor patterns", hint="add `terms: [...]`")
+        _finder(made.terms, made.patterns)
+    return made
+
+
+def _finder(terms: Sequence[str], patterns: Sequence[str]) -> Callable[[list[str]], list[str]]:
+    """Return what says of texts which term or pattern stands in each; empty where none does.
+
+    Raises:
+        ServeError: A pattern cannot be used (`guard-unusable`).
+    """
+    folded = [term.casefold() for term in terms if term]
+    for pattern in patterns:
+        _matches(pattern, [""])
+
+    def find(texts: list[str]) -> list[str]:
+        found = [_term(text.casefold(), folded) for text in texts]
+        for pattern in patterns if texts else ():
+            for at, hit in enumerate(_matches(pattern, texts)):
+                if hit and not found[at]:
+                    found[at] = f"it matches `{pattern}`"
+        return found
+
+    return find
+
+
+def _term(text: str, terms: Sequence[str]) -> str:
+    for term in terms:
+        at = text.find(term)
+        while at >= 0:
+            end = at + len(term)
+            if not (text[at - 1 : at].isalnum() or text[end : end + 1].isalnum()):
+                return f"it holds `{term}`"
+            at = text.find(term, end)
+    return ""
+
+
+def _matches(pattern: str, texts: list[str]) -> list[bool]:
+    import polars as pl
+
+    try:
+        found: list[bool] = pl.Series(texts, dtype=pl.String).str.contains(pattern).to_list()
+    except pl.exceptions.ComputeError as error:
+        said = str(error).removeprefix("regex error: ").splitlines()
+        reason = next((line.removeprefix("error: ") for line in said if line.startswith("error: ")), said[0])
+        raise ServeError(
+            "guard-unusable",
+            f"`{pattern}` is no pattern that can be searched in one pass: {reason}",
+            hint="write it without looking around or back, and a backslash before a sign that is meant as it is",
+        ) from None
+    return found
+
+
+def _unusable(message: str, known: Sequence[str]) -> ServeError:
+    return ServeError("guard-unusable", message, hint=f"there is: {', '.join(known)}" if known else "")
