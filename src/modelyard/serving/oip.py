@@ -5,6 +5,7 @@ The answer is `probabilities` and `label`, or `prediction`; as bytes where the c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +18,18 @@ from modelyard.serving.service import Asked, Body, Service
 from modelyard.serving.tensors import Tensor, parse_tensors
 from modelyard.serving.validate import UNREADABLE, decode
 
-__all__ = ["EXTENSIONS", "infer", "model_metadata", "outputs_of", "server_metadata", "tensors_of", "version_of"]
+__all__ = [
+    "EXTENSIONS",
+    "infer",
+    "model",
+    "model_metadata",
+    "outputs_of",
+    "server",
+    "server_metadata",
+    "supported",
+    "tensors_of",
+    "version_of",
+]
 
 # Extensions of the protocol, by the names that its clients know them by.
 EXTENSIONS = ("binary_tensor_data",)
@@ -53,7 +65,12 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 def server_metadata() -> bytes:
     """Return the JSON of `GET /v2`; the version is that of the protocol."""
-    return _encode({"name": "modelyard", "version": "2", "extensions": EXTENSIONS})
+    return _encode(server())
+
+
+def server() -> dict[str, Any]:
+    """Return what there is to say of the server, as plain data."""
+    return {"name": "modelyard", "version": "2", "extensions": EXTENSIONS}
 
 
 def version_of(service: Service) -> str:
@@ -63,21 +80,24 @@ def version_of(service: Service) -> str:
 
 def model_metadata(service: Service) -> bytes:
     """Return the JSON of `GET /v2/models/NAME`."""
+    return _encode(model(service))
+
+
+def model(service: Service) -> dict[str, Any]:
+    """Return what there is to say of a model, as plain data."""
     validator = service.validator
-    return _encode(
-        {
-            "name": service.endpoint,
-            "versions": [version_of(service)],
-            "platform": service.version.format,
-            "inputs": tensors_of(service),
-            "outputs": outputs_of(service),
-            "parameters": {
-                "numeric": [f.name for f in validator.numbers],
-                "categorical": [f.name for f in validator.categories],
-                "classes": list(service.problem.classes),
-            },
-        }
-    )
+    return {
+        "name": service.endpoint,
+        "versions": [version_of(service)],
+        "platform": service.version.format,
+        "inputs": tensors_of(service),
+        "outputs": outputs_of(service),
+        "parameters": {
+            "numeric": [f.name for f in validator.numbers],
+            "categorical": [f.name for f in validator.categories],
+            "classes": list(service.problem.classes),
+        },
+    }
 
 
 def tensors_of(service: Service) -> list[dict[str, Any]]:
@@ -126,7 +146,7 @@ def _tensors(inputs: list[_Tensor], rest: memoryview) -> list[Tensor]:
     sizes = []
     for one in inputs:
         if one.parameters:
-            _supported(one.name, one.parameters)
+            supported(one.name, one.parameters)
             if "binary_data_size" in one.parameters:
                 if one.data:
                     raise bad("tensor-binary", f"`{one.name[:60]}` has its values twice: as JSON and as bytes")
@@ -147,14 +167,20 @@ def _wanted(service: Service, request: _Request) -> dict[str, bool]:
     for output in request.outputs:
         if output.name not in known:
             raise named("tensor-unknown", f"the model has no output `{output.name[:60]}`", output.name, known)
-        _supported(output.name, output.parameters)
+        supported(output.name, output.parameters)
         wanted[output.name] = output.parameters.get("binary_data", binary) is True
     return wanted or dict.fromkeys(known, binary)
 
 
-def _supported(name: str, parameters: dict[str, Any]) -> None:
+def supported(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse what a caller asks of a tensor and this server does not do.
+
+    Raises:
+        HttpError: It asks for such a thing (`not-supported`).
+    """
     for one in _UNSUPPORTED:
-        if parameters.get(one):
+        # Not `get`: a message's map would make an entry of what is asked for.
+        if one in parameters and parameters[one]:
             raise bad("not-supported", f"`{one}` of `{name[:60]}` is not supported here")
 
 
