@@ -30,20 +30,28 @@ class Wire:
     """A transport that keeps what is written."""
 
     def __init__(self) -> None:
-        self.sent = b""
-        self.closed = False
+        self._sent = bytearray()
+        self.closed = self.aborted = self.paused = False
+
+    @property
+    def sent(self) -> bytes:
+        return bytes(self._sent)
 
     def write(self, data: bytes) -> None:
-        self.sent += data
+        if not self.closed:
+            self._sent += data
 
     def close(self) -> None:
         self.closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.paused = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.paused = False
 
     def get_extra_info(self, name: str) -> None: ...
 

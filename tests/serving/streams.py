@@ -14,16 +14,17 @@ METHODS = (b"POST", b"POST", b"POST", b"GET", b"HEAD", b"PUT", b"OPTIONS", b"CON
 TOKENS = (b"good", b"good", b"good", b"other", b"bad")
 # One of these makes most requests wrong, and each is read in two ways by somebody.
 ODD = (
-    b"content-length: 5", b"content-length: +5", b"content-length: 005", b"content-length: -1", b"content-length: 5, 5",
-    b"content-length: 0x5", b"content-length:", b"content-length: 5 ", b"content-length: 18446744073709551616",
-    b"content-length : 5", b"Content-Length: 0", b"content_length: 5", b"transfer-encoding: chunked",
-    b"transfer-encoding: Chunked", b"transfer-encoding: gzip, chunked", b"transfer-encoding: chunked, identity",
-    b"transfer-encoding: identity", b"transfer-encoding: xchunked", b"transfer-encoding:\x0bchunked",
-    b"transfer-encoding : chunked", b"transfer-encoding: \"chunked\"", b"expect: 100-continue", b"expect: 200",
-    b"connection: close", b"connection: keep-alive", b"connection: Keep-Alive, x", 
-    b"connection: upgrade\r\nupgrade: h2c", b"connection: close, content-length", b"x: a\r\n b", b" x: y", b"x: a\nb: c", b"x: a\rb", b"x: \x00", b"x",
-    b": x", b"x-request-id: mine", b"x-request-id: mine\r\nx-request-id: yours", b"authorization: Bearer other",
-    b"x: GET /ping HTTP/1.1", b"x: \xc3\xa9", b"origin: https://page.example", b"host: two", b"upgrade: h2c",
+    b"content-length: 5", b"content-length: +5", b"content-length: 005", b"content-length: -1",
+    b"content-length: 5, 5", b"content-length: 0x5", b"content-length:", b"content-length: 5 ",
+    b"content-length: 18446744073709551616", b"content-length : 5", b"Content-Length: 0", b"content_length: 5",
+    b"transfer-encoding: chunked", b"transfer-encoding: Chunked", b"transfer-encoding: gzip, chunked",
+    b"transfer-encoding: chunked, identity", b"transfer-encoding: identity", b"transfer-encoding: xchunked",
+    b"transfer-encoding:\x0bchunked", b"transfer-encoding : chunked", b"transfer-encoding: \"chunked\"",
+    b"expect: 100-continue", b"expect: 200", b"connection: close", b"connection: keep-alive",
+    b"connection: Keep-Alive, x", b"connection: upgrade\r\nupgrade: h2c", b"connection: close, content-length",
+    b"x: a\r\n b", b" x: y", b"x: a\nb: c", b"x: a\rb", b"x: \x00", b"x", b": x", b"x-request-id: mine",
+    b"x-request-id: mine\r\nx-request-id: yours", b"authorization: Bearer other", b"x: GET /ping HTTP/1.1",
+    b"x: \xc3\xa9", b"origin: https://page.example", b"host: two", b"upgrade: h2c",
 )  # fmt: skip
 VERSIONS = (b"HTTP/1.1",) * 12 + (b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"")
 

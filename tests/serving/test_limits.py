@@ -123,7 +123,7 @@ def test_connection_that_says_nothing_is_cut() -> None:
             self.began = time.monotonic() - age if age else 0.0
             self.idle = 0.0 if age else time.monotonic() - 1
             self.lingers = False
-            self.headers_whole = whole
+            self.busy = whole
             self.transport = Transport()
 
     limits = Limits(header_seconds=10, total_seconds=60)

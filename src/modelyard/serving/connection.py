@@ -48,6 +48,10 @@ _JSON = b"application/json"
 _HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
 # Headers that make one request unlike the next, or its body unlike a plain one.
 _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
+# Bytes of a header that comes several times; parts of a body that are joined, since each takes more room than it holds.
+_REPEATED, _PARTS = 8192, 1024
+# Bytes of a body that nobody reads.
+_UNREAD_BYTES = 1024
 # Answers that may wait for those before them on one connection, before nothing more is read from it.
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
@@ -274,8 +278,11 @@ class Connection(asyncio.Protocol):
         "_clean",
         "_done",
         "_exchange",
+        "_full",
         "_header_bytes",
+        "_joined",
         "_linger",
+        "_most",
         "_parser",
         "_parts",
         "_paused",
@@ -298,11 +305,13 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._parts: list[bytes] = []
-        self._size = 0
+        # Parts at the beginning that are joined; bytes of the body; how many it may have; bytes around it.
+        self._joined = self._size = self._most = 0
         self._header_bytes = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
-        self._paused = False
+        # Nothing is read; the caller does not take its answers.
+        self._paused = self._full = False
         # The parser stands where a request begins.
         self._clean = True
         self._begun = False
@@ -312,7 +321,12 @@ class Connection(asyncio.Protocol):
     @property
     def lingers(self) -> bool:
         """Whether a refused caller is only listened to until it ends."""
-        return self._linger >= 0
+        return self._linger > 0 and not self._queue
+
+    @property
+    def busy(self) -> bool:
+        """Whether the headers of a request are whole and its answer is not out."""
+        return self.headers_whole or bool(self._queue) or self._linger == 0
 
     # -- what the transport says
 
@@ -338,12 +352,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read no more from a caller that does not take its answers."""
-        if self.transport is not None and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        self._full = True
+        self._pause()
 
     def resume_writing(self) -> None:
         """Go on reading."""
+        self._full = False
         self._resume()
 
     def data_received(self, data: bytes) -> None:
@@ -387,7 +401,7 @@ class Connection(asyncio.Protocol):
             return
         answers.begin(exchange)
         if len(self._queue) >= _PIPELINED:
-            self.pause_writing()
+            self._pause()
 
     def _parse(self, data: bytes, now: float) -> None:
         if self._linger >= 0:
@@ -398,20 +412,31 @@ class Connection(asyncio.Protocol):
         if not self.began:
             self.began = now
             self.idle = 0.0
+        before = self._exchange
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Nobody here speaks anything else; the request itself was answered as any other.
-            self._end()
+            # Nobody here speaks anything else; the request itself is answered as any other.
+            self._finish()
             return
-        except httptools.HttpParserError:
-            self._refuse_bytes(HttpError(400, "not-http", "this is not a request in HTTP/1.1"))
+        except httptools.HttpParserError as error:
+            if self._linger >= 0 or (self._queue and not self._queue[-1]._keep_alive):
+                # What follows the last request of a connection is nothing that is answered.
+                self._finish()
+            else:
+                known = isinstance(error.__context__, HttpError)
+                wrong = HttpError(400, "not-http", "this is not a request in HTTP/1.1")
+                self._refuse_bytes(error.__context__ if known else wrong)
             return
-        if self._exchange is not None and not self.headers_whole:
+        if before is not None and before is self._exchange:
             self._header_bytes += len(data)
-            if self._header_bytes > self.answers.limits.header:
-                most = self.answers.limits.header
-                self._refuse_bytes(HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes"))
+            most = self.answers.limits.header
+            # A chunk of one byte comes with five others; what is more is an extension or a trailer without end.
+            if self._header_bytes > most + 9 * self._size:
+                if self._linger >= 0:
+                    self.transport.abort()
+                else:
+                    self._refuse_bytes(_headers_too_large(most))
 
     # -- what the parser says
 
@@ -429,16 +454,23 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; of one given twice no one could say which counts."""
         assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
+        if self.headers_whole:
+            # A trailer comes after the request was admitted by its headers, and changes none of them.
+            return
         headers = self._exchange.headers
         name = name.lower()
-        headers[name] = value if name not in headers else b"%s, %s" % (headers[name], value)
+        if name in headers:
+            value = b"%s, %s" % (headers[name], value)
+            if len(value) > _REPEATED:
+                raise _headers_too_large(self.answers.limits.header)
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         """Decide on the request before its body is there."""
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - the parser has said that a message begins
         self.headers_whole = True
-        self._header_bytes = 0
+        self._header_bytes = self._size = 0
         if self._linger >= 0:
             return
         exchange.method = self._parser.get_method()
@@ -447,9 +479,13 @@ class Connection(asyncio.Protocol):
         self._queue.append(exchange)
         try:
             self.answers.admit(exchange)
+            # None of the routes that are open to all reads a body: a stranger takes no room.
+            self._most = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
             # The parser has seen to it that it is a number.
-            if int(exchange.headers.get(b"content-length", 0)) > self.answers.limits.body:
-                raise _too_large(self.answers.limits.body)
+            if int(exchange.headers.get(b"content-length", 0)) > self._most:
+                raise _too_large(self._most)
+            if b"transfer-encoding" in exchange.headers:
+                self._check_coding(exchange.headers[b"transfer-encoding"])
         except HttpError as error:
             if has_body(exchange):
                 self._hang_up(exchange, error)
@@ -461,15 +497,19 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
+        self._size += len(body)
         if self._linger >= 0:
             return
-        self._size += len(body)
-        if self._size > self.answers.limits.body:
+        if self._size > self._most:
             assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
             self._parts.clear()
-            self._hang_up(self._exchange, _too_large(self.answers.limits.body))
+            self._hang_up(self._exchange, _too_large(self._most))
             return
-        self._parts.append(body)
+        parts = self._parts
+        parts.append(body)
+        if len(parts) - self._joined > _PARTS:
+            parts[self._joined :] = [b"".join(parts[self._joined :])]
+            self._joined += 1
 
     def on_message_complete(self) -> None:
         """Hand the whole request over."""
@@ -479,19 +519,19 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         self._done = exchange
         if self._linger >= 0:
-            self._end()
+            self._finish()
             return
         parts = self._parts
         if parts:
             exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
-            self._size = 0
+            self._joined = 0
         if type(exchange.route) is HttpError:
             exchange.refuse(exchange.route)
         else:
             self.answers.begin(exchange)
         if len(self._queue) >= _PIPELINED:
-            self.pause_writing()
+            self._pause()
 
     # -- answers
 
@@ -540,14 +580,36 @@ class Connection(asyncio.Protocol):
         self.transport.write(head % (_HEADS[error.status], _JSON, len(body)) + body)
         self.transport.close()
 
+    def _check_coding(self, coding: bytes) -> None:
+        """Refuse a body whose end, or whose content, others would take for something else.
+
+        Raises:
+            HttpError: It is coded in more ways than one, or in a version of HTTP that has no chunks (400).
+        """
+        if coding.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
+            raise HttpError(400, "not-http", "a body comes with its length or in chunks, and in no other coding")
+
+    def _finish(self) -> None:
+        """Take nothing more, and close once all that was asked is answered."""
+        if self._queue:
+            self._queue[-1]._keep_alive = False
+            self._linger = max(self._linger, _LINGER_BYTES)
+        else:
+            self._end()
+
     def _end(self) -> None:
         # What the parser still has of the same bytes is not looked at any more.
         self._linger = max(self._linger, 0)
         if self.transport is not None:
             self.transport.close()
 
+    def _pause(self) -> None:
+        if self.transport is not None and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
     def _resume(self) -> None:
-        if self.transport is not None and self._paused:
+        if self.transport is not None and self._paused and not self._full:
             self._paused = False
             self.transport.resume_reading()
 
@@ -563,14 +625,19 @@ def sweep(connections: Iterable[Any], limits: Limits) -> int:
     now, cut = time.monotonic(), 0
     for connection in list(connections):
         if not connection.began:
-            if connection.idle and now - connection.idle > limits.keep_alive:
+            idle = now - connection.idle if connection.idle else 0.0
+            if idle > max(limits.keep_alive, limits.total_seconds):
+                # Nor does it take the answers that it asked for.
+                connection.transport.abort()
+                cut += 1
+            elif idle > limits.keep_alive:
                 connection.transport.close()
                 cut += 1
             continue
         if connection.lingers:
             most = _LINGER_SECONDS
         else:
-            most = limits.total_seconds if connection.headers_whole else limits.header_seconds
+            most = limits.total_seconds if connection.busy else limits.header_seconds
         if now - connection.began > most:
             connection.transport.abort()
             cut += 1
@@ -584,6 +651,10 @@ def fail(exchange: Exchange, error: BaseException) -> None:
         say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
         error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
     exchange.refuse(error)
+
+
+def _headers_too_large(most: int) -> HttpError:
+    return HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes")
 
 
 def _too_large(most: int) -> HttpError:

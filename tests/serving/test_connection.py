@@ -1,0 +1,202 @@
+"""Bytes that once did harm, or would have: each test sends them again."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+
+from modelyard.serving.connection import Connection, Heads, sweep
+
+from .echo import Echo, Wire, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+LATER = HEAD.replace(b"/predict", b"/predict/later") + b"content-length: 2\r\n\r\n{}"
+PING = b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def opened() -> tuple[Echo, Wire, Connection]:
+    echo, wire = Echo(Heads()), Wire()
+    connection = Connection(echo)
+    connection.connection_made(wire)
+    return echo, wire, connection
+
+
+def test_trailer_changes_no_header() -> None:
+    trailers = b"content-encoding: gzip\r\nauthorization: Bearer other\r\ninference-header-content-length: 1\r\n"
+    seen, _, _ = talk(Echo(Heads()), [CHUNKED + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n"])
+    ((_, _, headers, body, _, _),) = seen
+    assert set(headers) == {b"host", b"authorization", b"transfer-encoding"}
+    assert headers[b"authorization"] == b"Bearer good"
+    assert body == b"{}"
+
+
+@pytest.mark.parametrize("head", [CHUNKED, CHUNKED.replace(b"good", b"bad")])
+@pytest.mark.parametrize("rest", [b"x: y\r\n" * 1000, b"y" * 6000])
+def test_trailers_without_end_are_cut(head: bytes, rest: bytes) -> None:
+    _, wire, connection = opened()
+    connection.data_received(head + b"0\r\nx: y")
+    sent = 0
+    while not wire.aborted and sent < 500_000:
+        connection.data_received(rest)
+        sent += len(rest)
+    assert sent < 100_000
+
+
+def test_extension_of_a_chunk_without_end_is_cut() -> None:
+    _, wire, connection = opened()
+    connection.data_received(CHUNKED + b"1;x=")
+    parts = 0
+    while not wire.aborted and parts < 1000:
+        connection.data_received(b"y" * 1000)
+        parts += 1
+    assert parts < 100
+
+
+def test_body_in_the_smallest_chunks_is_whole_and_takes_little_room() -> None:
+    echo, wire, connection = opened()
+    body = bytes(range(256)) * 200
+    connection.data_received(CHUNKED)
+    tracemalloc.start()
+    for at in range(0, len(body), 512):
+        connection.data_received(b"".join(b"2\r\n%s\r\n" % body[i : i + 2] for i in range(at, at + 512, 2)))
+    most = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    connection.data_received(b"0\r\n\r\n")
+    ((_, _, _, seen, _, _),) = echo.seen
+    assert seen == body
+    assert most < 2 * len(body)
+    assert not wire.closed
+
+
+def test_stranger_takes_no_room_with_a_body() -> None:
+    """A route that is open to all reads no body."""
+    for given in (b"content-length: 9000000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\nffff\r\n" + b"x" * 65535):
+        _, wire, connection = opened()
+        connection.data_received(PING[:-2] + given)
+        assert wire.sent.startswith(b"HTTP/1.1 413")
+        assert b"\r\nconnection: close\r\n" in wire.sent
+    assert talk(Echo(Heads()), [PING[:-2] + b"content-length: 2\r\n\r\n{}"])[1].startswith(b"HTTP/1.1 200")
+
+
+def test_header_that_comes_a_thousand_times_is_refused() -> None:
+    _, sent, closed = talk(Echo(Heads()), [PING[:-2] + b"x: 0123456789\r\n" * 1000 + b"\r\n"])
+    assert sent.startswith(b"HTTP/1.1 431")
+    assert closed
+
+
+def test_large_body_before_it_is_not_counted_as_headers() -> None:
+    """Where one request ends and the next begins in the same bytes, only the next one's are its headers."""
+    body = b"x" * 200_000
+    first = HEAD + b"content-length: %d\r\n\r\n" % len(body)
+    seen, _, closed = talk(Echo(Heads()), [first, body + PING[:20], PING[20:]])
+    assert [one[1] for one in seen] == [b"/predict", b"/ping"]
+    assert not closed
+
+
+@pytest.mark.parametrize(
+    "coding", [b"gzip, chunked", b"chunked\r\nconnection: close\r\ntransfer-encoding: chunked", b"deflate,chunked"]
+)
+def test_body_is_coded_in_chunks_or_not_at_all(coding: bytes) -> None:
+    _, sent, _ = talk(Echo(Heads()), [HEAD + b"transfer-encoding: %s\r\n\r\n2\r\n{}\r\n0\r\n\r\n" % coding])
+    assert sent.startswith(b"HTTP/1.1 400")
+
+
+def test_version_without_chunks_has_none() -> None:
+    old = CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"host", b"connection: keep-alive\r\nhost")
+    seen, sent, closed = talk(Echo(Heads()), [old + b"2\r\n{}\r\n0\r\n\r\n" + PING])
+    assert sent.startswith(b"HTTP/1.1 400")
+    assert sent.count(b"HTTP/1.1") == 1
+    assert (seen, closed) == ([(400, "not-http")], True)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"POST /nope HTTP/1.1\r\nauthorization: Bearer good\r\ncontent-length: 1\r\n\r\n!",
+        b"POST /predict HTTP/1.1\r\ncontent-length: 1\r\n\r\n!" + PING,
+        b"GET /ping HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n" + PING,
+    ],
+)
+def test_answer_under_way_is_not_lost_to_what_comes_behind_it(rest: bytes) -> None:
+    _, sent, closed = talk(Echo(Heads()), [LATER + rest])
+    assert sent.startswith(b"HTTP/1.1 200")
+    assert sent.count(b"HTTP/1.1 ") == 2
+    assert closed
+
+
+def test_nothing_is_answered_behind_the_last_request() -> None:
+    end = PING[:-2] + b"connection: close\r\n\r\n"
+    seen, sent, closed = talk(Echo(Heads()), [end + PING, PING])
+    assert len(seen) == sent.count(b"HTTP/1.1") == 1
+    assert closed
+    seen, sent, closed = talk(Echo(Heads()), [LATER.replace(b"host: x", b"connection: close") + b"rubbish", b"rubbish"])
+    assert len(seen) == sent.count(b"HTTP/1.1 200") == 1
+    assert closed
+
+
+def test_caller_who_takes_no_answers_is_not_read() -> None:
+    _, wire, connection = opened()
+    connection.pause_writing()
+    assert wire.paused
+    # These had come before.
+    connection.data_received(PING)
+    connection.data_received(PING * 3)
+    assert wire.paused
+    connection.resume_writing()
+    assert not wire.paused
+
+
+def test_requests_that_wait_stop_the_reading_until_half_are_answered() -> None:
+    echo, wire, connection = opened()
+    connection.data_received(LATER * 70)
+    assert wire.paused
+    echo.turn()
+    assert not wire.paused
+    assert wire.sent.count(b"HTTP/1.1 200") == 70
+
+
+def test_time_of_a_connection() -> None:
+    """Who says nothing has little time, who is answered has more, and who takes no answer is cut in the end."""
+    echo, wire, connection = opened()
+
+    def after(seconds: float) -> tuple[bool, bool]:
+        wire.closed = wire.aborted = False
+        began, idle = connection.began, connection.idle
+        connection.began, connection.idle = (at and at - seconds for at in (began, idle))
+        sweep([connection], echo.limits)
+        connection.began, connection.idle = began, idle
+        return wire.closed, wire.aborted
+
+    assert (after(9), after(11)) == ((False, False), (True, True))
+    connection.data_received(LATER[:20])
+    assert (after(9), after(11)) == ((False, False), (True, True))
+    connection.data_received(LATER[20:])
+    assert (after(11), after(61)) == ((False, False), (True, True))
+    echo.turn()
+    assert (after(29), after(31), after(61)) == ((False, False), (True, False), (True, True))
+    connection.data_received(PING.replace(b"host: x", b"connection: close"))
+    assert (after(11), after(61)) == ((False, False), (True, True))
+
+
+def test_ten_thousand_requests_in_one_write_are_answered_in_order() -> None:
+    one = b"POST /predict HTTP/1.1\r\nauthorization: Bearer good\r\ncontent-length: %d\r\n\r\n%s"
+    data = b"".join(one % (len(b"%d" % n), b"%d" % n) for n in range(10_000))
+    _, sent, closed = talk(Echo(Heads()), [data])
+    assert not closed
+    answers = [part.partition(b"\r\n\r\n")[2] for part in sent.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert answers == [b"POST /predict %d" % n for n in range(10_000)]
+
+
+def test_refusal_of_what_is_no_http_says_nothing_else() -> None:
+    _, sent, _ = talk(Echo(Heads()), [b"\x16\x03\x01"])
+    head, _, body = sent.partition(b"\r\n\r\n")
+    assert json.loads(body)["error"]["code"] == "not-http"
+    assert sorted(line.partition(b":")[0] for line in head.split(b"\r\n")[1:]) == [
+        b"connection",
+        b"content-length",
+        b"content-type",
+    ]
