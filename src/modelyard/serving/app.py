@@ -97,16 +97,20 @@ class App:
         Raises:
             HttpError: There is none, or the caller may not take it.
         """
-        headers = exchange.headers
-        exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if b"x-request-id" in headers:
-            exchange.id = check_id(headers[b"x-request-id"].decode("latin-1"))
-        route, caller = self._decide(exchange, headers.get(b"authorization", b""))
-        exchange.route = route
+        self.name(exchange)
+        exchange.route, caller = self._decide(exchange, exchange.headers.get(b"authorization", b""))
         exchange.caller, exchange.role = caller.name, caller.role
-        if route.action != "infer":
-            return
-        self._take(caller.name)
+        self.take(exchange)
+
+    def name(self, exchange: Exchange) -> None:
+        """Give a request its id: the caller's, or one of ours.
+
+        Raises:
+            HttpError: The caller's cannot be one.
+        """
+        exchange.id = f"{self._prefix}-{next(self._count):x}"
+        if b"x-request-id" in exchange.headers:
+            exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -115,10 +119,17 @@ class App:
             HttpError: The caller has asked too often.
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if self._limited and exchange.route.action == "infer":
-            self._take(exchange.caller)
+        self.take(exchange)
 
-    def _take(self, caller: str) -> None:
+    def take(self, exchange: Exchange) -> None:
+        """Count a request of a caller that may ask for so many.
+
+        Raises:
+            HttpError: The caller has asked too often.
+        """
+        if not self._limited or exchange.route.action != "infer":
+            return
+        caller = exchange.caller
         if self.limits.per_minute and (wait := self._rate.take(caller)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
@@ -142,10 +153,18 @@ class App:
         self.models.find(found.model, found.version)
         if route is None:
             raise _no_method(found)
+        self.permit(caller, route)
+        return route, caller
+
+    def permit(self, caller: Caller, route: Route) -> None:
+        """Say whether a caller may take a route.
+
+        Raises:
+            HttpError: Its role may not (403).
+        """
         narrowed = route.action == "infer" and self._roles and caller.role not in self._roles
         if not allowed(caller.role, route.action or "") or narrowed:
             raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
-        return route, caller
 
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, or hand it to the model, which calls back."""

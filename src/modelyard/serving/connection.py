@@ -116,22 +116,31 @@ class Heads:
     within a second, since what was decided is forgotten twice a second.
     """
 
-    __slots__ = ("_known", "until")
+    __slots__ = ("_age", "_known", "until")
 
     def __init__(self) -> None:
         self._known: dict[bytes, Head] = {}
+        self._age = 0
         self.until = 0.0
 
     def get(self, head: bytes, now: float) -> Head | None:
         """Return what is known of a head."""
         if now > self.until:
-            self._known.clear()
+            self.forget()
             self.until = now + _HEADS_SECONDS
         return self._known.get(head)
+
+    def age(self, now: float) -> int:
+        """Return a number that changes whenever all is forgotten, for those who remember what was decided elsewhere."""
+        if now > self.until:
+            self.forget()
+            self.until = now + _HEADS_SECONDS
+        return self._age
 
     def forget(self) -> None:
         """Forget all: what was decided on them may not hold any more."""
         self._known.clear()
+        self._age += 1
 
     def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
         """Remember a head whose request was admitted."""

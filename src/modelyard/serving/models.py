@@ -117,6 +117,11 @@ class Models:
         """Requests answered, by versions that are gone too."""
         return self._gone + sum([service.answered for service in self._all])
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be answered and logged, whatever its model."""
+        return all(service.ready for service in self._all)
+
     def find(self, name: str, version: str = "") -> Service:
         """Return the model of a name and version; without a name the default, without a version the current one.
 

@@ -17,7 +17,18 @@ from modelyard.serving.oip import outputs_of, tensors_of, version_of
 from modelyard.serving.service import Service
 from modelyard.serving.validate import decode
 
-__all__ = ["config", "index", "load", "statistics", "unload", "unsupported"]
+__all__ = [
+    "check_load",
+    "config",
+    "config_of",
+    "index",
+    "index_of",
+    "load",
+    "statistics",
+    "statistics_of",
+    "unload",
+    "unsupported",
+]
 
 _encode = msgspec.json.Encoder().encode
 _TYPES = {"FP32": "TYPE_FP32", "BYTES": "TYPE_STRING"}
@@ -32,18 +43,21 @@ def index(models: Models, exchange: Exchange) -> bytes:
     only_ready = _object(exchange.body).get("ready", False)
     if type(only_ready) is not bool:
         raise bad("body-shape", "`ready` is true or false")
-    return _encode(
-        [
-            {
-                "name": service.endpoint,
-                "version": version_of(service),
-                "state": "READY" if service.ready else "UNAVAILABLE",
-                "reason": "" if service.ready else "it takes no requests at the moment",
-            }
-            for service in models
-            if service.ready or not only_ready
-        ]
-    )
+    return _encode(index_of(models, only_ready=only_ready))
+
+
+def index_of(models: Models, *, only_ready: bool) -> list[dict[str, Any]]:
+    """Return the same as plain data."""
+    return [
+        {
+            "name": service.endpoint,
+            "version": version_of(service),
+            "state": "READY" if service.ready else "UNAVAILABLE",
+            "reason": "" if service.ready else "it takes no requests at the moment",
+        }
+        for service in models
+        if service.ready or not only_ready
+    ]
 
 
 def load(models: Models, exchange: Exchange) -> bytes:
@@ -52,10 +66,19 @@ def load(models: Models, exchange: Exchange) -> bytes:
     Raises:
         HttpError: There is none of this name (404), or the request brings settings or files (400).
     """
-    models.find(exchange.model)
-    if _object(exchange.body).get("parameters"):
-        raise bad("not-supported", "settings and files of a model are not taken from a request")
+    check_load(models, exchange.model, bool(_object(exchange.body).get("parameters")))
     return b"{}"
+
+
+def check_load(models: Models, name: str, brings: bool) -> None:
+    """Refuse to load what is not loaded already.
+
+    Raises:
+        HttpError: There is no model of this name (404), or the request brings settings or files (400).
+    """
+    models.find(name)
+    if brings:
+        raise bad("not-supported", "settings and files of a model are not taken from a request")
 
 
 def unload(models: Models, exchange: Exchange) -> bytes:
@@ -78,25 +101,38 @@ def unsupported(models: Models, exchange: Exchange) -> bytes:
 
 def config(models: Models, exchange: Exchange) -> bytes:
     """Return the tensors of a model and how many rows a request may hold."""
-    service = models.find(exchange.model, exchange.version)
-    return _encode(
-        {
-            "name": service.endpoint,
-            "platform": service.version.format,
-            "max_batch_size": service.limits.rows,
-            "input": [_tensor(one) for one in tensors_of(service)],
-            "output": [_tensor(one) for one in outputs_of(service)],
-        }
-    )
+    return _encode(config_of(models.find(exchange.model, exchange.version)))
+
+
+def config_of(service: Service) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "name": service.endpoint,
+        "platform": service.version.format,
+        "max_batch_size": service.limits.rows,
+        "input": [_tensor(one) for one in tensors_of(service)],
+        "output": [_tensor(one) for one in outputs_of(service)],
+    }
 
 
 def statistics(models: Models, exchange: Exchange) -> bytes:
     """Return what has been answered: by one version, by all of a model, or by all models."""
-    if exchange.version:
-        found = [models.find(exchange.model, exchange.version)]
+    return _encode(statistics_of(models, exchange.model, exchange.version))
+
+
+def statistics_of(models: Models, name: str, version: str) -> dict[str, Any]:
+    """Return the same as plain data.
+
+    Raises:
+        HttpError: There is no such model (404).
+    """
+    if name:
+        found = [models.find(name, version)] if version else [one for one in models if one.endpoint == name]
     else:
-        found = [service for service in models if not exchange.model or service.endpoint == exchange.model]
-    return _encode({"model_stats": [_statistic(service) for service in found]})
+        found = list(models)
+    if not found:
+        models.find(name)
+    return {"model_stats": [_statistic(service) for service in found]}
 
 
 def _statistic(service: Service) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _live(models: Models, exchange: Exchange) -> bytes:
 
 
 def _ready(models: Models, exchange: Exchange) -> bytes:
-    if not all(service.ready for service in models):
+    if not models.ready:
         raise HttpError(503, "not-ready", "the server does not take requests at the moment")
     return b'{"ready":true}'
 
