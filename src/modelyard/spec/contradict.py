@@ -20,6 +20,7 @@ from modelyard.spec.declaration import Declaration
 from modelyard.spec.outside import function_problems, notebook_problems, source_problems
 from modelyard.spec.report import Finding, Report
 from modelyard.spec.rules.alerts import alert_rules
+from modelyard.spec.rules.guards import guard_rules
 from modelyard.spec.rules.logs import log_rules
 from modelyard.spec.rules.rollout import rollout_rules
 from modelyard.spec.rules.schedule import schedule_rules
@@ -56,6 +57,7 @@ def contradict(
         _tables,
         step_rules,
         alert_rules,
+        guard_rules(root, files=files),
         log_rules,
         rollout_rules,
         store_rules,

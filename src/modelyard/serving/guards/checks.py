@@ -1,7 +1,7 @@
 """Have the declared checks look at the answers of a group before anybody gets them.
 
-Built-in ones are cheap and run on the spot. Code of the user's runs in threads, all at once, so that the event loop never
-waits for it; what fails, or takes longer than it may, is treated as declared (`on_error`), is counted and is said.
+Built-in ones are cheap and run on the spot. Code of the user's runs in threads, all at once, so that the event loop
+never waits for it; what fails, or takes longer than it may, is treated as declared (`on_error`), counted and said.
 """
 
 from __future__ import annotations

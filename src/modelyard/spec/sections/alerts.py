@@ -99,8 +99,8 @@ class Told(Section, frozen=True, kw_only=True):
     at_least: Annotated[
         Literal["low", "normal", "high"],
         Meta(
-            description="Least urgency that is told. `start`, `stage` and `success` are low; a failure, a lost process, "
-            "a stuck step and the alarm of the guards are high; all else is normal.",
+            description="Least urgency that is told. `start`, `stage` and `success` are low; a failure, a lost "
+            "process, a stuck step and the alarm of the guards are high; all else is normal.",
             examples=["normal"],
         ),
     ] = "low"

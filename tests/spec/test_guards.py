@@ -1,0 +1,91 @@
+"""What cannot stand in `deploy.guards`: each mistake with its line, and what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard._kit.errors import Problem, SpecError
+from modelyard.spec import load
+
+CLASSIFIER = "{target: y, task: binary, metric: roc_auc, drop: [id]}"
+REGRESSION = "{target: y, task: regression}"
+CONTRACT = "contract: {y: {allowed: [yes please, no]}}"
+
+
+def wrong(folder: Path, guards: str, *, model: str = CLASSIFIER, more: str = "", access: str = "") -> list[Problem]:
+    (folder / "a.csv").write_text("id,age,city,y\n1,2,x,no\n")
+    (folder / "guards.py").write_text(
+        "def harmful(batch, *, words=()):\n    return []\n\n\ndef needs(batch, words):\n    return []\n\n\n"
+        "def nothing():\n    return []\n"
+    )
+    path = folder / "modelyard.yaml"
+    path.write_text(
+        f"project: p\ndata:\n  t: {{from: a.csv, columns: [id, age, city, y], {more or 'contract: {}'}}}\n"
+        f"model: {model}\ndeploy:\n  access: {{{access}}}\n  guards:\n    {guards}\n"
+    )
+    try:
+        load(path)
+    except SpecError as error:
+        return list(error.problems)
+    return []
+
+
+@pytest.mark.parametrize(
+    ("guards", "model", "more", "code", "says", "hint"),
+    [
+        ("coerce: [agee]", CLASSIFIER, "", "spec-contradiction", '"agee"', "`age`"),
+        ("coerce: [y]", CLASSIFIER, "", "spec-contradiction", '"y" is the target', "take it out"),
+        ("coerce: [id]", CLASSIFIER, "", "spec-contradiction", 'in "model.drop"', "take it out"),
+        ("confidence: {at_least: 0.6}", REGRESSION, "", "spec-contradiction", "about classes", "`within`"),
+        ("within: {low: 0}", CLASSIFIER, "", "spec-contradiction", "about numbers", "`confidence`"),
+        ("within: {do: clip}", REGRESSION, "", "spec-missing-field", "neither", "low"),
+        ("within: {low: 2, high: 1}", REGRESSION, "", "spec-contradiction", "ends before it", "smaller"),
+        ("outlier: {do: quarantine}", CLASSIFIER, "", "spec-contradiction", "none is declared", "fallback"),
+        ("confidence: {at_least: 0.6, else: fallback}", CLASSIFIER, "", "spec-contradiction", "none is", "fallback"),
+        ("checks: [{use: labels, params: {allowed: [no]}, do: fallback}]", CLASSIFIER, "", "spec-contradiction",
+         "none is declared", "fallback"),
+        ("fallback: maybe", CLASSIFIER, CONTRACT, "spec-contradiction", '"maybe" is none of the classes', "yes please"),
+        ("fallback: a lot", REGRESSION, "", "spec-bad-value", "no number", "number"),
+        ("checks: [{use: blocklst}]", CLASSIFIER, "", "spec-unknown-guard", '"blocklst"', "`blocklist`"),
+        ("checks: [{use: blocklist}]", CLASSIFIER, "", "spec-bad-value", "neither terms nor patterns", "terms"),
+        ("checks: [{use: blocklist, params: {term: [x]}}]", CLASSIFIER, "", "spec-bad-value", "`term`", "terms"),
+        ("checks: [{use: blocklist, params: {patterns: ['(a']}}]", CLASSIFIER, "", "spec-bad-value",
+         "unclosed", "backslash"),
+        ("checks: [{use: blocklist, params: {patterns: ['(?=a)b']}}]", CLASSIFIER, "", "spec-bad-value",
+         "look-around", "without looking"),
+        ("checks: [{use: labels}]", CLASSIFIER, "", "spec-bad-value", "allowed", "allowed"),
+        ("checks: [{use: guard.py:harmful}]", CLASSIFIER, "", "spec-missing-file", '"guard.py"', "guards.py"),
+        ("checks: [{use: guards.py:harmfull}]", CLASSIFIER, "", "spec-missing-function", "harmfull", "harmful"),
+        ("checks: [{use: ../guards.py:harmful}]", CLASSIFIER, "", "spec-path-outside", "leads out", "whole path"),
+        ("checks: [{use: guards.py:harmful, params: {word: [x]}}]", CLASSIFIER, "", "spec-guard-parameter",
+         'takes no "word"', "`words`"),
+        ("checks: [{use: guards.py:needs}]", CLASSIFIER, "", "spec-guard-parameter", 'needs "words"', "params"),
+        ("checks: [{use: guards.py:nothing}]", CLASSIFIER, "", "spec-guard-parameter", "takes no batch", "batch"),
+        ("checks: [{use: rm -rf /}]", CLASSIFIER, "", "spec-bad-value", "FILE.py:FUNCTION", "for example"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_line(
+    tmp_path: Path, guards: str, model: str, more: str, code: str, says: str, hint: str
+) -> None:
+    (problem,) = wrong(tmp_path, guards, model=model, more=more)
+    assert problem.code == code, problem
+    assert says in problem.message
+    assert hint in problem.hint
+    assert problem.where.endswith("modelyard.yaml:8")
+
+
+def test_what_is_right_is_taken(tmp_path: Path) -> None:
+    checks = "[{use: blocklist, params: {terms: [idiot], patterns: ['(a+)+$'], columns: [city]}, do: warn}, "
+    checks += "{use: guards.py:harmful, params: {words: [x]}, within: 20ms, on_error: accept, above: 0.8}]"
+    assert wrong(tmp_path, f"checks: {checks}\n    coerce: [age]\n    fallback: no", more=CONTRACT) == []
+
+
+def test_who_may_not_ask_is_shown_nothing(tmp_path: Path) -> None:
+    (problem,) = wrong(tmp_path, "{}", access="roles: [admin], show: {analyst: label}")
+    assert (problem.code, "may not ask" in problem.message) == ("spec-contradiction", True)
+    (problem,) = wrong(tmp_path, "{}", access="show: {viewer: label}")
+    assert ('"viewer" may not ask' in problem.message, "analyst" in problem.hint) == (True, True)
+    (problem,) = wrong(tmp_path, "{}", access="show: {analist: label}")
+    assert (problem.code, problem.hint) == ("spec-bad-value", "did you mean `analyst`?")
