@@ -39,6 +39,7 @@ VERBS = {
     "promote": "point an alias at a model",
     "rollback": "point the champion back at the model before it",
     "serve": "serve the champion over HTTP",
+    "loadtest": "find the rate that an endpoint holds, and whether it leaks memory",
     "kill": "switch an endpoint off at once",
     "revive": "switch an endpoint on again that was killed",
     "token": "make, list and revoke the tokens that callers need",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -29,6 +30,7 @@ def command(
     per_minute: int = 0,
     processes: int = 1,
     declared: Deploy | None = None,
+    apart: Path | None = None,
 ) -> list[str]:
     """Return the command line that serves a deployment, and follows its alias from then on.
 
@@ -41,6 +43,8 @@ def command(
         per_minute: Requests that one token may make in a minute; 0 means any number.
         processes: Processes that share the port.
         declared: The section of the file: its guards, and the rest of its access.
+        apart: Folder with keys, tokens and the request log of a server that is only tried: it follows no alias, and
+            no caller has a budget or comes from a provider.
 
     Raises:
         NotFound: The store does not hold the bundle.
@@ -48,10 +52,13 @@ def command(
     folder = store.blobs.folder(deployment.model.address)
     # -P: a file called like a library in the folder of the project is not imported.
     line = [sys.executable, "-P", "-m", "modelyard.serving"]
-    line += ["--bundle", str(folder), "--project", str(store.root), "--endpoint", deployment.endpoint]
-    line += ["--follow", deployment.alias]
-    if store.address != LOCAL:
-        line += ["--store", store.address]
+    line += ["--bundle", str(folder), "--project", str(apart or store.root), "--endpoint", deployment.endpoint]
+    if apart is None:
+        line += ["--follow", deployment.alias]
+        if store.address != LOCAL:
+            line += ["--store", store.address]
+    elif declared is not None:
+        declared = _without_budget(declared)
     line += ["--host", host, "--port", str(port)]
     if trace := trace_of(store, deployment):
         line += ["--trace", trace]
@@ -66,6 +73,12 @@ def command(
     if declared is not None and (policy := policy_of(declared)):
         line += ["--policy", policy]
     return line
+
+
+def _without_budget(declared: Deploy) -> Deploy:
+    """Return the section without what holds for single callers, and without a challenger."""
+    access = msgspec.structs.replace(declared.access, per_day=None, oidc=None, certificates={})
+    return msgspec.structs.replace(declared, access=access, rollout=Rollout())
 
 
 def _tried(rollout: Rollout) -> list[str]:

@@ -1,0 +1,114 @@
+"""A server of an endpoint's model that is only there to be tried: its own port, token and request log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelyard._kit.errors import ServeError
+from modelyard.automation.process import how, spawn
+from modelyard.deploy.local import command
+from modelyard.deploy.section import Deploy
+from modelyard.records import Deployment
+from modelyard.security.keys import keys_folder, own_folder
+from modelyard.security.tokens import add_token
+from modelyard.store.base import Store
+
+__all__ = ["Trial", "served"]
+
+_READY = re.compile(r"ready http://127\.0\.0\.1:(\d+) ")
+# Seconds until it has to be ready, and until it has to have ended.
+_START, _END = 60.0, 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A server that answers.
+
+    Attributes:
+        port: Its port on the loopback.
+        pid: Its (first) process.
+        token: What its only caller sends.
+    """
+
+    port: int
+    pid: int
+    token: str
+
+
+@asynccontextmanager
+async def served(
+    store: Store, deployment: Deployment, *, declared: Deploy | None = None, processes: int = 1
+) -> AsyncIterator[Trial]:
+    """Serve a deployment beside everything that serves it already, and leave nothing of it behind.
+
+    Guards and limits are those that are declared; how often one caller may ask is not, since there is one caller only.
+
+    Args:
+        store: Store that holds the bundle.
+        deployment: What to serve; its alias is not followed.
+        declared: The section of the file.
+        processes: Processes that share the port.
+
+    Raises:
+        ServeError: It did not start (`trial-failed`).
+    """
+    role = declared.access.roles[0] if declared is not None and declared.access.roles else "analyst"
+    with tempfile.TemporaryDirectory(prefix="modelyard-trial-") as made:
+        root = Path(made)
+        _trust(store.root, root)
+        token = add_token(root, "trial", role)
+        line = command(store, deployment, port=0, processes=processes, declared=declared, apart=root)
+        process = spawn(line, cwd=root)
+        said: list[str] = []
+        lines = process.lines()
+        reading: asyncio.Task[None] | None = None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_START):
+                    async for one in lines:
+                        said.append(one)
+                        if _READY.match(one):
+                            break
+            ready = _READY.match(said[-1]) if said else None
+            if ready is None:
+                why = next((one for one in said if one.startswith("error")), "it said nothing")
+                raise ServeError("trial-failed", f"the server did not start: {why}", hint="`modelyard serve` says more")
+            # A pipe that nobody reads would stop who writes to it.
+            reading = asyncio.create_task(_forget(lines))
+            yield Trial(int(ready[1]), process.pid, token)
+        finally:
+            process.signal(signal.SIGTERM)
+            try:
+                code = await asyncio.wait_for(process.wait(), _END)
+            except (TimeoutError, asyncio.CancelledError):
+                process.signal(signal.SIGKILL)
+                code = await process.wait()
+            if reading is not None:
+                await reading
+            await lines.aclose()  # type: ignore[attr-defined]
+        if code:
+            raise ServeError("trial-failed", f"the server {how(code)} when it was told to end")
+
+
+async def _forget(lines: AsyncIterator[str]) -> None:
+    async for _ in lines:
+        pass
+
+
+def _trust(project: Path, root: Path) -> None:
+    """Let a folder open the bundles that a project opens."""
+    to = own_folder(root) / "trusted"
+    to.mkdir(mode=0o700)
+    folder = keys_folder(project)
+    for at, path in enumerate(sorted([folder / "signing.pub", *(folder / "trusted").glob("*.pub")])):
+        if path.exists():
+            shutil.copyfile(path, to / f"{at}.pub")

@@ -1,0 +1,268 @@
+"""`modelyard loadtest`: find the rate that an endpoint holds, and whether it leaks memory."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelyard._kit.actor import user
+from modelyard._kit.digest import short
+from modelyard._kit.errors import Refused, UserError
+from modelyard._kit.text import plural, size_text
+from modelyard.cli.output import data, json_line, say, table
+from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+
+if TYPE_CHECKING:
+    from modelyard.automation.loadtest import Order, Tested
+    from modelyard.inference import Bundle
+    from modelyard.records import Deployment
+    from modelyard.serving.load.measured import Measured
+    from modelyard.store import Store
+
+__all__ = ["add", "run"]
+
+# Rows that are sent in turns: drawn ones, and of a table at most.
+_DRAWN, _MOST = 512, 20_000
+
+
+def add(subparsers: Any) -> None:
+    """Add the verb to the parser."""
+    parser = subparsers.add_parser(
+        "loadtest",
+        help="find the rate that an endpoint holds, and whether it leaks memory",
+        description="Start a server of the model on a free loopback port, with the guards of the file and a request "
+        "log of its own, and ask it at rising rates: the knee is the highest rate at which 99 of 100 answers come in "
+        "time. Requests come at random moments that are drawn beforehand, and their time counts from then, so that a "
+        "slow server cannot hide it. The result is kept as evidence and compared with the last one of this endpoint "
+        "on this machine. A server at an address is asked with the token in MODELYARD_TOKEN. Exit code 1: below "
+        "--fail-below, no rate held, or memory leaks.",
+        epilog="example:\n  modelyard loadtest --p99 10ms --fail-below 90%\n  modelyard loadtest --rate 500 --soak 120",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        default="champion",
+        metavar="TARGET",
+        help="alias, first digits of a model, or http://127.0.0.1:PORT (default: %(default)s)",
+    )
+    parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
+    parser.add_argument(
+        "--p99",
+        default="",
+        metavar="DURATION",
+        help="time for 99 of 100 answers (default: `deploy.rollout.p99`, that of the last test, or 5 times what an "
+        "idle server takes, 10ms at least)",
+    )
+    parser.add_argument("--errors", default="1%", metavar="SHARE", help="requests without an answer (default: 1%%)")
+    parser.add_argument(
+        "--fail-below", default="", metavar="LIMIT", help="share of the last knee, as `90%%`, or requests a second"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="time for the search (default: 60)")
+    parser.add_argument("--most", type=float, default=100_000.0, metavar="RATE", help="highest rate (default: 100000)")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="RATE", help="ask at this rate alone, no search")
+    parser.add_argument(
+        "--soak",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="then hold 60%% of the knee, or --rate, and see whether memory grows",
+    )
+    parser.add_argument("--rows", default="", metavar="TABLE", help="rows to send (default: drawn as in training)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="rows a request (default: 1)")
+    parser.add_argument("--connections", type=int, default=64, metavar="N", help="at most (default: 64)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the server (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of rows and arrivals (default: 0)")
+    parser.add_argument(
+        "--i-own-this-host", action="store_true", help="ask a machine other than this one: it is yours to load"
+    )
+    add_file(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Test, record, print."""
+    from modelyard.automation.loadtest import measure, record
+    from modelyard.deploy.aliases import endpoint_of
+    from modelyard.inference import open_bundle
+    from modelyard.security.keys import trusted_keys
+
+    declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
+    order = _order(args, (declared.rollout.p99 or 0.0) if declared else 0.0)
+    with open_existing(args, model=True) as store:
+        deployment = _deployment(store, endpoint_of(store, args.endpoint), "champion" if order.host else args.target)
+        model = deployment.model
+        bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
+        rows = _rows(args, bundle, store)
+        say(f"asking {args.target if order.host else 'a server of its own'}, {plural(len(rows), 'row')} in turns")
+        tested = _run(measure(order, store, deployment, rows, declared=declared, tell=_tell))
+        payload = record(store, deployment, order, tested, actor=user())
+    if args.json:
+        json_line(payload)
+    else:
+        _print(f"{deployment.endpoint} {short(model.digest)}", tested)
+    return 1 if any(result.status == "failed" for result in tested.results) else 0
+
+
+def _order(args: argparse.Namespace, p99: float) -> Order:
+    """Check what was asked for.
+
+    Raises:
+        UserError: A value cannot be used.
+        Refused: The address is not of this machine, and nobody said that it may be loaded (`loadtest-remote`).
+    """
+    from modelyard._kit.fields import parse_duration, parse_share
+    from modelyard.automation.loadtest import Order
+
+    for name, least in (("seconds", 5), ("most", 1), ("batch", 1), ("connections", 1), ("processes", 1)):
+        if not getattr(args, name) >= least:
+            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {least} or more")
+    for name in ("rate", "soak"):
+        if not getattr(args, name) >= 0:
+            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint="give more than 0")
+    at_least = share = None
+    if args.fail_below.endswith("%"):
+        share = _parsed("--fail-below", args.fail_below, parse_share, "90%")
+    elif args.fail_below:
+        at_least = _parsed("--fail-below", args.fail_below, float, "90%` or `2000")
+    host, port = _address(args.target, allowed=args.i_own_this_host) if "://" in args.target else ("", 0)
+    if host and args.soak:
+        message = "the memory of a server at an address cannot be seen"
+        raise UserError("cli-value", message, hint="leave the address out, or --soak")
+    return Order(
+        host=host,
+        port=port,
+        token=os.environ.get("MODELYARD_TOKEN", ""),
+        p99=_parsed("--p99", args.p99, parse_duration, "10ms") if args.p99 else p99,
+        errors=_parsed("--errors", args.errors, parse_share, "1%"),
+        at_least=at_least,
+        share=share,
+        seconds=args.seconds,
+        most=args.most,
+        rate=args.rate,
+        soak=args.soak,
+        batch=args.batch,
+        connections=args.connections,
+        processes=args.processes,
+        seed=args.seed,
+    )
+
+
+def _parsed(name: str, text: str, parse: Callable[[str], float], example: str) -> float:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UserError("cli-value", f"{name} is `{text}`", hint=f"for example `{example}`") from error
+
+
+def _address(target: str, *, allowed: bool) -> tuple[str, int]:
+    """Return host and port of an address; of another machine only where that is allowed."""
+    import ipaddress
+    from urllib.parse import urlsplit
+
+    try:
+        found = urlsplit(target)
+        host, port = found.hostname or "", found.port or 80
+    except ValueError:
+        host = ""
+    if not host or found.scheme != "http" or found.path not in ("", "/") or found.username is not None:
+        raise UserError("cli-value", f"`{target}` cannot be asked", hint="give http://HOST:PORT")
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    if not here and not allowed:
+        raise Refused(
+            "loadtest-remote",
+            f"`{host}` is another machine, and a load test takes it from those who need it",
+            hint="leave the address out to test a server of its own; if the machine is yours: --i-own-this-host",
+        )
+    return host, port
+
+
+def _deployment(store: Store, endpoint: str, target: str) -> Deployment:
+    from modelyard.deploy.aliases import find_model, pointed
+    from modelyard.records import Deployment
+
+    if target in ("champion", "challenger"):
+        return pointed(store, endpoint, "champion" if target == "champion" else "challenger")
+    return Deployment(endpoint=endpoint, alias="champion", model=find_model(store, target), revision=1)
+
+
+def _rows(args: argparse.Namespace, bundle: Bundle, store: Store) -> list[dict[str, Any]]:
+    if not args.rows:
+        from modelyard.serving.load.requests import drawn
+
+        return drawn(bundle.signature, bundle.profile, max(_DRAWN, 8 * args.batch), seed=args.seed)
+    from modelyard.pipeline.scoring import open_rows
+
+    names = [feature.name for feature in bundle.signature.features]
+    opened = open_rows(args.rows, bundle.signature, store=store)
+    missing = [name for name in names if name not in opened.columns]
+    frame = next(opened.read(0, _MOST), None) if not missing else None
+    if frame is None or not frame.height:
+        what = f"no column `{missing[0]}`" if missing else "no row"
+        raise UserError("loadtest-rows", f"`{args.rows}` has {what}", hint=f"the model takes {', '.join(names)}")
+    rows: list[dict[str, Any]] = frame.select(names).head(_MOST).to_dicts()
+    return rows
+
+
+def _run(work: Coroutine[Any, Any, Tested]) -> Tested:
+    """Run in the fastest loop there is; SIGTERM ends it as Ctrl-C does."""
+
+    async def until_told() -> Tested:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we run in one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        import uvloop
+    except ImportError:  # not on every system
+        run: Callable[..., Tested] = asyncio.run
+    else:
+        run = uvloop.run
+    try:
+        return run(until_told())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _tell(found: Measured) -> None:
+    """Write one step to stderr."""
+    wrong = "".join(f"  {count:,} x {code}" for code, count in found.errors.items())
+    say(f"{found.rate:>9,.0f}/s  p50 {_ms(found.p50)}  p99 {_ms(found.p99)}{wrong}")
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{seconds * 1000:.2f} ms" if seconds is not None else "-"
+
+
+def _print(name: str, tested: Tested) -> None:
+    from modelyard.cli.report import print_checks
+
+    knee, limit = tested.knee, f"99 of 100 answers within {tested.p99 * 1000:g} ms"
+    if knee.at is None:
+        data(f"{name} holds no rate: not {knee.steps[-1].rate:,.0f} requests a second with {limit}")
+    else:
+        at = knee.at
+        data(f"{name} holds {at.rate:,.0f} requests a second: {limit}")
+        if knee.limited:
+            why = {"client": "the client could ask no faster", "most": "nothing faster was asked", "time": "time is up"}
+            data(f"it may hold more: {why[knee.limited]}")
+        data("")
+        wrong = ", ".join(f"{count:,} x {code}" for code, count in at.errors.items()) or "none"
+        cpu = f"{at.cpu_us:,.0f} µs" if at.cpu_us is not None else "n/a"
+        times = [_ms(value) for value in (at.p50, at.p90, at.p99, at.p999)]
+        table(("p50", "p90", "p99", "p99.9", "CPU a request", "errors"), [(*times, cpu, wrong)])
+    data("")
+    print_checks(tested.results)
+    for result in tested.results:
+        if result.check.name == "load.memory" and result.status == "passed":
+            held = size_text(result.evidence.details["ends_bytes"])
+            data(f"{result.reason}; {held} at the end")

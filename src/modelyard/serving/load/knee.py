@@ -1,0 +1,149 @@
+"""Find the highest rate that a server holds: double the rate until it does not, then bisect."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from modelyard.serving.load.measured import Measured
+
+__all__ = ["Knee", "find", "starting_rate"]
+
+# Figures are as exact as this: a rate that holds and one that does not are at most so far apart.
+_EXACT = 1.04
+# What of the time goes to one step; the last word takes two.
+_STEP = 1 / 24
+# Steps have at least so many requests, or the slowest of a hundred is not known.
+_FEWEST = 200
+# A step lasts at least so many times the limit: at a rate a twentieth too high, a queue grows beyond it meanwhile.
+_LIMITS = 20
+# A client that takes so much of its core has become what is measured.
+BUSY = 0.85
+# The lowest rate that is tried.
+_LEAST = 1.0
+
+Offer = Callable[[float, float], Awaitable[Measured]]
+
+
+class Knee(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server stops holding its limits.
+
+    Attributes:
+        at: What was measured at the highest rate that held; none if none did.
+        beyond: Lowest rate that did not hold; none if all did.
+        limited: What ended the search before the server did: `client`, `most`, `time`; empty: the server did.
+        steps: All that was measured, in order.
+    """
+
+    at: Measured | None
+    beyond: float | None
+    limited: str
+    steps: tuple[Measured, ...]
+
+
+def starting_rate(idle_p50: float) -> float:
+    """Return a rate that leaves a server idle nine tenths of the time, from how long it takes for one answer."""
+    return min(max(0.1 / idle_p50, 5.0), 1000.0)
+
+
+async def find(
+    offer: Offer, *, first: float, p99: float, errors: float, seconds: float, most: float = math.inf
+) -> Knee:
+    """Find the knee.
+
+    What else the machine does for a moment must not decide. So a rate fails when it fails twice; the lowest rate that
+    failed is tried once more when all others are known; and the rate that is returned held once more, for twice as
+    long, so that it is not the luckiest of several.
+
+    Args:
+        offer: Offers a rate for some seconds.
+        first: First rate, requests a second.
+        p99: Seconds within which 99 of 100 answers must come.
+        errors: Share of the requests that may stay without a 200.
+        seconds: Time for all of it.
+        most: Highest rate that is tried.
+    """
+    search = _Search(offer, p99, errors, seconds)
+    low: float | None = None
+    high: float | None = None
+    sure, limited = False, ""
+    while not sure:
+        if search.short:
+            limited = "time"
+            break
+        rate = _next(low, high, min(first, most), most)
+        if rate < _LEAST:
+            break
+        if await search.holds(rate):
+            low = rate
+            if high is not None and rate >= high:
+                high = None
+            if rate >= most:
+                limited = "most"
+                break
+        else:
+            sure = rate == high
+            high = rate
+    at = None
+    while low is not None and low >= _LEAST and at is None:
+        if search.over:
+            at, limited = search.best(below=high), "time"
+            break
+        if await search.holds(low, times=2):
+            at = search.steps[-1]
+        else:
+            high, low = low, low / _EXACT
+    return Knee(at=at, beyond=high, limited="client" if search.client_busy else limited, steps=tuple(search.steps))
+
+
+def _next(low: float | None, high: float | None, first: float, most: float) -> float:
+    """Return the rate to try between one that held and one that did not; `high` itself when they are close."""
+    if high is None:
+        return first if low is None else min(low * 2, most)
+    if low is None:
+        return high / 2
+    return math.sqrt(low * high) if high / low > _EXACT else high
+
+
+class _Search:
+    """Steps of one search, and the time they have."""
+
+    def __init__(self, offer: Offer, p99: float, errors: float, seconds: float) -> None:
+        self._offer = offer
+        self._p99, self._errors = p99, errors
+        self.step = max(seconds * _STEP, _LIMITS * p99, 0.25)
+        self._until = time.monotonic() + seconds
+        self.steps: list[Measured] = []
+        self.client_busy = False
+
+    @property
+    def short(self) -> bool:
+        """Whether there is no time for more than the last word."""
+        return self._until - time.monotonic() < 8 * self.step
+
+    @property
+    def over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() > self._until
+
+    def best(self, *, below: float | None) -> Measured | None:
+        """Return the highest rate that held once, below one that did not."""
+        good = [s for s in self.steps if s.holds(self._p99, self._errors) and (below is None or s.rate < below)]
+        return max(good, key=lambda step: step.rate, default=None)
+
+    async def holds(self, rate: float, *, times: int = 1) -> bool:
+        """Say whether a rate holds for so many times a step, at the first or the second attempt."""
+        for _ in range(2):
+            # Long enough to know the slowest of a hundred.
+            seconds = min(max(times * self.step, _FEWEST / rate), 4 * self.step)
+            found = await self._offer(rate, seconds)
+            self.steps.append(found)
+            if found.holds(self._p99, self._errors):
+                return True
+            if found.p50 is None or found.p50 > self._p99:
+                break  # half of the answers come too late: that is no bad moment
+        self.client_busy = found.client >= BUSY
+        return False

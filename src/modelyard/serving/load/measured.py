@@ -1,0 +1,63 @@
+"""What a rate of requests did to a server."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import msgspec
+
+__all__ = ["Measured", "quantiles"]
+
+_SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: requests at one rate for some seconds.
+
+    Attributes:
+        rate: Requests a second that were due.
+        seconds: How long.
+        sent: Requests that were due in this time.
+        answered: Requests answered with 200.
+        errors: What became of the others: status, `timeout` or `connection` -> how many.
+        p50: Seconds from the moment at which a request was due to its answer, for half of the 200s; none without any.
+        p90: The same for 90 of 100.
+        p99: The same for 99 of 100.
+        p999: The same for 999 of 1,000.
+        slowest: The same for all.
+        cpu_us: Microseconds of CPU that the server took for each request; none where its processes are not known.
+        client: Share of a core that the client took.
+        connections: Connections that were open.
+    """
+
+    rate: float
+    seconds: float
+    sent: int
+    answered: int
+    errors: dict[str, int]
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    slowest: float | None = None
+    cpu_us: float | None = None
+    client: float = 0.0
+    connections: int = 0
+
+    def holds(self, p99: float, errors: float) -> bool:
+        """Say whether 99 of 100 answers came within `p99` seconds, and at most a share of `errors` was none."""
+        unanswered = self.sent - self.answered
+        return self.p99 is not None and self.p99 <= p99 and unanswered <= errors * self.sent
+
+
+def quantiles(seconds: array[float]) -> dict[str, Any]:
+    """Return the quantiles of latencies by the names of `Measured`; each is a latency that was seen."""
+    import numpy as np
+
+    if not seconds:
+        return {}
+    ordered = np.sort(np.frombuffer(seconds))
+    last = len(ordered) - 1
+    found = {name: float(ordered[min(int(share * len(ordered)), last)]) for name, share in _SHARES.items()}
+    return {**found, "slowest": float(ordered[-1])}

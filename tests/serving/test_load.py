@@ -1,0 +1,323 @@
+"""The load: arrivals that nothing changes, a knee that is where it is known to be, a leak that is found."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.checks.profile import profile
+from modelyard.checks.slope import growth, slope
+from modelyard.serving.load.client import Client, arrivals
+from modelyard.serving.load.knee import find
+from modelyard.serving.load.measured import Measured
+from modelyard.serving.load.requests import drawn, encoded
+from modelyard.serving.load.watched import Watched
+
+from .conftest import MIXED, mixed_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+REQUEST = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    moments = arrivals(1000.0, 20.0, seed=1)
+    assert moments == arrivals(1000.0, 20.0, seed=1)
+    assert moments != arrivals(1000.0, 20.0, seed=2)
+    # Five standard deviations.
+    assert abs(len(moments) - 20_000) < 5 * 20_000**0.5
+    assert moments[0] > 0
+    assert moments[-1] < 20
+    gaps = np.diff(moments)
+    assert gaps.min() >= 0
+    # Of an exponential distribution, mean and deviation are the same.
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)
+
+
+def test_rows_are_drawn_as_the_columns_were() -> None:
+    rng = random.Random(3)  # noqa: S311 - rows, no secret
+    cities = ["paris"] * 90 + ["rome"] * 9 + [None]
+    table: dict[str, list[Any]] = {
+        "age": [rng.choice([20, 30, 40]) for _ in range(100)],
+        "city": cities,
+        "income": [rng.uniform(100, 900) if at % 4 else None for at in range(100)],
+    }
+    rows = drawn(MIXED, profile(table, MIXED), 4000, seed=1)
+    assert rows == drawn(MIXED, profile(table, MIXED), 4000, seed=1)
+    assert {row["age"] for row in rows} == {20, 30, 40}
+    assert all(type(row["age"]) is int for row in rows)
+    counted = Counter(row["city"] for row in rows)
+    assert counted["paris"] / 4000 == pytest.approx(0.9, abs=0.05)
+    assert sum(row["income"] is None for row in rows) / 4000 == pytest.approx(0.25, abs=0.05)
+    assert all(100 <= row["income"] <= 900 for row in rows if row["income"] is not None)
+
+
+def test_rows_without_a_profile_come_from_the_signature() -> None:
+    rows = drawn(mixed_bundle().version.signature, {}, 500, seed=1)
+    assert {row["city"] for row in rows} == {"paris", "rome"}
+    ages = [row["age"] for row in rows]
+    assert min(ages) >= 18
+    assert max(ages) <= 90
+    assert len(set(ages)) > 50
+
+
+def test_requests_hold_rows_and_token() -> None:
+    made = encoded([{"a": 1}, {"a": 2}, {"a": 3}], host="h:1", token="secret", batch=2)
+    head, body = made[0].split(b"\r\n\r\n")
+    assert b"authorization: Bearer secret" in head
+    assert b"content-length: %d" % len(body) in head
+    assert [json.loads(one.split(b"\r\n\r\n")[1]) for one in made] == [
+        {"rows": [{"a": 1}, {"a": 2}]},
+        {"rows": [{"a": 3}]},
+    ]
+
+
+async def with_server(
+    answer: Callable[[asyncio.StreamWriter, int], Awaitable[None]], work: Any, **settings: Any
+) -> Any:
+    """Serve what answers request number n, and give the work a client of it."""
+    count = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal count
+        try:
+            while await reader.readuntil(b"{}"):
+                count += 1
+                await answer(writer, count)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    client = Client("127.0.0.1", server.sockets[0].getsockname()[1], [REQUEST], **settings)
+    try:
+        return await work(client)
+    finally:
+        client.close()
+        server.close()
+        await asyncio.sleep(0)
+
+
+async def ok(writer: asyncio.StreamWriter, number: int) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+
+def test_every_request_is_accounted_for() -> None:
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        if number % 10 == 0:
+            writer.write(b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")
+        elif number % 10 == 5:
+            writer.close()
+        else:
+            await ok(writer, number)
+
+    kept: list[tuple[int, int, bytes]] = []
+
+    async def work(client: Client) -> Measured:
+        return await client.offer(500.0, 0.4, seed=1)
+
+    found = asyncio.run(with_server(answer, work, keep=lambda *one: kept.append(one)))
+    assert found.sent == len(arrivals(500.0, 0.4, seed=1))
+    assert found.answered + sum(found.errors.values()) == found.sent
+    assert set(found.errors) == {"429", "connection"}
+    assert found.errors["429"] == sum(status == 429 for _, status, _ in kept)
+    assert all(b"retry-after: 1" in raw for _, status, raw in kept if status == 429)
+
+
+def test_server_that_stalls_cannot_hide_it() -> None:
+    """One answer in the middle takes 0.3 s: all that were due meanwhile waited as well, and the figures say so."""
+
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        if number == 50:
+            await asyncio.sleep(0.3)
+        await ok(writer, number)
+
+    async def work(client: Client) -> Measured:
+        return await client.offer(200.0, 1.0, seed=2)
+
+    found = asyncio.run(with_server(answer, work, connections=1))
+    assert found.errors == {}
+    # A closed loop would see one slow answer of two hundred, which no p90 shows.
+    assert found.p90 > 0.1
+    assert found.slowest >= 0.3
+
+
+def test_what_is_never_answered_is_an_error_and_no_latency() -> None:
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        if number % 2:
+            await ok(writer, number)
+
+    async def work(client: Client) -> tuple[Measured, Measured]:
+        return await client.offer(100.0, 0.2, seed=1), await client.offer(100.0, 0.2, seed=1)
+
+    for found in asyncio.run(with_server(answer, work, patience=0.1)):
+        assert found.errors["timeout"] >= found.sent // 4
+        assert found.answered + found.errors["timeout"] == found.sent
+
+
+def test_nobody_listens() -> None:
+    async def work() -> Measured:
+        client = Client("127.0.0.1", 1, [REQUEST])
+        return await client.offer(100.0, 0.1, seed=1)
+
+    found = asyncio.run(work())
+    assert found.errors == {"connection": found.sent}
+    assert found.p99 is None
+
+
+def server_of(capacity: float, tried: list[float]) -> Any:
+    """A server whose slowest of a hundred takes ever longer up to its capacity, and beyond it for ever."""
+
+    async def offer(rate: float, seconds: float) -> Measured:
+        tried.append(rate)
+        share = rate / capacity
+        p99 = 0.001 / (1 - share) if share < 1 else 10.0
+        return Measured(rate=rate, seconds=seconds, sent=100, answered=100, errors={}, p50=p99 / 2, p99=p99)
+
+    return offer
+
+
+@pytest.mark.parametrize("capacity", [7.0, 130.0, 90_000.0])
+def test_knee_is_found(capacity: float) -> None:
+    tried: list[float] = []
+    knee = asyncio.run(find(server_of(capacity, tried), first=100, p99=0.02, errors=0.01, seconds=60))
+    # There 99 of 100 take 20 ms.
+    assert knee.at is not None
+    assert knee.at.rate == pytest.approx(0.95 * capacity, rel=0.05)
+    assert knee.at.rate <= 0.95 * capacity < knee.beyond
+    assert not knee.limited
+    assert [step.rate for step in knee.steps] == tried
+
+
+def test_highest_rate_and_busy_client_end_the_search() -> None:
+    knee = asyncio.run(find(server_of(1e9, []), first=100, p99=0.02, errors=0.01, seconds=60, most=5000))
+    assert knee.at.rate == 5000
+    assert knee.limited == "most"
+
+    async def offer(rate: float, seconds: float) -> Measured:
+        p99 = 0.001 if rate < 1000 else 1.0
+        client = min(1.0, rate / 1000)
+        return Measured(rate=rate, seconds=seconds, sent=9, answered=9, errors={}, p50=0.001, p99=p99, client=client)
+
+    knee = asyncio.run(find(offer, first=100, p99=0.02, errors=0.01, seconds=60))
+    assert knee.limited == "client"
+
+
+def test_one_bad_moment_decides_nothing() -> None:
+    again = iter([True, False] * 200)
+
+    async def offer(rate: float, seconds: float) -> Measured:
+        p99 = 1.0 if next(again) or rate > 1000 else 0.001
+        return Measured(rate=rate, seconds=seconds, sent=9, answered=9, errors={}, p50=0.001, p99=p99)
+
+    knee = asyncio.run(find(offer, first=100, p99=0.02, errors=0.01, seconds=60))
+    assert knee.at.rate > 900
+
+
+def test_rate_that_errs_does_not_hold() -> None:
+    found = Measured(rate=1, seconds=1, sent=100, answered=98, errors={"500": 2}, p99=0.001)
+    assert found.holds(0.01, 0.02)
+    assert not found.holds(0.01, 0.01)
+    assert not found.holds(0.0001, 0.02)
+    assert not Measured(rate=1, seconds=1, sent=0, answered=0, errors={}).holds(1, 1)
+
+
+def test_slope_is_that_of_the_line_whatever_some_points_do() -> None:
+    rng = np.random.default_rng(1)
+    times = np.arange(60.0)
+    values = 3.0 * times + rng.normal(size=60)
+    values[::6] += 500
+    value, interval = slope(times, values)
+    assert value == pytest.approx(3.0, abs=0.1)
+    assert interval.low < value < interval.high
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_memory_that_comes_in_steps_is_no_leak(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = np.arange(0, 60, 0.25)
+    steps = np.cumsum(rng.random(240) < 0.01) * 131_072.0
+    assert growth(times, 8e7 + steps + rng.normal(0, 20_000, 240)).status == "passed"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_memory_that_grows_is_a_leak(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = np.arange(0, 60, 0.25)
+    result = growth(times, 8e7 + 100_000 * times + rng.normal(0, 200_000, 240))
+    assert result.status == "failed"
+    assert result.evidence.value == pytest.approx(6000, rel=0.1)
+    assert result.reason.startswith("memory leaks: it grows by 5,") or result.reason.startswith(
+        "memory leaks: it grows by 6,"
+    )
+
+
+def test_few_samples_tell_nothing() -> None:
+    assert growth([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]).status == "insufficient"
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[[float, int], tuple[int, int]]]:
+    """Start a stub, and return its port and its process."""
+    started: list[subprocess.Popen[str]] = []
+
+    def make(seconds: float, leak: int = 0) -> tuple[int, int]:
+        command = [sys.executable, str(Path(__file__).with_name("stub.py")), str(seconds), str(leak)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout is not None
+        return int(started[-1].stdout.readline()), started[-1].pid
+
+    yield make
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_known_capacity_is_found(stub: Callable[..., tuple[int, int]]) -> None:
+    port, _ = stub(0.00125)
+
+    async def work() -> Any:
+        client = Client("127.0.0.1", port, [REQUEST], connections=256)
+        try:
+            return await find(client.offer, first=100, p99=0.1, errors=0.01, seconds=40)
+        finally:
+            client.close()
+
+    knee = asyncio.run(work())
+    # 800 a second, of which a p99 of 100 ms leaves 97 of 100.
+    assert knee.at is not None
+    assert knee.at.rate == pytest.approx(800, rel=0.15)
+
+
+def soaked(port: int, pid: int) -> str:
+    async def work() -> Any:
+        client = Client("127.0.0.1", port, [REQUEST])
+        sampling = asyncio.create_task(Watched(pid).sample(6.0, 0.05))
+        try:
+            await client.offer(400.0, 6.0, seed=1)
+            return await sampling
+        finally:
+            client.close()
+
+    return growth(*asyncio.run(work())).status
+
+
+@pytest.mark.slow
+def test_planted_leak_is_caught(stub: Callable[..., tuple[int, int]]) -> None:
+    assert soaked(*stub(0.0001, 4096)) == "failed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("time", range(5))
+def test_server_that_keeps_nothing_passes(stub: Callable[..., tuple[int, int]], time: int) -> None:
+    assert soaked(*stub(0.0001)) == "passed"
