@@ -141,7 +141,9 @@ def _fastapi(python: Path, folder: Path, model: Path, port: int) -> tuple[list[s
     return [str(python), str(PROGRAMS / "fastapi_app.py"), str(model), str(port)], {}
 
 
-def triton(python: Path, folder: Path, model: Path, port: int) -> tuple[list[str], dict[str, str]]:
+def triton(
+    python: Path, folder: Path, model: Path, port: int, *, name: str = ENDPOINT
+) -> tuple[list[str], dict[str, str]]:
     """Lay out a model repository, and start the wheel's `tritonserver` itself, without pytriton around it."""
     import onnx
 
@@ -152,7 +154,7 @@ def triton(python: Path, folder: Path, model: Path, port: int) -> tuple[list[str
     backend, repository = folder / "backends" / "python", folder / "models"
     shutil.copytree(server / "backends" / "python", backend, dirs_exist_ok=True)
     shutil.copy(stub / "triton_python_backend_stub", backend)
-    files = repository / ENDPOINT / "1"
+    files = repository / name / "1"
     files.mkdir(parents=True, exist_ok=True)
     shutil.copy(PROGRAMS / "triton_model.py", files / "model.py")
     shutil.copy(model, files / "model.onnx")

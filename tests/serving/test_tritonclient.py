@@ -183,29 +183,30 @@ def unsupported(method: str, *calls: tuple[tuple[Any, ...], dict[str, Any]]) -> 
 
 
 def infer(client: Client) -> None:
-    wanted = client.module.InferRequestedOutput
-    asked: list[tuple[Any, tuple[str, ...]]] = [
-        (None, OUTPUTS),
-        ([wanted(name, binary_data=True) for name in OUTPUTS], OUTPUTS),
-        ([wanted(name, binary_data=False) for name in OUTPUTS], OUTPUTS),
-        ([wanted("label", binary_data=False), wanted("probabilities", binary_data=True)], OUTPUTS),
-        ([wanted("label", binary_data=True)], ("label",)),
-        ([wanted("probabilities", binary_data=False)], ("probabilities",)),
+    asked: list[dict[str, bool] | None] = [
+        None,
+        dict.fromkeys(OUTPUTS, True),
+        dict.fromkeys(OUTPUTS, False),
+        {"label": False, "probabilities": True},
+        {"label": True},
+        {"probabilities": False},
     ]
     coded = ((None, None), ("gzip", "deflate"), ("deflate", "gzip"))
-    for binary, (outputs, only), (there, back) in itertools.product(
+    for binary, outputs, (there, back) in itertools.product(
         ((False, False), (True, False), (True, True)), asked, coded
     ):
         result = client(
             "infer",
             "credit",
             client.inputs(numeric=binary[0], texts=binary[1]),
-            outputs=outputs,
+            outputs=outputs and [client.module.InferRequestedOutput(*one) for one in outputs.items()],
             request_compression_algorithm=there,
             response_compression_algorithm=back,
             role="analyst",
         )
-        right(result, only=only)
+        right(result, only=tuple(outputs or OUTPUTS))
+        for name, as_bytes in (outputs or {}).items():
+            assert ("data" not in result.get_output(name)) is as_bytes
 
 
 def infer_details(client: Client) -> None:
