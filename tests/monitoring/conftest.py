@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from modelyard._kit.places import log_path
 from modelyard.checks.profile import profile
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.log import RequestLog
-from modelyard.store.requests import Answered
+from modelyard.store.requests import Turn
 
 MODEL = "m" * 64
 PROBLEM = Problem(task="binary", target="paid", classes=("no", "yes"), positive="yes", metric="roc_auc")
@@ -74,8 +75,9 @@ def log(tmp_path: Path) -> Callable[..., Path]:
         path = log_path(tmp_path, endpoint)
         writer = RequestLog(path)
         for inputs, output in rows:
-            one = Answered(f"r{written}", 1000.0 + 10 * written, model, "test", 0.5, "", [inputs], [output])
-            writer.put([one], 1)
+            sent = [msgspec.json.encode([inputs])]
+            turn = Turn(1000.0 + 10 * written, model, "", [f"r{written}"], ["test"], [0.5], [1], sent, [[output]])
+            writer.put(turn, 1)
             written += 1
         assert writer.close() == 0
         return path

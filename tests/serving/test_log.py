@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard.serving.log import RequestLog
-from modelyard.store.requests import Answered, newest
+from modelyard.store.requests import Turn, newest
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
@@ -46,8 +47,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def put(log: RequestLog, name: str, count: int = 1, inputs: Any = None) -> None:
     outputs: list[Any] = [{"prediction": float(n)} for n in range(count)]
-    one = Answered(name, 1000.0, "d" * 64, "ana", 0.5, "", inputs or [{"x": n} for n in range(count)], outputs)
-    log.put([one], count)
+    sent = [inputs or msgspec.json.encode([{"x": n} for n in range(count)])]
+    log.put(Turn(1000.0, "d" * 64, "", [name], ["ana"], [0.5], [count], sent, [outputs]), count)
 
 
 def test_rows_are_logged_as_they_were_sent(fresh: Callable[..., Server]) -> None:
@@ -125,7 +126,7 @@ def test_an_id_used_twice_is_kept_twice(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_down_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RequestLog(log_path(tmp_path, "hours"))
-    put(log, "a", 2, [{"x": object()}, {}])
+    put(log, "a", 2, object())
     put(log, "b")
     assert log.close() == 0
     assert [(r["id"], r["inputs"]) for r in rows(log_path(tmp_path, "hours"))] == [

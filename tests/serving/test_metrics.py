@@ -40,7 +40,7 @@ def test_tally_counts_each_answer_once() -> None:
     routes = [SimpleNamespace(path="/a"), SimpleNamespace(path="/b")]
     times = [bound * 1000 * step for bound in BOUNDS for step in (0.5, 1.0, 1.5)] * 70
     for at, ms in enumerate(times):
-        tally.took(routes[at % 2], ms)
+        tally.add([routes[at % 2]], [ms])
     found = tally.by_path()
     assert sum(sum(found[path].buckets) for path in ("/a", "/b")) == len(times)
     assert abs(found["/a"].seconds + found["/b"].seconds - sum(times) / 1000) < 1e-6

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["THRESHOLD", "Label", "decode", "decode_rows", "labels_of", "picked", "scores"]
+__all__ = [
+    "THRESHOLD",
+    "Label",
+    "decode",
+    "decode_rows",
+    "described",
+    "labels_of",
+    "picked",
+    "predictions_of",
+    "scores",
+]
 
 # A binary model says the positive class from this probability on.
 THRESHOLD = 0.5
@@ -63,23 +73,43 @@ def decode_rows(
     rows: list[list[float]], problem: Problem, labels: Sequence[Label] = (), threshold: float = THRESHOLD
 ) -> list[dict[str, Any]]:
     """Return what `decode` does, of rows that are lists already: for a few of them arrays cost more than they save."""
-    if problem.task == "regression":
-        return [{"prediction": row[0]} for row in rows]
-    names = problem.classes
-    labels = labels or names
-    if problem.task == "binary":
-        yes = names.index(problem.positive)
-        first, second = names
+    return described(rows, predictions_of(rows, problem, labels, threshold), problem.classes)
+
+
+def described(rows: list[list[float]], predictions: Sequence[Label], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what `decode` does, of rows whose predictions are known.
+
+    Args:
+        rows: What the predictor returned, as lists.
+        predictions: The label or number that is answered to each row.
+        classes: The classes as text; none for a regression.
+    """
+    if not classes:
+        return [{"prediction": prediction} for prediction in predictions]
+    if len(classes) == 2:
+        first, second = classes
         return [
-            {
-                "prediction": labels[yes if row[yes] >= threshold else 1 - yes],
-                "probabilities": {first: row[0], second: row[1]},
-            }
-            for row in rows
+            {"prediction": prediction, "probabilities": {first: row[0], second: row[1]}}
+            for prediction, row in zip(predictions, rows, strict=True)
         ]
     return [
-        {"prediction": labels[row.index(max(row))], "probabilities": dict(zip(names, row, strict=True))} for row in rows
+        {"prediction": prediction, "probabilities": dict(zip(classes, row, strict=True))}
+        for prediction, row in zip(predictions, rows, strict=True)
     ]
+
+
+def predictions_of(
+    rows: list[list[float]], problem: Problem, labels: Sequence[Label] = (), threshold: float = THRESHOLD
+) -> list[Label]:
+    """Return the label or number that is answered to each row."""
+    if problem.task == "regression":
+        return [row[0] for row in rows]
+    labels = labels or problem.classes
+    if problem.task == "binary":
+        yes = problem.classes.index(problem.positive)
+        positive, negative = labels[yes], labels[1 - yes]
+        return [positive if row[yes] >= threshold else negative for row in rows]
+    return [labels[row.index(max(row))] for row in rows]
 
 
 def labels_of(classes: Sequence[str], source: str) -> list[Label]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modelyard.inference.decode import Label, decode_rows, picked
+from modelyard.inference.decode import Label, described, picked
 from modelyard.records import Problem
 from modelyard.serving.batch import Rows
 from modelyard.serving.connection import Exchange
 from modelyard.serving.validate import Parsed
-from modelyard.store.packed import Packed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,27 +51,38 @@ class Asked:
         parsed: Its rows.
         render: Makes the body of the answer.
         rows: The model's output.
-        decoded: One answer a row: `prediction`, and for a classifier `probabilities`.
+        predictions: The label or number that is answered to each row; none where it is held back.
+        classes: The classes, as text; none for a regression.
     """
 
-    __slots__ = ("decoded", "exchange", "parsed", "render", "rows")
+    __slots__ = ("_decoded", "classes", "exchange", "parsed", "predictions", "render", "rows")
+
+    rows: Rows
+    predictions: list[Label]
+    classes: Sequence[str]
 
     def __init__(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         self.exchange = exchange
         self.parsed = parsed
         self.render = render
-        self.rows: Rows = []
-        self.decoded: list[dict[str, Any]] = []
+        self._decoded: list[dict[str, Any]] | None = None
+
+    @property
+    def decoded(self) -> list[dict[str, Any]]:
+        """One answer a row: `prediction`, and for a classifier `probabilities`."""
+        if self._decoded is None:
+            self._decoded = described(self.rows, self.predictions, self.classes)
+        return self._decoded
+
+    @decoded.setter
+    def decoded(self, answers: list[dict[str, Any]]) -> None:
+        self._decoded = answers
+        self.predictions = [answer["prediction"] for answer in answers]
 
     @property
     def output(self) -> Output:
         """The model's output, as whatever it is kept."""
         return self.rows
-
-    @property
-    def answers(self) -> Any:
-        """One answer a row, as the log takes them: a list, or packed."""
-        return self.decoded
 
     @property
     def hidden(self) -> frozenset[str]:
@@ -84,10 +94,10 @@ class Asked:
         """Whether the caller sees less than the model said."""
         return False
 
-    def picks(self, problem: Problem, labels: Sequence[Label]) -> list[int]:
+    def picks(self, labels: Sequence[Label]) -> list[int]:
         """Return the position of the class that each row was given."""
         at = {label: position for position, label in enumerate(labels)}
-        return [at[row["prediction"]] for row in self.decoded]
+        return [at[prediction] for prediction in self.predictions]
 
 
 class AskedMuch(Asked):
@@ -100,18 +110,16 @@ class AskedMuch(Asked):
         labels: The classes in the type they had in the training data.
     """
 
-    __slots__ = ("_array", "_decoded", "_labels", "_picks", "_problem", "_rows")
+    __slots__ = ("_array", "_labels", "_picks", "_problem", "_rows")
 
     def __init__(self, asked: Asked, array: Array, problem: Problem, labels: Sequence[Label]) -> None:
-        self.exchange = asked.exchange
-        self.parsed = asked.parsed
-        self.render = asked.render
+        super().__init__(asked.exchange, asked.parsed, asked.render)
+        self.classes = problem.classes
         self._array = array
         self._problem = problem
         self._labels = labels
         self._picks: list[int] | None = None
         self._rows: Rows | None = None
-        self._decoded: list[dict[str, Any]] | None = None
 
     @property
     def rows(self) -> Rows:  # type: ignore[override]
@@ -121,28 +129,20 @@ class AskedMuch(Asked):
         return self._rows
 
     @property
-    def decoded(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """One answer a row."""
-        if self._decoded is None:
-            self._decoded = decode_rows(self.rows, self._problem, self._labels)
-        return self._decoded
+    def predictions(self) -> list[Label]:  # type: ignore[override]
+        """The label or number that is answered to each row."""
+        if self._problem.task == "regression":
+            return [row[0] for row in self.rows]
+        labels = self._labels
+        return [labels[at] for at in self.picks(labels)]
 
     @property
     def output(self) -> Output:
         """The model's output as an array."""
         return self._array
 
-    @property
-    def answers(self) -> Packed:
-        """One answer a row, packed."""
-        data, count = self._array.astype("<f4", copy=False).tobytes(), len(self._array)
-        if self._problem.task == "regression":
-            return Packed(count, ["prediction"], data, False, {})
-        labels = [self._labels[at] for at in self.picks(self._problem, self._labels)]
-        return Packed(count, list(self._problem.classes), data, False, {"prediction": labels}, "probabilities")
-
-    def picks(self, problem: Problem, labels: Sequence[Label]) -> list[int]:
+    def picks(self, labels: Sequence[Label]) -> list[int]:
         """Return the position of the class that each row was given."""
         if self._picks is None:
-            self._picks = picked(self._array, problem).tolist()
+            self._picks = picked(self._array, self._problem).tolist()
         return self._picks

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from modelyard.inference import Feeds, Predictor
 from modelyard.serving.validate import Parsed
 
-# Rows x classes, or rows x 1.
+# The model's output as lists: rows x classes, or rows x 1.
 Rows = list[list[float]]
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-    # The same of one request of many rows, as the model gave it.
+    # The same as lists, or as the model gave it.
     Output = Rows | Array
 
 __all__ = ["INLINE_ROWS", "Batcher", "Rows"]
@@ -38,7 +38,7 @@ class _Asking(Protocol):
 T = TypeVar("T", bound=_Asking)
 
 
-def _nobody(group: list[Any], rows: Output | BaseException) -> None:
+def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
     """Answer nobody: the version is closed."""
 
 
@@ -48,8 +48,8 @@ class Batcher(Generic[T]):
     Args:
         predictor: Runs the model.
         fit: Makes feeds of the rows of several requests; those it finds an `error` in are not among them.
-        answered: Is called with a group and the output for the rows of those without an error, in order; or with what
-            the model raised.
+        answered: Is called with a group and the output for the rows of those without an error, in order (none if there
+            are no such rows); or with what the model raised.
 
     Attributes:
         runs: Times the model ran.
@@ -60,7 +60,7 @@ class Batcher(Generic[T]):
         self,
         predictor: Predictor,
         fit: Callable[[list[Parsed]], Feeds],
-        answered: Callable[[list[T], Output | BaseException], None],
+        answered: Callable[[list[T], Array | BaseException | None], None],
     ) -> None:
         self._predictor = predictor
         self._fit = fit
@@ -77,7 +77,7 @@ class Batcher(Generic[T]):
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
             loop = asyncio.get_running_loop()
-            future = self._pool.submit(self._array, [one])
+            future = self._pool.submit(self._predict, [one])
             future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
             return
         if not self._gathered:
@@ -88,13 +88,17 @@ class Batcher(Generic[T]):
         """Run the model before anybody waits for it."""
         self._predictor.predict(feeds)
 
-    def attempt(self, parsed: Parsed) -> list[list[float]]:
+    def attempt(self, parsed: Parsed, fit: Callable[[list[Parsed]], Feeds]) -> list[list[float]]:
         """Run the model for one request beside those that are asked; in any thread.
+
+        Args:
+            parsed: Its rows.
+            fit: Makes feeds of them.
 
         Raises:
             HttpError: The rows do not fit.
         """
-        feeds = self._fit([parsed])
+        feeds = fit([parsed])
         if parsed.error is not None:
             raise parsed.error
         rows: list[list[float]] = self._predictor.predict(feeds).tolist()
@@ -107,19 +111,14 @@ class Batcher(Generic[T]):
         # Who answers holds us: the collector may come late, or never look at what lived when the server began.
         self._answered = _nobody
 
-    def _predict(self, group: list[T]) -> Rows:
-        output = self._array(group)
-        rows: Rows = output if isinstance(output, list) else output.tolist()
-        return rows
-
-    def _array(self, group: list[T]) -> Output:
+    def _predict(self, group: list[T]) -> Array | None:
         feeds = self._fit([one.parsed for one in group])
         if not feeds:
-            return []
+            return None
         self.runs += 1
         return self._predictor.predict(feeds)
 
-    def _ended(self, one: T, future: Future[Output]) -> None:
+    def _ended(self, one: T, future: Future[Array | None]) -> None:
         self.waiting -= 1
         self._answered([one], future.exception() or future.result())
 
@@ -135,8 +134,8 @@ class Batcher(Generic[T]):
             at = end
             self.waiting -= len(group)
             try:
-                rows = self._predict(group)
+                output = self._predict(group)
             except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
                 self._answered(group, error)
             else:
-                self._answered(group, rows)
+                self._answered(group, output)

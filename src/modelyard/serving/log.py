@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ServeError
-from modelyard.store.requests import Answered, Block, connect, encode, write_block
+from modelyard.store.packed import Packed
+from modelyard.store.requests import Block, Turn, connect, encode, write_block
 
 __all__ = ["RequestLog"]
 
@@ -27,19 +28,19 @@ _BATCH = 2000
 _PAUSE = 0.02
 
 
-def _empty(like: Answered, error: Exception) -> Answered:
-    """Return a request without its content, and say so."""
-    sys.stderr.write(f"{like.id} is logged without its content: {type(error).__name__}: {error}\n")
-    nothing: list[Any] = [{}] * len(like.outputs)
-    return msgspec.structs.replace(like, inputs=nothing, outputs=nothing)
-
-
-def _writable(one: Answered) -> Answered:
-    try:
-        msgspec.json.encode(one)
-    except Exception as error:  # noqa: BLE001 - one request that cannot be written must not stop the others
-        return _empty(one, error)
-    return one
+def _writable(turn: Turn) -> Turn:
+    """Return a turn without the content of those of its requests that cannot be written down, and say so."""
+    outputs = turn.outputs
+    inputs: list[bytes | Packed] = list(turn.inputs)
+    given: list[list[Any] | Packed] = [outputs] * len(inputs) if isinstance(outputs, Packed) else list(outputs)
+    for at, content in enumerate(zip(inputs, given, strict=True)):
+        try:
+            msgspec.msgpack.encode(content)
+        except Exception as error:  # noqa: BLE001 - one request that cannot be written must not stop the others
+            sys.stderr.write(f"{turn.ids[at]} is logged without its content: {type(error).__name__}: {error}\n")
+            nothing: list[Any] = [{}] * turn.counts[at]
+            inputs[at], given[at] = msgspec.json.encode(nothing), nothing
+    return msgspec.structs.replace(turn, inputs=inputs, outputs=outputs if isinstance(outputs, Packed) else given)
 
 
 class RequestLog:
@@ -61,7 +62,7 @@ class RequestLog:
     def __init__(self, path: Path, *, backlog: int = 50_000) -> None:
         self._path = path
         self._backlog = backlog
-        self._queue: deque[tuple[bytes, int, float, float]] = deque()
+        self._queue: deque[tuple[bytes, int, float]] = deque()
         self._queued = 0
         self._written = 0
         self._work = threading.Event()
@@ -105,18 +106,17 @@ class RequestLog:
         """Rows that are not written yet."""
         return self._queued - self._written
 
-    def put(self, answered: list[Answered], rows: int) -> None:
-        """Take answered requests with so many rows together; never waits. Ask `full` before they are answered.
+    def put(self, turn: Turn, rows: int) -> None:
+        """Take what was answered at once, with so many rows; never waits. Ask `full` before it is answered.
 
-        They are turned into bytes here: a thread that did it would take the interpreter from the loop, at twice the
-        cost.
+        It is turned into bytes here: a thread that did it would take the interpreter from the loop, at twice the cost.
         """
         try:
-            data = encode(answered)
+            data = encode(turn)
         except Exception:  # noqa: BLE001 - one request that cannot be written must not stop the others
-            data = encode([_writable(one) for one in answered])
+            data = encode(_writable(turn))
         self._queued += rows
-        self._queue.append((data, rows, answered[0].time, answered[-1].time))
+        self._queue.append((data, rows, turn.time))
         if not self._work.is_set():
             self._work.set()
 
@@ -140,15 +140,15 @@ class RequestLog:
             self._work.wait()
             self._work.clear()
             while self._queue:
-                parts: list[bytes] = []
+                turns: list[bytes] = []
                 rows = 0
                 first = last = 0.0
                 while self._queue and rows < _BATCH:
-                    data, count, begins, last = self._queue.popleft()
-                    first = first or begins
+                    data, count, last = self._queue.popleft()
+                    first = first or last
                     rows += count
-                    parts.append(data)
-                db = self._write(db, Block(first, last, rows, parts))
+                    turns.append(data)
+                db = self._write(db, Block(first, last, rows, turns))
                 if db is None:
                     return
             if self._stop.is_set():

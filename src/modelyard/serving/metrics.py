@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from modelyard.serving.connection import Exchange
     from modelyard.serving.models import Models
 
-__all__ = ["BOUNDS", "MOST", "TEXT", "Metrics", "Tally", "metrics"]
+__all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics"]
 
 # Upper bounds of the histogram of answered requests, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 # Answers that are counted at once.
-MOST = 1024
+_MOST = 1024
 _MS = [bound * 1000 for bound in BOUNDS]
 
 
@@ -43,16 +43,15 @@ class Tally:
     """What one version of a model answered.
 
     Attributes:
-        times: Milliseconds of answers that are not counted yet; whoever appends calls `settle` at `MOST` of them.
-        routes: The route of each of them.
         decided: (guard, what it did) -> rows.
     """
 
-    __slots__ = ("_by_path", "_lock", "decided", "routes", "times")
+    __slots__ = ("_by_path", "_lock", "_routes", "_times", "decided")
 
     def __init__(self) -> None:
-        self.times: list[float] = []
-        self.routes: list[Any] = []
+        # What is not counted yet.
+        self._times: list[float] = []
+        self._routes: list[Any] = []
         self._by_path: dict[str, _Histogram] = {}
         self.decided: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
@@ -62,16 +61,16 @@ class Tally:
         with self._lock:
             self.decided[guard, did] += rows
 
-    def took(self, route: Any, ms: float) -> None:
-        """Count an answered request.
+    def add(self, routes: list[Any], times: list[float]) -> None:
+        """Count answered requests.
 
         Args:
-            route: The route that it came by.
-            ms: Milliseconds that it took.
+            routes: The route that each came by.
+            times: Milliseconds that each took.
         """
-        self.routes.append(route)
-        self.times.append(ms)
-        if len(self.times) >= MOST:
+        self._routes += routes
+        self._times += times
+        if len(self._times) >= _MOST:
             self.settle()
 
     def by_path(self) -> dict[str, _Histogram]:
@@ -81,10 +80,10 @@ class Tally:
 
     def settle(self) -> None:
         """Count what was appended."""
-        routes, times = self.routes, self.times
+        routes, times = self._routes, self._times
         if not times:
             return
-        self.routes, self.times = [], []
+        self._routes, self._times = [], []
         # Of a thousand sorted times each bound needs one search; nearly always they came by one route.
         by_route: dict[int, tuple[Any, list[float]]] = {}
         if routes.count(routes[0]) == len(routes):
@@ -139,6 +138,8 @@ def _lines(models: Models) -> Iterator[str]:
     seconds: list[str] = []
     decided: list[str] = []
     rows, flight, ready, alarms = [], [], [], []
+    if models.bell is not None:
+        alarms.append(_sample("guard_alarm", {"model": models.default.endpoint}, int(models.bell.watcher.on)))
     for service in models:
         named = {"model": service.endpoint, "version": service.version.digest[:12]}
         for path, found in service.tally.by_path().items():
@@ -149,8 +150,6 @@ def _lines(models: Models) -> Iterator[str]:
             decided.append(_sample("guard_rows_total", {**named, "guard": guard, "did": did}, count))
         rows.append(_sample("rows_total", named, service.rows))
         flight.append(_sample("in_flight", named, service.in_flight))
-        if service.gate is not None and service.gate.watcher is not None:
-            alarms.append(_sample("guard_alarm", named, int(service.gate.watcher.on)))
         ready.append(_sample("ready", named, int(service.ready)))
     names = ("route", "model", "version", "status")
     asked = [

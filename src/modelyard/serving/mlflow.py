@@ -53,7 +53,7 @@ def invocations(models: Models, exchange: Exchange) -> None:
 
 
 def _render(service: Service, asked: Asked) -> bytes:
-    return _encode({"predictions": [row["prediction"] for row in asked.decoded]})
+    return _encode({"predictions": asked.predictions})
 
 
 def _parse_json(service: Service, body: bytes) -> Parsed:

@@ -199,7 +199,7 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
             tensor["parameters"] = {"binary_data_size": len(blob)}
         elif name == "label":
             classes = service.problem.classes
-            tensor["data"] = [classes[at] for at in asked.picks(service.problem, service.labels)]
+            tensor["data"] = [classes[at] for at in asked.picks(service.labels)]
         else:
             tensor["data"] = [value for row in asked.rows for value in row]
         outputs.append(tensor)
@@ -220,7 +220,7 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
 def _blob(service: Service, asked: Asked, name: str) -> bytes:
     if name != "label":
         return numbers_out(asked.output)
-    return texts_out(service.problem.classes, asked.picks(service.problem, service.labels))
+    return texts_out(service.problem.classes, asked.picks(service.labels))
 
 
 def _shape_of(body: bytes) -> HttpError:

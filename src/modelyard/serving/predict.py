@@ -27,16 +27,19 @@ def predict(models: Models, exchange: Exchange) -> None:
 
 
 def _render(service: Service, asked: Asked) -> bytes:
+    if asked.shaped or asked.parsed.warnings:
+        return _encode(_told(service, asked))
+    predictions = service.write(asked.rows, asked.predictions)
+    return b'{"id":%s,"model":"%s","predictions":%s}' % (_encode(asked.exchange.id), service.digest, predictions)
+
+
+def _told(service: Service, asked: Asked) -> dict[str, Any]:
     if asked.shaped:
-        predictions = _shaped(service, asked)
-    elif service.problem.task == "regression":
-        predictions = [{"value": row["prediction"]} for row in asked.decoded]
+        predictions: Any = _shaped(service, asked)
     else:
-        predictions = [{"label": row["prediction"], "probabilities": row["probabilities"]} for row in asked.decoded]
-    body: dict[str, Any] = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
-    if asked.parsed.warnings:
-        body["warnings"] = asked.parsed.warnings
-    return _encode(body)
+        predictions = msgspec.Raw(service.write(asked.rows, asked.predictions))
+    body = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
+    return {**body, "warnings": asked.parsed.warnings} if asked.parsed.warnings else body
 
 
 def _shaped(service: Service, asked: Asked) -> list[dict[str, Any]]:

@@ -23,7 +23,6 @@ from modelyard.serving.connection import Exchange
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.validate import Parsed
-from modelyard.store.requests import Answered
 
 __all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "verdict"]
 
@@ -203,13 +202,13 @@ class Rollout:
 
     # -- what services say
 
-    def answered(self, service: Service, group: list[Asked], logged: list[Answered]) -> None:
+    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
         """Count what was answered, and hand the shadow its copies."""
         tally = self._tallies[id(service)]
-        tally.answers += len(logged)
-        tally.took.extend([one.ms for one in logged])
+        tally.answers += len(took)
+        tally.took.extend(took)
         fitting = [asked for asked in group if asked.parsed.error is None]
-        tally.errors += len(fitting) - len(logged)
+        tally.errors += len(fitting) - len(took)
         for asked in fitting:
             rows = _some(asked)
             values = self._values(rows)

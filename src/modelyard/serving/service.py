@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
-from modelyard.inference.decode import decode_rows
+from modelyard.inference.decode import decode_rows, predictions_of
 from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
-from modelyard.serving.batch import Batcher
+from modelyard.serving.batch import INLINE_ROWS, Batcher, Rows
 from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
-from modelyard.serving.metrics import MOST, Tally
+from modelyard.serving.metrics import Tally
 from modelyard.serving.validate import Parsed, Validator
-from modelyard.store.requests import Answered
+from modelyard.serving.writing import writer
+from modelyard.store.packed import Packed
+from modelyard.store.requests import Outputs, Turn
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from modelyard.serving.batch import Output
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["Asked", "Body", "Picks", "Render", "Service", "Watch"]
 
@@ -34,8 +36,8 @@ __all__ = ["Asked", "Body", "Picks", "Render", "Service", "Watch"]
 class Watch(Protocol):
     """Sees what a version answers."""
 
-    def answered(self, service: Service, group: list[Asked], logged: list[Answered]) -> None:
-        """Take what was asked together, and what was answered of it."""
+    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
+        """Take what was asked together, and the milliseconds of what was answered of it."""
         ...
 
     def failed(self, service: Service, group: list[Asked]) -> None:
@@ -63,6 +65,8 @@ class Service:
         clock: Source of the time.
 
     Attributes:
+        digest: Digest of the version, as it stands in answers.
+        write: Writes the answers of `POST /predict`.
         draining: The server ends: what is under way is answered, nothing new is taken.
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
@@ -90,12 +94,13 @@ class Service:
         self.signature = bundle.signature
         self.problem = bundle.signature.problem
         self.trace = trace
-        self._digest = bundle.version.digest
+        self.digest = bundle.version.digest.encode()
         # Behind the content type, which is written in any case: naming the version costs an answer nothing.
         self._named = b"\r\nx-model-version: %s" % bundle.version.digest[:12].encode()
         self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
+        self.write = writer(self.problem)
         self.log = log
         self.limits = limits
         self.clock = clock
@@ -110,7 +115,8 @@ class Service:
         self.access: AccessLog | None = None
         self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
         fit = self.validator.fit if self.gate is None else self.gate.fit
-        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, self._answered)
+        answered = self._answered if self.gate is None or self.gate.checks is None else self._check
+        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
         self._parked = 0
         self._began = clock()
 
@@ -159,43 +165,41 @@ class Service:
         else:
             self._batcher.ask(asked)
 
-    def _answered(self, group: list[Asked], rows: Output | BaseException) -> None:  # noqa: C901 - a call costs as much as it
+    def _check(self, group: list[Asked], output: Array | BaseException | None) -> None:
+        """Have the declared checks look at the answers of a group before they are written."""
+        self._parked += len(group)
+        self.gate.checks.look(group, output, self._checked)  # type: ignore[union-attr]
+
+    def _checked(self, group: list[Asked], output: Array | BaseException | None) -> None:
+        self._parked -= len(group)
+        self._answered(group, output)
+
+    def _failed(self, group: list[Asked], error: BaseException) -> None:
+        """Refuse a group that the model could not answer."""
+        for asked in group:
+            fail(asked.exchange, error)
+        if self.gate is not None:
+            self.gate.forget(group)
+        if self.watch is not None:
+            self.watch.failed(self, group)
+
+    def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:  # noqa: C901 - calls cost
         """Write the answers of a group, and log them together."""
-        if isinstance(rows, BaseException):
-            for asked in group:
-                fail(asked.exchange, rows)
-            if self.gate is not None:
-                self.gate.forget(group)
-            if self.watch is not None:
-                self.watch.failed(self, group)
+        if isinstance(output, BaseException):
+            self._failed(group, output)
             return
-        problem, labels, rows_of = self.problem, self.labels, self.validator.rows_of
-        digest, trace, json = self._digest, self.trace, self._json
-        now, ended = self.clock(), time.monotonic()
-        logged: list[Answered] = []
-        access, gate, held = self.access, self.gate, False
-        times, routes = self.tally.times, self.tally.routes
-        apart: list[Answered] = []
-        at = count = 0
-        if isinstance(rows, list):
-            # Written out for two classes, which takes a fifth of the time.
-            finite = isfinite(sum([a + b for a, b in rows]) if len(problem.classes) == 2 else sum(map(sum, rows)))
-        else:
-            finite = isfinite(rows.sum(dtype="float64"))
-            if gate is None:
-                group = [AskedMuch(group[0], rows, problem, labels)]
-            else:
-                rows = rows.tolist()
+        ended = time.monotonic()
+        gate, rows_of, json = self.gate, self.validator.rows_of, self._json
+        finite = output is None or self._hand_out(group, output)
+        done: list[Asked] = []
+        inputs: list[bytes | Packed] = []
+        held = False
         for asked in group:
             parsed, exchange = asked.parsed, asked.exchange
             if parsed.error is not None:
                 exchange.refuse(parsed.error)
                 continue
             try:
-                if isinstance(rows, list):
-                    asked.rows = rows[at : at + parsed.count]
-                    at += parsed.count
-                    asked.decoded = decode_rows(asked.rows, problem, labels)
                 if not finite:
                     check_finite(asked, self.tally.decide)
                 if gate is None:
@@ -203,38 +207,79 @@ class Service:
                 else:
                     seen, held = gate.answer(asked)
                     body = seen.render(self, seen)
-                inputs = rows_of(parsed)
+                sent = rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
+                if gate is not None:
+                    gate.forget([asked])
                 continue
-            ms = (ended - exchange.began) * 1000
-            one = Answered(exchange.id, now, digest, exchange.caller, ms, trace, inputs, asked.answers)
             if held:
-                apart.append(one)
+                self._keep([asked], [sent], [asked.decoded], ended, self.log.apart())
             else:
-                logged.append(one)
-                count += parsed.count
-            times.append(ms)
-            routes.append(exchange.route)
-            if access is not None:
-                access.add(exchange, 200, ms)
+                done.append(asked)
+                inputs.append(sent)
             if isinstance(body, bytes):
                 exchange.reply(200, body, (), json)
             else:
                 exchange.reply(200, body.data, body.headers, body.content_type + self._named)
-        if logged:
-            self.answered += len(logged)
-            self.rows += count
-            self.log.put(logged, count)
-        if len(times) >= MOST:
-            self.tally.settle()
-        if apart:
-            held_rows = sum(len(one.outputs) for one in apart)
-            self.answered += len(apart)
-            self.rows += held_rows
-            self.log.apart().put(apart, held_rows)
+        took: list[float] = []
+        if done:
+            # Where every row was answered, the model's output is written as it came.
+            whole = gate is None and len(done) == len(group)
+            outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
+            took = self._keep(done, inputs, outputs, ended, self.log)
         if self.watch is not None:
-            self.watch.answered(self, group, logged)
+            self.watch.answered(self, group, took)
+
+    def _hand_out(self, group: list[Asked], output: Array) -> bool:
+        """Give each request its part of the output, and say whether all of it is finite."""
+        problem = self.problem
+        if self.gate is None and len(output) >= INLINE_ROWS and len(group) == 1:
+            group[0] = AskedMuch(group[0], output, problem, self.labels)
+            return isfinite(output.sum(dtype="float64"))
+        rows: Rows = output.tolist()
+        predictions = predictions_of(rows, problem, self.labels)
+        classes = problem.classes
+        at = 0
+        for asked in group:
+            if asked.parsed.error is None:
+                end = at + asked.parsed.count
+                asked.rows, asked.predictions, asked.classes = rows[at:end], predictions[at:end], classes
+                at = end
+        # Written out for two classes, which takes a fifth of the time.
+        return isfinite(sum([a + b for a, b in rows]) if len(classes) == 2 else sum(map(sum, rows)))
+
+    def _packed(self, done: list[Asked], output: Array | None) -> Packed:
+        """Return the answers to a group for the log."""
+        assert output is not None  # noqa: S101 - there is an answer
+        data, classes = output.astype("<f4", copy=False).tobytes(), list(self.problem.classes)
+        if not classes:
+            return Packed(len(output), ["prediction"], data, False, {})
+        predictions = [prediction for one in done for prediction in one.predictions]
+        return Packed(len(output), classes, data, False, {"prediction": predictions}, "probabilities")
+
+    def _keep(
+        self,
+        done: list[Asked],
+        inputs: list[bytes | Packed],
+        outputs: Outputs,
+        ended: float,
+        log: RequestLog,
+    ) -> list[float]:
+        """Count and log what was answered, and return the milliseconds that each request took."""
+        exchanges = [one.exchange for one in done]
+        took = [(ended - one.began) * 1000 for one in exchanges]
+        counts = [one.parsed.count for one in done]
+        ids, callers = [one.id for one in exchanges], [one.caller for one in exchanges]
+        rows = sum(counts)
+        log.put(Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs), rows)
+        self.answered += len(done)
+        self.rows += rows
+        self.tally.add([one.route for one in exchanges], took)
+        if self.access is not None:
+            for exchange, ms in zip(exchanges, took, strict=True):
+                self.access.add(exchange, 200, ms)
+        return took
 
     def warm(self) -> None:
         """Run the model once, so that the first caller does not wait for it."""
@@ -253,7 +298,7 @@ class Service:
         Raises:
             HttpError: The rows do not fit the signature.
         """
-        rows = self._batcher.attempt(parsed)
+        rows = self._batcher.attempt(parsed, self.validator.fit if self.gate is None else self.gate.attempt)
         decode_rows(rows, self.problem, self.labels)
         return rows
 
@@ -275,4 +320,6 @@ class Service:
     def close(self) -> None:
         """Stop the model's thread, and let go of the model."""
         self.closed = True
+        if self.gate is not None:
+            self.gate.close()
         self._batcher.close()

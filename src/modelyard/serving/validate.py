@@ -34,9 +34,9 @@ _RAW_BYTES = 16_384
 # A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
 _SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 _FLOAT32_MAX = 3.4028234663852886e38
-_FLOAT32_BYTES = 4
-# From so many rows on they are logged by column, as bytes.
+# From so many rows on they are logged as bytes.
 _PACKED_ROWS = 256
+_encode = msgspec.json.Encoder().encode
 
 
 class Parsed:
@@ -126,14 +126,14 @@ class Validator:
         count = len(rows)
         raw = b""
         # The decoder has read these rows and nothing else; what stands around them is known.
-        if len(body) <= _RAW_BYTES * count:
+        if count < _PACKED_ROWS and len(body) <= _RAW_BYTES * count:
             if tight and body.endswith(b"}]}"):
                 raw = body[8:-1]
             elif not many:
                 raw = b"[%s]" % body
         self.check_count(count)
-        if count == 1 and not self.categories and None not in (values := astuple(rows[0])):
-            return Parsed(1, self._pack(*values), None, rows, raw)
+        if count == 1 and not self.categories:
+            return Parsed(1, self._packed([astuple(rows[0])]), None, rows, raw)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = categories = None
@@ -324,14 +324,14 @@ class Validator:
             values = [as_text(v) if type(v) in (int, float, bool) else v for v in values]
         return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
 
-    def rows_of(self, parsed: Parsed) -> Any:
-        """Return the rows for the log: as JSON by column name, or the JSON itself; a missing value is null there."""
+    def rows_of(self, parsed: Parsed) -> bytes | Packed:
+        """Return the rows for the log: as JSON by column name, or packed; a missing value is null there."""
         if parsed.raw:
-            return msgspec.Raw(parsed.raw)
+            return parsed.raw
         if parsed.count >= _PACKED_ROWS:
             return self._packed_rows(parsed)
         if parsed.rows is not None:
-            return parsed.rows
+            return _encode(parsed.rows)
         parts: list[list[list[Any]]] = []
         if (numeric := self.numbers_of(parsed)) is not None:
             # The JSON encoder writes NaN as null.
@@ -339,19 +339,18 @@ class Validator:
         if parsed.categories is not None:
             parts.append([[v or None for v in row] for row in parsed.categories.tolist()])
         if len(parts) == 1:
-            return [dict(zip(self.names, row, strict=True)) for row in parts[0]]
-        return [dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)]
+            return _encode([dict(zip(self.names, row, strict=True)) for row in parts[0]])
+        return _encode([dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)])
 
     def _packed_rows(self, parsed: Parsed) -> Packed:
-        """Return many rows as the bytes of their numbers."""
-        numbers = parsed.numbers if parsed.numbers is not None else b""
-        wide = type(numbers) is bytes or numbers.dtype.itemsize > _FLOAT32_BYTES  # type: ignore[union-attr]
-        data = numbers if type(numbers) is bytes else numbers.tobytes()  # type: ignore[union-attr]
+        """Return many rows as the bytes of their numbers, as narrow as the model takes them."""
+        numbers = self.numbers_of(parsed)
+        data = b"" if numbers is None else _narrowed(numbers).tobytes()
         texts: dict[str, list[Any]] = {}
         if parsed.categories is not None:
             for at, feature in enumerate(self.categories):
                 texts[feature.name] = [v or None for v in parsed.categories[:, at].tolist()]
-        return Packed(parsed.count, [f.name for f in self.numbers], data, wide, texts)
+        return Packed(parsed.count, [f.name for f in self.numbers], data, False, texts)
 
     def _explain(self, body: bytes) -> Parsed:
         """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""

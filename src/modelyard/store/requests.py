@@ -1,17 +1,18 @@
 """The request log of an endpoint: written by its server in blocks, read by whoever watches it.
 
-A block holds what was answered within some milliseconds, as one JSON text in one row of SQLite: a row for each request
-cost twenty times as much (docs/decisions/012). Outcomes that become known later stand beside the blocks, by the id
-of their request; a block is never changed.
+A block holds what was answered within some milliseconds, in one row of SQLite: a row for each request cost twenty times
+as much (docs/decisions/012). It is a MessagePack list of turns, each of which holds by column what one version answered
+at once. Outcomes that become known later stand beside the blocks, by the id of their request; a block is never changed.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import struct
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +21,8 @@ from modelyard.store.packed import Packed
 __all__ = [
     "Answered",
     "Block",
+    "Outputs",
+    "Turn",
     "connect",
     "encode",
     "ids_of",
@@ -30,6 +33,8 @@ __all__ = [
     "write_block",
 ]
 
+# Pages of 4 kB that are added before they are copied to where they belong.
+_WAL_PAGES = 4000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS blocks (
     seq INTEGER PRIMARY KEY, first REAL NOT NULL, last REAL NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL
@@ -38,7 +43,11 @@ CREATE TABLE IF NOT EXISTS truths (id TEXT PRIMARY KEY, truth TEXT NOT NULL) WIT
 """
 
 
-class Answered(msgspec.Struct, array_like=True, gc=False):
+# Answers to requests, one a row; or those to all of them, packed.
+Outputs = list[list[Any] | Packed] | Packed
+
+
+class Answered(NamedTuple):
     """One request that was answered.
 
     Attributes:
@@ -48,8 +57,7 @@ class Answered(msgspec.Struct, array_like=True, gc=False):
         caller: Name of who asked.
         ms: Milliseconds from the parsed request to the answer.
         trace: Id that ties it to the deployment's run, or that the caller sent.
-        inputs: One a row: value by column name; an empty object where it could not be written down. Many rows are
-            written packed, and read as lists.
+        inputs: One a row: value by column name; an empty object where it could not be written down.
         outputs: One a row: `prediction`, and for a classifier `probabilities` by class.
     """
 
@@ -67,28 +75,68 @@ class Answered(msgspec.Struct, array_like=True, gc=False):
         return self.id if len(self.inputs) == 1 else f"{self.id}/{at}"
 
 
-class _Stored(Answered, array_like=True, gc=False):
-    """One request as it stands in a block: its rows may be packed."""
+class Turn(msgspec.Struct, array_like=True, gc=False):
+    """What one version answered at once: as many of each list as there are requests.
 
-    inputs: list[Any] | Packed  # type: ignore[assignment]
-    outputs: list[Any] | Packed  # type: ignore[assignment]
+    Attributes:
+        time: When, in seconds since 1970 UTC.
+        model: Digest of the model that answered.
+        trace: Id that ties it to the deployment's run.
+        ids: Id of each request.
+        callers: Name of who asked.
+        ms: Milliseconds from the parsed request to the answer.
+        counts: Rows of each request.
+        inputs: Rows of each request: the JSON of their list, or packed.
+        outputs: Answers to each request, one a row; or those to all of them, packed.
+    """
 
-
-class _Name(msgspec.Struct, array_like=True, gc=False):
-    """The part of a request that its ids are made of."""
-
-    id: str
     time: float
     model: str
-    caller: str
-    ms: float
     trace: str
-    inputs: list[msgspec.Raw] | Packed
+    ids: list[str]
+    callers: list[str]
+    ms: list[float]
+    counts: list[int]
+    inputs: list[bytes | Packed]
+    outputs: Outputs
+
+    def requests(self) -> Iterator[Answered]:
+        """Yield each request by itself."""
+        outputs, at = self.outputs, 0
+        together = outputs.rows() if isinstance(outputs, Packed) else []
+        for which, (name, count) in enumerate(zip(self.ids, self.counts, strict=True)):
+            mine = together[at : at + count] if isinstance(outputs, Packed) else _listed(outputs[which])
+            at += count
+            inputs, caller, ms = _listed(self.inputs[which]), self.callers[which], self.ms[which]
+            yield Answered(name, self.time, self.model, caller, ms, self.trace, inputs, mine)
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[_Stored]).decode
-_decode_names = msgspec.json.Decoder(list[_Name]).decode
+class _Names(msgspec.Struct, array_like=True, gc=False):
+    """The part of a turn that the ids of its rows are made of."""
+
+    time: float
+    model: str
+    trace: str
+    ids: list[str]
+    callers: list[str]
+    ms: list[float]
+    counts: list[int]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Turn]).decode
+_decode_names = msgspec.msgpack.Decoder(list[_Names]).decode
+_parse = msgspec.json.Decoder(list[Any]).decode
+# How MessagePack begins a list whose length takes four bytes.
+_LIST = struct.Struct(">BI")
+_LIST_OF_MANY = 0xDD
+
+
+def _listed(part: bytes | list[Any] | Packed) -> list[Any]:
+    """Return what stands in a turn as one value a row."""
+    if isinstance(part, Packed):
+        return part.rows()
+    return _parse(part) if isinstance(part, bytes) else part
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -101,6 +149,8 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        # What was only added is copied at once, in large parts.
+        db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         db.executescript(_SCHEMA)
     except BaseException:
         db.close()
@@ -112,26 +162,30 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """What was answered within some milliseconds.
 
     Attributes:
-        first: Time of the first request, in seconds since 1970 UTC.
+        first: Time of the first turn, in seconds since 1970 UTC.
         last: Time of the last.
         rows: Rows of all requests.
-        parts: Requests as `encode` made bytes of them, in order.
+        turns: The turns as `encode` made bytes of them, in order.
     """
 
     first: float
     last: float
     rows: int
-    parts: list[bytes]
+    turns: list[bytes]
 
 
-def encode(answered: Sequence[Answered]) -> bytes:
-    """Return requests as a JSON list."""
-    return _encode(answered)
+def encode(turn: Turn) -> bytes:
+    """Return a turn as bytes.
+
+    Raises:
+        TypeError: It holds what cannot be written down.
+    """
+    return _encode(turn)
 
 
 def write_block(db: sqlite3.Connection, block: Block) -> None:
     """Write a block, or nothing of it."""
-    data = b"[%s]" % b",".join([part[1:-1] for part in block.parts])
+    data = b"".join((_LIST.pack(_LIST_OF_MANY, len(block.turns)), *block.turns))
     values = (block.first, block.last, block.rows, data)
     db.execute("INSERT INTO blocks (first, last, rows, data) VALUES (?, ?, ?, ?)", values)
 
@@ -143,12 +197,9 @@ def newest(db: sqlite3.Connection, *, since: float = 0.0) -> Iterator[Answered]:
         "SELECT seq, data FROM blocks WHERE seq < ? AND last >= ? ORDER BY seq DESC LIMIT 1", (below, since)
     ).fetchone():
         below = found[0]
-        yield from (_unpacked(one) for one in reversed(_decode(found[1])) if one.time >= since)
-
-
-def _unpacked(one: _Stored) -> Answered:
-    inputs, outputs = (part.rows() if isinstance(part, Packed) else part for part in (one.inputs, one.outputs))
-    return Answered(one.id, one.time, one.model, one.caller, one.ms, one.trace, inputs, outputs)
+        for turn in reversed(_decode(found[1])):
+            if turn.time >= since:
+                yield from reversed(list(turn.requests()))
 
 
 def ids_of(db: sqlite3.Connection) -> set[str]:
@@ -184,11 +235,12 @@ def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) ->
 
 
 def _ids_in(data: bytes) -> Iterator[str]:
-    for one in _decode_names(data):
-        if len(one.inputs) == 1:
-            yield one.id
-        else:
-            yield from (f"{one.id}/{at}" for at in range(len(one.inputs)))
+    for turn in _decode_names(data):
+        for name, count in zip(turn.ids, turn.counts, strict=True):
+            if count == 1:
+                yield name
+            else:
+                yield from (f"{name}/{at}" for at in range(count))
 
 
 def put_truths(db: sqlite3.Connection, truths: Iterable[tuple[str, str]]) -> None:
