@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", default="", help="name of the endpoint (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=int, help="port for gRPC, 0 for a free one (default: none)")
     parser.add_argument(
         "--role", action="append", default=[], help="role that may ask for predictions; may be given several times"
     )
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tls_cert=args.tls_cert,
                 tls_key=args.tls_key,
                 client_ca=args.client_ca,
+                grpc_port=args.grpc_port,
             )
         )
     except ModelyardError as error:

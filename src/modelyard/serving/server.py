@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
@@ -36,6 +37,9 @@ from modelyard.serving.service import Service
 from modelyard.serving.supervisor import Supervisor, checked, reserved
 from modelyard.serving.tls import Tls
 from modelyard.serving.told import say, speak_for
+
+if TYPE_CHECKING:
+    from modelyard.serving.grpc.port import Port
 
 __all__ = ["Settings", "serve"]
 
@@ -63,6 +67,7 @@ class Settings:
         tls_cert: Certificate of the server, in PEM; none: it speaks plain HTTP.
         tls_key: Its private key.
         client_ca: CAs of the certificates that clients must have; none: they need not.
+        grpc_port: Port for gRPC, 0 takes a free one; none: there is none.
         processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
@@ -82,8 +87,9 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
+    grpc_port: int | None = None
 
-    def tls(self) -> Tls | None:
+    def tls(self, *protocols: str) -> Tls | None:
         """Return the certificates, if there are any.
 
         Raises:
@@ -94,7 +100,7 @@ class Settings:
         if self.tls_cert is None or self.tls_key is None:
             message = "TLS needs a certificate and its key"
             raise ServeError("tls-unusable", message, hint="give --tls-cert and --tls-key")
-        return Tls(self.tls_cert, self.tls_key, self.client_ca)
+        return Tls(self.tls_cert, self.tls_key, self.client_ca, protocols)
 
 
 def serve(settings: Settings) -> int:
@@ -111,10 +117,17 @@ def serve(settings: Settings) -> int:
     speak_for(settings.project, endpoint, settings.trace)
     limits = settings.limits
     share = -(-limits.per_minute // settings.processes)
-    with reserved(settings.host, settings.port) as port:
+    with contextlib.ExitStack() as held:
+        port = held.enter_context(reserved(settings.host, settings.port))
+        calls = settings.grpc_port
+        if calls is not None:
+            # What is imported before they are forked is shared by all of them.
+            import_module("modelyard.serving.grpc.port")
+
+            calls = held.enter_context(reserved(settings.host, calls))
         limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
-        one = replace(settings, port=port, endpoint=endpoint, limits=limits)
-        ready = partial(_say_ready, port, settings, endpoint, bundle.version.digest, settings.trace)
+        one = replace(settings, port=port, endpoint=endpoint, limits=limits, grpc_port=calls)
+        ready = partial(_say_ready, port, one, endpoint, bundle.version.digest, settings.trace)
         # What was made so far is shared by all of them.
         gc.collect()
         gc.freeze()
@@ -146,6 +159,9 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
     speak_for(settings.project, endpoint, trace)
     tokens = TokenBook(settings.project, every=0.5)
     sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
+    calls = None
+    if settings.grpc_port is not None:
+        calls = listen(settings.host, settings.grpc_port, backlog=2048, share=tell is not None)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
     service = Service(bundle, endpoint, log, settings.limits, trace=trace)
     service.warm()
@@ -163,8 +179,9 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
         follower.begin()
     try:
         port = sock.getsockname()[1]
-        ready = tell or partial(_say_ready, port, settings, endpoint, models.default.version.digest, trace)
-        _run(_answer_until_told(app, follower, sock, ready, settings.tls()))
+        shown = settings if calls is None else replace(settings, grpc_port=calls.getsockname()[1])
+        ready = tell or partial(_say_ready, port, shown, endpoint, models.default.version.digest, trace)
+        _run(_answer_until_told(app, follower, sock, ready, settings.tls(), _second(app, calls, settings)))
     finally:
         app.callers.close()
         app.models.feedback.close()
@@ -182,7 +199,12 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
 
 
 async def _answer_until_told(
-    app: App, follower: Follower | None, sock: socket.socket, ready: Callable[[], object], tls: Tls | None
+    app: App,
+    follower: Follower | None,
+    sock: socket.socket,
+    ready: Callable[[], object],
+    tls: Tls | None,
+    port: Port | None,
 ) -> None:
     """Take connections until SIGTERM or SIGINT, then end what is under way."""
     loop = asyncio.get_running_loop()
@@ -192,8 +214,8 @@ async def _answer_until_told(
         loop.call_soon_threadsafe(told.set)
 
     # Not the loop's own handlers, which are gone with it.
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, tell)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)
     server = await loop.create_server(
         lambda: Connection(app),
         sock=sock,
@@ -201,6 +223,8 @@ async def _answer_until_told(
         ssl=tls.context if tls is not None else None,
         ssl_handshake_timeout=app.limits.header_seconds if tls is not None else None,
     )
+    if port is not None:
+        await port.open()
     if follower is not None:
         follower.start(loop)
     ready()
@@ -208,24 +232,41 @@ async def _answer_until_told(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), 1.0)
         sweep(app.connections, app.limits)
-        app.look()
-        if tls is not None:
-            tls.look()
+        for one in (app, tls, port):
+            if one is not None:
+                one.look()
     app.draining = True
     for service in app.models:
         service.draining = True
     server.close()
-    until = loop.time() + app.limits.drain_seconds
-    while app.connections and loop.time() < until:
-        for connection in list(app.connections):
+    if port is not None:
+        port.close()
+    await _drain([app.connections] if port is None else [app.connections, port.connections], app.limits.drain_seconds)
+    app.access.flush()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
+        signal.signal(number, signal.SIG_IGN)
+
+
+async def _drain(places: list[set[Any]], seconds: float) -> None:
+    """End every connection once nothing is under way on it, and after so many seconds whatever is."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while any(places) and loop.time() < until:
+        for connection in [one for place in places for one in place]:
             connection.drain()
         await asyncio.sleep(0.01)
-    for connection in list(app.connections):
+    for connection in [one for place in places for one in place]:
         connection.transport.abort()
-    app.access.flush()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
-        signal.signal(one, signal.SIG_IGN)
+
+
+def _second(app: App, sock: socket.socket | None, settings: Settings) -> Port | None:
+    """Return the port for gRPC, if there is one; what it takes is imported for it only."""
+    if sock is None:
+        return None
+    from modelyard.serving.grpc.port import Port
+
+    return Port(app, sock, settings.tls("h2"))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -242,6 +283,7 @@ def _say_ready(port: int, settings: Settings, endpoint: str, digest: str, trace:
     host = settings.host
     shown = f"[{host}]" if ":" in host else host
     more = f" processes={settings.processes}" if settings.processes > 1 else ""
+    more += f" grpc={shown}:{settings.grpc_port}" if settings.grpc_port is not None else ""
     more += f" trace={trace}" if trace else ""
     scheme = "http" if settings.tls_cert is None else "https"
     say(f"ready {scheme}://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")

@@ -29,6 +29,7 @@ class Tls:
         cert: Certificate and what leads to its CA, in PEM.
         key: Its private key, in PEM.
         client_ca: CAs whose clients may connect, in PEM; none: a client needs no certificate.
+        protocols: Names of the protocols that are spoken over it, for clients that ask (ALPN).
 
     Attributes:
         context: What the listening socket is given.
@@ -37,8 +38,9 @@ class Tls:
         ServeError: A file cannot be used (`tls-unusable`).
     """
 
-    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None) -> None:
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None = None, protocols: Sequence[str] = ()) -> None:
         self._cert, self._key, self._ca = cert, key, client_ca
+        self._protocols = list(protocols)
         self._stamp = self._look()
         try:
             self.context = self._now = self._made()
@@ -83,6 +85,8 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._cert, self._key)
+        if self._protocols:
+            context.set_alpn_protocols(self._protocols)
         if self._ca is not None:
             context.load_verify_locations(self._ca)
             context.verify_mode = ssl.CERT_REQUIRED

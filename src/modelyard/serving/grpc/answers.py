@@ -1,0 +1,96 @@
+"""Which method, who asks, may they: the rules of every protocol, for calls of gRPC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelyard.serving.errors import HttpError
+from modelyard.serving.grpc.methods import find
+
+if TYPE_CHECKING:
+    from modelyard.serving.app import App
+    from modelyard.serving.grpc.calls import Call, Turn
+
+__all__ = ["Calls"]
+
+
+class Calls:
+    """Answers the calls of every connection, by the server's own means.
+
+    Args:
+        app: What answers the exchanges of HTTP/1.1.
+
+    Attributes:
+        limits: Limits of the server.
+        connections: Connections that are open.
+        begin: Answers a whole call, or hands it to the model, which calls back.
+        refused: Counts a refusal.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.limits = app.limits
+        self.connections: set[Any] = set()
+        self.begin = app.begin
+        self.refused = app.refused
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the server has more connections than it may have, by both protocols."""
+        return len(self.connections) + len(self._app.connections) > self.limits.connections
+
+    def admit(self, call: Call, now: float) -> None:
+        """Find the method, if the caller may use it; who that is, is known for half a second.
+
+        Raises:
+            HttpError: There is none, or the caller may not use it.
+        """
+        known, age = call.known, self._app.heads.age(now)
+        if known.age == age and known.lasting:
+            call.route, call.caller, call.role = known.route, known.caller, known.role
+            self._app.admit_again(call)
+            return
+        self._app.name(call)
+        if known.error is not None:
+            raise known.error
+        self._decide(call)
+        self._app.take(call)
+        known.age, known.route, known.caller, known.role = age, call.route, call.caller, call.role
+        if b"x-request-id" in call.headers:
+            known.lasting = False
+
+    def take_turn(self, turn: Turn) -> None:
+        """Answer one message of a call with many: each is let in as a call of its own."""
+        call = turn.call
+        try:
+            age = self._app.heads.age(turn.began)
+            if call.known.age != age:
+                # The token may have been revoked since the call began.
+                self._decide(call)
+                call.known.age = age
+        except HttpError as error:
+            call.refuse(error)
+            return
+        turn.route, turn.caller, turn.role = call.route, call.caller, call.role
+        try:
+            self._app.admit_again(turn)
+        except HttpError as error:
+            turn.refuse(error)
+            return
+        self.begin(turn)
+
+    def _decide(self, call: Any) -> None:
+        """Find method and caller.
+
+        Raises:
+            HttpError: There is none, or the caller may not use it.
+        """
+        method = find(call.target)
+        if method is not None and method.action is None:
+            call.route = method
+            return
+        caller = self._app.callers.find(call, call.header(b"authorization"), "")
+        if method is None:
+            raise HttpError(404, "route-not-found", "there is no such method here")
+        self._app.permit(caller, method)
+        call.route, call.caller, call.role = method, caller.name, caller.role

@@ -1,0 +1,115 @@
+"""The methods: a path, what a caller must be allowed to do, and who answers; one table, which the tests walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.serving import oip, repository
+from modelyard.serving.connection import Exchange
+from modelyard.serving.grpc.infer import infer, wrap
+from modelyard.serving.grpc.messages import read, write
+from modelyard.serving.models import Models
+from modelyard.serving.routes import Route
+
+__all__ = ["METHODS", "SERVICE", "Method", "find"]
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Route):
+    """A method of the service; it is a route whose path is that of gRPC.
+
+    Attributes:
+        streams: It takes and gives many messages.
+        wrap: Makes what goes back for one of many: of an answer, or of what was wrong, and the id of the request.
+    """
+
+    streams: bool = False
+    wrap: Callable[[bytes, str, str], bytes] = wrap
+
+
+def _live(models: Models, call: Exchange) -> bytes:
+    return write("ServerLiveResponse", {"live": True})
+
+
+def _ready(models: Models, call: Exchange) -> bytes:
+    return write("ServerReadyResponse", {"ready": models.ready})
+
+
+def _model_ready(models: Models, call: Exchange) -> bytes:
+    _find(models, call, "ModelReadyRequest")
+    return write("ModelReadyResponse", {"ready": models.ready})
+
+
+def _server(models: Models, call: Exchange) -> bytes:
+    return write("ServerMetadataResponse", oip.server())
+
+
+def _model(models: Models, call: Exchange) -> bytes:
+    return write("ModelMetadataResponse", oip.model(_find(models, call, "ModelMetadataRequest")))
+
+
+def _config(models: Models, call: Exchange) -> bytes:
+    return write("ModelConfigResponse", {"config": repository.config_of(_find(models, call, "ModelConfigRequest"))})
+
+
+def _statistics(models: Models, call: Exchange) -> bytes:
+    request = read("ModelStatisticsRequest", call.body)
+    return write("ModelStatisticsResponse", repository.statistics_of(models, request.name, request.version))
+
+
+def _index(models: Models, call: Exchange) -> bytes:
+    only_ready = read("RepositoryIndexRequest", call.body).ready
+    return write("RepositoryIndexResponse", {"models": repository.index_of(models, only_ready=only_ready)})
+
+
+def _load(models: Models, call: Exchange) -> bytes:
+    request = read("RepositoryModelLoadRequest", call.body)
+    repository.check_load(models, request.model_name, bool(request.parameters))
+    return write("RepositoryModelLoadResponse", {})
+
+
+def _find(models: Models, call: Exchange, name: str) -> Any:
+    """Return the model that a request names."""
+    request = read(name, call.body)
+    service = models.find(request.name, request.version)
+    call.model, call.version = request.name, request.version
+    return service
+
+
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "ServerLive": (None, _live),
+    "ServerReady": (None, _ready),
+    "ServerMetadata": ("read", _server),
+    "ModelReady": ("read", _model_ready),
+    "ModelMetadata": ("read", _model),
+    "ModelConfig": ("read", _config),
+    "ModelInfer": ("infer", infer),
+    "ModelStreamInfer": ("infer", infer),
+    "RepositoryIndex": ("read", _index),
+    "RepositoryModelLoad": ("operate", _load),
+    "RepositoryModelUnload": ("operate", repository.unload),
+    "ModelStatistics": ("operate", _statistics),
+    # What the protocol has and this server does not.
+    "TraceSetting": ("operate", repository.unsupported),
+    "LogSettings": ("operate", repository.unsupported),
+    **{
+        f"{kind}SharedMemory{do}": ("operate", repository.unsupported)
+        for kind in ("System", "Cuda")
+        for do in ("Status", "Register", "Unregister")
+    },
+}
+
+METHODS: tuple[Method, ...] = tuple(
+    Method("POST", f"/{SERVICE}/{name}", action, handler, streams=name == "ModelStreamInfer")
+    for name, (action, handler) in _KINDS.items()
+)
+_BY_PATH = {method.path.encode(): method for method in METHODS}
+
+
+def find(path: bytes) -> Method | None:
+    """Return the method of a path, if there is one."""
+    return _BY_PATH.get(path)
