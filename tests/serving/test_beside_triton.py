@@ -105,7 +105,8 @@ def test_answers_are_equal(pair: Pair, binary: bool) -> None:
     if binary:
         # As bytes, a NaN is a missing value to both.
         numbers[rng.random(1500) < 0.2, 1] = np.nan
-    ours, theirs = pair.infer(pair.inputs(numbers, towns, binary=binary))
+    outputs = [pair.client.InferRequestedOutput("probabilities", binary_data=binary)]
+    ours, theirs = pair.infer(pair.inputs(numbers, towns, binary=binary), outputs=outputs)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
