@@ -237,7 +237,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "endpoint": "which was watched",
             "model": "digest of the model",
-            "window": "`rows`, and the times `from` and `to`",
+            "window": "`rows`, those `held` back by a guard, and the times `from` and `to`",
             "results": "one result a check, with its evidence",
         },
     ),
@@ -246,7 +246,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "endpoint": "which was asked",
             "model": "digest of the model",
-            "like": "what a figure may be compared with: machine, cores, limits, rows a request, processes, connections",
+            "like": "what has to be alike to compare: machine, cores, limits, rows a request, processes, connections",
             "results": "the knee and the growth of memory, with their evidence: each step, quantiles, errors by code",
         },
     ),

@@ -168,3 +168,62 @@ def test_numbers_and_many_classes_are_watched_too():
         assert found["psi.x"].status == "passed"
         assert found["psi.prediction" if problem.task == "regression" else "psi.prediction.label"].status == "failed"
         assert found[f"live.{problem.metric}"].evidence.value is not None
+
+
+def abstained(rows: Any, every: int, prediction: Any = None) -> Any:
+    """What the log holds where a guard held back each `every`th answer."""
+    return [
+        (inputs, output if at % every else {**output, "prediction": prediction, "withheld": "confidence"})
+        for at, (inputs, output) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("prediction", [None, "no"])
+def test_answers_that_were_held_back_are_no_class(log, requests, reference, signature, prediction):
+    rows, truths = requests(0, 400)
+    path = log(abstained(rows, 2, prediction))
+    join_truths(path, ((f"r{i}", truth) for i, truth in enumerate(truths)))
+    window = read_window(path)
+    assert (window.held, window.describe()["held"]) == (200, 200)
+    found = named(watch(window, reference, signature, Monitor()))
+    # Half of the answers would else be a class that was never seen, or all the same one.
+    assert not [result for result in found.values() if result.status == "failed"]
+    assert found["psi.prediction.label"].evidence.n == 200
+    # What the model said of them was logged, and is compared.
+    assert found["psi.prediction"].evidence.n == 400
+    live = found["live.roc_auc"]
+    assert (live.evidence.n, live.evidence.details["held"], live.evidence.details["strange"]) == (200, 200, 0)
+    assert "200 more were held back" in live.reason
+    scores = [output["probabilities"]["yes"] for _, output in rows[1::2]]
+    assert live.evidence.value == pytest.approx(roc_auc_score([t == "yes" for t in truths[1::2]], scores))
+
+
+def test_nothing_is_said_of_a_window_in_which_all_was_held_back(requests, reference, signature):
+    rows, truths = requests(0, 100)
+    found = named(watch(window_of(abstained(rows, 1), truths), reference, signature, Monitor()))
+    assert "psi.prediction.label" not in found
+    assert found["live.roc_auc"].status == "insufficient"
+    assert found["psi.age"].status == "passed"
+
+
+def test_a_regression_that_was_held_back_is_no_number(requests, reference):
+    from modelyard.checks.profile import profile
+    from modelyard.records import Feature, Problem, Signature
+
+    numeric = Signature(
+        features=(Feature(name="age", type="number", source="Int64"),),
+        problem=Problem(task="regression", target="y", metric="mae"),
+    )
+    ages = [inputs["age"] for inputs, _ in requests(0, 400)[0]]
+    made = profile({"age": ages}, numeric, [[float(age)] for age in ages])
+    outputs = [
+        {"prediction": float(age)} if at % 2 else {"prediction": 1e6, "withheld": "within"}
+        for at, age in enumerate(ages)
+    ]
+    window = window_of(
+        [({"age": age}, output) for age, output in zip(ages, outputs, strict=True)], [str(a) for a in ages]
+    )
+    found = named(watch(window, made, numeric, Monitor()))
+    assert found["psi.prediction"].evidence.n == 200
+    assert found["psi.prediction"].status == "passed"
+    assert found["live.mae"].evidence.value == 0.0

@@ -21,7 +21,7 @@ def test_the_newest_requests_come_as_columns_oldest_first(log, requests):
     assert window.inputs["age"] == [inputs["age"] for inputs, _ in rows[20:]]
     assert window.outputs == [output for _, output in rows[20:]]
     assert (window.begins, window.ends) == (1200.0, 1290.0)
-    assert window.describe() == {"rows": 10, "from": 1200.0, "to": 1290.0}
+    assert window.describe() == {"rows": 10, "held": 0, "from": 1200.0, "to": 1290.0}
     assert window.endpoint == "loans"
 
 

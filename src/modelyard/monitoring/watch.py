@@ -15,7 +15,7 @@ from modelyard.checks.predictions import Predicted, predicted_from
 from modelyard.checks.verdict import figures, limit_of, spread
 from modelyard.inference.encode import as_text
 from modelyard.monitoring.section import Monitor
-from modelyard.monitoring.window import Window
+from modelyard.monitoring.window import Window, is_held
 from modelyard.records import Check, CheckResult, Evidence, Limit, Problem, Signature, Status
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def watch(
 
     Drift comes first: `psi.COLUMN` and `ks.COLUMN`, `missing`, `unseen`, and `psi.prediction`; with fewer than 50
     requests there is one result instead, `window`, that says how many more are needed. `live.METRIC` follows once
-    outcomes are known. No result blocks anything: an alarm is one whose status is `failed`.
+    outcomes are known. No result blocks anything: an alarm is one whose status is `failed`. An answer that a guard held
+    back is none: it counts among neither the predictions nor the outcomes; the model's probabilities of it do, where
+    they were logged.
 
     Args:
         window: Requests that one model answered.
@@ -88,10 +90,10 @@ def _unknown(check: Check, measure: str, reason: str, rows: int, limit: Limit | 
 
 
 def _answers(outputs: list[dict[str, Any]], problem: Problem) -> tuple[list[Any], list[Any] | None]:
-    """Return one score and one class a row, as the profile has them."""
+    """Return one score and one class a row that was answered, as the profile has them."""
+    labels = [output.get("prediction") for output in outputs if not is_held(output)]
     if problem.task == "regression":
-        return [output.get("prediction") for output in outputs], None
-    labels = [output.get("prediction") for output in outputs]
+        return labels, None
     given = [output.get("probabilities") or {} for output in outputs]
     if problem.task == "binary":
         return [row.get(problem.positive) for row in given], labels
@@ -116,12 +118,15 @@ def live(
     check = Check(
         name=f"live.{metric.name}", type="metric", params={"metric": metric.name, **(limit or {})}, blocking=False
     )
-    predicted, strange = _known(window, known, problem)
+    held = sum(is_held(window.outputs[at]) for at in known)
+    predicted, strange = _known(window, [at for at in known if not is_held(window.outputs[at])], problem)
     measured = estimate(metric, predicted, seed=seed, fewest=FEWEST_ROWS)
     rows = plural(len(predicted), "request") + " with a known outcome"
     if strange:
         rows += f" ({strange:,} more are none of the classes)"
-    details = {"known": len(predicted), "of": window.rows, "strange": strange}
+    if held:
+        rows += f" ({held:,} more were held back)"
+    details = {"known": len(predicted), "of": window.rows, "strange": strange, "held": held}
     found = evidence(measured, seed=seed, details=details)
     bar = limit_of(check) if limit else None
     status: Status = "passed"
@@ -135,7 +140,7 @@ def live(
 
 
 def _known(window: Window, known: list[int], problem: Problem) -> tuple[Predicted, int]:
-    """Return the rows with a known outcome as predictions, and how many outcomes are of no known class."""
+    """Return the rows with a known outcome as predictions, and how many of these are of no known class."""
     rows = [(window.truths[at], window.outputs[at]) for at in known]
     good = [(truth, output) for truth, output in rows if _usable(truth, output, problem)]
     truths = [truth for truth, _ in good]
@@ -145,8 +150,6 @@ def _known(window: Window, known: list[int], problem: Problem) -> tuple[Predicte
 
 
 def _usable(truth: Any, output: Mapping[str, Any], problem: Problem) -> bool:
-    if output.get("prediction") is None:
-        return False
     if problem.task != "regression":
         return as_text(truth) in problem.classes and as_text(output["prediction"]) in problem.classes
     try:

@@ -6,7 +6,7 @@ The server writes `.modelyard/requests/ENDPOINT.db`; here it is only read, while
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import msgspec
 from modelyard._kit.errors import NotFound, UserError
 from modelyard.store.requests import Answered, newest, truths_of
 
-__all__ = ["Window", "read_window", "reading"]
+__all__ = ["Window", "is_held", "read_window", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Window:
         return len(self.ids)
 
     @property
+    def held(self) -> int:
+        """How many were given no answer of the model: a guard held it back."""
+        return sum(is_held(output) for output in self.outputs)
+
+    @property
     def begins(self) -> float:
         """Time of the first, 0 if there is none."""
         return self.times[0] if self.times else 0.0
@@ -62,8 +67,13 @@ class Window:
         return self.times[-1] if self.times else 0.0
 
     def describe(self) -> dict[str, Any]:
-        """Return what an event says of it: `rows`, `from` and `to`."""
-        return {"rows": self.rows, "from": self.begins, "to": self.ends}
+        """Return what an event says of it: `rows`, those `held` back, `from` and `to`."""
+        return {"rows": self.rows, "held": self.held, "from": self.begins, "to": self.ends}
+
+
+def is_held(output: Mapping[str, Any]) -> bool:
+    """Say whether a guard has held an answer back: there is none, or the fallback stands in its place."""
+    return "withheld" in output or output.get("prediction") is None
 
 
 @contextmanager
