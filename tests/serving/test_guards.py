@@ -20,8 +20,7 @@ from modelyard.deploy import section
 from modelyard.deploy.local import policy_of
 from modelyard.inference import BundleDraft
 from modelyard.serving.guards import policy
-from modelyard.serving.guards.alarm import Watcher
-from modelyard.serving.guards.policy import Alarm, read_policy
+from modelyard.serving.guards.policy import read_policy
 from modelyard.serving.guards.strange import Strange, upper_tail
 from modelyard.store.requests import newest
 
@@ -59,7 +58,7 @@ def ask(server: Server, *rows: dict[str, Any], role: str = "analyst") -> Any:
     ("ours", "theirs"),
     [(policy.Guarded, section.Guards), (policy.Access, section.Access), (policy.Outlier, section.Outlier),
      (policy.Confidence, section.Confidence), (policy.Within, section.Within), (policy.Alarm, section.Alarm),
-     (policy.Oidc, section.Oidc)],
+     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck)],
 )  # fmt: skip
 def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
     def fields(struct: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -76,10 +75,10 @@ def test_what_is_declared_reaches_the_server() -> None:
         confidence=section.Confidence(at_least=0.6, otherwise="fallback"),
         fallback="no",
     )
-    declared = section.Deploy(guards=guards, access=section.Access(roles=("admin",), show={"viewer": "label"}))
+    declared = section.Deploy(guards=guards, access=section.Access(roles=("admin",), show={"admin": "label"}))
     found = read_policy(policy_of(declared))
     assert msgspec.to_builtins(found.guards) == msgspec.to_builtins(guards)
-    assert found.access.show == {"viewer": "label"}
+    assert found.access.show == {"admin": "label"}
     assert policy_of(section.Deploy()) == ""
     for wrong in ("{", '{"x": 1}', '{"access": {"show": {"viewer": "rounded(99)"}}}'):
         with pytest.raises(ServeError, match="policy-unusable"):
@@ -255,30 +254,14 @@ def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
 @pytest.mark.parametrize(
     "guards",
     [{"confidence": {"at_least": 0.9, "else": "fallback"}}, {"within": {"low": 0}}, {"coerce": ["agee"]},
-     {"outlier": {"do": "quarantine"}, "fallback": "maybe"}],
+     {"outlier": {"do": "quarantine"}, "fallback": "maybe"}, {"outlier": {"do": "warn"}},
+     {"checks": [{"use": "unusual"}]}, {"checks": [{"use": "labels", "params": {"allowed": ["maybe"]}}]},
+     {"checks": [{"use": "blocklist", "params": {"terms": ["x"], "columns": ["age"]}}]}, {"checks": [{"use": "nobody"}]},
+     {"checks": [{"use": "guards.py:harmful"}]}],
 )  # fmt: skip
 def test_what_does_not_suit_the_model_serves_nothing(fresh: Fresh, guards: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match="guard-unusable"):
         fresh(None, *told(**guards))
-
-
-def test_alarm_speaks_once_and_says_when_it_is_over() -> None:
-    now, said = [0.0], list[str]()
-    watcher = Watcher(Alarm(share=0.1, window=60), said.append, clock=lambda: now[0])
-    from collections import Counter
-
-    decided: Counter[tuple[str, str]] = Counter()
-    answered = 0
-    for second in range(300):
-        now[0] = float(second)
-        answered += 10
-        if 100 <= second < 130:
-            decided["confidence", "abstain"] += 5
-        decided["out_of_range", "clip"] += 5
-        watcher.look(answered, decided)
-    assert len(said) == 2
-    assert "refused or held back" in said[0]
-    assert not watcher.on
 
 
 def lines(project: Path) -> list[dict[str, Any]]:

@@ -79,12 +79,13 @@ class Watcher:
         self._alarm = alarm
         self._ring = ring
         self._clock = clock
+        self.on = False
         # Version -> what it had counted at the last look: versions come and go.
         self._seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
         self._rows = 0
         self._taken: Counter[str] = Counter()
         self._marks: deque[_Mark] = deque()
-        self.on = False
+        self.reset()
 
     def look(self, versions: Iterable[Counted]) -> None:
         """Compare the counters with those of a window ago.
@@ -116,6 +117,7 @@ class Watcher:
         """Begin anew: somebody has looked at it."""
         self.on = False
         self._marks.clear()
+        self._marks.append(_Mark(self._clock(), self._rows, self._taken.copy()))
 
     def _count(self, versions: Iterable[Counted]) -> None:
         seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
