@@ -14,8 +14,8 @@ __all__ = ["Knee", "find", "starting_rate"]
 
 # Figures are as exact as this: a rate that holds and one that does not are at most so far apart.
 _EXACT = 1.04
-# What of the time goes to one step; the last word takes two.
-_STEP = 1 / 24
+# What of the time goes to one step, and at most; the last word takes two.
+_STEP, _LONGEST = 1 / 24, 1 / 12
 # Steps have at least so many requests, or the slowest of a hundred is not known.
 _FEWEST = 200
 # A step lasts at least so many times the limit: at a rate a twentieth too high, a queue grows beyond it meanwhile.
@@ -114,7 +114,7 @@ class _Search:
     def __init__(self, offer: Offer, p99: float, errors: float, seconds: float) -> None:
         self._offer = offer
         self._p99, self._errors = p99, errors
-        self.step = max(seconds * _STEP, _LIMITS * p99, 0.25)
+        self.step = min(max(seconds * _STEP, _LIMITS * p99, 0.25), seconds * _LONGEST)
         self._until = time.monotonic() + seconds
         self.steps: list[Measured] = []
         self.client_busy = False
@@ -122,7 +122,7 @@ class _Search:
     @property
     def short(self) -> bool:
         """Whether there is no time for more than the last word."""
-        return self._until - time.monotonic() < 8 * self.step
+        return self._until - time.monotonic() < 5 * self.step
 
     @property
     def over(self) -> bool:

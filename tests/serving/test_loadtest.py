@@ -1,0 +1,203 @@
+"""`modelyard loadtest`: what it refuses, how it judges, and that it leaves evidence and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from modelyard._kit.processes import family
+from modelyard.automation.loadtest import Order, last_of
+from modelyard.checks.capacity import capacity
+from modelyard.cli.main import main
+from modelyard.records import Check, CheckResult, Draft, Evidence, plain
+from modelyard.store.requests import ids_of
+
+from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the suite is not installed
+
+
+def knee(value: float | None) -> Evidence:
+    return Evidence(measure="knee", value=value, unit="1/s", n=1000)
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "share", "last", "status", "says"),
+    [
+        (1000.0, None, None, None, "passed", "1,000 requests a second"),
+        (1000.0, 900.0, None, None, "passed", "1,000 requests a second; at least 900"),
+        (1000.0, 1100.0, None, None, "failed", "1,000 requests a second; below 1,100"),
+        (1000.0, None, 0.9, 1050.0, "passed", "1,000 requests a second, 95% of the last time (1,050); at least 945"),
+        (1000.0, None, 0.9, 1200.0, "failed", "1,000 requests a second, 83% of the last time (1,200); below 1,080"),
+        (1000.0, None, 0.9, None, "skipped", "1,000 requests a second; there is nothing to compare with yet"),
+        (None, None, 0.9, 1200.0, "failed", "no rate held the limits"),
+    ],
+)
+def test_knee_is_judged(
+    value: float | None, at_least: float | None, share: float | None, last: float | None, status: str, says: str
+) -> None:
+    result = capacity(knee(value), at_least=at_least, share=share, last=last)
+    assert (result.status, result.reason) == (status, says)
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(tmp_path / "project")
+    made.point(made.keep(times(2.0)))
+    yield made
+    made.store.close()
+
+
+def remember(yard: Yard, order: Order, value: float | None, p99: float, endpoint: str = ENDPOINT) -> None:
+    result = CheckResult(
+        check=Check(name="load.knee", type="load"), status="passed", reason="", limit=None, evidence=knee(value)
+    )
+    payload = {"endpoint": endpoint, "model": "m", "like": {**order.like(), "p99": p99}, "results": [plain(result)]}
+    yard.store.ledger.append(Draft(kind="loadtest.finished", payload=payload))
+
+
+def test_only_what_is_alike_is_compared(yard: Yard) -> None:
+    order = Order()
+    assert last_of(yard.store, ENDPOINT, order) == (None, 0.0)
+    remember(yard, order, 500.0, 0.01)
+    remember(yard, Order(batch=2), 1.0, 0.01)
+    remember(yard, Order(processes=2), 2.0, 0.01)
+    remember(yard, order, 3.0, 0.01, endpoint="other")
+    remember(yard, order, None, 0.01)
+    assert last_of(yard.store, ENDPOINT, order) == (500.0, 0.01)
+    # Without a limit of one's own that of the last test counts; with one, only tests with the same.
+    assert last_of(yard.store, ENDPOINT, Order(p99=0.01)) == (500.0, 0.01)
+    assert last_of(yard.store, ENDPOINT, Order(p99=0.02)) == (None, 0.0)
+    remember(yard, order, 600.0, 0.02)
+    assert last_of(yard.store, ENDPOINT, order) == (600.0, 0.02)
+    assert last_of(yard.store, ENDPOINT, Order(p99=0.01)) == (500.0, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["http://192.0.2.7:8080"], 1, "error[loadtest-remote]: `192.0.2.7` is another machine"),
+        (["http://example.org"], 1, "error[loadtest-remote]"),
+        (["https://127.0.0.1:8080"], 2, "`https://127.0.0.1:8080` cannot be asked"),
+        (["http://127.0.0.1:8080/predict"], 2, "cannot be asked"),
+        (["http://a:b@127.0.0.1:8080"], 2, "cannot be asked"),
+        (["http://127.0.0.1:port"], 2, "cannot be asked"),
+        (["http://127.0.0.1:8080", "--soak", "5"], 2, "the memory of a server at an address cannot be seen"),
+        (["--seconds", "nan"], 2, "--seconds is `nan`"),
+        (["--batch", "0"], 2, "--batch is `0`"),
+        (["--rate", "-1"], 2, "--rate is `-1.0`"),
+        (["--p99", "10"], 2, "--p99 is `10`"),
+        (["--errors", "1"], 2, "--errors is `1`"),
+        (["--fail-below", "most"], 2, "--fail-below is `most`"),
+        (["--endpoint", "hour"], 2, "did you mean `hours`?"),
+        (["ffffff"], 2, "no model `ffffff`"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(
+    yard: Yard,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(yard.root)
+    assert main(["loadtest", *arguments]) == code
+    assert says in capsys.readouterr().err
+    assert not list(yard.store.ledger.events(kinds=("loadtest.finished",)))
+
+
+def test_rows_without_a_column_are_refused(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(yard.root)
+    (yard.root / "rows.csv").write_text("b\n1\n")
+    assert main(["loadtest", "--rows", "rows.csv"]) == 2
+    assert "error[loadtest-rows]: `rows.csv` has no column `a`" in capsys.readouterr().err
+
+
+def started(yard: Yard, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    (tmp_path / "tmp").mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "modelyard", "loadtest", "--json", *arguments],
+        cwd=yard.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )
+
+
+@pytest.mark.slow
+def test_test_leaves_evidence_and_nothing_else(yard: Yard, tmp_path: Path) -> None:
+    (yard.root / "rows.csv").write_text("a,more\n1,x\n2,y\n3,z\n")
+    line = ("--seconds", "6", "--p99", "2s", "--most", "300", "--soak", "6", "--rows", "rows.csv")
+    done = started(yard, tmp_path, *line)
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    told = json.loads(out)
+    (event,) = yard.store.ledger.events(kinds=("loadtest.finished",))
+    assert event.payload == told
+    found, memory = [msgspec.convert(result, CheckResult) for result in told["results"]]
+    assert found.evidence.value == 300
+    assert found.evidence.model == told["model"]
+    at: dict[str, Any] = found.evidence.details["at"]
+    assert at["answered"] == at["sent"] > 300
+    assert at["p50"] <= at["p90"] <= at["p99"] <= at["p999"] <= at["slowest"] < 2
+    assert at["cpu_us"] > 0
+    assert memory.status == "passed"
+    assert not list((tmp_path / "tmp").glob("modelyard-*"))
+    # What was asked is nothing that anybody asked: it is not in the log that is watched.
+    assert not (yard.root / ".modelyard" / "requests").exists()
+    # Against twice as much the same is a regression.
+    remember(yard, Order(p99=2.0), 600.0, 2.0)
+    again = started(yard, tmp_path, *line[:6], "--fail-below", "90%")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 1, err
+    assert "50% of the last time (600); below 540" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_it_finds_nothing_left(yard: Yard, tmp_path: Path, number: signal.Signals) -> None:
+    process = started(yard, tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("asking a server of its own")
+    assert "/s  p50" in process.stderr.readline()
+    below = family(process.pid)
+    assert below
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()])
+    assert not list((tmp_path / "tmp").glob("modelyard-*"))
+    assert not list(yard.store.ledger.events(kinds=("loadtest.finished",)))
+
+
+@pytest.mark.slow
+def test_server_at_an_address_is_asked_with_the_token(yard: Yard, tmp_path: Path, monkeypatch: Any) -> None:
+    model = yard.keep(times(2.0))
+    server = yard.serve(model)
+    line = (server.url, "--seconds", "5", "--rate", "100", "--p99", "1s")
+    strange = started(yard, tmp_path, *line)
+    assert "error[loadtest-unanswered]: nothing was answered with 200: 401" in strange.communicate(timeout=60)[1]
+    assert strange.returncode == 3
+    monkeypatch.setenv("MODELYARD_TOKEN", server.tokens["analyst"])
+    known = started(yard, tmp_path, *line)
+    out, err = known.communicate(timeout=60)
+    assert known.returncode == 0, err
+    at = json.loads(out)["results"][0]["evidence"]["details"]["at"]
+    assert server.stop() == 0
+    # This one was asked for real: it keeps what it answered, the trickle before included.
+    with closing(sqlite3.connect(server.log)) as db:
+        assert len(ids_of(db)) > at["answered"]
