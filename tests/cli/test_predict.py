@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from modelyard._kit.errors import DataError, NotFound, UserError
-from modelyard.cli.predict import _read
+from modelyard.cli.predict import _opened
 from modelyard.records import Feature, Problem, Signature
 
 SIGNATURE = Signature(
@@ -45,6 +45,11 @@ BARE = (
 Read = Callable[..., pl.DataFrame]
 
 
+def read_all(args: argparse.Namespace) -> pl.DataFrame:
+    with _opened(args, SIGNATURE, None) as rows:
+        return pl.concat(rows.read(0, 1000))
+
+
 @pytest.fixture
 def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     monkeypatch.chdir(tmp_path)
@@ -53,7 +58,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
         if declared:
             Path("modelyard.yaml").write_text(declared)
         Path(name).write_text(rows)
-        return _read(argparse.Namespace(rows=name, file="modelyard.yaml", table=table), SIGNATURE)
+        return read_all(argparse.Namespace(rows=name, file="modelyard.yaml", table=table))
 
     return made
 
@@ -122,4 +127,4 @@ def test_rows_come_on_standard_input_too(read: Read, monkeypatch: pytest.MonkeyP
     raw = io.TextIOWrapper(io.BytesIO(b"age; job; zip; owner\n?; smith; 02; no\n"))
     monkeypatch.setattr(sys, "stdin", raw)
     arguments = argparse.Namespace(rows="-", file="modelyard.yaml", table="")
-    assert _read(arguments, SIGNATURE).rows() == [(None, "smith", "02", False)]
+    assert read_all(arguments).rows() == [(None, "smith", "02", False)]
