@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -93,6 +94,22 @@ def test_other_methods_are_refused(served: Server, version: str, route: Route) -
             assert answer.headers["allow"] == ", ".join(sorted(taken))
         with served.client("") as client:
             assert client.request(method, path).status_code == 401
+
+
+def test_token_as_a_password(served: Server) -> None:
+    """Some clients know only names and passwords; whose name, says the token."""
+    token = served.tokens["analyst"]
+    with served.client("") as client:
+        for name in ("", "token", "é"):
+            assert client.post("/predict", json=ROW, auth=(name, token)).status_code == 200
+        assert client.get("/stats", auth=("", token)).status_code == 403
+        for pair in (("", ""), (token, ""), ("", token[:-1]), ("", token + ":")):
+            assert client.get("/v2", auth=pair).status_code == 401
+        for text in (token, f":{token}", base64.b64encode(token.encode()).decode()):
+            assert client.get("/v2", headers={"authorization": f"Basic {text}"}).status_code == 401
+        # Another page sends along what the browser knows.
+        page = {"origin": "https://evil.example"}
+        assert client.post("/predict", json=ROW, auth=("", token), headers=page).status_code == 401
 
 
 def test_head_is_get_without_a_body(served: Server) -> None:

@@ -29,6 +29,7 @@ CSV = 'income,city,age\r\n500.5,paris,30\r\n,,60\r\n9e3,"o""s,lo", 18\r\n'
         {"inputs": {name: [row[name] for row in ROWS] for name in ROWS[0]}},
         {"inputs": LISTS},
         {"inputs": ROWS, "params": {}},
+        '{"inputs": [[30, "paris", 500.5], [60, NaN, NaN], [18, "o\\"s,lo", 9000]]}',
         CSV,
         "\ufeff" + CSV.replace("\r\n", "\n"),
     ],
@@ -37,7 +38,8 @@ def test_every_form_answers_as_predict_does(served: Server, body: Any) -> None:
     with served.client() as client:
         expected = [p["label"] for p in client.post("/predict", json={"rows": ROWS}).json()["predictions"]]
         if isinstance(body, str):
-            answer = client.post("/invocations", content=body, headers={"content-type": "text/csv; charset=utf-8"})
+            kind = "application/json" if body.startswith("{") else "text/csv; charset=utf-8"
+            answer = client.post("/invocations", content=body, headers={"content-type": kind})
         else:
             answer = client.post("/invocations", json=body)
     assert answer.status_code == 200, answer.text
@@ -70,6 +72,11 @@ def test_regression_answers_values(fresh: Callable[..., Server]) -> None:
         ({"dataframe_split": {"columns": ["agee", "city", "income"], "data": LISTS}}, 400, "column-unknown"),
         ({"dataframe_records": [ROWS[0], {"age": 1}]}, 400, "rows-uneven"),
         ({"dataframe_records": [ROWS[0], 3]}, 400, "body-shape"),
+        ('{"inputs": [[NaN, "paris", 1]]}', 400, "value-missing"),
+        ('{"inputs": [[30, "paris", -Infinity], [30, "paris", NaN]]}', 400, "value-not-finite"),
+        ('{"inputs": [[30, "paris", NaN], [30, "paris", 1e400]]}', 400, "value-not-finite"),
+        ('{"inputs": [[30, "paris", NaN]', 400, "value-not-finite"),
+        ('{"inputs": ' + "[" * 100_000 + "NaN", 400, "value-not-finite"),
         ("", 400, "rows-empty"),
         ("age,city,income\n", 400, "rows-empty"),
         ("age,city,income\n1,2\n", 400, "rows-uneven"),
@@ -84,7 +91,8 @@ def test_regression_answers_values(fresh: Callable[..., Server]) -> None:
 def test_what_does_not_fit_is_named(served: Server, body: Any, status: int, code: str) -> None:
     with served.client() as client:
         if isinstance(body, (str, bytes)):
-            answer = client.post("/invocations", content=body, headers={"content-type": "text/csv"})
+            kind = "application/json" if body[:1] == "{" else "text/csv"
+            answer = client.post("/invocations", content=body, headers={"content-type": kind})
         else:
             answer = client.post("/invocations", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text

@@ -5,6 +5,7 @@ A token that is given decides alone: one that is not known is refused, whatever 
 
 from __future__ import annotations
 
+import binascii
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,9 @@ class Callers:
                 return caller
             if self._open_here and path == "/metrics" and _here(exchange):
                 return _HERE
-        scheme, _, token = given.partition(b" ")
-        if not given or scheme.lower() != b"bearer":
+        text = _token(exchange, given)
+        if text is None:
             raise HttpError(401, "token-missing", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
-        text = token.strip().decode("latin-1")
         found = self._tokens.find(text)
         if found is None and self._issuer is not None and not text.startswith("yard_"):
             found = self._issuer.find(text)
@@ -128,6 +128,22 @@ class Callers:
         if self._issuer is not None and self._issuer.trouble != self._told_of_issuer:
             self._told_of_issuer = self._issuer.trouble
             say(self._told_of_issuer or "the keys of the issuer are read again")
+
+
+def _token(exchange: Exchange, given: bytes) -> str | None:
+    """Return the token of an `Authorization`: as such, or as the password of a client that knows no other way."""
+    scheme, _, text = given.partition(b" ")
+    kind = scheme.lower()
+    if kind == b"bearer":
+        return text.strip().decode("latin-1")
+    # A browser adds a password that it was once given to whatever another page sends here, and says whose page it is.
+    if kind != b"basic" or b"origin" in exchange.headers:
+        return None
+    try:
+        _, colon, password = binascii.a2b_base64(text.strip(), strict_mode=True).partition(b":")
+    except binascii.Error:
+        return None
+    return password.decode("latin-1") if colon else None
 
 
 def _here(exchange: Exchange) -> bool:

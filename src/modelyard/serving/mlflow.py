@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 import msgspec
@@ -57,7 +58,7 @@ def _render(service: Service, asked: Asked) -> bytes:
 
 
 def _parse_json(service: Service, body: bytes) -> Parsed:
-    data = decode(body)
+    data = _decode(body)
     given = [key for key in _KEYS if isinstance(data, dict) and key in data]
     if len(given) != 1 or any(data[key] for key in data if key not in given and key == "params"):
         raise bad(
@@ -76,6 +77,19 @@ def _parse_json(service: Service, body: bytes) -> Parsed:
     if given[0] == "dataframe_records" or (value and isinstance(value[0], dict)):
         return _records(service, value)
     return _rows(service, list(_order(service)), value)
+
+
+def _decode(body: bytes) -> Any:
+    """Decode JSON in which NaN stands for a missing value: so MLflow's clients write a table of pandas."""
+    try:
+        return decode(body)
+    except HttpError as error:
+        if error.code != "value-not-finite" or b"NaN" not in body:
+            raise
+        try:
+            return json.loads(body.decode(), parse_constant={"NaN": None}.__getitem__)
+        except (KeyError, ValueError, RecursionError):
+            raise error from None
 
 
 def _order(service: Service) -> tuple[str, ...]:
