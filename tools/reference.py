@@ -213,6 +213,17 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {"endpoint": "which", "reason": "why"},
     ),
     "endpoint.revived": ("An endpoint answers again.", {"endpoint": "which", "reason": "why"}),
+    "ab.finished": (
+        "An A/B test has found which version is better, or that its time is over; written by the server.",
+        {
+            "endpoint": "which",
+            "champion": "digest of the model that answered usually",
+            "challenger": "digest of the model that was tried",
+            "began": "number of the event that named the challenger",
+            "found": "metric, requests and outcomes of both, difference with its interval and p, `decision` "
+            "(`champion`, `challenger` or `none`) and `reason`",
+        },
+    ),
     "token.added": (
         "A token was made.",
         {"name": "of its owner", "role": "what it may do", "id": "eight signs that tell tokens apart; never the token"},

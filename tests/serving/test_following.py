@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import gc
+import logging
+import shutil
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard.inference import Bundle
-from modelyard.records import Draft
+from modelyard.records import Alias, Deployment, Draft, ModelVersion
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.rehearsal import rehearse, rows_of
 from modelyard.serving.service import Service
+from modelyard.serving.stage import standing
+from modelyard.serving.told import errors_said, say
 
 from .conftest import Server, mixed_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, Yard, nothing, times, until  # noqa: TID252 - the same
@@ -83,11 +89,7 @@ def test_version_that_was_replaced_is_gone_and_can_come_back(yard: Yard, server:
 
 def test_changed_bundle_never_goes_live(yard: Yard, server: Server) -> None:
     second = yard.keep(times(10.0))
-    model = yard.folder(second) / "model.onnx"
-    model.chmod(0o600)
-    data = bytearray(model.read_bytes())
-    data[len(data) // 2] ^= 1
-    model.write_bytes(data)
+    yard.spoil(second)
     yard.point(second)
     assert server.process.stderr is not None
     said = next(line for line in server.process.stderr if "does not go live" in line)
@@ -99,6 +101,95 @@ def test_changed_bundle_never_goes_live(yard: Yard, server: Server) -> None:
         third = yard.keep(times(3.0))
         yard.point(third)
         until(lambda: ask(client) == (6.0, third.digest[:12]))
+
+
+@pytest.mark.parametrize("alias", ["champion", "challenger"])
+def test_alias_of_a_broken_version_goes_back_and_the_ledger_says_why(yard: Yard, alias: Alias) -> None:
+    first = yard.keep(times(1.0))
+    yard.point(first)
+    server = yard.serve(first, "--canary", "0.5")
+    broken = yard.keep(times(10.0))
+    yard.spoil(broken)
+    yard.point(broken, alias)
+    back = until(lambda: (now := yard.now(alias)).model.digest == first.digest and now)
+    assert "[bundle-tampered]" in back.reason
+    assert back.previous == broken.digest
+    assert list(yard.store.ledger.events(kinds=("alias.moved",)))[-1].actor == "server"
+    assert server.stop() == 0
+
+
+def test_version_whose_bundle_is_out_of_reach_is_waited_for(yard: Yard, server: Server) -> None:
+    """A disk that is away comes back: then nobody wants the deployment undone."""
+    second = yard.keep(times(10.0))
+    folder = yard.folder(second)
+    away = folder.rename(folder.with_name("away"))
+    yard.point(second)
+    assert server.process.stderr is not None
+    assert next(line for line in server.process.stderr if "does not go live" in line)
+    away.rename(folder)
+    third = yard.keep(times(3.0))
+    yard.point(third)
+    with server.client() as client:
+        until(lambda: ask(client) == (6.0, third.digest[:12]))
+    assert [d.model.digest for d in yard.store.ledger.aliases(ENDPOINT)][1:] == [second.digest, third.digest]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_champion_that_cannot_be_opened_at_start_leaves_the_one_before_it(yard: Yard, processes: int) -> None:
+    models = [yard.keep(times(factor)) for factor in (1.0, 2.0, 3.0, 4.0)]
+    for model in models:
+        yard.point(model)
+    yard.spoil(models[3])
+    shutil.rmtree(yard.folder(models[2]))
+    server = yard.serve(models[3], "--processes", str(processes))
+    assert f"model={models[1].digest[:12]}" in server.said[-1]
+    said = "\n".join(server.said)
+    assert f"error: champion {models[3].digest[:12]} cannot answer, {models[2].digest[:12]} before it is tried" in said
+    assert "[bundle-tampered]" in said
+    with server.client() as client:
+        assert client.get("/v2/health/ready").status_code == 200
+        assert ask(client) == (4.0, models[1].digest[:12])
+        # What was deployed before it began is not for it to undo.
+        assert yard.now("champion").model.digest == models[3].digest
+        fifth = yard.keep(times(5.0))
+        yard.point(fifth)
+        until(lambda: ask(client) == (10.0, fifth.digest[:12]))
+    assert server.stop() == 0
+
+
+def test_server_none_of_whose_versions_opens_ends_and_says_why(yard: Yard) -> None:
+    first, second = yard.keep(times(1.0)), yard.keep(times(2.0))
+    for model in (first, second, first):
+        yard.point(model)
+    yard.spoil(first)
+    # The second opens, but somebody has gone back from it.
+    with pytest.raises(AssertionError, match=r"error\[bundle-tampered\]"):
+        yard.serve(first)
+
+
+def test_what_somebody_has_gone_back_from_does_not_stand() -> None:
+    a, b, c = (Deployment(endpoint="e", alias="champion", model=version(of), revision=1) for of in "abc")
+    assert standing([]) == []
+    assert standing([a, b, c]) == [c, b, a]
+    assert standing([a, b, a]) == [a]
+    assert standing([a, b, c, b, c]) == [c, b, a]
+
+
+def version(digest: str) -> ModelVersion:
+    return msgspec.structs.replace(times(1.0).version, digest=digest)
+
+
+def test_error_that_is_said_while_a_version_is_made_ready_is_heard() -> None:
+    with errors_said() as said:
+        logging.getLogger("some.library").error("no kernel for %s", "this")
+        logging.getLogger("some.library").info("all is well")
+        say("it broke", level="error")
+        say("it works")
+        other = threading.Thread(target=logging.getLogger("another").error, args=("elsewhere",))
+        other.start()
+        other.join()
+    say("too late", level="error")
+    assert said == ["no kernel for this", "it broke"]
 
 
 def test_model_that_answers_no_number_never_goes_live(yard: Yard, server: Server) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from modelyard.records import Deployment, ModelVersion
-from modelyard.serving.following import Pointer, settle
 from modelyard.serving.rollout import Tally, alike, distance, verdict
+from modelyard.serving.settling import Pointer, settle
 
 from .conftest import MIXED, Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, SIGNATURE, Yard, fails_beyond, times, until  # noqa: TID252 - the same
@@ -215,8 +215,8 @@ def test_nothing_is_settled_that_somebody_has_moved_since(yard: Yard, champion: 
         yard.point(second, "challenger"),
     ]
     now, old, new = (Pointer(to, 0.0, at) for at, to in enumerate(deployments))
-    assert not settle(yard.store, now, old, "challenger", "late")
-    assert settle(yard.store, now, new, "challenger", "in time")
+    assert not settle(yard.store, (now, old), old.to, now.to, "late")
+    assert settle(yard.store, (now, new), new.to, now.to, "in time")
     back = yard.store.ledger.alias(ENDPOINT, "challenger")
     assert back is not None
     assert (back.model.digest, back.previous, back.reason) == (champion.digest, second.digest, "in time")

@@ -91,6 +91,20 @@ class Yard:
     def folder(self, model: ModelVersion) -> Path:
         return self.store.blobs.folder(model.address)
 
+    def now(self, alias: Any) -> Deployment:
+        """Return where an alias points."""
+        found = self.store.ledger.alias(ENDPOINT, alias)
+        assert found is not None
+        return found
+
+    def spoil(self, model: ModelVersion) -> None:
+        """Change one bit of a stored model."""
+        path = self.folder(model) / "model.onnx"
+        path.chmod(0o600)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
     def serve(self, model: ModelVersion, *arguments: str) -> Server:
         line = ("--endpoint", ENDPOINT, "--follow", "champion", *arguments)
         return start(self.root, self.folder(model), *line, **self.tokens)

@@ -35,6 +35,7 @@ EventKind = Literal[
     "guard.calmed",
     "endpoint.killed",
     "endpoint.revived",
+    "ab.finished",
     "token.added",
     "token.revoked",
     "predict.finished",

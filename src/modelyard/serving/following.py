@@ -13,30 +13,26 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
 from modelyard._kit.text import seconds_text
-from modelyard.inference import open_bundle
-from modelyard.records import Alias, Deployment, Draft, Event, plain
-from modelyard.security.keys import trusted_keys
-from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
+from modelyard.records import Alias, Deployment, Event
 from modelyard.serving.models import Models
-from modelyard.serving.rehearsal import rehearse
 from modelyard.serving.rollout import Plan, Rollout, alike
 from modelyard.serving.service import Service
+from modelyard.serving.settling import Pointer, settle
+from modelyard.serving.stage import BROKEN, Stage, why
 from modelyard.serving.told import say
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address
-from modelyard.store.origins import origin
 
-__all__ = ["EVERY", "Follower", "Pointer", "Stage", "now", "settle"]
+__all__ = ["EVERY", "Follower"]
 
 # Seconds between two looks at the ledger: a rollback takes effect well within one.
 EVERY = 0.2
@@ -47,65 +43,6 @@ _LEAVING = 0.05
 # Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
 _JUDGED = 0.25
 ENOUGH = 100
-
-
-class Pointer(msgspec.Struct, frozen=True):
-    """Where an alias points, and since when.
-
-    Attributes:
-        to: The deployment.
-        since: Time of the move, in seconds since 1970 UTC.
-        seq: Number of its event.
-    """
-
-    to: Deployment
-    since: float
-    seq: int
-
-
-def now(project: Path, endpoint: str, alias: Alias, address: str = "") -> tuple[Path, str] | None:
-    """Return the bundle that an alias points at now, and its trace; none where the ledger cannot tell."""
-    try:
-        with open_address(project, address or LOCAL) as store:
-            deployment = store.ledger.alias(endpoint, alias)
-            if deployment is None:
-                return None
-            return store.blobs.folder(deployment.model.address), origin(store.ledger, deployment)
-    except ModelyardError as error:
-        say(f"the ledger cannot be read: {error.problem.message}", level="warning")
-        return None
-
-
-class Stage:
-    """Makes versions ready, off the way of those that answer.
-
-    Args:
-        project: Folder of the project: its keys.
-        endpoint: Name under which they are served.
-        log: Where answered requests go.
-        limits: Limits of the server.
-        p99: Seconds within which 99 of 100 answers have to be made; 0 means any.
-    """
-
-    def __init__(self, project: Path, endpoint: str, log: RequestLog, limits: Limits, p99: float = 0.0) -> None:
-        self.project = project
-        self.endpoint = endpoint
-        self._log = log
-        self._limits = limits
-        self._p99 = p99
-
-    def prepare(self, store: Store, deployment: Deployment) -> Service:
-        """Open a version, check every byte of it, and have it answer rows of its profile.
-
-        Raises:
-            ModelyardError: It is not what was signed, cannot be read, or does not answer as it should.
-        """
-        folder = store.blobs.folder(deployment.model.address)
-        bundle = open_bundle(folder, trusted=trusted_keys(self.project), version=deployment.model)
-        trace = origin(store.ledger, deployment)
-        service = Service(bundle, self.endpoint, self._log, self._limits, trace=trace)
-        rehearse(service, p99=self._p99)
-        return service
 
 
 class Follower:
@@ -150,9 +87,14 @@ class Follower:
         self._pointers: dict[str, Pointer] = {}
         self._killed = ""
         self._shown_killed = ""
-        # Identity of a version that could not go live -> when it is tried again.
+        # Identity of a version that could not go live -> when it is tried again; and why, if waiting does not mend it.
         self._refused: dict[str, float] = {}
+        self._broken: dict[str, str] = {}
+        # Number of the newest event when we began, once we have: what was deployed before is not for us to undo.
+        self._began = math.inf
         self._live = models.default
+        # What is to be written into the ledger.
+        self._work: deque[Callable[[Store], None]] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="following", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,11 +103,16 @@ class Follower:
     def begin(self) -> None:
         """Look once before anybody is answered: an endpoint that is switched off stays so."""
         self._look_once()
+        self._began = self._head
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow from now on, for the models of this loop."""
         self._loop = loop
         self._thread.start()
+
+    def later(self, work: Callable[[Store], None]) -> None:
+        """Have some work with the store done at the next look, and at those after it until it succeeds."""
+        self._work.append(work)
 
     def close(self) -> None:
         """Follow no more."""
@@ -200,6 +147,7 @@ class Follower:
         """
         if self._store is None:
             self._store = open_address(self._stage.project, self._address or LOCAL)
+        self._do(self._store)
         ledger = self._store.ledger
         head = ledger.head()[0]
         if head != self._head:
@@ -207,6 +155,18 @@ class Follower:
                 self._take(event)
             self._head = head
         self._arrange(self._store)
+
+    def _do(self, store: Store) -> None:
+        """Do the work that waits."""
+        while self._work:
+            try:
+                self._work[0](store)
+            except Busy:
+                # Another process holds what is needed: it is done at the next look.
+                return
+            except Exception as error:  # noqa: BLE001 - what can never be done must not keep us from following
+                say(f"error: it cannot be written to the ledger: {type(error).__name__}: {error}", level="error")
+            self._work.popleft()
 
     def _take(self, event: Event) -> None:
         endpoint = self._stage.endpoint
@@ -228,8 +188,22 @@ class Follower:
                 self._live = service
                 self._trial = None
                 self._in_loop(self._go_live, service)
+            else:
+                self._take_back(store, pointer)
         if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
             self._try_challenger(store, pointer)
+
+    def _take_back(self, store: Store, pointer: Pointer) -> None:
+        """Point the alias back at the version that answers, if a new one is not as it should be."""
+        said = self._broken.get(pointer.to.model.identity)
+        if said is None or pointer.seq <= self._began:
+            return
+        live = self._live.version.digest
+        moves = store.ledger.aliases(self._stage.endpoint)
+        to = next((d for d in reversed(moves) if d.alias == self._alias and d.model.digest == live), None)
+        if to is not None:
+            with contextlib.suppress(Busy):
+                settle(store, (pointer,), pointer.to, to, f"deployment taken back: {said}")
 
     def _try_challenger(self, store: Store, champion: Pointer) -> None:
         """Begin, end or settle the trial of a challenger."""
@@ -245,21 +219,28 @@ class Follower:
             self._trial, self._lost = None, ""
             service = self._ready(store, wanted.to)
             if service is None:
+                if said := self._broken.get(wanted.to.model.identity):
+                    self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             if not alike(self._live.signature, service.signature):
-                self._refused[wanted.to.model.identity] = math.inf
-                say("error: the challenger takes other columns than the champion, so it is not tried", level="error")
+                said = "it takes other columns than the champion"
+                say(f"error: challenger {short(wanted.to.model.digest)} is not tried: {said}", level="error")
+                self._broken[wanted.to.model.identity] = said
+                self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             self._trial = Rollout(self._live, service, self._plan)
             self._in_loop(self._tried, self._trial)
-        elif self._lost or self._held(wanted):
-            held = f"canary held for {seconds_text(self._plan.watch)}"
-            # Another process of this server, or a person, may be at it: then the next look sees what became of it.
+        elif self._lost:
+            self._end_trial(store, champion, wanted, f"canary taken back: {self._lost}")
+        elif self._held(wanted):
             with contextlib.suppress(Busy):
-                if self._lost:
-                    settle(store, champion, wanted, "challenger", f"canary taken back: {self._lost}")
-                else:
-                    settle(store, champion, wanted, "champion", held)
+                held = f"canary held for {seconds_text(self._plan.watch)}"
+                settle(store, (champion, wanted), champion.to, wanted.to, held)
+
+    def _end_trial(self, store: Store, champion: Pointer, challenger: Pointer, reason: str) -> None:
+        # Another process of this server, or a person, may be at it: then the next look sees what became of it.
+        with contextlib.suppress(Busy):
+            settle(store, (champion, challenger), challenger.to, champion.to, reason)
 
     def _held(self, wanted: Pointer) -> bool:
         """Say whether a canary has answered long enough to become the champion."""
@@ -278,10 +259,10 @@ class Follower:
             return None
         try:
             return self._stage.prepare(store, deployment)
-        except ModelyardError as error:
-            said = f"[{error.code}] {error.problem.message}"
         except Exception as error:  # noqa: BLE001 - a version that cannot be made ready stops nobody
-            said = f"{type(error).__name__}: {error}"
+            said = why(error)
+            if isinstance(error, BROKEN):
+                self._broken[model.identity] = said
         if model.identity not in self._refused:
             digest = short(model.digest)
             was = short(self._live.version.digest)
@@ -309,6 +290,8 @@ class Follower:
             say(f"killed endpoint={endpoint}: {reason}", level="warning")
         else:
             self._models.revive(endpoint)
+            if self._models.bell is not None:
+                self._models.bell.watcher.reset()
             say(f"revived endpoint={endpoint}")
 
     def _go_live(self, service: Service) -> None:
@@ -366,36 +349,3 @@ class Follower:
             say(f"error: challenger {digest} is taken back, the champion answers all: {reason}", level="error")
             return
         asyncio.get_running_loop().call_later(_JUDGED, self._judge, rollout)
-
-
-def settle(store: Store, champion: Pointer, challenger: Pointer, alias: Alias, reason: str) -> bool:
-    """Write how a trial ended, unless somebody has moved an alias since; say whether it was written.
-
-    Args:
-        store: Where the ledger is.
-        champion: Where the champion pointed during the trial.
-        challenger: Where the challenger pointed.
-        alias: `challenger` points back at the champion's model, or `champion` moves on to the challenger's.
-        reason: Why.
-
-    Raises:
-        Busy: Somebody else moves an alias of this endpoint; it is tried again at the next look.
-    """
-    endpoint = champion.to.endpoint
-    with store.hold(f"alias.{endpoint}", who={"actor": "server"}):
-        ledger = store.ledger
-        if ledger.alias(endpoint, "champion") != champion.to or ledger.alias(endpoint, "challenger") != challenger.to:
-            return False
-        was, to = (challenger.to, champion.to) if alias == "challenger" else (champion.to, challenger.to)
-        deployment = Deployment(
-            endpoint=endpoint,
-            alias=alias,
-            model=to.model,
-            revision=was.revision + 1,
-            previous=was.model.digest,
-            reason=reason,
-        )
-        ledger.append(
-            Draft(kind="alias.moved", actor="server", payload={"deployment": plain(deployment)}), durable=True
-        )
-    return True

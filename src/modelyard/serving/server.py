@@ -28,12 +28,13 @@ from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.connection import Connection, sweep
-from modelyard.serving.following import Follower, Stage, now
+from modelyard.serving.following import Follower
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
 from modelyard.serving.rollout import Plan
 from modelyard.serving.service import Service
+from modelyard.serving.stage import Stage
 from modelyard.serving.supervisor import Supervisor, checked, reserved
 from modelyard.serving.tls import Tls
 from modelyard.serving.told import say, speak_for
@@ -112,8 +113,7 @@ def serve(settings: Settings) -> int:
     """
     if checked(settings.processes) == 1:
         return _answer(settings)
-    bundle = open_bundle(settings.bundle, trusted=trusted_keys(settings.project))
-    endpoint = _endpoint(settings, bundle)
+    endpoint = _endpoint(settings, None if _follows(settings) else _open(settings))
     speak_for(settings.project, endpoint, settings.trace)
     limits = settings.limits
     share = -(-limits.per_minute // settings.processes)
@@ -127,7 +127,7 @@ def serve(settings: Settings) -> int:
             calls = held.enter_context(reserved(settings.host, calls))
         limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
         one = replace(settings, port=port, endpoint=endpoint, limits=limits, grpc_port=calls)
-        ready = partial(_say_ready, port, one, endpoint, bundle.version.digest, settings.trace)
+        ready = partial(_say_ready, port, one, endpoint)
         # What was made so far is shared by all of them.
         gc.collect()
         gc.freeze()
@@ -135,8 +135,16 @@ def serve(settings: Settings) -> int:
         return Supervisor(work, settings.processes, ready, drain=limits.drain_seconds).run()
 
 
-def _endpoint(settings: Settings, bundle: Bundle) -> str:
-    endpoint = settings.endpoint or bundle.version.name
+def _follows(settings: Settings) -> bool:
+    return bool(settings.follow and settings.endpoint)
+
+
+def _open(settings: Settings) -> Bundle:
+    return open_bundle(settings.bundle, trusted=trusted_keys(settings.project))
+
+
+def _endpoint(settings: Settings, bundle: Bundle | None) -> str:
+    endpoint = settings.endpoint or (bundle.version.name if bundle is not None else "")
     if not _ENDPOINT.fullmatch(endpoint):
         raise ServeError(
             "endpoint-name",
@@ -148,23 +156,24 @@ def _endpoint(settings: Settings, bundle: Bundle) -> str:
     return endpoint
 
 
-def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int:
+def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None) -> int:
     """Answer in this process; `tell`: it is one of several, and calls this once it answers."""
-    folder, trace = settings.bundle, settings.trace
-    if settings.follow and settings.endpoint:
-        # Whoever starts again after a while must not begin with what was the champion then.
-        folder, trace = now(settings.project, settings.endpoint, settings.follow, settings.store) or (folder, trace)
-    bundle = open_bundle(folder, trusted=trusted_keys(settings.project))
+    bundle = None if _follows(settings) else _open(settings)
     endpoint = _endpoint(settings, bundle)
-    speak_for(settings.project, endpoint, trace)
+    speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
     sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
     calls = None
     if settings.grpc_port is not None:
         calls = listen(settings.host, settings.grpc_port, backlog=2048, share=tell is not None)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
-    service = Service(bundle, endpoint, log, settings.limits, trace=trace)
-    service.warm()
+    stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
+    # Whoever starts again after a while must not begin with what was the champion then.
+    service = stage.newest(settings.follow, settings.store) if settings.follow and settings.endpoint else None
+    if service is None:
+        service = Service(bundle or _open(settings), endpoint, log, settings.limits, trace=settings.trace)
+        service.warm()
+    speak_for(settings.project, endpoint, service.trace)
     # What lives now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -174,13 +183,15 @@ def _answer(settings: Settings, tell: Callable[[], object] | None = None) -> int
     app = App(models, settings.limits, tokens, settings.roles)
     follower = None
     if settings.follow:
-        stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
         follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store, settings.plan)
+        if models.bell is not None:
+            models.bell.follow(follower.later)
         follower.begin()
     try:
         port = sock.getsockname()[1]
         shown = settings if calls is None else replace(settings, grpc_port=calls.getsockname()[1])
-        ready = tell or partial(_say_ready, port, shown, endpoint, models.default.version.digest, trace)
+        say_ready = tell or partial(_say_ready, port, shown, endpoint)
+        ready = partial(say_ready, models.default.version.digest, models.default.trace)
         _run(_answer_until_told(app, follower, sock, ready, settings.tls(), _second(app, calls, settings)))
     finally:
         app.callers.close()

@@ -71,17 +71,18 @@ class Supervisor:
     """Keeps processes running.
 
     Args:
-        work: What each does: is called in it with what it has to call once it answers, and returns its exit code.
+        work: What each does: is called in it with what it has to call, once it answers, with the digest of the model
+            and the trace, and returns its exit code.
         processes: How many.
-        ready: Is called once, here, when all of them answer.
+        ready: Is called once, here, when all of them answer, with what the last of them told.
         drain: Seconds that they have to end what is under way.
     """
 
     def __init__(
         self,
-        work: Callable[[Callable[[], object]], int],
+        work: Callable[[Callable[[str, str], object]], int],
         processes: int,
-        ready: Callable[[], None],
+        ready: Callable[[str, str], object],
         *,
         drain: float,
     ) -> None:
@@ -93,7 +94,7 @@ class Supervisor:
         # Number of a place -> when a process is to be started in it.
         self._due = dict.fromkeys(range(processes), 0.0)
         self._young = dict.fromkeys(range(processes), 0)
-        self._answering: set[int] = set()
+        self._answering: dict[int, tuple[str, str]] = {}
         self._all_said = False
         self._told = False
         self._code = 0
@@ -148,7 +149,7 @@ class Supervisor:
             if sys.platform == "linux":
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
-                code = self._work(lambda: os.write(self._said, b"%d\n" % os.getpid()))
+                code = self._work(self._say_answering)
         except ModelyardError as error:
             sys.stderr.write(f"error{error}\n")
             code = error.exit_code
@@ -158,6 +159,10 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
+    def _say_answering(self, digest: str, trace: str) -> None:
+        # So short a line is written in one piece.
+        os.write(self._said, f"{os.getpid()},{digest},{trace}\n".encode())
+
     def _wait(self, hear: int, wake: int) -> None:
         """Wait until one answers, one dies, somebody tells us to end, or one is due."""
         due = min(self._due.values(), default=None)
@@ -166,11 +171,13 @@ class Supervisor:
         if wake in found:
             os.read(wake, 4096)
         if hear in found:
-            self._answering.update(map(int, os.read(hear, 4096).split()))
+            for line in os.read(hear, 65_536).decode().split():
+                pid, digest, trace = line.split(",")
+                self._answering[int(pid)] = (digest, trace)
             alive = {pid for pid, _ in self._running.values()}
-            if not self._all_said and not self._due and alive <= self._answering:
+            if not self._all_said and not self._due and alive <= set(self._answering):
                 self._all_said = True
-                self._ready()
+                self._ready(digest, trace)
 
     def _bury(self) -> None:
         for place, (pid, began) in list(self._running.items()):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,7 +15,7 @@ from modelyard.logs import About, Line, LogFiles, logs_folder
 from modelyard.logs.line import Level
 from modelyard.security.redact import redact
 
-__all__ = ["note", "say", "speak_for"]
+__all__ = ["errors_said", "note", "say", "speak_for"]
 
 
 class _Voice:
@@ -20,6 +23,38 @@ class _Voice:
 
     about = About()
     files: LogFiles | None = None
+
+
+class _Errors(logging.Handler):
+    """Keeps what one thread says as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.take(record.getMessage())
+
+    def take(self, text: str) -> None:
+        if threading.get_ident() == self._thread:
+            self.lines.append(text)
+
+
+_listening: list[_Errors] = []
+
+
+@contextmanager
+def errors_said() -> Iterator[list[str]]:
+    """Collect what this thread says as an error meanwhile: we ourselves, or a library through its logger."""
+    heard = _Errors()
+    _listening.append(heard)
+    logging.getLogger().addHandler(heard)
+    try:
+        yield heard.lines
+    finally:
+        logging.getLogger().removeHandler(heard)
+        _listening.remove(heard)
 
 
 def speak_for(project: Path, endpoint: str, trace: str) -> None:
@@ -39,6 +74,9 @@ def say(text: str, *, level: Level = "info", request: str = "") -> None:
     text = redact(text)
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+    if level == "error":
+        for one in _listening:
+            one.take(text)
     if _Voice.files is not None:
         line = Line.of(_Voice.about, _Voice.files.clock(), "server", text, level)
         _Voice.files.append(msgspec.structs.replace(line, request=request))
