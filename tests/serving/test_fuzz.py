@@ -1,0 +1,198 @@
+"""Malformed requests by the thousand: the server answers each or hangs up, tells nothing, and serves the others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from .attacks import PROTOCOLS, ROW, attack, request  # noqa: TID252 - the suite is not installed
+from .conftest import Server, mixed_answer  # noqa: TID252
+
+# What would tell of the inside: paths, languages, libraries, versions, traces, addresses in memory.
+INSIDE = re.compile(
+    rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|/work/|modelyard[/. ]\w|python|numpy|msgspec|httptools|uvloop"
+    rb"|llhttp|onnxruntime|sqlite|polars|asyncio|Error\(|Exception|0x[0-9a-f]{8}|\bversion \d|\d+\.\d+\.\d+",
+    re.IGNORECASE,
+)
+ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
+HEADERS = {
+    b"content-type", b"content-length", b"x-request-id", b"connection", b"www-authenticate", b"allow", b"retry-after",
+    b"x-model-version", b"inference-header-content-length", b"content-encoding", b"vary",
+}  # fmt: skip
+SECONDS = 20.0
+# Requests that may be answered at the same time are 512: the normal client is not to be shed among them.
+AT_ONCE = 24
+
+
+def resident_kb(server: Server) -> int:
+    text = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1])  # type: ignore[index]
+
+
+def wrong_in(got: bytes) -> str:
+    """Say what is wrong with the answers on one connection; empty if nothing is."""
+    for status, headers in ANSWER.findall(got):
+        if status[:1] == b"5" and status != b"503":
+            return f"answered {status.decode()}"
+        if unknown := {line.partition(b":")[0] for line in headers.splitlines()} - HEADERS:
+            return f"says {unknown}"
+    found = INSIDE.search(got)
+    return f"tells {found[0]!r}" if found else ""
+
+
+class Assault:
+    """Sends the attacks of a seed, and asks normally all the while.
+
+    Args:
+        server: Whom.
+        seed: Which attacks.
+    """
+
+    def __init__(self, server: Server, seed: int) -> None:
+        self.server = server
+        self.seed = seed
+        self.token = server.tokens["analyst"].encode()
+        self.sent: Counter[str] = Counter()
+        self.statuses: Counter[bytes] = Counter()
+        self.normal = 0
+
+    def made(self, protocol: str, number: int) -> tuple[Random, bytes, int]:
+        rng = Random(f"{self.seed} {protocol} {number}")  # noqa: S311 - to be had again
+        return rng, *attack(protocol, rng, self.token)
+
+    async def one(self, protocol: str, number: int) -> None:
+        """Send one connection's attacks and look at what comes back."""
+        rng, data, count = self.made(protocol, number)
+        how = rng.choice(("half", "half", "half", "half", "half", "half", "close", "reset"))
+        self.sent[protocol] += count
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        got = b""
+        try:
+            async with asyncio.timeout(SECONDS):
+                with suppress(OSError):
+                    at = rng.randrange(len(data)) if data and rng.random() < 0.3 else len(data)
+                    writer.write(data[:at])
+                    await asyncio.sleep(0)
+                    writer.write(data[at:])
+                    if how == "reset":
+                        linger = struct.pack("ii", 1, 0)
+                        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    if how == "half":
+                        await writer.drain()
+                        writer.write_eof()
+                        while part := await reader.read(65536):
+                            got += part
+            wrong = wrong_in(got)
+        except TimeoutError:
+            wrong = f"neither answered nor closed in {SECONDS} s, after {got[:100]!r}"
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        self.statuses.update(status for status, _ in ANSWER.findall(got))
+        assert not wrong, f"{wrong}: seed {self.seed}, {protocol} {number} ({how}): {data[:3000]!r} -> {got[-2000:]!r}"
+
+    async def slow(self, stop: asyncio.Event, start: bytes) -> None:
+        """Hold a connection open with a byte now and then; when it is cut, another one."""
+        while not stop.is_set():
+            _, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+            with suppress(OSError):
+                writer.write(start)
+                while not stop.is_set() and not writer.is_closing():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), 0.5)
+                    writer.write(b"a")
+                    await writer.drain()
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def normally(self, stop: asyncio.Event) -> None:
+        """Ask as everybody does: each answer is there, and right."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        while not stop.is_set():
+            row = {**ROW, "age": 18 + self.normal % 70}
+            writer.write(request(b"/predict", json.dumps(row).encode(), self.token))
+            async with asyncio.timeout(SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+                body = await reader.readexactly(length)
+            assert head.startswith(b"HTTP/1.1 200"), (head, body)
+            given = json.loads(body)["predictions"][0]["probabilities"]["yes"]
+            assert given == pytest.approx(mixed_answer(row["age"], 500.0, "paris"), rel=1e-4)
+            self.normal += 1
+            await asyncio.sleep(0.002)
+        writer.close()
+
+    async def run(self, each: int, protocols: tuple[str, ...] = PROTOCOLS) -> None:
+        """Send at least so many requests on each protocol."""
+        stop = asyncio.Event()
+        auth = b"POST /predict HTTP/1.1\r\nauthorization: Bearer %s\r\n" % self.token
+        starts = (
+            b"", b"G", b"GET /v2 HTTP/1.1\r\nx: ", auth + b"x", auth + b"content-length: 9000\r\n\r\n",
+            auth + b"transfer-encoding: chunked\r\n\r\nffff\r\n", auth + b"transfer-encoding: chunked\r\n\r\n1;",
+        )  # fmt: skip
+        async with asyncio.TaskGroup() as beside:
+            beside.create_task(self.normally(stop))
+            for start in starts:
+                beside.create_task(self.slow(stop, start))
+            try:
+                for protocol in protocols:
+                    await self._all(protocol, self.sent[protocol] + each)
+            finally:
+                stop.set()
+
+    async def _all(self, protocol: str, enough: int) -> None:
+        numbers = iter(range(self.sent[protocol], 10**9))
+
+        async def work() -> None:
+            while self.sent[protocol] < enough:
+                await self.one(protocol, next(numbers))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(work())
+
+
+def look(assault: Assault, server: Server) -> None:
+    assert server.process.poll() is None
+    assert assault.normal > 0
+    assert {b"200", b"400", b"401"} <= set(assault.statuses)
+
+
+def test_some_malformed_requests_harm_nobody(served: Server) -> None:
+    assault = Assault(served, 1)
+    asyncio.run(assault.run(60))
+    assert sum(assault.sent.values()) >= 60 * len(PROTOCOLS)
+    look(assault, served)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_malformed_requests_on_each_protocol_harm_nobody(
+    fresh: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory is looked at after a twentieth of the attacks, when every kind of them has been answered."""
+    server = fresh()
+    assault = Assault(server, 2)
+    asyncio.run(assault.run(5_000))
+    before = resident_kb(server)
+    asyncio.run(assault.run(95_000))
+    after = resident_kb(server)
+    look(assault, server)
+    assert server.stop() == 0
+    assert not [line for line in server.said if "Traceback" in line], server.said
+    with capsys.disabled():
+        print(f"\nsent {sum(assault.sent.values()):,}, answered {dict(assault.statuses)}, normal {assault.normal:,}")
+        print(f"resident before {before:,} kB, after {after:,} kB")
+    # Heads that are remembered, the log's block that waits and freed memory that is kept for the next body of 10 MB.
+    assert after - before < 40_000
