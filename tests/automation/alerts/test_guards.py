@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from modelyard.automation.alerts.sender import Sender
 from modelyard.records import Draft
@@ -12,6 +16,7 @@ from modelyard.serving.guards.bell import process_now, ringing, write_signal
 from modelyard.serving.guards.policy import Alarm
 from modelyard.spec import Spec
 from modelyard.store import LocalStore
+from tests.serving.versions import Yard, times, until
 
 Make = Callable[..., Spec]
 
@@ -81,3 +86,43 @@ def test_a_process_that_is_gone_rings_no_more(store: LocalStore) -> None:
     ring(store, OFF)
     assert [event.payload["still"] for event in store.ledger.events(kinds=("guard.calmed",))] == [0]
     assert ringing(store, "income") == set()
+
+
+@pytest.mark.slow
+def test_harmful_answers_are_told_once_by_hook_and_mail_and_their_end_once(
+    project: Make, tmp_path: Path, web: Any, post: Any
+) -> None:
+    """From the server that gives them to those who are told, all of it real."""
+    targets = f"[{{to: '{web.address}', name: hook}}, {{to: 'mailto:ml@example.org', name: mail}}]"
+    more = f"mail: {{host: 127.0.0.1, port: {post.port}, tls: none}}"
+    spec = project(f"alerts: {targets}", more=more)
+    code = "def harmful(batch):\n    return ['too much' if answer > 5 else None for answer in batch.answers]\n"
+    (spec.root / "guards.py").write_text(code)
+    yard = Yard(spec.root)
+    model = yard.keep(times(1.0))
+    yard.point(model)
+    there = Sender(spec, yard.store, draw=lambda low, high: 0.02 * high)
+    check = {"use": "guards.py:harmful", "within": 30}
+    guards = {"checks": [check], "alarm": {"share": 0.1, "window": 1}}
+    server = yard.serve(model, "--policy", json.dumps({"guards": guards}))
+
+    def asked(value: float) -> bool:
+        with server.client() as client:
+            for _ in range(30):
+                assert client.post("/predict", json={"a": value}).status_code == 200
+        return True
+
+    def noted(kind: Any) -> list[Any]:
+        return list(yard.store.ledger.events(kinds=(kind,)))
+
+    try:
+        until(lambda: asked(9.0) and noted("guard.alarmed"))
+        until(lambda: asked(9.0) and there.drain() is None and post.mails)
+        until(lambda: asked(1.0) and noted("guard.calmed"))
+        until(lambda: there.drain() is None and len(post.mails) == len(web.requests) == 2)
+    finally:
+        server.stop()
+        yard.store.close()
+    wanted = ["income: hours refused or held back", "income: recovered: hours refuses and holds back as few"]
+    for titles in ([body["title"] for body in web.bodies()], [str(mail["subject"]).strip() for mail in post.mails]):
+        assert [title[: len(want)] for title, want in zip(titles, wanted, strict=True)] == wanted
