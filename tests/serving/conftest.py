@@ -149,6 +149,7 @@ class Server:
     project: Path
     tokens: dict[str, str]
     said: list[str] = field(default_factory=list)
+    grpc: str = ""
 
     def client(self, role: str = "analyst", **settings: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.tokens[role]}"} if role else {}
@@ -182,9 +183,9 @@ def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server
     said = []
     for line in process.stderr:
         said.append(line.rstrip())
-        ready = re.match(r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?$", line)
+        ready = re.match(r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?( grpc=\S+)?$", line)
         if ready:
-            return Server(process, ready[1], ready[2], project, tokens, said)
+            return Server(process, ready[1], ready[2], project, tokens, said, (ready[4] or "").removeprefix(" grpc="))
     process.wait(10)
     process.stderr.close()
     raise AssertionError("\n".join(said))
