@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from _bench import child, emit
-from serving import FEATURES, bundle
+from _serving import FEATURES, bundle
 
 ROWS = 1_000_000
 CORES = len(os.sched_getaffinity(0))

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard.serving import arrow
 from modelyard.serving.connection import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.service import Asked, Service
@@ -22,8 +23,13 @@ def predict(models: Models, exchange: Exchange) -> None:
         HttpError: The body does not fit the signature.
     """
     service = models.default
-    parsed = service.validator.parse(exchange.body)
-    service.ask(exchange, parsed, _render)
+    headers = exchange.headers
+    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == arrow.ARROW:
+        parsed = arrow.parse(service.validator, exchange.body, service.limits.body)
+    else:
+        parsed = service.validator.parse(exchange.body)
+    as_arrow = b"accept" in headers and arrow.wanted(headers[b"accept"])
+    service.ask(exchange, parsed, arrow.render if as_arrow else _render)
 
 
 def _render(service: Service, asked: Asked) -> bytes:

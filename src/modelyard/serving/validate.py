@@ -18,14 +18,13 @@ from modelyard.inference import Feeds
 from modelyard.inference.encode import as_text
 from modelyard.records import Feature, Signature
 from modelyard.serving.errors import HttpError, bad, named
-from modelyard.store.packed import Packed
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["UNREADABLE", "Parsed", "Validator"]
+__all__ = ["PACKED_ROWS", "UNREADABLE", "Parsed", "Validator"]
 
 # What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -35,8 +34,7 @@ _RAW_BYTES = 16_384
 _SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 _FLOAT32_MAX = 3.4028234663852886e38
 # From so many rows on they are logged as bytes.
-_PACKED_ROWS = 256
-_encode = msgspec.json.Encoder().encode
+PACKED_ROWS = 256
 
 
 class Parsed:
@@ -126,7 +124,7 @@ class Validator:
         count = len(rows)
         raw = b""
         # The decoder has read these rows and nothing else; what stands around them is known.
-        if count < _PACKED_ROWS and len(body) <= _RAW_BYTES * count:
+        if count < PACKED_ROWS and len(body) <= _RAW_BYTES * count:
             if tight and body.endswith(b"}]}"):
                 raw = body[8:-1]
             elif not many:
@@ -143,7 +141,7 @@ class Validator:
             categories = self._np.empty((count, len(self.categories)), object)
             for at, values in enumerate(tuples):
                 categories[at] = [v if v is not None else "" for v in values[split:]]
-        return Parsed(count, numbers, categories, rows, raw)
+        return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, raw)
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Hold the rows of several requests against the signature, all at once, and make feeds of them.
@@ -271,7 +269,7 @@ class Validator:
         Raises:
             HttpError: What does not fit, and where.
         """
-        self._check_names(columns, "")
+        self.check_names(columns, "")
         lengths = {name: len(v) if isinstance(v, list) else -1 for name, v in columns.items()}
         for name, length in lengths.items():
             if length < 0:
@@ -324,34 +322,6 @@ class Validator:
             values = [as_text(v) if type(v) in (int, float, bool) else v for v in values]
         return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
 
-    def rows_of(self, parsed: Parsed) -> bytes | Packed:
-        """Return the rows for the log: as JSON by column name, or packed; a missing value is null there."""
-        if parsed.raw:
-            return parsed.raw
-        if parsed.count >= _PACKED_ROWS:
-            return self._packed_rows(parsed)
-        if parsed.rows is not None:
-            return _encode(parsed.rows)
-        parts: list[list[list[Any]]] = []
-        if (numeric := self.numbers_of(parsed)) is not None:
-            # The JSON encoder writes NaN as null.
-            parts.append(numeric.tolist())
-        if parsed.categories is not None:
-            parts.append([[v or None for v in row] for row in parsed.categories.tolist()])
-        if len(parts) == 1:
-            return _encode([dict(zip(self.names, row, strict=True)) for row in parts[0]])
-        return _encode([dict(zip(self.names, (*a, *b), strict=True)) for a, b in zip(*parts, strict=True)])
-
-    def _packed_rows(self, parsed: Parsed) -> Packed:
-        """Return many rows as the bytes of their numbers, as narrow as the model takes them."""
-        numbers = self.numbers_of(parsed)
-        data = b"" if numbers is None else _narrowed(numbers).tobytes()
-        texts: dict[str, list[Any]] = {}
-        if parsed.categories is not None:
-            for at, feature in enumerate(self.categories):
-                texts[feature.name] = [v or None for v in parsed.categories[:, at].tolist()]
-        return Packed(parsed.count, [f.name for f in self.numbers], data, False, texts)
-
     def _explain(self, body: bytes) -> Parsed:
         """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""
         data = decode(body)
@@ -373,10 +343,15 @@ class Validator:
         for at, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise bad("body-shape", f"row {at} is not an object of column names and values")
-            self._check_names(row, f"row {at}: ")
+            self.check_names(row, f"row {at}: ")
         return self.columns({name: [row[name] for row in rows] for name in self.names})
 
-    def _check_names(self, given: Mapping[str, Any], place: str) -> None:
+    def check_names(self, given: Mapping[str, Any], place: str) -> None:
+        """Refuse columns that the model does not take, and the lack of one that it does.
+
+        Raises:
+            HttpError: There is one.
+        """
         if given.keys() == self.features.keys():
             return
         for name in given:
