@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.serving.versions import Yard, times, until
 
 from modelyard.automation.alerts.sender import Sender
 from modelyard.records import Draft
@@ -16,7 +17,6 @@ from modelyard.serving.guards.bell import process_now, ringing, write_signal
 from modelyard.serving.guards.policy import Alarm
 from modelyard.spec import Spec
 from modelyard.store import LocalStore
-from tests.serving.versions import Yard, times, until
 
 Make = Callable[..., Spec]
 
