@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -172,6 +173,66 @@ def test_caller_who_hangs_up_in_the_middle_harms_nobody(served: Server) -> None:
     with served.client("operator") as client:
         assert client.post("/predict", json=ROW).status_code == 200
         assert client.get("/stats").json()["refused"].get("internal", 0) == 0
+
+
+def test_caller_who_reads_no_answer_is_read_no_more(served: Server) -> None:
+    one = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n" * 1000
+    before, sent = memory_kb(served), 0
+    with socket.create_connection(("127.0.0.1", served.port), timeout=0.5) as sock, contextlib.suppress(TimeoutError):
+        while sent < 60_000_000:
+            sock.sendall(one)
+            sent += len(one)
+    # What the system keeps of both directions, and not much of the server's own.
+    assert sent < 60_000_000
+    assert memory_kb(served) - before < 30_000
+    with served.client() as client:
+        assert client.post("/predict", json=ROW).status_code == 200
+
+
+def files_of(server: Server) -> int:
+    for line in Path(f"/proc/{server.process.pid}/limits").read_text().splitlines():
+        if line.startswith("Max open files"):
+            return int(line.split()[3])
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def files(most: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_server_may_open_as_many_files_as_it_takes_connections(fresh: Callable[..., Server]) -> None:
+    """A login shell allows 1,024; whoever opened as many connections would keep all others out, without an answer."""
+    with files(1024):
+        server = fresh()
+    assert files_of(server) > Limits().connections
+
+
+@pytest.mark.slow
+def test_idle_connections_keep_nobody_out_for_longer_than_the_limit(fresh: Callable[..., Server]) -> None:
+    with files(1024):
+        server = fresh()
+    with files(5000), contextlib.ExitStack() as stack:
+        for at in range(Limits().connections):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            sock.sendall(b"GET /v2 HTTP/1.1\r\nx: ")
+            if at == 2000:
+                with server.client() as client:
+                    assert client.post("/predict", json=ROW).status_code == 200
+        began = time.monotonic()
+        with server.client() as client:
+            answer = client.post("/predict", json=ROW)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too-many-connections")
+        while answer.status_code != 200 and time.monotonic() - began < 30:
+            time.sleep(0.2)
+            with server.client() as client:
+                answer = client.post("/predict", json=ROW)
+        # A second more, since connections are looked at once a second.
+        assert time.monotonic() - began < Limits().header_seconds + 4
+    assert answer.status_code == 200
 
 
 def test_many_at_once_are_all_answered(served: Server) -> None:

@@ -8,6 +8,7 @@ import gc
 import ipaddress
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Settings", "serve"]
 
 _TRACE = re.compile(r"[0-9a-f]{32}")
+# Files of a server beside its connections: the log, the model, the ledger.
+_FILES = 512
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -162,6 +165,7 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
     endpoint = _endpoint(settings, bundle)
     speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
+    _hold_files(settings.limits.connections)
     sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
     calls = None
     if settings.grpc_port is not None:
@@ -278,6 +282,15 @@ def _second(app: App, sock: socket.socket | None, settings: Settings) -> Port | 
     from modelyard.serving.grpc.port import Port
 
     return Port(app, sock, settings.tls("h2"))
+
+
+def _hold_files(connections: int) -> None:
+    """Have room for as many connections as are taken; a shell gives 1,024 files, and one more is cut unanswered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _FILES
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # not everywhere may it be raised
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard >= 0 else wanted, hard))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
