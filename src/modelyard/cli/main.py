@@ -40,6 +40,7 @@ VERBS = {
     "rollback": "point the champion back at the model before it",
     "serve": "serve the champion over HTTP",
     "loadtest": "find the rate that an endpoint holds, and whether it leaks memory",
+    "contract": "what callers of the endpoint rely on: describe, generate clients, check, compare, mock",
     "kill": "switch an endpoint off at once",
     "revive": "switch an endpoint on again that was killed",
     "token": "make, list and revoke the tokens that callers need",

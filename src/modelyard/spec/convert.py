@@ -21,15 +21,15 @@ __all__ = ["convert"]
 _FAIL = object()
 
 
-def convert(root: Mapping, report: Report) -> tuple[Any, dict[str, tuple[int, int]]]:
-    """Return the declaration, and the line and column of every path in it.
+def convert(root: Mapping, report: Report, shape: Shape | None = None) -> tuple[Any, dict[str, tuple[int, int]]]:
+    """Return the declaration, or another file of a given shape, and the line and column of every path in it.
 
     What cannot be used is noted in the report and stands as a default or an empty value, so that what does not
     depend on it can still be judged.
     """
     job = _Convert(report)
     job.places[""] = (root.line, root.column)
-    return job.value(root, root_shape(), ""), job.places
+    return job.value(root, shape or root_shape(), ""), job.places
 
 
 # Type of a value in the file -> what it may be one of in a union.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from modelyard.serving.contract.schemas import Endpoint, example_row, ref
@@ -118,29 +119,24 @@ def _predictions(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _protocol(endpoint: Endpoint) -> dict[str, Any]:
-    v2 = {"protocol": True}
     ready = {"content": {_JSON: {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}}}
     found: dict[str, Any] = {
-        "/v2": {"get": _operation("server_metadata", "Return name and extensions.", "ServerMetadata", **v2)},
-        "/v2/health/live": {
-            "get": _operation("server_live", "Say that the server runs.", "Live", open_to_all=True, **v2)
-        },
+        "/v2": {"get": _of_protocol("server_metadata", "Return name and extensions.", "ServerMetadata")},
+        "/v2/health/live": {"get": _of_protocol("server_live", "Say that the server runs.", "Live", open_to_all=True)},
         "/v2/health/ready": {
-            "get": _operation("server_ready", "Say that requests are taken.", "Ready", open_to_all=True, **v2)
+            "get": _of_protocol("server_ready", "Say that requests are taken.", "Ready", open_to_all=True)
         },
-        "/v2/repository/index": {
-            "post": _operation("repository_index", "List the versions.", "Index", body=ready, **v2)
-        },
+        "/v2/repository/index": {"post": _of_protocol("repository_index", "List the versions.", "Index", body=ready)},
     }
     for prefix, of in (("/v2/models/{model}", "model"), ("/v2/models/{model}/versions/{version}", "version")):
         named = [_named("model", [endpoint.name])]
         if of == "version":
             named.append(_named("version", [endpoint.version.digest[:12], endpoint.version.digest]))
         operations = {
-            "": _operation(f"{of}_metadata", "Return the tensors of the model.", "ModelMetadata", **v2),
-            "/ready": _operation(f"{of}_ready", "Say that the model takes requests.", "ModelReady", **v2),
-            "/config": _operation(f"{of}_config", "Return the model's configuration.", "Anything", **v2),
-            "/stats": _operation(f"{of}_stats", "Return what was answered; for operators.", "Anything", **v2),
+            "": _of_protocol(f"{of}_metadata", "Return the tensors of the model.", "ModelMetadata"),
+            "/ready": _of_protocol(f"{of}_ready", "Say that the model takes requests.", "ModelReady"),
+            "/config": _of_protocol(f"{of}_config", "Return the model's configuration.", "Anything"),
+            "/stats": _of_protocol(f"{of}_stats", "Return what was answered; for operators.", "Anything"),
         }
         for path, operation in operations.items():
             found[prefix + path] = {"parameters": named, "get": operation}
@@ -180,12 +176,11 @@ def _features(endpoint: Endpoint) -> Any:
 
 
 def _operators(endpoint: Endpoint) -> dict[str, Any]:
-    v2 = {"protocol": True}
     model = [_named("model", [endpoint.name])]
-    stats = _operation("stats_of_all", "Return what was answered; for operators.", "Anything", **v2)
+    stats = _of_protocol("stats_of_all", "Return what was answered; for operators.", "Anything")
     metrics = _operation("metrics", "Return what is counted, for Prometheus; for operators.", "Anything")
     metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    load = _operation("model_load", "Say that a model is loaded; for operators.", "Nothing", **v2)
+    load = _of_protocol("model_load", "Say that a model is loaded; for operators.", "Nothing")
     return {
         "/v2/models/stats": {"get": stats},
         "/v2/repository/models/{model}/load": {"parameters": model, "post": load},
@@ -241,6 +236,10 @@ def _operation(
         },
     }
     return operation
+
+
+# An operation whose refusals have the form of the open protocol.
+_of_protocol = partial(_operation, protocol=True)
 
 
 def _content(schema: dict[str, Any], example: Any) -> dict[str, Any]:

@@ -212,7 +212,8 @@ def _mlflow(columns: dict[str, Any], lists: dict[str, Any], rows: dict[str, Any]
     by_order = {**rows, "items": ref("RowInOrder")}
     # A value alone is a list of one.
     loose = _object({name: {"anyOf": [columns[name], lists[name]]} for name in names}, names)
-    split = _object({"columns": {"const": names}, "index": True, "data": by_order}, ["data"])
+    # pandas may write more of a frame than a model takes.
+    split = {**_object({"columns": {"const": names}, "data": by_order}, ["data"]), "additionalProperties": True}
     bodies = {
         "dataframe_split": split,
         "dataframe_records": by_name,
@@ -232,9 +233,10 @@ def _protocol(endpoint: Endpoint) -> dict[str, Any]:
     taken = [*(kind for kind, features in kinds if features), *(f.name for f in signature.features)]
     given = ["prediction"] if endpoint.regression else ["probabilities", "label"]
     shape = {"type": "array", "items": {"type": "integer"}}
+    # Rows, and in a tensor of all columns how many those are.
+    size = {"type": "integer", "minimum": 0, "maximum": max(endpoint.limits.rows, len(signature.features))}
     tensor = {"name": _TEXT, "datatype": _TEXT, "shape": shape}
     known = {"numeric": _TEXT, "categorical": _TEXT, "classes": _TEXT}
-    size = _object({"binary_data_size": _COUNT}, [])
     return {
         "ProtocolRefusal": _object({"error": _TEXT, "code": _TEXT, "id": _TEXT}, ["error", "code", "id"]),
         "ServerMetadata": _object(
@@ -258,7 +260,7 @@ def _protocol(endpoint: Endpoint) -> dict[str, Any]:
             "properties": {
                 "name": {"enum": taken},
                 "datatype": {"enum": [*_DATATYPES, "BYTES"]},
-                "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2},
+                "shape": {"type": "array", "items": size, "minItems": 1, "maxItems": 2},
                 "data": {"type": "array", "description": "Flat, or a list a row; null is a missing value."},
                 "parameters": _ANYTHING,
             },
@@ -287,7 +289,7 @@ def _protocol(endpoint: Endpoint) -> dict[str, Any]:
                 "datatype": {"enum": ["FP32", "BYTES"]},
                 "shape": {"type": "array", "items": _COUNT},
                 "data": {"type": "array", "items": {"type": ["number", "string"]}},
-                "parameters": size,
+                "parameters": _object({"binary_data_size": _COUNT}, []),
             },
             ["name", "datatype", "shape"],
         ),

@@ -1,0 +1,349 @@
+"""What callers rely on: checked against the real routes, compared between versions, mocked for their tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import yaml
+
+from modelyard.cli.main import main
+from modelyard.inference import BundleDraft
+from modelyard.records import Feature, Signature
+from modelyard.serving.contract.description import description
+from modelyard.serving.contract.diff import changes
+from modelyard.serving.contract.mock import bundle_of, mock
+from modelyard.serving.contract.schemas import Endpoint
+from modelyard.serving.guards.policy import Guarded, Policy
+from modelyard.serving.limits import Limits
+
+from .conftest import (  # noqa: TID252 - the suite is not installed
+    CITIES,
+    MIXED,
+    Server,
+    draft,
+    mixed_bundle,
+    mixed_model,
+    regression_bundle,
+)
+from .versions import Yard  # noqa: TID252
+
+ROW = {"age": 30, "income": 500.5, "city": "rome"}
+
+
+def document(made: BundleDraft, guards: Guarded | None = None) -> dict[str, Any]:
+    return description(Endpoint.of(made.bundle(), "credit", Limits(policy=Policy(guards=guards))))
+
+
+def changed(**columns: Any) -> BundleDraft:
+    """The mixed model with other settings of its columns; nothing: without it."""
+    kept = [(f, columns.get(f.name, {})) for f in MIXED.features]
+    features = [msgspec.structs.replace(f, **settings) for f, settings in kept if settings is not None]
+    features += [settings for name, settings in columns.items() if isinstance(settings, Feature)]
+    return draft("credit", Signature(features=tuple(features), problem=MIXED.problem), mixed_model(), b'["no","yes"]')
+
+
+@pytest.fixture
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+    """A project whose champion is the mixed model, and its folder is where commands run."""
+    monkeypatch.chdir(tmp_path)
+    yard = Yard(tmp_path)
+    yard.point(yard.keep(mixed_bundle()))
+    yield yard
+    yard.store.close()
+
+
+def write(path: str, **interaction: Any) -> None:
+    given = {"name": "one", "request": {"rows": [ROW]}, **interaction}
+    Path(path).write_text(yaml.safe_dump({"consumer": "billing", "interactions": [given]}, sort_keys=False))
+
+
+class TestOpenapi:
+    def test_it_is_what_a_server_of_the_version_answers(
+        self, yard: Yard, served: Server, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["contract", "openapi", "--out", "described.json"]) == 0
+        with served.client("viewer") as client:
+            there = client.get("/openapi.json").json()
+        here = json.loads(Path("described.json").read_bytes())
+        # The endpoint has another name here; nothing else may differ.
+        assert json.loads(json.dumps(here).replace('"hours"', '"credit"')) == there
+        assert main(["contract", "openapi"]) == 0
+        assert capfd.readouterr().out.splitlines()[1].encode() == Path("described.json").read_bytes()
+
+    def test_only_the_open_protocol(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main(["contract", "openapi", "champion", "--oip"]) == 0
+        found = json.loads(capfd.readouterr().out)
+        assert found["paths"]
+        assert all(path.startswith("/v2") for path in found["paths"])
+
+
+class TestCheck:
+    def test_a_contract_that_is_begun_holds(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main(["contract", "init", "the billing"]) == 0
+        assert main(["contract", "check", "contracts/the-billing.yaml"]) == 0
+        assert "every promise holds" in capfd.readouterr().err
+        assert main(["contract", "init", "the billing"]) == 2
+        assert "contract-exists" in capfd.readouterr().err
+
+    def test_removing_a_field_fails_the_consumer(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        main(["contract", "init", "billing"])
+        without = yard.keep(changed(city={"name": "town"}))
+        renamed = yard.keep(
+            draft(
+                "credit",
+                Signature(
+                    features=MIXED.features,
+                    problem=msgspec.structs.replace(MIXED.problem, classes=("no", "ja"), positive="ja"),
+                ),
+                mixed_model(),
+                b'["no","ja"]',
+            )
+        )
+        capfd.readouterr()
+        yard.point(without, "challenger")
+        assert main(["contract", "check", "contracts/billing.yaml", "--against", "challenger", "--json"]) == 1
+        [broken] = json.loads(capfd.readouterr().out)["broken"]
+        assert (broken["consumer"], broken["field"], broken["wanted"]) == ("billing", "status", "200")
+        assert "`city`" in broken["got"]
+        yard.point(renamed, "challenger")
+        assert main(["contract", "check", "contracts/billing.yaml", "--against", renamed.digest[:10], "--json"]) == 1
+        fields = {one["field"]: one["got"] for one in json.loads(capfd.readouterr().out)["broken"]}
+        assert fields["/predictions/0/probabilities/yes"] == "nothing"
+        assert fields["/predictions/*/label"] == 'it may be "ja"'
+        assert main(["contract", "check", "contracts/billing.yaml"]) == 0
+
+    @pytest.mark.parametrize(
+        ("interaction", "field"),
+        [
+            ({"answer": {"fields": {"/predictions/*/label": {"type": "number"}}}}, "/predictions/0/label"),
+            ({"answer": {"fields": {"/predictions/*/label": {"one_of": ["no"]}}}}, "/predictions/0/label"),
+            ({"answer": {"fields": {"/predictions/0/label": {"equals": "no"}}}}, "/predictions/0/label"),
+            ({"answer": {"fields": {"/predictions/1": {}}}}, "/predictions/1"),
+            (
+                {"answer": {"fields": {"/predictions/*/probabilities/no": {"between": [0.8, 1]}}}},
+                "/predictions/0/probabilities/no",
+            ),
+            ({"answer": {"headers": {"x-model-version": {"equals": "1"}}}}, "header x-model-version"),
+            ({"request": {"path": "/v2/models/other/ready"}, "answer": {}}, "status"),
+            ({"request": {"columns": {"age": [1]}}}, "status"),
+        ],
+    )
+    def test_what_does_not_hold_is_told(
+        self, yard: Yard, capfd: pytest.CaptureFixture[str], interaction: dict[str, Any], field: str
+    ) -> None:
+        write("it.yaml", **interaction)
+        assert main(["contract", "check", "it.yaml", "--json"]) == 1
+        assert json.loads(capfd.readouterr().out)["broken"][0]["field"] == field
+
+    @pytest.mark.parametrize(
+        "interaction",
+        [
+            {"answer": {"fields": {"/predictions/*/label": {"type": ["string", "null"], "one_of": ["no", "yes"]}}}},
+            {"request": {"columns": {"age": [30], "income": [None], "city": ["rome"]}}},
+            {
+                "request": {"rows": [{"age": 1}]},
+                "answer": {"status": 400, "fields": {"/error/code": {"equals": "column-missing"}}},
+            },
+            {"request": {"path": "/v2/health/ready"}, "answer": {"fields": {"/ready": {"equals": True}}}},
+            {
+                "request": {
+                    "path": "/invocations",
+                    "body": "age,income,city\n30,500,rome\n",
+                    "headers": {"Content-Type": "text/csv"},
+                },
+                "answer": {"fields": {"/predictions/0": {"one_of": ["no", "yes"]}}},
+            },
+        ],
+    )
+    def test_what_holds_holds(self, yard: Yard, interaction: dict[str, Any]) -> None:
+        write("it.yaml", **interaction)
+        assert main(["contract", "check", "it.yaml"]) == 0
+
+    def test_nothing_is_left_in_the_project(self, yard: Yard) -> None:
+        main(["contract", "init", "billing"])
+        before = sorted(str(path) for path in Path().rglob("*"))
+        assert main(["contract", "check", "contracts/billing.yaml"]) == 0
+        assert sorted(str(path) for path in Path().rglob("*")) == before
+
+    @pytest.mark.parametrize(
+        ("text", "code", "line"),
+        [
+            ("consumer: a\ninteractions:\n  - nam: x\n", "spec-unknown-field", 3),
+            ("consumer: a\ninteractions: []\n", "spec-", 2),
+            ("- 1\n", "spec-not-a-mapping", 1),
+            (
+                "consumer: a\ninteractions:\n  - name: x\n    request: {}\n    answer: {fields:\n      {label: {}}}\n",
+                "spec-bad-value",
+                6,
+            ),
+        ],
+    )
+    def test_mistakes_in_a_file_are_told_with_their_line(
+        self, yard: Yard, capfd: pytest.CaptureFixture[str], text: str, code: str, line: int
+    ) -> None:
+        Path("it.yaml").write_text(text)
+        assert main(["contract", "check", "it.yaml"]) == 2
+        said = capfd.readouterr().err
+        assert f"error[{code}" in said
+        assert f"it.yaml:{line}" in said
+
+    def test_other_mistakes(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        write("it.yaml")
+        Path("other.yaml").write_text(Path("it.yaml").read_text() + "endpoint: other\n")
+        Path("odd.yaml").write_text(Path("it.yaml").read_text() + "    request: {}\n")
+        for line, code in (
+            (["check", "its.yaml"], "contract-not-found"),
+            (["check", "other.yaml"], "contract-endpoint"),
+            (["check"], "contract-names"),
+            (["diff", "champion"], "contract-names"),
+            (["diff", "champion", "./no.json"], "file-not-found"),
+            (["mock", "./it.json"], "file-not-found"),
+        ):
+            assert main(["contract", *line]) == 2
+            assert code in capfd.readouterr().err
+        write("odd.yaml", request={"path": "/predict", "headers": {"X": "a\nb"}})
+        assert main(["contract", "check", "odd.yaml"]) == 2
+        assert "contract-request" in capfd.readouterr().err
+
+
+class TestDiff:
+    def said(self, old: Any, new: Any) -> dict[str, bool]:
+        return {f"{change.what}: {change.why}": change.breaking for change in changes(old, new)}
+
+    def test_the_same_is_compatible(self) -> None:
+        assert changes(document(mixed_bundle()), document(mixed_bundle())) == []
+
+    @pytest.mark.parametrize(
+        ("columns", "told"),
+        [
+            ({"city": None}, "column `city`: is gone: requests that send it are refused"),
+            (
+                {"more": Feature(name="more", type="number", source="Int64")},
+                "column `more`: is new and must be given: requests without it are refused",
+            ),
+            ({"income": {"nullable": False}}, "column `income`: may not be missing any more: null is refused"),
+            (
+                {"income": {"type": "category", "low": None, "high": None}},
+                "column `income`: was null or number and is null or string: what callers send is refused",
+            ),
+        ],
+    )
+    def test_what_breaks_requests(self, columns: dict[str, Any], told: str) -> None:
+        assert self.said(document(mixed_bundle()), document(changed(**columns)))[told]
+
+    def test_what_breaks_readers(self) -> None:
+        problem = msgspec.structs.replace(MIXED.problem, classes=("maybe", "no"), positive="no")
+        other = draft("credit", Signature(features=MIXED.features, problem=problem), mixed_model(), b'["maybe","no"]')
+        said = self.said(document(mixed_bundle()), document(other))
+        assert said["`Value`: `yes` is not answered any more"]
+        assert said["`Value`: `maybe` may be answered now, which callers do not know"]
+        assert said["field `yes`: is gone"]
+        numbers = self.said(document(mixed_bundle()), document(regression_bundle()))
+        assert numbers["field `label`: is gone"]
+
+    def test_what_is_compatible(self) -> None:
+        old, new = document(changed(age={"high": 80})), document(changed(age={"nullable": True}))
+        assert self.said(old, new) == {
+            "column `age`: may be null, too": False,
+            "column `age`: other values were seen in training: warnings may differ": False,
+        }
+
+    def test_guards_and_order(self) -> None:
+        old = document(mixed_bundle())
+        stricter = self.said(old, document(mixed_bundle(), Guarded(unseen="reject", out_of_range="reject")))
+        assert stricter["column `city`: takes the values seen in training alone now"]
+        assert stricter["column `age`: `maximum` was 3.4028234663852886e+38 and is 90"]
+        assert not any(self.said(document(mixed_bundle(), Guarded(unseen="reject")), old).values())
+        reverse = Signature(features=MIXED.features[::-1], problem=MIXED.problem)
+        moved = self.said(old, document(draft("credit", reverse, mixed_model(), b'["no","yes"]')))
+        assert moved == {"columns: have another order: rows and tensors without names mean something else": True}
+
+    def test_the_verb(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main(["contract", "openapi", "--out", "old.json"]) == 0
+        assert main(["contract", "diff", "old.json", "champion"]) == 0
+        yard.point(yard.keep(changed(city=None)), "challenger")
+        capfd.readouterr()
+        assert main(["contract", "diff", "old.json", "challenger"]) == 1
+        assert capfd.readouterr().out.startswith("breaking  column `city`: is gone")
+        assert main(["contract", "diff", "old.json", "challenger", "--json"]) == 1
+        assert json.loads(capfd.readouterr().out)["compatible"] is False
+
+
+class TestMock:
+    def test_the_same_row_has_the_same_answer_and_refusals_are_the_real_ones(self, served: Server) -> None:
+        rows = [ROW, {**ROW, "age": 31}, ROW]
+        with mock(bundle_of(document(mixed_bundle()), 7), "credit", Limits(), port=0) as host:
+            with httpx.Client(base_url=host.url, headers={"authorization": "Bearer any"}) as client:
+                made = client.post("/predict", json={"rows": rows})
+                wrong = client.post("/predict", json={"rows": [{"age": "x"}]})
+                described = client.get("/openapi.json")
+            assert httpx.post(f"{host.url}/predict", json=ROW).status_code == 401
+        one, other, again = made.json()["predictions"]
+        assert one == again
+        assert one != other
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+        assert made.headers["x-modelyard-mock"] == wrong.headers["x-modelyard-mock"] == "1"
+        with served.client() as client:
+            real = client.post("/predict", json={"rows": [{"age": "x"}]})
+        assert "x-modelyard-mock" not in real.headers
+        told = [{**answer.json()["error"], "id": ""} for answer in (wrong, real)]
+        assert told[0] == told[1]
+        assert changes(document(mixed_bundle()), described.json()) == []
+
+    @pytest.mark.parametrize("made", [mixed_bundle, regression_bundle])
+    def test_a_seed_makes_other_answers(self, made: Any) -> None:
+        feeds = {"numeric": __import__("numpy").ones((1, 2), "float32")}
+        first, same, other = (bundle_of(document(made()), seed).predictor().predict(feeds) for seed in (1, 1, 2))
+        assert first.tolist() == same.tolist() != other.tolist()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_the_verb_says_that_it_is_a_mock_and_ends_clean(self, yard: Yard, number: int) -> None:
+        assert main(["contract", "openapi", "--out", "it.json"]) == 0
+        line = [sys.executable, "-m", "modelyard", "contract", "mock", "it.json", "--port", "0", "--token", "secret"]
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        assert process.stderr is not None
+        ready = re.match(
+            r"ready (http://127\.0\.0\.1:\d+) endpoint=hours model=\S{12} mock seed=0$", process.stderr.readline()
+        )
+        assert ready
+        for token, status in (("secret", 200), ("other", 401)):
+            headers = {"authorization": f"Bearer {token}"}
+            assert httpx.post(f"{ready[1]}/predict", json=ROW, headers=headers).status_code == status
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=20)
+        assert (process.returncode, rest) == (0, "stopped endpoint=hours mock\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"info": {"title": '"""\nimport os', "version": "1"}},
+        {"info": {"title": "a", "version": "*/ alert()"}},
+        {"components": {}},
+        {"paths": None},
+    ],
+)
+def test_a_file_that_is_no_description_of_ours_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], change: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("it.json").write_text(json.dumps({**document(mixed_bundle()), **change}))
+    for action in (["mock"], ["client"], ["diff", "it.json"]):
+        assert main(["contract", *action, "it.json"]) == 2
+        assert "contract-unreadable" in capfd.readouterr().err
+
+
+def test_the_known_cities_are_in_it() -> None:
+    column = document(mixed_bundle())["components"]["schemas"]["Row"]["properties"]["city"]
+    assert column["x-seen"] == {"categories": list(CITIES)}
