@@ -58,7 +58,7 @@ def ask(server: Server, *rows: dict[str, Any], role: str = "analyst") -> Any:
     ("ours", "theirs"),
     [(policy.Guarded, section.Guards), (policy.Access, section.Access), (policy.Outlier, section.Outlier),
      (policy.Confidence, section.Confidence), (policy.Within, section.Within), (policy.Alarm, section.Alarm),
-     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck)],
+     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck), (policy.Requests, section.Requests)],
 )  # fmt: skip
 def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
     def fields(struct: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from modelyard.inference import Encoder
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.policy import Requests
+from modelyard.serving.keeping import Keeper
 from modelyard.serving.validate import Validator
 
 SIGNATURE = Signature(
@@ -82,10 +84,10 @@ def test_every_form_encodes_as_training_did(rows: list[dict[str, Any]]) -> None:
     same(fitted(VALIDATOR, json.dumps(rows[0], ensure_ascii=False).encode()).feeds, ENCODER(rows[:1]))
     assert by_rows.parsed.count == len(rows)
     # What is logged encodes to the same again.
-    logged = json.loads(VALIDATOR.rows_of(by_rows.parsed))
+    logged = json.loads(Keeper(VALIDATOR, Requests()).rows_of(by_rows.parsed))
     same(ENCODER(logged), expected)
     by_columns.rows = None
-    same(ENCODER(json.loads(VALIDATOR.rows_of(by_columns.parsed))), expected)
+    same(ENCODER(json.loads(Keeper(VALIDATOR, Requests()).rows_of(by_columns.parsed))), expected)
 
 
 def refusal(body: bytes) -> int:
@@ -123,7 +125,7 @@ def test_a_name_with_quotes_is_read_slowly_and_well() -> None:
     validator = Validator(Signature(features=(Feature(name=odd, type="number", source="Float64"),), problem=problem))
     parsed = fitted(validator, json.dumps({"rows": [{odd: 1.5}, {odd: None}]}).encode())
     assert parsed.feeds["numeric"][0, 0] == 1.5
-    assert json.loads(validator.rows_of(parsed.parsed))[0] == {odd: 1.5}
+    assert json.loads(Keeper(validator, Requests()).rows_of(parsed.parsed))[0] == {odd: 1.5}
 
 
 def test_a_column_may_be_called_rows() -> None:
@@ -162,6 +164,6 @@ def test_one_kind_of_column_only() -> None:
     problem = Problem(task="regression", target="y")
     texts = Validator(Signature(features=(Feature(name="t", type="category", source="String"),), problem=problem))
     assert fitted(texts, b'{"rows": [{"t": "a"}, {"t": null}]}').feeds["categorical"].tolist() == [["a"], [""]]
-    assert texts.rows_of(texts.parse(b'{"t": null}')) == b'[{"t": null}]'
+    assert Keeper(texts, Requests()).rows_of(texts.parse(b'{"t": null}')) == b'[{"t": null}]'
     numbers = Validator(Signature(features=(Feature(name="t", type="number", source="Float64"),), problem=problem))
     assert list(fitted(numbers, b'{"t": 1}').feeds) == ["numeric"]

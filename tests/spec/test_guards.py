@@ -89,3 +89,11 @@ def test_who_may_not_ask_is_shown_nothing(tmp_path: Path) -> None:
     assert ('"viewer" may not ask' in problem.message, "analyst" in problem.hint) == (True, True)
     (problem,) = wrong(tmp_path, "{}", access="show: {analist: label}")
     assert (problem.code, problem.hint) == ("spec-bad-value", "did you mean `analyst`?")
+
+
+@pytest.mark.parametrize(("columns", "hint"), [("[agee]", "`age`"), ("[y]", "take it out"), ("[id]", "take it out")])
+def test_redacted_columns_are_inputs_of_the_model(tmp_path: Path, columns: str, hint: str) -> None:
+    found = wrong(tmp_path, "unseen: reject\n  requests: {redact: " + columns + "}")
+    assert [(one.code, one.where) for one in found] == [("spec-contradiction", f"{tmp_path}/modelyard.yaml:9")]
+    assert hint in found[0].hint
+    assert wrong(tmp_path, "unseen: reject\n  requests: {redact: [age]}") == []

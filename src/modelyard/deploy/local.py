@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from modelyard.deploy.aliases import trace_of
-from modelyard.deploy.section import Access, Deploy, Rollout
+from modelyard.deploy.rollout import Rollout
+from modelyard.deploy.section import Access, Deploy, Requests
 from modelyard.records import Deployment
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
@@ -88,6 +90,8 @@ def _tried(rollout: Rollout) -> list[str]:
         line += ["--canary", str(rollout.canary)]
     if rollout.watch:
         line += ["--watch", str(rollout.watch)]
+    if rollout.ab is not None:
+        line += ["--ab", msgspec.json.encode(rollout.ab).decode()]
     return [*line, "--shadow"] if rollout.shadow else line
 
 
@@ -95,7 +99,9 @@ def policy_of(declared: Deploy) -> str:
     """Return what a server is told of the section, as JSON: what differs from the defaults; empty if nothing does."""
     access, usual = msgspec.to_builtins(declared.access), msgspec.to_builtins(Access())
     given = {key: value for key, value in access.items() if value != usual[key] and key not in _FLAGS}
-    told = {"access": given} if given else {}
+    told: dict[str, Any] = {"access": given} if given else {}
+    if declared.requests != Requests():
+        told["requests"] = msgspec.to_builtins(declared.requests)
     if declared.guards is not None:
         told["guards"] = msgspec.to_builtins(declared.guards)
     return msgspec.json.encode(told).decode() if told else ""

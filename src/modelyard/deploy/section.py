@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, field
 
 from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Section, Share
+from modelyard.deploy.rollout import Rollout
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "OutputCheck", "Rollout", "Within"]
+__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "OutputCheck", "Requests", "Within"]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
 
@@ -307,41 +308,24 @@ class Guards(Section, frozen=True, kw_only=True):
     ] = None
 
 
-class Rollout(Section, frozen=True, kw_only=True):
-    """How a challenger is tried before it becomes the champion."""
+class Requests(Section, frozen=True, kw_only=True):
+    """What is kept of the requests that are answered."""
 
-    canary: Annotated[
-        OpenShare | None,
+    sample: Annotated[
+        Share,
         Meta(
-            description="Share of the requests that the challenger answers. It is taken back by itself when it errs, "
-            "is slower than the champion or answers too differently. Left out, it answers none.",
+            description="Share of the requests that is kept, drawn by their ids; what is held back by a guard is kept "
+            "in any case. Only of what is kept can drift be seen, or an outcome joined.",
             examples=["10%"],
         ),
-    ] = None
-    watch: Annotated[
-        Duration | None,
+    ] = 1.0
+    redact: Annotated[
+        tuple[Column, ...],
         Meta(
-            description="How long a canary has to hold before it becomes the champion by itself. Left out, it stays a "
-            "challenger until somebody promotes it.",
-            examples=["1h"],
+            description="Columns whose values are never written down. The model gets them; their drift is not watched.",
+            examples=[["postcode"]],
         ),
-    ] = None
-    shadow: Annotated[
-        bool,
-        Meta(
-            description="The challenger gets a copy of the requests, and its answers are only compared with the "
-            "champion's.",
-            examples=[True],
-        ),
-    ] = False
-    p99: Annotated[
-        Duration | None,
-        Meta(
-            description="Time within which a version has to give 99 of 100 answers to rows of its own profile before "
-            "it goes live. Left out, any.",
-            examples=["5ms"],
-        ),
-    ] = None
+    ] = ()
 
 
 class Deploy(Section, frozen=True, kw_only=True):
@@ -373,3 +357,10 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=[{"out_of_range": "clip"}],
         ),
     ] = None
+    requests: Annotated[
+        Requests,
+        Meta(
+            description="What is kept of the requests that are answered. Left out, all of all.",
+            examples=[{"redact": ["postcode"]}],
+        ),
+    ] = Requests()

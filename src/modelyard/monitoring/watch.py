@@ -78,8 +78,8 @@ def _drift(
     limits = Limits(**{k: given[k] for k in ("psi", "ks", "missing", "unseen") if given.get(k) is not None})
     if settings.get("confidence"):
         limits = Limits(limits.psi, limits.ks, limits.missing, limits.unseen, float(settings["confidence"]))
-    # A column that no request had is missing in all of them.
-    columns = {f.name: window.inputs.get(f.name, [None] * window.rows) for f in signature.features}
+    # Every request has every column; one that none has is left out of the log (`deploy.requests.redact`).
+    columns = {f.name: window.inputs[f.name] for f in signature.features if f.name in window.inputs}
     scores, labels = _answers(window.outputs, signature.problem)
     return drift(profile, columns, scores=scores, labels=labels, limits=limits)
 

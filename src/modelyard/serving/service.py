@@ -17,6 +17,7 @@ from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
+from modelyard.serving.keeping import Keeper
 from modelyard.serving.limits import Limits
 from modelyard.serving.log import RequestLog
 from modelyard.serving.metrics import Tally
@@ -101,6 +102,7 @@ class Service:
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.write = writer(self.problem)
+        self._keeper = Keeper(self.validator, limits.policy.requests)
         self.log = log
         self.limits = limits
         self.clock = clock
@@ -183,13 +185,13 @@ class Service:
         if self.watch is not None:
             self.watch.failed(self, group)
 
-    def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:  # noqa: C901 - calls cost
+    def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Write the answers of a group, and log them together."""
         if isinstance(output, BaseException):
             self._failed(group, output)
             return
         ended = time.monotonic()
-        gate, rows_of, json = self.gate, self.validator.rows_of, self._json
+        gate, rows_of, json = self.gate, self._keeper.rows_of, self._json
         finite = output is None or self._hand_out(group, output)
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []
@@ -225,7 +227,7 @@ class Service:
         took: list[float] = []
         if done:
             # Where every row was answered, the model's output is written as it came.
-            whole = gate is None and len(done) == len(group)
+            whole = gate is None and len(done) == len(group) and self._keeper.all
             outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
             took = self._keep(done, inputs, outputs, ended, self.log)
         if self.watch is not None:
@@ -272,7 +274,11 @@ class Service:
         counts = [one.parsed.count for one in done]
         ids, callers = [one.id for one in exchanges], [one.caller for one in exchanges]
         rows = sum(counts)
-        log.put(Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs), rows)
+        turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs)
+        if self._keeper.all or log is not self.log:
+            log.put(turn, rows)
+        elif (some := turn.only([self._keeper.keeps(name) for name in ids])).ids:
+            log.put(some, sum(some.counts))
         self.answered += len(done)
         self.rows += rows
         self.tally.add([one.route for one in exchanges], took)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sqlite3
 import struct
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,11 @@ class Turn(msgspec.Struct, array_like=True, gc=False):
     counts: list[int]
     inputs: list[bytes | Packed]
     outputs: Outputs
+
+    def only(self, chosen: Sequence[bool]) -> Turn:
+        """Return the turn with some of its requests; their answers must not be packed together."""
+        parts = (self.ids, self.callers, self.ms, self.counts, self.inputs, self.outputs)
+        return Turn(self.time, self.model, self.trace, *(list(compress(part, chosen)) for part in parts))  # type: ignore[arg-type]
 
     def requests(self) -> Iterator[Answered]:
         """Yield each request by itself."""

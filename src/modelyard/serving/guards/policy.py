@@ -1,4 +1,4 @@
-"""What a server is told of `deploy.guards` and `deploy.access`: one JSON text, decided on once at the start.
+"""What a server is told of `deploy.guards`, `deploy.access` and `deploy.requests`: one JSON text, decided on once at the start.
 
 The fields have the names and defaults of the file (`deploy/section.py`); a test holds both together.
 """
@@ -23,6 +23,7 @@ __all__ = [
     "Outlier",
     "OutputCheck",
     "Policy",
+    "Requests",
     "Within",
     "digits_of",
     "read_policy",
@@ -125,17 +126,26 @@ class Access(_Told, frozen=True, kw_only=True):
     cors: tuple[str, ...] = ()
 
 
+class Requests(_Told, frozen=True, kw_only=True):
+    """See `deploy.requests`."""
+
+    sample: float = 1.0
+    redact: tuple[str, ...] = ()
+
+
 class Policy(_Told, frozen=True, kw_only=True):
     """What a server is told.
 
     Attributes:
         guards: What is refused, changed or held back; none: unusual values are answered with a warning.
         access: Who may ask, and what of it is written down.
+        requests: What is kept of the requests that are answered.
         project: Folder that the paths of checks begin at.
     """
 
     guards: Guarded | None = None
     access: Access = Access()
+    requests: Requests = Requests()
     project: str = ""
 
     def shared(self, processes: int) -> Policy:

@@ -1,4 +1,4 @@
-"""What cannot stand in `deploy.guards`, and in `deploy.access.show`.
+"""What cannot stand in `deploy.guards`, `deploy.access.show` and `deploy.requests`.
 
 What only the trained model can tell (its columns where the file does not list them, its classes, its profile) is looked
 at when a server opens the bundle.
@@ -6,7 +6,7 @@ at when a server opens the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from modelyard._kit.errors import ServeError, near
@@ -36,10 +36,11 @@ def guard_rules(root: Path, *, files: bool) -> Callable[[Declaration], Iterator[
 
     def rule(d: Declaration) -> Iterator[Finding]:
         yield from _shown(d)
+        yield from _columns(d, "deploy.requests.redact", d.deploy.requests.redact)
         guards = d.deploy.guards
         if guards is None:
             return
-        yield from _coerced(d, guards)
+        yield from _columns(d, f"{_AT}.coerce", guards.coerce)
         yield from _suits(d, guards)
         yield from _fallback(d, guards)
         for index, check in enumerate(guards.checks):
@@ -62,7 +63,8 @@ def _shown(d: Declaration) -> Iterator[Finding]:
             yield Finding(at, message, "take it out; these may: " + ", ".join(asking), ("deploy.access.roles",))
 
 
-def _coerced(d: Declaration, guards: Guards) -> Iterator[Finding]:
+def _columns(d: Declaration, place: str, columns: Sequence[str]) -> Iterator[Finding]:
+    """Look at names of inputs that stand in a list of the file."""
     if d.model is None:
         return
     outside = {d.model.target: "the target", **dict.fromkeys(d.model.drop, 'in "model.drop"')}
@@ -70,15 +72,16 @@ def _coerced(d: Declaration, guards: Guards) -> Iterator[Finding]:
     # A function of one's own may make columns of which the file knows nothing.
     whole = d.features is None and len(tables) == len(tables_of(d)) and all(tables)
     known = [column for columns in tables for column in columns if column not in outside]
-    for index, column in enumerate(guards.coerce):
-        at = f"{_AT}.coerce.{index}"
+    word = place.rpartition(".")[2]
+    for index, column in enumerate(columns):
+        at = f"{place}.{index}"
         if column in outside:
             message = f'"{column}" is {outside[column]}, and no input of the model'
-            yield Finding(at, message, "take it out of `coerce`", ("model.target", "model.drop"))
+            yield Finding(at, message, f"take it out of `{word}`", ("model.target", "model.drop"))
         elif whole and column not in known:
             close = near(column, known)
             hint = f"did you mean `{close[0]}`?" if close else "there is: " + ", ".join(known)
-            yield Finding(at, f'"coerce" names "{column}", which is no column of the data', hint, ("data.*",))
+            yield Finding(at, f'"{word}" names "{column}", which is no column of the data', hint, ("data.*",))
 
 
 def _suits(d: Declaration, guards: Guards) -> Iterator[Finding]:

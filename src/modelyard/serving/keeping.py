@@ -1,0 +1,98 @@
+"""What of an answered request is written down: which requests, which columns, and in which form."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from modelyard._kit.errors import ServeError, near
+from modelyard.serving.guards.policy import Requests
+from modelyard.serving.validate import PACKED_ROWS, Parsed, Validator
+from modelyard.store.packed import Packed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Keeper"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Keeper:
+    """Chooses requests for the log, and makes of their rows what is written.
+
+    Args:
+        validator: Has read the rows.
+        declared: What is declared of it.
+
+    Attributes:
+        all: Every request is written down.
+
+    Raises:
+        ServeError: A column that should be left out is none of the model's (`policy-unusable`).
+    """
+
+    def __init__(self, validator: Validator, declared: Requests) -> None:
+        redacted = frozenset(declared.redact)
+        for name in declared.redact:
+            if name not in validator.features:
+                close = near(name, validator.features)
+                raise ServeError(
+                    "policy-unusable",
+                    f"`deploy.requests.redact` names `{name}`, and the model takes no such column",
+                    hint=f"did you mean `{close[0]}`?"
+                    if close
+                    else "its columns are: " + ", ".join(validator.features),
+                )
+        self.all = declared.sample >= 1
+        self._below = int(declared.sample * 2**32)
+        self._whole = not redacted
+        self._validator = validator
+        self._numbers = [at for at, f in enumerate(validator.numbers) if f.name not in redacted]
+        self._categories = [at for at, f in enumerate(validator.categories) if f.name not in redacted]
+        self._numeric = [validator.numbers[at].name for at in self._numbers]
+        self._textual = [validator.categories[at].name for at in self._categories]
+
+    def keeps(self, name: str) -> bool:
+        """Say whether the request of an id is written down."""
+        return zlib.crc32(name.encode("latin-1")) < self._below
+
+    def rows_of(self, parsed: Parsed) -> bytes | Packed:
+        """Return the rows as JSON by column name, or packed; a missing value is null there."""
+        if parsed.count >= PACKED_ROWS:
+            return self._packed(parsed)
+        if self._whole and parsed.raw:
+            return parsed.raw
+        if self._whole and parsed.rows is not None:
+            return _encode(parsed.rows)
+        # The JSON encoder writes NaN as null.
+        numeric: list[list[Any]] = []
+        if self._numeric:
+            numeric = self._matrix(parsed).tolist()
+        textual: list[list[Any]] = []
+        if self._textual and parsed.categories is not None:
+            textual = [[v or None for v in row] for row in parsed.categories[:, self._categories].tolist()]
+        rows: list[dict[str, Any]] = [{} for _ in range(parsed.count)]
+        for names, values in ((self._numeric, numeric), (self._textual, textual)):
+            for row, some in zip(rows, values, strict=False):
+                row.update(zip(names, some, strict=True))
+        return _encode(rows)
+
+    def _matrix(self, parsed: Parsed) -> Array:
+        """Return the numbers that are written down."""
+        numbers = self._validator.numbers_of(parsed)
+        assert numbers is not None  # noqa: S101 - the model takes numbers
+        return numbers if self._whole else numbers[:, self._numbers]
+
+    def _packed(self, parsed: Parsed) -> Packed:
+        """Return many rows as the bytes of their numbers, as narrow as the model takes them."""
+        data = self._matrix(parsed).astype("<f4", copy=False).tobytes() if self._numeric else b""
+        texts: dict[str, list[Any]] = {}
+        if parsed.categories is not None:
+            for at, name in zip(self._categories, self._textual, strict=True):
+                texts[name] = [v or None for v in parsed.categories[:, at].tolist()]
+        return Packed(parsed.count, self._numeric, data, False, texts)

@@ -1,0 +1,97 @@
+"""What is written down of a request: redacted columns never are, and of a sample only so many requests."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard._kit.errors import ServeError
+from modelyard.deploy.local import policy_of
+from modelyard.deploy.section import Deploy, Requests
+from modelyard.serving.guards import policy
+from modelyard.serving.keeping import Keeper
+from modelyard.serving.validate import Validator
+from modelyard.store.requests import Answered, newest
+
+from .conftest import MIXED, Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+
+ROW = {"age": 30, "income": 500.5, "city": "paris"}
+
+
+def told(**declared: Any) -> list[str]:
+    return ["--policy", policy_of(Deploy(requests=Requests(**declared)))]
+
+
+def logged(server: Server) -> list[Answered]:
+    with closing(sqlite3.connect(f"file:{server.log}?mode=ro", uri=True)) as db:
+        return list(newest(db))
+
+
+def test_redacted_columns_stand_nowhere_in_the_log(fresh: Callable[..., Server]) -> None:
+    server = fresh(None, *told(redact=("city", "age")))
+    tensors = [
+        {"name": "numeric", "shape": [1, 2], "datatype": "FP64", "data": [61987, 500.5]},
+        {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["secretville"]},
+    ]
+    secret = {"age": 61987, "income": 500.5, "city": "secretville"}
+    bodies: list[tuple[str, Any]] = [
+        ("/predict", secret),
+        ("/predict", {"rows": [secret, ROW]}),
+        ("/predict", {"rows": [secret] * 300}),
+        ("/predict", {"columns": {name: [value] for name, value in secret.items()}}),
+        ("/v2/models/credit/infer", {"inputs": tensors}),
+        ("/invocations", {"dataframe_records": [secret]}),
+    ]
+    with server.client() as client:
+        for path, body in bodies:
+            assert client.post(path, json=body).status_code == 200, path
+    assert server.stop() == 0
+    rows = [row for one in logged(server) for row in one.inputs]
+    assert len(rows) == 1 + 2 + 300 + 1 + 1 + 1
+    assert all(row == {"income": 500.5} for row in rows)
+    for file in server.log.parent.iterdir():
+        assert b"secretville" not in file.read_bytes(), file
+    assert "secretville" not in "".join(server.said)
+
+
+def test_a_sample_is_drawn_by_the_ids(fresh: Callable[..., Server]) -> None:
+    server = fresh(None, *told(sample=0.3))
+    names = [f"r{at}" for at in range(400)]
+    with server.client() as client:
+        for name in names:
+            assert client.post("/predict", json=ROW, headers={"x-request-id": name}).status_code == 200
+    assert server.stop() == 0
+    kept = {one.id for one in logged(server)}
+    keeper = Keeper(Validator(MIXED), policy.Requests(sample=0.3))
+    assert kept == {name for name in names if keeper.keeps(name)}
+    assert 80 < len(kept) < 160
+    assert "answered=400" in server.said[-1]
+
+
+def test_a_share_of_many_ids_is_as_large_as_it_says() -> None:
+    for share in (0.0, 0.05, 0.5, 1.0):
+        keeper = Keeper(Validator(MIXED), policy.Requests(sample=share))
+        found = np.mean([keeper.keeps(f"req-abc-{at:x}") for at in range(20_000)])
+        assert abs(found - share) < 0.02
+
+
+def test_a_column_that_the_model_does_not_take_is_refused() -> None:
+    with pytest.raises(ServeError) as caught:
+        Keeper(Validator(MIXED), policy.Requests(redact=("citty",)))
+    assert caught.value.code == "policy-unusable"
+    assert "`city`" in str(caught.value)
+
+
+def test_every_form_of_rows_is_written_as_it_was_sent() -> None:
+    validator = Validator(MIXED)
+    keeper = Keeper(validator, policy.Requests())
+    spaced = json.dumps({"rows": [ROW, {**ROW, "income": None, "city": None}]}, indent=1).encode()
+    by_columns = {name: [value] * 2 for name, value in ROW.items()}
+    assert json.loads(keeper.rows_of(validator.parse(spaced))) == [ROW, {**ROW, "income": None, "city": None}]  # type: ignore[arg-type]
+    assert json.loads(keeper.rows_of(validator.parse(json.dumps({"columns": by_columns}).encode()))) == [ROW, ROW]  # type: ignore[arg-type]
