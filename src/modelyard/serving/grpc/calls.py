@@ -226,7 +226,7 @@ class Call(Exchange):
         while turns and turns[0].answer is not None:
             ready.append(turns.popleft().answer)
         if ready:
-            self._connection.send(self, b"".join([b"\0" + len(one).to_bytes(4, "big") + one for one in ready if one]))
+            self._connection.send(self, b"".join([b"\0" + len(one).to_bytes(4, "big") + one for one in ready]))
         self.since = turns[0].began if turns else 0.0
         self.go_on()
 
@@ -316,7 +316,7 @@ class Turn(Exchange):
     ) -> None:
         """Write the answer, after those of the messages before it."""
         self.call.by = self.call.by or self.by
-        self._put(self.route.wrap(body, None, self.id))
+        self._put(self.route.wrap(body, "", self.id))
 
     def refuse(self, error: HttpError) -> None:
         """Write an error as the answer; the call goes on."""
