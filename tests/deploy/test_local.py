@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from modelyard._kit.errors import NotFound
+from modelyard.checks.ab import Question
 from modelyard.deploy.aliases import move, trace_of
 from modelyard.deploy.local import command
-from modelyard.deploy.section import Deploy, Rollout
+from modelyard.deploy.rollout import Ab, Rollout
+from modelyard.deploy.section import Deploy
 from modelyard.records import Deployment, Draft, ModelVersion, plain
+from modelyard.serving.rollout import read_plan
 from modelyard.store import LocalStore
 
 
@@ -44,6 +47,10 @@ def test_rollout_stands_on_the_line(store: LocalStore, deployment: Deployment) -
     tried = Deploy(rollout=Rollout(canary=0.1, watch=3600.0, shadow=True, p99=0.005))
     line = command(store, deployment, declared=tried)
     assert line[-7:] == ["--p99", "0.005", "--canary", "0.1", "--watch", "3600.0", "--shadow"]
+    line = command(store, deployment, declared=Deploy(rollout=Rollout(ab=Ab(share=0.2, metric="ms", promote=True))))
+    plan = read_plan(0.0, 0.0, False, line[line.index("--ab") + 1])
+    assert plan.share == 0.2
+    assert plan.ab == Question(share=0.2, metric="ms", promote=True)
 
 
 def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(

@@ -25,6 +25,23 @@ def test_watch_needs_a_canary(tmp_path: Path) -> None:
     assert caught.value.code == "spec-contradiction"
 
 
+@pytest.mark.parametrize(
+    "rollout", ["{canary: 10%, ab: {share: 20%}}", "{ab: {metric: label}}", "{ab: {label: good}}"]
+)
+def test_ab_alone_says_the_share_and_what_is_compared(tmp_path: Path, rollout: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(declared(tmp_path, rollout))
+    assert caught.value.code == "spec-contradiction"
+
+
+def test_ab_is_read(tmp_path: Path) -> None:
+    given = "{ab: {share: 20%, metric: label, label: good, higher_is_better: false, alpha: 0.01, at_most: 2d}}"
+    rollout = load(declared(tmp_path, given)).deploy.rollout
+    assert rollout.ab is not None
+    assert (rollout.ab.share, rollout.ab.label, rollout.ab.at_most) == (0.2, "good", 172_800.0)
+    assert rollout.trial
+
+
 def test_units_are_read(tmp_path: Path) -> None:
     rollout = load(declared(tmp_path, "{canary: 10%, watch: 1h, shadow: true, p99: 5ms}")).deploy.rollout
     assert (rollout.canary, rollout.watch, rollout.shadow, rollout.p99) == (0.1, 3600.0, True, 0.005)

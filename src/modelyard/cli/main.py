@@ -39,6 +39,7 @@ VERBS = {
     "promote": "point an alias at a model",
     "rollback": "point the champion back at the model before it",
     "serve": "serve the champion over HTTP",
+    "ab": "how the A/B test of an endpoint stands",
     "loadtest": "find the rate that an endpoint holds, and whether it leaks memory",
     "contract": "what callers of the endpoint rely on: describe, generate clients, check, compare, mock",
     "kill": "switch an endpoint off at once",

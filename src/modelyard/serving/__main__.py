@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=1, help="processes that share the port (default: 1)")
     parser.add_argument("--canary", type=float, default=0.0, help="share of the requests that the challenger answers")
     parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
+    parser.add_argument("--ab", default="", help="A/B test as JSON, as `modelyard serve` writes it")
     parser.add_argument("--shadow", action="store_true", help="give the challenger copies of the requests")
     parser.add_argument("--tls-cert", type=Path, help="certificate of the server in PEM: it speaks HTTPS")
     parser.add_argument("--tls-key", type=Path, help="private key of the certificate in PEM")
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
-        from modelyard.serving.rollout import Plan
+        from modelyard.serving.rollout import read_plan
         from modelyard.serving.server import Settings, serve
 
         return serve(
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 store=args.store,
                 p99=args.p99,
                 processes=args.processes,
-                plan=Plan(args.canary, args.watch, args.shadow),
+                plan=read_plan(args.canary, args.watch, args.shadow, args.ab),
                 tls_cert=args.tls_cert,
                 tls_key=args.tls_key,
                 client_ca=args.client_ca,

@@ -21,11 +21,12 @@ import msgspec
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
 from modelyard._kit.text import seconds_text
-from modelyard.records import Alias, Deployment, Event
+from modelyard.records import Alias, Deployment, Event, EventKind
+from modelyard.serving.comparing import Comparing
 from modelyard.serving.models import Models
 from modelyard.serving.rollout import Plan, Rollout, alike
 from modelyard.serving.service import Service
-from modelyard.serving.settling import Pointer, settle
+from modelyard.serving.settling import Pointer, conclude, settle
 from modelyard.serving.stage import BROKEN, Stage, why
 from modelyard.serving.told import say
 from modelyard.store.base import Store
@@ -38,6 +39,8 @@ __all__ = ["EVERY", "Follower"]
 EVERY = 0.2
 # Seconds after which a version that could not go live is tried again: a disk may have been away.
 _AGAIN = 30.0
+# What is followed.
+_KINDS: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished")
 # Seconds between two looks whether a version that was replaced has answered all that it took.
 _LEAVING = 0.05
 # Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
@@ -82,6 +85,9 @@ class Follower:
         # The challenger on trial, and why it lost its share; the loop writes the second.
         self._trial: Rollout | None = None
         self._lost: str = ""
+        # The A/B test that the trial is, and the number of the event with which the newest one that was decided began.
+        self._test: Comparing | None = None
+        self._decided = 0
         self._store: Store | None = None
         self._head = 0
         self._pointers: dict[str, Pointer] = {}
@@ -151,7 +157,7 @@ class Follower:
         ledger = self._store.ledger
         head = ledger.head()[0]
         if head != self._head:
-            for event in ledger.events(after=self._head, kinds=("alias.moved", "endpoint.killed", "endpoint.revived")):
+            for event in ledger.events(after=self._head, kinds=_KINDS):
                 self._take(event)
             self._head = head
         self._arrange(self._store)
@@ -174,7 +180,11 @@ class Follower:
             to = msgspec.convert(event.payload["deployment"], Deployment)
             if to.endpoint == endpoint:
                 self._pointers[to.alias] = Pointer(to, event.time, event.seq)
-        elif event.payload["endpoint"] == endpoint:
+        elif event.payload["endpoint"] != endpoint:
+            return
+        elif event.kind == "ab.finished":
+            self._decided = event.payload["began"]
+        else:
             self._killed = event.payload["reason"] if event.kind == "endpoint.killed" else ""
 
     def _arrange(self, store: Store) -> None:
@@ -229,6 +239,8 @@ class Follower:
                 self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             self._trial = Rollout(self._live, service, self._plan)
+            ab, log = self._plan.ab, self._stage.log.path
+            self._test = Comparing(self._trial, ab, log, wanted.since) if ab is not None else None
             self._in_loop(self._tried, self._trial)
         elif self._lost:
             self._end_trial(store, champion, wanted, f"canary taken back: {self._lost}")
@@ -236,6 +248,11 @@ class Follower:
             with contextlib.suppress(Busy):
                 held = f"canary held for {seconds_text(self._plan.watch)}"
                 settle(store, (champion, wanted), champion.to, wanted.to, held)
+        elif self._test is not None and self._decided != wanted.seq and (found := self._test.look()) is not None:
+            with contextlib.suppress(Busy):
+                promote = self._plan.ab is not None and self._plan.ab.promote
+                if conclude(store, champion, wanted, found, promote=promote):
+                    say(f"A/B test endpoint={self._stage.endpoint} decision={found.decision}: {found.reason}")
 
     def _end_trial(self, store: Store, champion: Pointer, challenger: Pointer, reason: str) -> None:
         # Another process of this server, or a person, may be at it: then the next look sees what became of it.

@@ -16,6 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from modelyard._kit.errors import ServeError
+from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked
@@ -24,7 +28,7 @@ from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.validate import Parsed
 
-__all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "verdict"]
+__all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
 
 # Requests that failed before a challenger is said to err, and the share beyond the champion's.
 _ERRORS, _ERROR_SHARE = 3, 0.01
@@ -47,15 +51,39 @@ class Plan:
         share: Share of the requests that it answers, 0 to 1.
         watch: Seconds after which a canary that held becomes the champion; 0: never by itself.
         shadow: It gets copies of the requests.
+        ab: What is to be found out by both answering their share; none: nothing.
     """
 
     share: float = 0.0
     watch: float = 0.0
     shadow: bool = False
+    ab: Question | None = None
 
     def __bool__(self) -> bool:
         """Say whether a challenger is tried at all."""
         return bool(self.share or self.shadow)
+
+
+def read_plan(canary: float, watch: float, shadow: bool, ab: str) -> Plan:
+    """Return what a server is told of how a challenger is tried.
+
+    Args:
+        canary: Share of the requests, 0 to 1.
+        watch: Seconds until a canary that held is the champion.
+        shadow: It gets copies of the requests.
+        ab: An A/B test as JSON; empty: none.
+
+    Raises:
+        ServeError: The A/B test cannot be read (`ab-form`).
+    """
+    if not ab:
+        return Plan(canary, watch, shadow)
+    try:
+        question = msgspec.json.decode(ab, type=Question)
+    except msgspec.DecodeError as error:
+        hint = "give it as `modelyard serve` writes it, from `deploy.rollout.ab`"
+        raise ServeError("ab-form", f"the A/B test cannot be read: {error}", hint=hint) from None
+    return Plan(question.share, 0.0, shadow, question)
 
 
 @dataclass(slots=True)
@@ -102,8 +130,15 @@ def distance(one: Sequence[float], other: Sequence[float], *, classes: bool) -> 
     return sum(abs(first[k] / len(one) - second[k] / len(other)) for k in {*first, *second}) / 2
 
 
-def verdict(champion: Tally, challenger: Tally, *, classes: bool) -> str:
-    """Return why a challenger has to lose its share; empty if it may go on."""
+def verdict(champion: Tally, challenger: Tally, *, classes: bool, differ: bool = False) -> str:
+    """Return why a challenger has to lose its share; empty if it may go on.
+
+    Args:
+        champion: What the champion answered.
+        challenger: What the challenger answered.
+        classes: They answer classes, not numbers.
+        differ: Their answers may differ: that is what is compared.
+    """
     asked = challenger.answers + challenger.errors
     usual = champion.errors / max(champion.answers + champion.errors, 1)
     if challenger.errors >= _ERRORS and challenger.errors / asked > 2 * usual + _ERROR_SHARE:
@@ -114,7 +149,7 @@ def verdict(champion: Tally, challenger: Tally, *, classes: bool) -> str:
     usual_ms, its_ms = champion.p99(), challenger.p99()
     if its_ms > _SLOWER * usual_ms + _SLOWER_MS:
         return f"99 of 100 answers take up to {its_ms:.1f} ms, the champion's {usual_ms:.1f} ms"
-    if min(len(champion.values), len(challenger.values)) < _ENOUGH:
+    if differ or min(len(champion.values), len(challenger.values)) < _ENOUGH:
         return ""
     apart = distance(champion.values, challenger.values, classes=classes)
     # Two samples of one distribution in k bins are about sqrt(k / (pi n)) apart by chance.
@@ -185,7 +220,8 @@ class Rollout:
         """Return why the challenger has to lose its share; empty if it may go on."""
         if not self.plan.share:
             return ""
-        return verdict(self.tally(self.champion), self.tally(self.challenger), classes=self._classes)
+        both = self.tally(self.champion), self.tally(self.challenger)
+        return verdict(*both, classes=self._classes, differ=self.plan.ab is not None)
 
     def tally(self, service: Service) -> Tally:
         """Return what one of the two has answered."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from modelyard.checks.ab import Compared
 from modelyard.records import Deployment, Draft, plain
 from modelyard.store.base import Store
 
@@ -49,7 +50,7 @@ def settle(store: Store, seen: Sequence[Pointer], was: Deployment, to: Deploymen
     return True
 
 
-def conclude(store: Store, champion: Pointer, challenger: Pointer, found: dict[str, object], *, promote: bool) -> bool:
+def conclude(store: Store, champion: Pointer, challenger: Pointer, found: Compared, *, promote: bool) -> bool:
     """Write the decision of an A/B test once, and with it where it leads.
 
     A challenger that lost, or that nothing could be said for in time, is taken back; one that won becomes the champion
@@ -59,7 +60,7 @@ def conclude(store: Store, champion: Pointer, challenger: Pointer, found: dict[s
         store: Where the ledger is.
         champion: Where the champion pointed during the test.
         challenger: Where the challenger pointed.
-        found: What was found, as plain data, with `decision` and `reason`.
+        found: What was found, with a decision.
         promote: A challenger that won becomes the champion.
 
     Returns:
@@ -68,16 +69,16 @@ def conclude(store: Store, champion: Pointer, challenger: Pointer, found: dict[s
     Raises:
         Busy: Somebody else moves an alias of this endpoint; it is tried again at the next look.
     """
-    endpoint, reason = champion.to.endpoint, f"A/B test: {found['reason']}"
+    endpoint, reason = champion.to.endpoint, f"A/B test: {found.reason}"
     payload = {
         "endpoint": endpoint,
         "champion": champion.to.model.digest,
         "challenger": challenger.to.model.digest,
         "began": challenger.seq,
-        "found": found,
+        "found": msgspec.to_builtins(found),
     }
     drafts = [Draft(kind="ab.finished", actor="server", payload=payload)]
-    if found["decision"] != "challenger":
+    if found.decision != "challenger":
         drafts.append(_move(challenger.to, champion.to, reason))
     elif promote and challenger.to.model.released:
         drafts.append(_move(champion.to, challenger.to, reason))

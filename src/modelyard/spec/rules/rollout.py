@@ -11,12 +11,28 @@ __all__ = ["rollout_rules"]
 
 
 def rollout_rules(d: Declaration) -> Iterator[Finding]:
-    """Yield what would do nothing."""
+    """Yield what would do nothing, or cannot be done."""
     rollout = d.deploy.rollout
     if rollout.watch is not None and rollout.canary is None:
         yield Finding(
             "deploy.rollout.watch",
             "`watch` has nothing to watch: no canary is declared",
             "add `canary: 10%`, or leave `watch` out",
+            ("deploy.rollout",),
+        )
+    if rollout.ab is None:
+        return
+    if rollout.canary is not None:
+        yield Finding(
+            "deploy.rollout.ab",
+            "`canary` and `ab` both say how many requests the challenger answers",
+            "leave one of them out",
+            ("deploy.rollout",),
+        )
+    if (rollout.ab.metric == "label") != (rollout.ab.label is not None):
+        yield Finding(
+            "deploy.rollout.ab.metric",
+            "`metric: label` compares the share of a class, and `label` says of which: neither stands alone",
+            "add the other one, or leave both out",
             ("deploy.rollout",),
         )

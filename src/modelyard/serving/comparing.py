@@ -1,0 +1,58 @@
+"""Look now and then at what both versions of an A/B test have answered, beside the answers."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from modelyard.checks.ab import Compared, Question, compare, read_arms
+from modelyard.serving.rollout import Rollout
+from modelyard.serving.told import say
+
+__all__ = ["Comparing"]
+
+# Seconds between two looks at least; and as many times as long as a look took, so that it takes a fiftieth of a core.
+_EVERY, _RESTS = 1.0, 50.0
+
+
+class Comparing:
+    """The A/B test of one challenger.
+
+    Args:
+        rollout: The two versions.
+        question: What is to be found out.
+        log: The request log of the endpoint, which all its processes write.
+        since: Time from which on requests count, in seconds since 1970 UTC.
+    """
+
+    def __init__(self, rollout: Rollout, question: Question, log: Path, since: float) -> None:
+        self._models = (rollout.champion.version.digest, rollout.challenger.version.digest)
+        self._numbers = rollout.champion.problem.task == "regression"
+        self._question = question
+        self._log = log
+        self._since = since
+        self._due = 0.0
+        self._trouble = ""
+
+    def look(self) -> Compared | None:
+        """Return what the traffic says, once there is a decision; may be called as often as one likes."""
+        began = time.monotonic()
+        if began < self._due:
+            return None
+        try:
+            with closing(sqlite3.connect(f"{self._log.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+                arms = read_arms(db, self._models, self._since, self._question, numbers=self._numbers)
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            self._due = began + _RESTS
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                say(f"the A/B test cannot read the request log: {error}", level="warning")
+            return None
+        ended = time.monotonic()
+        self._due = ended + max(_EVERY, _RESTS * (ended - began))
+        found = compare(*arms, self._question, time.time() - self._since)
+        return None if found.decision == "open" else found
