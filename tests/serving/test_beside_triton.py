@@ -80,21 +80,21 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         serving, peers = importlib.import_module("_serving"), importlib.import_module("_peers")
-        peer = peers.PEERS["triton"]
-        if not (peers.ENVIRONMENTS / peer.name / "whole").exists():
-            pytest.skip("Triton is not installed; `make bench NAME=serving ARGS='--quick'` does it")
-        project = tmp_path_factory.mktemp("pair")
-        (project / "model.onnx").write_bytes(mixed_model())
-        port = serving.free_port()
-        (folder := project / "triton").mkdir()
-        command, env = peers.triton(peers.python_of(peer), folder, project / "model.onnx", port, name="credit")
-        ours = start(project, lay(project, mixed_bundle()), analyst=add_token(project, "a", "analyst"))
-        try:
-            with serving.running(command, port, peer.ready, wait_s=60, env={**os.environ, **env}):
-                headers = {"authorization": f"Bearer {ours.tokens['analyst']}"}
-                yield Pair(client, ((ours.url, headers), (f"http://127.0.0.1:{port}", {})))
-        finally:
-            ours.stop()
+    peer = peers.PEERS["triton"]
+    if not (peers.ENVIRONMENTS / peer.name / "whole").exists():
+        pytest.skip("Triton is not installed; `make bench NAME=serving ARGS='--quick'` does it")
+    project = tmp_path_factory.mktemp("pair")
+    (project / "model.onnx").write_bytes(mixed_model())
+    port = serving.free_port()
+    (folder := project / "triton").mkdir()
+    command, env = peers.triton(peers.python_of(peer), folder, project / "model.onnx", port, name="credit")
+    ours = start(project, lay(project, mixed_bundle()), analyst=add_token(project, "a", "analyst"))
+    try:
+        with serving.running(command, port, peer.ready, wait_s=60, env={**os.environ, **env}):
+            headers = {"authorization": f"Bearer {ours.tokens['analyst']}"}
+            yield Pair(client, ((ours.url, headers), (f"http://127.0.0.1:{port}", {})))
+    finally:
+        ours.stop()
 
 
 @pytest.mark.parametrize("binary", [False, True])
