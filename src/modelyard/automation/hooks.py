@@ -18,11 +18,10 @@ import msgspec
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ModelyardError
+from modelyard.automation.bodies import Gone, Headers, Receive, Unread, discard, has_body, read_body
 from modelyard.automation.triggers.common import log
 from modelyard.automation.triggers.signature import Unsigned
 from modelyard.automation.triggers.webhook import Receipt, WebhookTrigger
-from modelyard.serving.errors import HttpError
-from modelyard.serving.limits import Gone, Headers, discard, has_body, read_body
 
 __all__ = ["PREFIX", "Hooks", "app"]
 
@@ -44,7 +43,6 @@ _WORDS = {
 }
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -156,7 +154,7 @@ async def _body(headers: Headers, receive: Receive) -> bytes:
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await read_body(headers, receive, _MOST_BYTES)
-    except HttpError as error:
+    except Unread as error:
         raise _Refused(error.status) from error
     except TimeoutError as error:
         raise _Refused(408) from error

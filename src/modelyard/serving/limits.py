@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from modelyard._kit.clock import Clock
-from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.guards.policy import Policy
 
-__all__ = ["Gone", "Headers", "Limits", "Rate", "discard", "has_body", "header", "read_body"]
-
-Headers = Sequence[tuple[bytes, bytes]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+__all__ = ["Limits", "Rate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,74 +71,3 @@ class Rate:
             return (1 - left) * 60 / self._most
         self._left[caller] = (left - 1, now)
         return 0.0
-
-
-class Gone(Exception):
-    """The caller hung up before the request was whole."""
-
-
-def header(headers: Headers, name: bytes) -> bytes:
-    """Return a header's value; empty if it was not given."""
-    for key, value in headers:
-        if key == name:
-            return value
-    return b""
-
-
-def has_body(headers: Headers) -> bool:
-    """Say whether a body follows the headers."""
-    return any(k == b"transfer-encoding" or (k == b"content-length" and v.strip() != b"0") for k, v in headers)
-
-
-async def read_body(headers: Headers, receive: Receive, most: int) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        HttpError: It is larger than `most` bytes (413, before or while it comes) or encoded (415).
-        Gone: The caller hung up.
-    """
-    for name, value in headers:
-        if name == b"content-encoding" and value.lower() not in (b"", b"identity"):
-            raise HttpError(415, "body-encoding", "a body has to come as it is, without `Content-Encoding`")
-        if name == b"content-length":
-            if not value.isdigit():
-                raise bad("body-length", "`Content-Length` is not a number")
-            if int(value) > most:
-                raise _too_large(most)
-    message = await receive()
-    if message["type"] != "http.request":
-        raise Gone
-    first: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and len(first) <= most:
-        return first
-    parts, size = [first], len(first)
-    while True:
-        if size > most:
-            raise _too_large(most)
-        if not message.get("more_body", False):
-            return b"".join(parts)
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-
-
-async def discard(receive: Receive, *, most: int = 64_000_000, seconds: float = 5.0) -> None:
-    """Read and forget the rest of a body, within bounds.
-
-    Who closes while the caller still sends takes from it the answer that says why.
-    """
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while most > 0:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body", False):
-                    return
-                most -= len(message.get("body", b""))
-
-
-def _too_large(most: int) -> HttpError:
-    return HttpError(
-        413, "body-too-large", f"the body is larger than {most:,} bytes; send the rows in several requests"
-    )
