@@ -17,7 +17,7 @@ from tests.automation.daemons import alive, project, until, up
 from modelyard._kit.errors import NotFound
 from modelyard.automation.apart import pause
 from modelyard.automation.notes import Note
-from modelyard.automation.processes import load_of
+from modelyard.automation.status import load_of
 from modelyard.automation.supervise import Child
 from modelyard.automation.systemd import Manager
 
@@ -135,7 +135,7 @@ def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
     )
     with up(cwd=tmp_path) as daemon:
         # The runner and the worker of its step.
-        until(lambda: (load := load_of(daemon.process.pid)) and load.processes >= 3)
+        until(lambda: load_of(daemon.process.pid).processes >= 3)
         below = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _above(int(p.name), daemon.process.pid)]
         assert len(below) >= 2
         daemon.kill()

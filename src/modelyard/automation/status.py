@@ -8,18 +8,32 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.clock import Clock, system_clock
+from modelyard._kit.processes import born, family, proportional, resident, spent
 from modelyard.automation.board import Row, board, remembered
-from modelyard.automation.processes import Load, load_of
 from modelyard.automation.state import Seen, daemons
 from modelyard.records import Fire, Plan, Run
 from modelyard.spec import Spec
 from modelyard.store import Store
 from modelyard.store.local import settle
 
-__all__ = ["Now", "Status", "loads", "status"]
+__all__ = ["Load", "Now", "Status", "load_of", "loads", "status"]
 
 _FAILURES = 3
 _FIRST = 10
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a process and those below it use.
+
+    Attributes:
+        memory: Bytes, with shared pages counted in part to each who shares them where the system tells, else in whole.
+        cpu_seconds: CPU time since they began.
+        processes: How many there are.
+    """
+
+    memory: int
+    cpu_seconds: float
+    processes: int
 
 
 class Now(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +123,13 @@ def loads(seen: Seen) -> dict[str, Load]:
     if seen.here is None or seen.status == "lost":
         return {}
     pids = {"daemon": seen.pid, **{child.name: child.pid for child in seen.here.children if child.pid}}
-    found = {name: load_of(pid) for name, pid in pids.items()}
-    return {name: load for name, load in found.items() if load is not None}
+    return {name: load_of(pid) for name, pid in pids.items() if born(pid)}
+
+
+def load_of(pid: int) -> Load:
+    """Return what a process and all below it use."""
+    tree = [pid, *family(pid)]
+    return Load(proportional(tree) or resident(tree), spent(tree)[0], len(tree))
 
 
 def _now(store: Store) -> Now | None:

@@ -14,9 +14,8 @@ from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, load_if_right, open_existing
 
 if TYPE_CHECKING:
-    from modelyard.automation.processes import Load
     from modelyard.automation.state import Seen
-    from modelyard.automation.status import Now, Status
+    from modelyard.automation.status import Load, Now, Status
 
 __all__ = ["add", "run"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from modelyard.records import Candidate, CheckResult, Evidence, Feature, ModelVe
 from modelyard.web.answer import answer
 from modelyard.web.pages.parts import CheckRow, ModelRow, TableLink, check_rows, model_row, table_link
 from modelyard.web.query import Query
-from modelyard.web.reader import Catalog, Made, Reader, values_in
+from modelyard.web.reader import Catalog, Made, Moved, Reader, values_in
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -66,31 +66,13 @@ class CandidateRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """One move of an alias.
+class Move(Moved):
+    """One move of an alias, as a page shows it.
 
     Attributes:
-        endpoint: Name of the endpoint.
-        alias: `champion` or `challenger`.
-        digest: Digest of the model it points at since then.
-        family: Family of that model.
-        revision: 1, 2, 3, ...
-        previous: Digest of the model before; empty at first.
-        reason: Why it moved.
-        run: Run that moved it; empty for a person.
-        time: When, in seconds since 1970 UTC.
         now: Whether it still points there.
     """
 
-    endpoint: str
-    alias: str
-    digest: str
-    family: str
-    revision: int
-    previous: str
-    reason: str
-    run: str
-    time: float
     now: bool
 
 
@@ -244,18 +226,7 @@ def moves(catalog: Catalog, digest: str = "", *, most: int = _MOVES) -> tuple[Mo
     """Return the newest moves of aliases (to one model), newest first."""
     wanted = (one for one in reversed(list(catalog.moves)) if not digest or one.digest == digest)
     return tuple(
-        Move(
-            endpoint=one.endpoint,
-            alias=one.alias,
-            digest=one.digest,
-            family=one.family,
-            revision=one.revision,
-            previous=one.previous,
-            reason=one.reason,
-            run=one.run,
-            time=one.time,
-            now=catalog.aliases[one.endpoint, one.alias] is one,
-        )
+        Move(**asdict(one), now=catalog.aliases[one.endpoint, one.alias] is one)
         for one in islice(wanted, most)
     )
 
