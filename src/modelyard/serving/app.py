@@ -26,11 +26,14 @@ from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.limits import Limits, Rate
+from modelyard.serving.metrics import tell
 from modelyard.serving.models import Models
 from modelyard.serving.routes import Found, Route, match
 
 __all__ = ["App"]
 
+# Made once: under overload nine of ten requests get it, and what it costs is taken from the tenth.
+_BUSY = HttpError(429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),))
 # Who asks for what is open to all.
 _NOBODY = Caller("", "")
 
@@ -82,6 +85,8 @@ class App:
         asyncio.get_running_loop().run_in_executor(None, self.access.flush)
         if self.models.bell is not None:
             self.models.bell.watcher.look(self.models)
+        if self.models.board is not None:
+            self.models.board.tell(tell(self.models))
 
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""
@@ -172,10 +177,9 @@ class App:
             models = self.models
             if models.killed and exchange.route.action == "infer":
                 self._check_alive(exchange)
-            if models.in_flight >= self.limits.in_flight:
-                raise HttpError(
-                    429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),)
-                )
+            if models.crowded or models.in_flight >= self.limits.in_flight:
+                exchange.refuse(_BUSY)
+                return
             if b"content-encoding" in exchange.headers:
                 exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
             body = exchange.route.handler(models, exchange)

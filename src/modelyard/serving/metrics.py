@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from modelyard.serving.board import Family, Told
+
 if TYPE_CHECKING:
     from modelyard.serving.connection import Exchange
     from modelyard.serving.models import Models
@@ -129,74 +131,98 @@ class Metrics:
 
 
 def metrics(models: Models, exchange: Exchange) -> None:
-    """Answer `GET /metrics`."""
-    exchange.reply(200, "\n".join([*_lines(models), ""]).encode(), content_type=TEXT)
+    """Answer `GET /metrics`; of several processes on one port with what all of them count."""
+    told = together(models)[0]
+    exchange.reply(200, "\n".join([*_lines(told.families), ""]).encode(), content_type=TEXT)
 
 
-def _lines(models: Models) -> Iterator[str]:
+def stats(models: Models) -> dict[str, Any]:
+    """Return the numbers of `/stats`; of several processes on one port with what all of them count."""
+    told, processes = together(models)
+    more = {"processes": processes} if models.board is not None else {}
+    return {**models.default.stats(), **told.stats, **more, "refused": told.refused, **models.tried()}
+
+
+def together(models: Models) -> tuple[Told, int]:
+    """Return what is counted in all processes on the port, and how many there are."""
+    own = tell(models)
+    return (own, 1) if models.board is None else models.board.together(own)
+
+
+def tell(models: Models) -> Told:
+    """Return what this process has counted."""
+    counted = models.default.stats()
+    numbers = {name: counted[name] for name in ("answered", "rows", "runs", "logged", "waiting", "waited")}
+    return Told(list(_families(models)), numbers, dict(models.refused))
+
+
+def _families(models: Models) -> Iterator[Family]:
     requests: Counter[tuple[str, str, str, int]] = Counter(models.metrics.other)
-    seconds: list[str] = []
-    decided: list[str] = []
-    rows, flight, ready, alarms = [], [], [], []
+    seconds: dict[str, float] = {}
+    decided: dict[str, float] = {}
+    rows: dict[str, float] = {}
+    flight: dict[str, float] = {}
+    ready: dict[str, float] = {}
+    alarms: dict[str, float] = {}
     if models.bell is not None:
-        alarms.append(_sample("guard_alarm", {"model": models.default.endpoint}, int(models.bell.watcher.on)))
+        alarms[_sample("guard_alarm", {"model": models.default.endpoint})] = int(models.bell.watcher.on)
     for service in models:
         named = {"model": service.endpoint, "version": service.version.digest[:12]}
         for path, found in service.tally.by_path().items():
             total = sum(found.buckets)
             requests[path, named["model"], named["version"], 200] += total
-            seconds += _histogram({"route": path, **named}, found, total)
+            seconds.update(_histogram({"route": path, **named}, found, total))
         for (guard, did), count in sorted(service.tally.decided.items()):
-            decided.append(_sample("guard_rows_total", {**named, "guard": guard, "did": did}, count))
-        rows.append(_sample("rows_total", named, service.rows))
-        flight.append(_sample("in_flight", named, service.in_flight))
-        ready.append(_sample("ready", named, int(service.ready)))
+            decided[_sample("guard_rows_total", {**named, "guard": guard, "did": did})] = count
+        rows[_sample("rows_total", named)] = service.rows
+        flight[_sample("in_flight", named)] = service.in_flight
+        ready[_sample("ready", named)] = int(service.ready)
     names = ("route", "model", "version", "status")
-    asked = [
-        _sample("requests_total", dict(zip(names, map(str, key), strict=True)), count)
+    asked: dict[str, float] = {
+        _sample("requests_total", dict(zip(names, map(str, key), strict=True))): count
         for key, count in sorted(requests.items())
-    ]
+    }
     logs = {id(service.log): service.log for service in models}.values()
-    refused = [_sample("refused_total", {"code": code}, n) for code, n in sorted(models.refused.items())]
-    joined = [_sample("feedback_total", {"request": key}, n) for key, n in sorted(models.metrics.feedback.items())]
-    yield from _family("requests_total", "counter", "Requests by route, model, version and status.", asked)
-    yield from _family("request_seconds", "histogram", "Time from the headers to the answer.", seconds)
-    yield from _family("rows_total", "counter", "Rows that the model answered.", rows)
-    yield from _family("in_flight", "gauge", "Requests that are being answered.", flight)
-    yield from _family("ready", "gauge", "1 if a request sent now would be answered.", ready)
-    yield from _family("refused_total", "counter", "Requests refused, by error code.", refused)
-    yield from _family("guard_rows_total", "counter", "Rows by guard and by what it did.", decided)
-    yield from _family("guard_alarm", "gauge", "1 while too many rows are refused or held back.", alarms)
-    yield from _family("feedback_total", "counter", "Outcomes sent, by whether the request is known.", joined)
-    backlog, waited, logged = sum(x.waiting for x in logs), sum(x.waited for x in logs), sum(x.logged for x in logs)
-    yield from _family(
-        "log_backlog_rows", "gauge", "Rows that wait to be logged.", [_sample("log_backlog_rows", {}, backlog)]
-    )
-    yield from _family(
-        "log_waited_total",
-        "counter",
-        "Requests that waited for room in the log.",
-        [_sample("log_waited_total", {}, waited)],
-    )
-    yield from _family("log_rows_total", "counter", "Rows that were logged.", [_sample("log_rows_total", {}, logged)])
+    refused: dict[str, float] = {
+        _sample("refused_total", {"code": code}): n for code, n in sorted(models.refused.items())
+    }
+    joined: dict[str, float] = {
+        _sample("feedback_total", {"request": key}): n for key, n in sorted(models.metrics.feedback.items())
+    }
+    yield Family("requests_total", "counter", "Requests by route, model, version and status.", asked)
+    yield Family("request_seconds", "histogram", "Time from the headers to the answer.", seconds)
+    yield Family("rows_total", "counter", "Rows that the model answered.", rows)
+    yield Family("in_flight", "gauge", "Requests that are being answered.", flight)
+    yield Family("ready", "gauge", "1 if a request sent now would be answered.", ready)
+    yield Family("refused_total", "counter", "Requests refused, by error code.", refused)
+    yield Family("guard_rows_total", "counter", "Rows by guard and by what it did.", decided)
+    yield Family("guard_alarm", "gauge", "1 while too many rows are refused or held back.", alarms)
+    yield Family("feedback_total", "counter", "Outcomes sent, by whether the request is known.", joined)
+    for name, kind, what, value in (
+        ("log_backlog_rows", "gauge", "Rows that wait to be logged.", sum(log.waiting for log in logs)),
+        ("log_waited_total", "counter", "Requests that waited for room in the log.", sum(log.waited for log in logs)),
+        ("log_rows_total", "counter", "Rows that were logged.", sum(log.logged for log in logs)),
+    ):
+        yield Family(name, kind, what, {_sample(name, {}): value})
 
 
-def _histogram(labels: dict[str, str], found: _Histogram, total: int) -> Iterator[str]:
+def _histogram(labels: dict[str, str], found: _Histogram, total: int) -> Iterator[tuple[str, float]]:
     for bound, count in zip((*BOUNDS, "+Inf"), accumulate(found.buckets), strict=True):
-        yield _sample("request_seconds_bucket", {**labels, "le": str(bound)}, count)
-    yield _sample("request_seconds_sum", labels, found.seconds)
-    yield _sample("request_seconds_count", labels, total)
+        yield _sample("request_seconds_bucket", {**labels, "le": str(bound)}), count
+    yield _sample("request_seconds_sum", labels), found.seconds
+    yield _sample("request_seconds_count", labels), total
 
 
-def _family(name: str, kind: str, what: str, samples: Iterable[str]) -> Iterator[str]:
-    yield f"# HELP modelyard_{name} {what}"
-    yield f"# TYPE modelyard_{name} {kind}"
-    yield from samples
+def _lines(families: Iterable[Family]) -> Iterator[str]:
+    for family in families:
+        yield f"# HELP modelyard_{family.name} {family.what}"
+        yield f"# TYPE modelyard_{family.name} {family.kind}"
+        yield from (f"{name} {value}" for name, value in family.samples.items())
 
 
-def _sample(name: str, labels: dict[str, str], value: float) -> str:
+def _sample(name: str, labels: dict[str, str]) -> str:
     inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"modelyard_{name}{{{inside}}} {value}" if inside else f"modelyard_{name} {value}"
+    return f"modelyard_{name}{{{inside}}}" if inside else f"modelyard_{name}"
 
 
 def _escaped(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from modelyard.serving.accesslog import AccessLog
+from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import Feedback
 from modelyard.serving.guards.bell import Bell
@@ -44,6 +45,7 @@ class Models:
         refused: Error code -> requests refused with it.
         killed: Name -> why somebody has switched it off.
         rollout: The challenger on trial.
+        board: Where several processes on one port tell each other what they count; none: there is one.
         bell: Tells when too much is refused or held back, if that is declared.
         metrics: What is counted beside the models.
         feedback: Writes outcomes that are sent.
@@ -54,6 +56,7 @@ class Models:
         self.killed: dict[str, str] = {}
         self.rollout: Tried | None = None
         self.bell: Bell | None = None
+        self.board: Board | None = None
         self.metrics = Metrics()
         self.feedback = Feedback()
         self.default = default
@@ -142,6 +145,13 @@ class Models:
     def __iter__(self) -> Iterator[Service]:
         """Yield every version once."""
         return iter(self._all)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether one of them is asked in this turn of the loop as often as it can answer in time."""
+        if len(self._all) == 1:
+            return self.default.crowded
+        return any(service.crowded for service in self._all)
 
     @property
     def in_flight(self) -> int:

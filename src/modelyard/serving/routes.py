@@ -15,7 +15,7 @@ from modelyard.serving import mlflow, oip, repository
 from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError
 from modelyard.serving.feedback import feedback
-from modelyard.serving.metrics import metrics
+from modelyard.serving.metrics import metrics, stats
 from modelyard.serving.models import Models
 from modelyard.serving.openapi import openapi
 from modelyard.serving.predict import predict
@@ -77,7 +77,7 @@ def _model_ready(models: Models, exchange: Exchange) -> bytes:
 
 
 def _stats(models: Models, exchange: Exchange) -> bytes:
-    return msgspec.json.encode({**models.default.stats(), "refused": dict(models.refused), **models.tried()})
+    return msgspec.json.encode(stats(models))
 
 
 # What the protocol has and this server does not: method -> paths.

@@ -27,7 +27,9 @@ from modelyard.inference import Bundle, open_bundle
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
+from modelyard.serving.accepting import Listener
 from modelyard.serving.app import App
+from modelyard.serving.board import Board
 from modelyard.serving.connection import Connection, sweep
 from modelyard.serving.following import Follower
 from modelyard.serving.limits import Limits
@@ -134,7 +136,7 @@ def serve(settings: Settings) -> int:
         # What was made so far is shared by all of them.
         gc.collect()
         gc.freeze()
-        work = partial(_answer, one)
+        work = partial(_answer, one, board=Board(settings.processes))
         return Supervisor(work, settings.processes, ready, drain=limits.drain_seconds).run()
 
 
@@ -159,7 +161,9 @@ def _endpoint(settings: Settings, bundle: Bundle | None) -> str:
     return endpoint
 
 
-def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None) -> int:
+def _answer(
+    settings: Settings, tell: Callable[[str, str], object] | None = None, *, board: Board | None = None
+) -> int:
     """Answer in this process; `tell`: it is one of several, and calls this once it answers."""
     bundle = None if _follows(settings) else _open(settings)
     endpoint = _endpoint(settings, bundle)
@@ -184,6 +188,9 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
     # The log's thread must not keep the event loop waiting for long.
     sys.setswitchinterval(0.001)
     models = Models(service)
+    if board is not None:
+        board.join()
+        models.board = board
     app = App(models, settings.limits, tokens, settings.roles)
     follower = None
     if settings.follow:
@@ -231,13 +238,8 @@ async def _answer_until_told(
     # Not the loop's own handlers, which are gone with it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
-    server = await loop.create_server(
-        lambda: Connection(app),
-        sock=sock,
-        backlog=2048,
-        ssl=tls.context if tls is not None else None,
-        ssl_handshake_timeout=app.limits.header_seconds if tls is not None else None,
-    )
+    context = tls.context if tls is not None else None
+    listener = Listener(sock, lambda: Connection(app), context=context, handshake=app.limits.header_seconds)
     if port is not None:
         await port.open()
     if follower is not None:
@@ -253,7 +255,7 @@ async def _answer_until_told(
     app.draining = True
     for service in app.models:
         service.draining = True
-    server.close()
+    listener.close()
     if port is not None:
         port.close()
     await _drain([app.connections] if port is None else [app.connections, port.connections], app.limits.drain_seconds)
