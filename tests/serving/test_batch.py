@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -122,3 +123,36 @@ def test_a_caller_who_left_does_not_hurt_the_others() -> None:
         return await stays
 
     assert asyncio.run(main()) == [[10.0]]
+
+
+class Slow(Double):
+    """Takes its time for each row."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def predict(self, feeds: dict[str, Any]) -> Any:
+        time.sleep(self.seconds * len(feeds["numeric"]))
+        return super().predict(feeds)
+
+
+def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
+    async def run() -> tuple[int, int, bool]:
+        batcher = Batcher(Slow(0.01), joined, answered)
+        # Nothing is known of it yet, so nobody is sent away.
+        first = [batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1)) for _ in range(20)]
+        assert not batcher.crowded
+        await asyncio.sleep(0)
+        most = batcher.most
+        for _ in range(most - 1):
+            batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
+        assert not batcher.crowded
+        batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
+        return len(first), most, batcher.crowded
+
+    asked_first, most, crowded = asyncio.run(run())
+    # 10 ms a row and 50 ms a turn; the pace is that of the newest turn in part, and 16 go into any turn.
+    assert 16 <= most <= 25
+    assert asked_first == 20
+    assert crowded

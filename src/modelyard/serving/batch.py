@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -24,6 +25,14 @@ __all__ = ["INLINE_ROWS", "Batcher", "Rows"]
 
 # From this many rows on the model runs in a thread, so that small requests and health checks do not wait for it.
 INLINE_ROWS = 256
+
+
+# Seconds of work that one turn of the loop may take on: who comes on top would wait for a turn in which it is too late.
+TURN = 0.05
+# Requests that a turn may hold however long they take, and what the newest turn counts in the pace.
+_FEWEST, _NEWEST = 16, 0.2
+# While nothing is known of the pace, the limit of the server is the only one.
+_ANY = 1 << 30
 
 
 class _Asking(Protocol):
@@ -54,6 +63,7 @@ class Batcher(Generic[T]):
     Attributes:
         runs: Times the model ran.
         waiting: Requests that are not answered yet.
+        most: Requests that one turn may hold: what it makes of them in `TURN` seconds, as it went of late.
     """
 
     def __init__(
@@ -69,6 +79,9 @@ class Batcher(Generic[T]):
         self._pool: ThreadPoolExecutor | None = None
         self.runs = 0
         self.waiting = 0
+        self.most = _ANY
+        # Seconds that one request takes of a turn, of late.
+        self._pace = 0.0
 
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
@@ -83,6 +96,11 @@ class Batcher(Generic[T]):
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(one)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether this turn holds as much as it may."""
+        return len(self._gathered) >= self.most
 
     def warm(self, feeds: Feeds) -> None:
         """Run the model before anybody waits for it."""
@@ -124,7 +142,7 @@ class Batcher(Generic[T]):
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        at = 0
+        began, at = time.monotonic(), 0
         while at < len(gathered):
             size, end = gathered[at].parsed.count, at + 1
             while end < len(gathered) and size + gathered[end].parsed.count <= INLINE_ROWS:
@@ -139,3 +157,5 @@ class Batcher(Generic[T]):
                 self._answered(group, error)
             else:
                 self._answered(group, output)
+        self._pace += _NEWEST * ((time.monotonic() - began) / len(gathered) - self._pace)
+        self.most = max(_FEWEST, int(TURN / self._pace)) if self._pace else _ANY

@@ -133,6 +133,10 @@ class Client:
             connections=len(self._open),
         )
 
+    def within(self, seconds: float) -> int:
+        """Return how many of the 200s of the last step came within so many seconds of when they were due."""
+        return sum(took <= seconds for took in self._latencies)
+
     def close(self) -> None:
         """Close every connection."""
         for task in self._opening:

@@ -1,0 +1,97 @@
+"""What is left of an endpoint under ten times of what it holds.
+
+The knee is found as `modelyard loadtest` finds it: the highest rate at which 99 of 100 answers come within the deadline.
+Then ten times as many requests are due, on many connections. What counts is the goodput (200s that came within the
+deadline, from the moment at which they were due), how long those that were served took, and whether everybody else
+was told when to come back. Server and client have a core each where there are two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from _bench import emit
+from _yard import Served, Yard, cores, header, run, times
+from modelyard.serving.load.client import Client
+from modelyard.serving.load.knee import find, starting_rate
+from modelyard.serving.load.measured import Measured
+from modelyard.serving.load.watched import Watched
+
+DEADLINE, TIMES, CONNECTIONS = 0.1, 10, 1500
+
+
+async def overload(served: Served, work: argparse.Namespace) -> None:
+    """Find the knee, go far beyond it, print."""
+    values = [at % 1000 / 100 for at in range(1000)]
+    asks = [served.request(value) for value in values]
+    shed = [0, 0]
+
+    def keep(which: int, status: int, raw: bytes) -> None:
+        if status == 429:
+            shed[0] += 1
+            shed[1] += header(raw, b"retry-after").isdigit()
+
+    calm = Client("127.0.0.1", served.port, asks, connections=256)
+    idle = await calm.offer(50, 2.0)
+    knee = await find(calm.offer, first=starting_rate(idle.p50), p99=DEADLINE, errors=0.01, seconds=work.search)
+    calm.close()
+    if knee.at is None:
+        raise SystemExit("no rate held")
+    rate = knee.at.rate
+    found: list[Measured] = []
+    goods: list[float] = []
+    watched = Watched(served.process.pid)
+    for number in range(work.rounds):
+        client = Client("127.0.0.1", served.port, asks, connections=CONNECTIONS, patience=1.0, keep=keep)
+        # Opening the connections is not what is measured.
+        await client.offer(rate * TIMES / 2, 1.0, seed=number)
+        shed[:] = [0, 0]
+        before = watched.cpu()
+        one = await client.offer(rate * TIMES, work.seconds, seed=100 + number)
+        used = watched.cpu() - before
+        in_time = client.within(DEADLINE)
+        client.close()
+        found.append(one)
+        goods.append(in_time / work.seconds / rate)
+        print(
+            f"knee {rate:.0f}/s; due {one.sent}, 200 {one.answered}, in time {in_time}, {one.errors}, "
+            f"p50 {(one.p50 or 0) * 1e3:.0f} ms, p99 {(one.p99 or 0) * 1e3:.0f} ms, client {one.client:.2f}, "
+            f"server {used / work.seconds:.2f}",
+            file=sys.stderr,
+        )
+    emit("overload_knee", rate, "1/s", None, f"p99 {DEADLINE * 1000:g} ms")
+    emit("overload_goodput_share", statistics.median(goods), "", 0.9, "at least; of the knee, at 10 times its rate")
+    ratios = [(one.p99 or 99) / DEADLINE for one in found]
+    emit("overload_p99_ratio", statistics.median(ratios), "", 1.0, "of the served, to the deadline")
+    refused = statistics.median(one.errors.get("429", 0) / max(one.sent - one.answered, 1) for one in found)
+    emit("overload_shed", refused, "", 0.99, "at least; of those not served, told 429")
+    emit("overload_retry_after", shed[1] / max(shed[0], 1), "", 1.0, "of the 429s say when to come back")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--search", type=float, default=30.0, help="seconds for the knee")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=int, default=100_000, help="how much a row costs, see _yard.times")
+    work = parser.parse_args()
+    theirs, ours = cores()
+    if ours is not None:
+        os.sched_setaffinity(0, {ours})
+    with tempfile.TemporaryDirectory() as made:
+        yard = Yard(Path(made))
+        model = yard.keep(times(2.0, work=work.work))
+        yard.point(model)
+        with yard.serve(model, core=theirs) as served:
+            run(overload(served, work))
+        yard.store.close()
+
+
+if __name__ == "__main__":
+    main()

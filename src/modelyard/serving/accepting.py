@@ -1,0 +1,84 @@
+"""Take the connections that wait, many in one turn of the loop.
+
+uvloop takes one a turn (libuv's `uv__server_io`), and under load a turn is a run of the model: a crowd that comes at
+once would fill the system's queue, which then drops what comes, and callers would try again for seconds while the
+server has time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+
+__all__ = ["Listener"]
+
+# Connections that are taken in one turn, and seconds until the next attempt when there is no room for one.
+_AT_ONCE, _PAUSE = 256, 1.0
+
+
+class Listener:
+    """Gives each connection that comes a protocol.
+
+    Args:
+        sock: A socket that listens; closed with this.
+        make: Makes the protocol of a connection.
+        context: Certificates; none: connections are plain.
+        handshake: Seconds for the handshake of TLS.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        make: Callable[[], asyncio.Protocol],
+        *,
+        context: ssl.SSLContext | None = None,
+        handshake: float = 10.0,
+    ) -> None:
+        self._sock = sock
+        self._make = make
+        self._context = context
+        self._handshake = handshake if context is not None else None
+        self._opening: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._take)
+
+    def close(self) -> None:
+        """Take no more connections; those that are there stay."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _take(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                taken, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError:
+                # No file is left for it: it waits in the system's queue until some other connection ends.
+                self._loop.remove_reader(self._sock)
+                self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._sock, self._take)
+                return
+            task = self._loop.create_task(self._open(taken))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, taken: socket.socket) -> None:
+        # Who hangs up before it is open, or in the middle of the handshake, is no mistake of ours.
+        with contextlib.suppress(OSError):
+            try:
+                taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await self._loop.connect_accepted_socket(
+                    self._make, taken, ssl=self._context, ssl_handshake_timeout=self._handshake
+                )
+            except BaseException:
+                taken.close()
+                raise
