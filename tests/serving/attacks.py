@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import struct
 import zlib
@@ -17,7 +18,7 @@ __all__ = ["PROTOCOLS", "Attack", "attack"]
 
 ROW: dict[str, Any] = {"age": 30, "income": 500.0, "city": "paris"}
 INFER = b"/v2/models/credit/infer"
-PROTOCOLS = ("predict", "infer", "binary", "invocations", "csv", "feedback", "paths", "framing")
+PROTOCOLS = ("predict", "infer", "binary", "invocations", "csv", "arrow", "feedback", "paths", "framing")
 # Texts that stand for a value as they are; JSON knows only some of them.
 VALUES = (
     b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1e308", b"1" + b"0" * 400, b"9" * 30, b"-0", b"1e-999",
@@ -201,6 +202,43 @@ def table(rng: Random) -> bytes:
     )
 
 
+@cache
+def streams() -> list[bytes]:
+    """Return Arrow IPC streams that are whole: plain and compressed, of one batch and several, with odd columns."""
+    import polars as pl
+
+    frame = pl.DataFrame({"age": [30, 40], "income": [500.0, None], "city": ["paris", "rome"]})
+    frames = [
+        frame, frame.clear(), pl.concat([frame] * 3, rechunk=False),
+        frame.with_columns(pl.col("city").cast(pl.Categorical)),
+        frame.with_columns(pl.col("age").cast(pl.Int8)), frame.with_columns(age=pl.lit("30")),
+        frame.with_columns(age=pl.Series([[1], [2]])), frame.with_columns(age=pl.struct("age")), frame.drop("city"),
+        frame.with_columns(city=pl.Series([b"paris", b"\xff"])), frame.with_columns(age=pl.lit(None)),
+    ]  # fmt: skip
+    made = []
+    for one in frames:
+        for compression in ("uncompressed", "lz4", "zstd"):
+            out = io.BytesIO()
+            one.write_ipc_stream(out, compression=compression)
+            made.append(out.getvalue())
+    return made
+
+
+def arrow(rng: Random) -> bytes:
+    text = rng.choice(streams())
+    for _ in range(rng.choice((0, 1, 1, 2, 5, 20))):
+        at = rng.randrange(len(text))
+        size = struct.pack("<i", rng.choice((-1, 2**31 - 1, 8, 64)))
+        odd = rng.choice((rng.randbytes(1), rng.randbytes(1), b"\xff" * 4, b"\x00" * 4, b"\xff" * 8, size))
+        text = text[:at] + odd + text[at + len(odd) :]
+    kind = rng.random()
+    if kind < 0.1:
+        return text[: rng.randrange(len(text))]
+    if kind < 0.2:
+        return text + rng.choice((text, rng.randbytes(20), b"\x00" * 8))
+    return text
+
+
 def feedback(rng: Random) -> bytes:
     truth = rng.choice((*VALUES, b'"yes"', b"5"))
     name = rng.choice(
@@ -297,6 +335,7 @@ BODIES: dict[str, tuple[bytes, Callable[[Random], bytes], bytes]] = {
     "infer": (INFER, infer, b"application/json"),
     "invocations": (b"/invocations", invocations, b"application/json"),
     "csv": (b"/invocations", table, b"text/csv"),
+    "arrow": (b"/predict", arrow, b"application/vnd.apache.arrow.stream"),
     "feedback": (b"/feedback", feedback, b"application/json"),
 }
 

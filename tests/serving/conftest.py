@@ -177,7 +177,8 @@ def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server
         [*command, "--port", "0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Nobody reads what it says before it ends, so that a library must not say much.
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "RUST_BACKTRACE": "0"},
     )
     assert process.stderr is not None
     said = []
