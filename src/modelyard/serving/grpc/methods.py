@@ -40,8 +40,10 @@ def _ready(models: Models, call: Exchange) -> bytes:
 
 
 def _model_ready(models: Models, call: Exchange) -> bytes:
-    _find(models, call, "ModelReadyRequest")
-    return write("ModelReadyResponse", {"ready": models.ready})
+    request = read("ModelReadyRequest", call.body)
+    # Its clients take an error for a failure, so a model that is not here is one that is not ready, as in Triton.
+    found = models.known(request.name, request.version)
+    return write("ModelReadyResponse", {"ready": found is not None and models.ready})
 
 
 def _server(models: Models, call: Exchange) -> bytes:
