@@ -1,0 +1,265 @@
+"""The clients that are made of a description: they fit their type checkers, and talk to a real server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.inference import BundleDraft
+from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.contract.clients import client_files
+from modelyard.serving.contract.description import description
+from modelyard.serving.contract.schemas import Endpoint
+from modelyard.serving.limits import Limits
+
+from .conftest import (  # noqa: TID252 - the suite is not installed
+    Server,
+    draft,
+    mixed_answer,
+    mixed_bundle,
+    regression_bundle,
+)
+
+# What a language might take for its own, and names that would be one if they were cleaned.
+AWKWARD = ("class", "a b", "a-b", "a_b", 'quo"te', "it's", "ünï \u2028", "*/ alert() //", "@VERSION@", "\\n", '"""')
+
+
+def files_of(made: BundleDraft, language: str, endpoint: str = "") -> dict[str, str]:
+    bundle = made.bundle()
+    return client_files(description(Endpoint.of(bundle, endpoint or bundle.version.name, Limits())), language)
+
+
+def awkward_bundle() -> BundleDraft:
+    number = {"type": "number", "source": "Int64", "low": 0, "high": 1}
+    features = [Feature(name=name, **number) for name in AWKWARD]
+    features.append(Feature(name="*/", type="category", source="String", categories=("*/", 'x"\n', "\\")))
+    problem = Problem(task="multiclass", target="y", classes=("0", "1", "*/"))
+    return draft("awk.ward", Signature(features=tuple(features), problem=problem), b"", b'[0, true, "*/"]')
+
+
+def lay_out(files: dict[str, str], folder: Path) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / next(iter(files))
+
+
+def load(files: dict[str, str], folder: Path) -> Any:
+    """Import a Python client."""
+    spec = importlib.util.spec_from_file_location("made_client", lay_out(files, folder))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("language", ["python", "typescript"])
+def test_the_same_model_has_the_same_client_which_names_its_version(language: str) -> None:
+    made = mixed_bundle()
+    files = files_of(made, language)
+    assert files == files_of(made, language)
+    text = next(iter(files.values()))
+    assert made.version.digest[:12] in text.splitlines()[language == "typescript"]
+    assert text.isascii()
+
+
+def test_a_python_client_and_a_real_server(served: Server, tmp_path: Path) -> None:
+    module = load(files_of(mixed_bundle(), "python"), tmp_path)
+    row = {"age": 30, "income": 500.5, "city": "rome"}
+    with module.Client(served.url, served.tokens["analyst"], timeout=10, retries=0) as client:
+        assert client.health()
+        found = client.predict(row)
+        assert found["probabilities"]["yes"] == pytest.approx(mixed_answer(30, 500.5, "rome"), rel=1e-5)
+        many = client.predict_many([row, {**row, "age": 17}], request_id="mine-1")
+        assert (many["id"], len(many["predictions"]), many["warnings"][0]["column"]) == ("mine-1", 2, "age")
+        joined = client.feedback("mine-1/0", "yes")
+        assert joined["joined"] + joined["unknown"] + joined["unchecked"] == 1
+        inputs = [
+            {"name": "numeric", "datatype": "FP32", "shape": [1, 2], "data": [30, 500.5]},
+            {"name": "categorical", "datatype": "BYTES", "shape": [1, 1], "data": ["rome"]},
+        ]
+        answer = client.infer(inputs, outputs=["label"])
+        assert [(one["name"], one["data"]) for one in answer["outputs"]] == [("label", [found["label"]])]
+        assert client.metadata()["name"] == module.ENDPOINT == "credit"
+        with pytest.raises(module.BadRequest) as wrong:
+            client.predict({"age": 30})
+        assert (wrong.value.status, wrong.value.code) == (400, "column-missing")
+        assert wrong.value.id
+        with pytest.raises(module.BadRequest) as wrong:
+            client.infer([])
+        assert (wrong.value.code, wrong.value.message[:5]) != ("no-json", "")
+    with module.Client(served.url, "yard_0_no") as stranger, pytest.raises(module.Denied) as wrong:
+        stranger.predict(row)
+    assert wrong.value.code == "token-unknown"
+
+
+@pytest.fixture
+def moody() -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """A server that is too busy for each first time, and what it was asked on which connection."""
+    asked: list[tuple[str, int]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            first = not any(path == self.path for path, _ in asked)
+            asked.append((self.path, self.client_address[1]))
+            body = {"error": {"code": "too-many-requests", "message": "busy", "id": "r"}}
+            data = json.dumps(body if first else {"id": "r", "model": "m", "predictions": [{"value": 1}]}).encode()
+            self.send_response(429 if first else 200)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_a_python_client_tries_again_only_what_changes_nothing_on_one_connection(
+    moody: tuple[str, list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    url, asked = moody
+    module = load(files_of(regression_bundle(), "python"), tmp_path)
+    with module.Client(url, retries=1) as client:
+        assert client.predict({"a": 1, "b": 2}) == {"value": 1}
+        with pytest.raises(module.Busy) as busy:
+            client.feedback("x", 1)
+    assert (busy.value.status, busy.value.code, busy.value.id) == (429, "too-many-requests", "r")
+    assert [path for path, _ in asked] == ["/predict", "/predict", "/feedback"]
+    assert len({port for _, port in asked}) == 1
+    with module.Client("http://127.0.0.1:9", retries=0, timeout=1) as nobody:
+        assert not nobody.health()
+        with pytest.raises(module.Unreachable):
+            nobody.predict({"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="no address"):
+        module.Client("ftp://x")
+
+
+def test_awkward_names_stay_as_they_are(tmp_path: Path) -> None:
+    files = files_of(awkward_bundle(), "python")
+    assert next(iter(files)) == "awk_ward_client/__init__.py"
+    module = load(files, tmp_path)
+    assert set(module.Row.__annotations__) == {*AWKWARD, "*/"}
+    assert module.VERSION != "@VERSION@"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [mixed_bundle, regression_bundle, awkward_bundle])
+def test_a_python_client_is_typed_strictly(made: Callable[[], BundleDraft], tmp_path: Path) -> None:
+    package = lay_out(files_of(made(), "python"), tmp_path).parent
+    line = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), package.name]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    if made is mixed_bundle:
+        row = '{"age": "x", "city": None, "income": 1}'
+        use = f'from credit_client import Client\n\nClient("http://x").predict({row})\n'
+        (tmp_path / "use.py").write_text(use)
+        done = subprocess.run([*line[:-1], "use.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert 'TypedDict item "age" has type "float"' in done.stdout
+
+
+@pytest.fixture(scope="session")
+def typescript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TypeScript compiler, in a folder of its own; skips aloud where it cannot be had."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("no node and npm on this machine")
+    folder = tmp_path_factory.mktemp("typescript")
+    line = [npm, "install", "--silent", "--no-audit", "--no-fund", "typescript"]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    compiler = folder / "node_modules" / "typescript" / "bin" / "tsc"
+    if done.returncode or not compiler.exists():
+        pytest.skip(f"npm cannot install typescript: {done.stderr[-200:]}")
+    return compiler
+
+
+def compiled(typescript: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    settings = ["--strict", "--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler"]
+    settings += ["--lib", "es2022,dom", "--types", "", "--noUncheckedIndexedAccess", "--exactOptionalPropertyTypes"]
+    line = ["node", str(typescript), *settings, *(path.name for path in folder.glob("*.ts"))]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [regression_bundle, awkward_bundle])
+def test_a_typescript_client_is_typed_strictly(
+    made: Callable[[], BundleDraft], typescript: Path, tmp_path: Path
+) -> None:
+    lay_out(files_of(made(), "typescript"), tmp_path)
+    done = compiled(typescript, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+def test_a_typescript_client_and_a_real_server(served: Server, typescript: Path, tmp_path: Path) -> None:
+    lay_out(files_of(mixed_bundle(), "typescript"), tmp_path)
+    (tmp_path / "wrong.ts").write_text(
+        'import { Row } from "./credit-client.js";\nexport const row: Row = { age: "x", city: null, income: 1 };\n'
+    )
+    done = compiled(typescript, tmp_path)
+    assert done.returncode
+    assert "Type 'string' is not assignable to type 'number'" in done.stdout
+    (tmp_path / "wrong.ts").unlink()
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "use.ts").write_text(
+        """
+import { BadRequest, Client, Denied, ENDPOINT, Row } from "./credit-client.js";
+
+declare const process: { argv: string[] };
+
+const url = process.argv[2] ?? "";
+const client = new Client(url, process.argv[3] ?? "");
+const row: Row = { age: 30, income: 500.5, city: "rome" };
+const found = await client.predict(row);
+const many = await client.predictMany([row, { ...row, age: 17 }], "mine-2");
+const tensors = await client.infer([
+  { name: "numeric", datatype: "FP32", shape: [1, 2], data: [30, 500.5] },
+  { name: "categorical", datatype: "BYTES", shape: [1, 1], data: ["rome"] },
+], ["label"]);
+const feedback = await client.feedback("mine-2/0", "yes");
+const codes: string[] = [];
+try {
+  await client.predict({ age: 30 } as Row);
+} catch (error) {
+  if (error instanceof BadRequest) codes.push(error.code);
+}
+try {
+  await new Client(url, "yard_0_no").predict(row);
+} catch (error) {
+  if (error instanceof Denied) codes.push(error.code);
+}
+const healthy = [await client.health(), await new Client("http://127.0.0.1:9").health()];
+const named = (await client.metadata()).name === ENDPOINT;
+console.log(JSON.stringify({ found, many, tensors, feedback, codes, healthy, named }));
+"""
+    )
+    done = compiled(typescript, tmp_path)
+    assert done.returncode == 0, done.stdout
+    line = ["node", "use.js", served.url, served.tokens["analyst"]]
+    ran = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    said = json.loads(ran.stdout)
+    assert said["found"]["probabilities"]["yes"] == pytest.approx(mixed_answer(30, 500.5, "rome"), rel=1e-5)
+    assert (said["many"]["id"], said["many"]["warnings"][0]["column"]) == ("mine-2", "age")
+    assert said["tensors"]["outputs"][0]["data"] == [said["found"]["label"]]
+    assert said["feedback"]["unknown_ids"] in ([], ["mine-2/0"])
+    assert (said["codes"], said["healthy"], said["named"]) == (["column-missing", "token-unknown"], [True, False], True)
