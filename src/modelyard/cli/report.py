@@ -25,11 +25,18 @@ def report(run: Run) -> None:
 
 
 def report_alias(run: Run, store: Store) -> None:
-    """Print where the champion of a run's endpoint points now, which a person may have moved since."""
+    """Print where the alias that a run moved points now; a person, or a server after a trial, may have moved it."""
     for made in values_of(run, Deployment):
+        champion = store.ledger.alias(made.endpoint, "champion")
         now = store.ledger.alias(made.endpoint, made.alias) or made
+        if champion is not None and champion.model.digest == made.model.digest:
+            # A trial that it has won is over.
+            now = champion
         data("")
         data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
+        if now.alias == "challenger" and now.model.digest == made.model.digest and champion is not None:
+            text = f"{champion.model.family} {short(champion.model.digest)} stays the champion meanwhile"
+            data(f"  {text}; `modelyard promote challenger` ends the trial")
         if now.model.digest != made.model.digest:
             model = f"{made.model.family} {short(made.model.digest)}"
             data(f"  this run made {model}; `modelyard promote` points there")

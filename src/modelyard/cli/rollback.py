@@ -20,25 +20,32 @@ def add(subparsers: Any) -> None:
         help="point the champion back at the model before it",
         description="Point the champion back at the model it pointed at before, or at another one that it pointed at "
         "once. Nothing is deleted: rolling back again returns to where you were. A run with nothing changed leaves it.",
-        epilog="example:\n  modelyard rollback\n  modelyard rollback --to 3fa9c1d2b4e5 --reason 'errors since noon'",
+        epilog="example:\n  modelyard rollback\n  modelyard rollback --to 3fa9c1d2b4e5 --reason 'errors since noon'\n"
+        "  modelyard rollback --challenger",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
     parser.add_argument("--to", default="", metavar="MODEL", help="first digits of an earlier champion's digest")
+    parser.add_argument(
+        "--challenger", action="store_true", help="end the trial of the challenger instead; the champion stays"
+    )
     parser.add_argument("--reason", default="", help="why, for the record")
     add_file(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Move the champion back."""
-    from modelyard.deploy.aliases import endpoint_of, pointed, rollback
+    """Move the champion back, or take the challenger out of its trial."""
+    from modelyard.deploy.aliases import endpoint_of, pointed, rollback, withdraw
     from modelyard.records import plain
 
     with open_existing(args, model=True) as store:
         endpoint = endpoint_of(store, args.endpoint)
-        before = pointed(store, endpoint)
-        now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)
+        before = pointed(store, endpoint, "challenger" if args.challenger else "champion")
+        if args.challenger:
+            now = withdraw(store, endpoint, actor=user(), reason=args.reason)
+        else:
+            now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)
     if args.json:
         json_line(plain(now))
     else:

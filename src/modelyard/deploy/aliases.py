@@ -14,7 +14,18 @@ from modelyard.security.keys import trusted_keys
 from modelyard.store.base import Store
 from modelyard.store.origins import origin
 
-__all__ = ["endpoint_of", "find_model", "move", "pointed", "released", "rollback", "settle", "successor", "trace_of"]
+__all__ = [
+    "endpoint_of",
+    "find_model",
+    "move",
+    "pointed",
+    "released",
+    "rollback",
+    "settle",
+    "successor",
+    "trace_of",
+    "withdraw",
+]
 
 
 def pointed(store: Store, endpoint: str, alias: Alias = "champion") -> Deployment:
@@ -193,6 +204,30 @@ def rollback(
         )
     target = _matching((d.model for d in reversed(moves)), to or now.previous)
     return move(store, endpoint, alias, target, reason=reason or f"rollback by {actor}", actor=actor)
+
+
+def withdraw(store: Store, endpoint: str, *, actor: str, reason: str = "") -> Deployment:
+    """End the trial of a challenger: point it at the champion's model.
+
+    Args:
+        store: Where models and events are.
+        endpoint: Name of the endpoint.
+        actor: Who does it.
+        reason: Why; who did it by default.
+
+    Raises:
+        NotFound: There is no champion or no challenger (`alias-not-found`).
+        Refused: The challenger is the champion's model already (`no-trial`).
+    """
+    champion, challenger = pointed(store, endpoint), pointed(store, endpoint, "challenger")
+    if champion.model.digest == challenger.model.digest:
+        raise Refused(
+            "no-trial",
+            f"no challenger of `{endpoint}` is on trial",
+            hint="`modelyard rollback` points the champion back",
+        )
+    why = reason or f"trial ended by {actor}"
+    return move(store, endpoint, "challenger", champion.model, reason=why, actor=actor)
 
 
 def released(store: Store) -> list[ModelVersion]:

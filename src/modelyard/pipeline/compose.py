@@ -318,16 +318,30 @@ def _release(spec: Spec) -> list[Step]:
             outputs=("release",),
             about="put the card into the bundle and seal it",
         ),
-        Step(
-            name="promote",
-            verb="modelyard.deploy.steps:promote",
-            inputs={"model": "package"},
-            params={"endpoint": spec.endpoint, "alias": "champion"},
-            outputs=("deployment",),
-            probe="modelyard.pipeline.probes:alias_now",
-            about=f"point {spec.endpoint}/champion at the new model",
-        ),
+        _promotion(spec),
     ]
+
+
+def _promotion(spec: Spec) -> Step:
+    if spec.deploy.rollout.trial:
+        return Step(
+            name="promote",
+            verb="modelyard.deploy.steps:challenge",
+            inputs={"model": "package"},
+            params={"endpoint": spec.endpoint},
+            outputs=("deployment",),
+            probe="modelyard.pipeline.probes:aliases_now",
+            about=f"put the new model on trial as {spec.endpoint}/challenger; the first one becomes the champion",
+        )
+    return Step(
+        name="promote",
+        verb="modelyard.deploy.steps:promote",
+        inputs={"model": "package"},
+        params={"endpoint": spec.endpoint, "alias": "champion"},
+        outputs=("deployment",),
+        probe="modelyard.pipeline.probes:alias_now",
+        about=f"point {spec.endpoint}/champion at the new model",
+    )
 
 
 def _claims(spec: Spec) -> tuple[Check, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from modelyard.pipeline.code import find
 from modelyard.records import ModelVersion, Step, plain, read_value
 from modelyard.store import Store
 
-__all__ = ["Context", "alias_now", "comparator", "probe"]
+__all__ = ["Context", "alias_now", "aliases_now", "comparator", "probe"]
 
 # Entries of a probe's answer that the step gets but that do not count in its key.
 UNKEYED = "unkeyed"
@@ -71,17 +71,34 @@ def alias_now(ctx: Context, *, endpoint: str, alias: str = "champion", **_: Any)
     Where it points now is not part of the key: a person's rollback is not undone by a rerun. What the runs made of it
     is: a model that was promoted once, then replaced by another run, and comes back, is promoted again.
     """
+    now = ctx.store.ledger.alias(endpoint, alias)
+    return {"replaces": _replaced(ctx, endpoint, (alias,)), UNKEYED: plain(now) if now else None}
+
+
+def aliases_now(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
+    """See where champion and challenger point, and which model of the runs the new one comes after.
+
+    What becomes of a trial is not part of the key: a challenger that was taken back is not named again by a rerun.
+    """
+    both = ("champion", "challenger")
+    now = {alias: ctx.store.ledger.alias(endpoint, alias) for alias in both}
+    return {
+        "replaces": _replaced(ctx, endpoint, both),
+        UNKEYED: {alias: plain(to) if to else None for alias, to in now.items()},
+    }
+
+
+def _replaced(ctx: Context, endpoint: str, aliases: Collection[str]) -> str:
+    """Return the identity of the last other model that a run has pointed one of the aliases at; empty if none."""
     model = read_value(ctx.inputs["model"])
-    runs = [
-        deployment
+    moves = [
+        deployment.model.identity
         for event in ctx.store.ledger.events(kinds=("alias.moved",))
         if event.run
         and (deployment := read_value(event.payload["deployment"])).endpoint == endpoint
-        and deployment.alias == alias
+        and deployment.alias in aliases
     ]
     # A rerun with nothing changed has to see what the run before it saw.
-    others = [d.model.identity for d in runs]
-    while others and others[-1] == model.identity:
-        others.pop()
-    now = ctx.store.ledger.alias(endpoint, alias)
-    return {"replaces": others[-1] if others else "", UNKEYED: plain(now) if now else None}
+    while moves and moves[-1] == model.identity:
+        moves.pop()
+    return moves[-1] if moves else ""
