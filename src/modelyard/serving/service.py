@@ -196,8 +196,8 @@ class Service:
             self._failed(group, output)
             return
         ended = time.monotonic()
-        gate, rows_of, json = self.gate, self._keeper.rows_of, self._json
-        finite = output is None or self._hand_out(group, output)
+        gate, rows_of, json = self._gate_for(output), self._keeper.rows_of, self._json
+        finite = output is None or self._hand_out(group, output, much=gate is None)
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []
         held = False
@@ -238,10 +238,21 @@ class Service:
         if self.watch is not None:
             self.watch.answered(self, group, took)
 
-    def _hand_out(self, group: list[Asked], output: Array) -> bool:
-        """Give each request its part of the output, and say whether all of it is finite."""
+    def _gate_for(self, output: Array | None) -> Gate | None:
+        """Return the gate that looks at each answer of a group; none if there is nothing to look at."""
+        gate = self.gate
+        return None if gate is None or output is None or gate.lets_pass(output) else gate
+
+    def _hand_out(self, group: list[Asked], output: Array, *, much: bool) -> bool:
+        """Give each request its part of the output, and say whether all of it is finite.
+
+        Args:
+            group: The requests.
+            output: The model's output for the rows of those that fit.
+            much: One request of many rows may keep it as it is.
+        """
         problem = self.problem
-        if self.gate is None and len(output) >= INLINE_ROWS and len(group) == 1:
+        if much and len(output) >= INLINE_ROWS and len(group) == 1:
             group[0] = AskedMuch(group[0], output, problem, self.labels)
             return isfinite(output.sum(dtype="float64"))
         rows: Rows = output.tolist()

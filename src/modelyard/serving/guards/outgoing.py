@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import ServeError
 from modelyard.inference.decode import Label
@@ -17,6 +17,11 @@ from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.checks import Mark
 from modelyard.serving.guards.policy import Guarded, digits_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["Outgoing", "Shown", "check_finite"]
 
@@ -88,6 +93,24 @@ class Outgoing:
             raise _unusable("`confidence` is about classes, and the model answers numbers", "use `within`")
         if problem.task != "regression" and policy.within is not None:
             raise _unusable("`within` is about numbers, and the model answers classes", "use `confidence`")
+
+    def lets_pass(self, output: Array) -> bool:
+        """Say that `answer` would change and refuse nothing of a group, whoever asks.
+
+        Args:
+            output: The model's output, rows x classes or rows x 1.
+        """
+        if self._digits:
+            return False
+        if self._problem.task == "regression":
+            within = self._policy.within
+            low = -math.inf if within is None or within.low is None else within.low
+            high = math.inf if within is None or within.high is None else within.high
+            return bool(((output >= low) & (output <= high)).all())
+        confidence = self._policy.confidence
+        fewest = -math.inf if confidence is None else confidence.at_least
+        sound = (abs(output.sum(axis=1) - 1) <= _OFF / 2) & (output.max(axis=1) >= fewest)
+        return bool(sound.all()) and bool(output.min() >= -_OFF)
 
     def answer(self, asked: Asked, held: Sequence[int], marks: Sequence[Mark] = ()) -> Asked:
         """Return what the caller sees; `asked` keeps what is logged.

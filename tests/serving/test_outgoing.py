@@ -1,0 +1,67 @@
+"""Answers that pass as a group are those of which `answer` would change nothing, row by row."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelyard.inference.decode import predictions_of
+from modelyard.records import Problem
+from modelyard.serving.asked import Asked
+from modelyard.serving.errors import HttpError
+from modelyard.serving.guards.outgoing import Outgoing, check_finite
+from modelyard.serving.guards.policy import Confidence, Guarded, Within
+
+CLASSES = Problem(task="multiclass", target="y", classes=("a", "b", "c"))
+NUMBERS = Problem(task="regression", target="y")
+POLICIES = [
+    (CLASSES, Guarded()),
+    (CLASSES, Guarded(confidence=Confidence(at_least=0.5))),
+    (CLASSES, Guarded(confidence=Confidence(at_least=0.5, otherwise="fallback"), fallback="a")),
+    (NUMBERS, Guarded()),
+    (NUMBERS, Guarded(within=Within(low=-1))),
+    (NUMBERS, Guarded(within=Within(low=-1, high=1, do="abstain"))),
+]
+
+
+def outputs(problem: Problem, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Return a model's output that is usual, or off in one cell."""
+    if problem is NUMBERS:
+        made = rng.normal(0, 0.6, (4, 1)).astype(np.float32)
+    else:
+        made = rng.dirichlet((1, 1, 4), 4).astype(np.float32)
+    if rng.random() < 0.4:
+        wrong = rng.choice([np.nan, np.inf, -np.inf, -0.2, 3.0, 0.0])
+        made[rng.integers(4), rng.integers(made.shape[1])] = wrong
+    return made
+
+
+@pytest.mark.parametrize(("problem", "policy"), POLICIES)
+def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) -> None:
+    rng = np.random.default_rng(3)
+    decided: list[Any] = []
+    outgoing = Outgoing(problem, problem.classes, policy, {}, lambda *what: decided.append(what))
+    passed = 0
+    for _ in range(500):
+        output = outputs(problem, rng)
+        asked = Asked(SimpleNamespace(role="analyst", target=b"/predict"), None, None)  # type: ignore[arg-type]
+        asked.rows, asked.classes = output.tolist(), problem.classes
+        asked.predictions = predictions_of(asked.rows, problem)
+        before = [dict(one) for one in asked.decoded]
+        decided.clear()
+        unchanged = True
+        try:
+            check_finite(asked, lambda *what: decided.append(what))
+            unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not decided
+        except HttpError:
+            unchanged = False
+        passes = outgoing.lets_pass(output) and bool(np.isfinite(output).all())
+        assert not passes or unchanged, output
+        # Nothing usual is looked at one by one.
+        assert passes or not unchanged, output
+        passed += passes
+    assert 20 < passed < 500
+    assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, decided.append).lets_pass(output)
