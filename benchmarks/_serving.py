@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class NotServed(Exception):
 
 def bundle(project: Path) -> tuple[Path, Path, str]:
     """Seal a model in a project and return the bundle's folder, the model's file and a token."""
+    from modelyard.checks.profile import profile
     from modelyard.inference import BundleDraft
     from modelyard.models.families.lightgbm import LightGBM
     from modelyard.models.graph import Graph
@@ -52,19 +54,22 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
     model = graph.to_bytes("probabilities", 2)
     numbers = [Feature(name=name, type="number", source="Float64", low=-4, high=4) for name in FEATURES]
     problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc")
+    signature = Signature(features=tuple(numbers), problem=problem)
     version = ModelVersion(
         name=ENDPOINT,
         digest="",
         family="lightgbm",
         params={},
         format="onnx",
-        signature=Signature(features=tuple(numbers), problem=problem),
+        signature=signature,
         trained_on=(),
         environment="",
         released=True,
     )
     folder, file = project / "bundle", project / "model.onnx"
-    draft = BundleDraft.of(version, {"model.onnx": model, "labels.json": b'["no","yes"]'})
+    seen = profile({name: matrix[:, at] for at, name in enumerate(FEATURES)}, signature)
+    files = {"model.onnx": model, "labels.json": b'["no","yes"]', "profile.json": json.dumps(seen).encode()}
+    draft = BundleDraft.of(version, files)
     for name, data in seal(draft.files, signing_key(project)).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
@@ -206,17 +211,18 @@ def running(
         NotServed: It ended, or did not answer in time.
     """
     began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env
-    )
-    try:
-        while not _is_ready(port, ready):
-            if process.poll() is not None or time.perf_counter() - began > wait_s:
-                raise NotServed(f"{Path(command[0]).name} did not answer within {wait_s:.0f} s")
-            time.sleep(0.005)
-        yield process, time.perf_counter() - began
-    finally:
-        _end(process)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said, stdout=said, env=env)
+        try:
+            while not _is_ready(port, ready):
+                if process.poll() is not None or time.perf_counter() - began > wait_s:
+                    said.seek(0)
+                    last = said.read().decode(errors="replace").strip()[-300:]
+                    raise NotServed(f"{Path(command[0]).name} did not answer within {wait_s:.0f} s: {last}")
+                time.sleep(0.005)
+            yield process, time.perf_counter() - began
+        finally:
+            _end(process)
 
 
 def _is_ready(port: int, path: str) -> bool:
@@ -240,11 +246,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def served(folder: Path, project: Path, token: str) -> Iterator[Target]:
-    """Serve the bundle and yield where to ask it."""
+def served(folder: Path, project: Path, token: str, *options: str) -> Iterator[Target]:
+    """Serve the bundle with options of the server, and yield where to ask it."""
     port = free_port()
     command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
-    with running([*command, "--port", str(port)], port, "/v2/health/ready") as (process, start):
+    with running([*command, *options, "--port", str(port)], port, "/v2/health/ready") as (process, start):
         yield Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, start)
 
 

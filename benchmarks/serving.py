@@ -48,6 +48,15 @@ from _serving import (
 # What is wanted of a row beside a peer: times its rate at least, times its p99 at most.
 LIMITS = {"fastapi": (5.0, 1.0), "triton": (2.5, 1.0)}
 BATCH = 1000
+# Each guard that fits the model, none of which finds anything wrong with a row.
+GUARDS = {
+    "unseen": "reject",
+    "out_of_range": "reject",
+    "missing": "reject",
+    "outlier": {"score": 0.999999, "do": "reject"},
+    "confidence": {"at_least": 0.5, "else": "abstain"},
+    "alarm": {"share": 0.05, "window": 300.0},
+}
 
 Middle = Callable[[Iterator[float]], float]
 middle: Middle = statistics.median
@@ -102,6 +111,19 @@ def beside_peer(peer: Peer, ours: Target, model: Path, effort: Effort) -> list[L
     emit(f"{peer.name}_start_s", other.start_s, "s", None)
     emit(f"{peer.name}_pss_mb", memory, "MB", None, "all its processes")
     return [mine for mine, *_ in pairs]
+
+
+def guarded(ours: Target, where: tuple[Path, Path, str], effort: Effort) -> None:
+    """Print what a row costs with every guard declared, beside the server that checks the signature only."""
+    project = where[1]
+    told = ("--policy", json.dumps({"guards": GUARDS, "access": {"log": "off"}}))
+    with served(*where, *told) as strict:
+        load(strict, project, 1)
+        seconds = effort.seconds
+        pairs = [(load(ours, project, seconds), load(strict, project, seconds)) for _ in range(effort.rounds)]
+    text = f"with deploy.guards: {', '.join(GUARDS)}"
+    emit("row_guarded_cpu_us", middle(b.cpu_us for _, b in pairs), "us", 18, text)
+    emit("row_guards_us", middle(b.cpu_us - a.cpu_us for a, b in pairs), "us", None, "of it the guards")
 
 
 def binary(given: list[dict[str, float]]) -> tuple[bytes, dict[str, str]]:
@@ -204,6 +226,7 @@ def main() -> None:
                     print(json.dumps({"name": peer.name, "skipped": str(error)}))
             emit("row_cpu_us", middle(one.cpu_us for one in loads), "us", 18, "CPU of one request, all threads")
             emit("row_rps", middle(one.rate for one in loads), "1/s", None, f"{CONNECTIONS} connections, one row")
+            guarded(ours, (folder, project, token), effort)
             batches(ours, model, effort)
             emit("pss_mb", pss_mb(ours.process.pid), "MB", 80, "after all of this")
 
