@@ -58,7 +58,8 @@ def ask(server: Server, *rows: dict[str, Any], role: str = "analyst") -> Any:
     ("ours", "theirs"),
     [(policy.Guarded, section.Guards), (policy.Access, section.Access), (policy.Outlier, section.Outlier),
      (policy.Confidence, section.Confidence), (policy.Within, section.Within), (policy.Alarm, section.Alarm),
-     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck), (policy.Requests, section.Requests)],
+     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck),
+     (policy.Extraction, section.Extraction), (policy.Requests, section.Requests)],
 )  # fmt: skip
 def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
     def fields(struct: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -256,8 +257,8 @@ def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
     [{"confidence": {"at_least": 0.9, "else": "fallback"}}, {"within": {"low": 0}}, {"coerce": ["agee"]},
      {"outlier": {"do": "quarantine"}, "fallback": "maybe"}, {"outlier": {"do": "warn"}},
      {"checks": [{"use": "unusual"}]}, {"checks": [{"use": "labels", "params": {"allowed": ["maybe"]}}]},
-     {"checks": [{"use": "blocklist", "params": {"terms": ["x"], "columns": ["age"]}}]}, {"checks": [{"use": "nobody"}]},
-     {"checks": [{"use": "guards.py:harmful"}]}],
+     {"checks": [{"use": "blocklist", "params": {"terms": ["x"], "columns": ["age"]}}]},
+     {"checks": [{"use": "nobody"}]}, {"checks": [{"use": "guards.py:harmful"}]}, {"extraction": {}}],
 )  # fmt: skip
 def test_what_does_not_suit_the_model_serves_nothing(fresh: Fresh, guards: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match="guard-unusable"):

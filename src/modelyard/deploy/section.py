@@ -10,7 +10,19 @@ from modelyard._kit.fields import Column, Duration, Label, Name, OpenShare, Sect
 from modelyard.deploy.rollout import Rollout
 from modelyard.security.roles import ROLES, allowed
 
-__all__ = ["Access", "Alarm", "Confidence", "Deploy", "Guards", "Oidc", "Outlier", "OutputCheck", "Requests", "Within"]
+__all__ = [
+    "Access",
+    "Alarm",
+    "Confidence",
+    "Deploy",
+    "Extraction",
+    "Guards",
+    "Oidc",
+    "Outlier",
+    "OutputCheck",
+    "Requests",
+    "Within",
+]
 
 _Asking = Annotated[str, Meta(extra_json_schema={"enum": [role for role in ROLES if allowed(role, "infer")]})]
 
@@ -228,6 +240,25 @@ class OutputCheck(Section, frozen=True, kw_only=True):
     ] = None
 
 
+class Extraction(Section, frozen=True, kw_only=True):
+    """Callers that ask as if they copied the model."""
+
+    score: Annotated[
+        OpenShare,
+        Meta(
+            description="Score of a caller's newest rows, from 0 (as usual) to 1, above which it is suspected.",
+            examples=[0.3],
+        ),
+    ] = 0.3
+    do: Annotated[
+        Literal["warn", "limit"],
+        Meta(
+            description="What becomes of it: a line in the logs and a count, or besides these no answers for an hour.",
+            examples=["limit"],
+        ),
+    ] = "warn"
+
+
 class Alarm(Section, frozen=True, kw_only=True):
     """When so many rows are refused or held back that somebody should look."""
 
@@ -299,6 +330,13 @@ class Guards(Section, frozen=True, kw_only=True):
             examples=[[{"use": "guards.py:harmful", "do": "fallback"}]],
         ),
     ] = ()
+    extraction: Annotated[
+        Extraction | None,
+        Meta(
+            description="What becomes of callers that ask as if they copied the model.",
+            examples=[{"do": "limit"}],
+        ),
+    ] = None
     alarm: Annotated[
         Alarm | None,
         Meta(

@@ -73,7 +73,8 @@ class App:
         self.callers = Callers(tokens, access)
         self.cors = frozenset(origin.encode() for origin in access.cors)
         self._days = Days(access.per_day) if access.per_day else None
-        self._limited = bool(limits.per_minute or access.per_day)
+        watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
+        self._limited = bool(limits.per_minute or access.per_day or watched)
         self.heads = Heads()
         self.access = AccessLog(limits.policy.access.log, trace=models.default.trace)
         if self.access.all:
@@ -85,6 +86,10 @@ class App:
         asyncio.get_running_loop().run_in_executor(None, self.access.flush)
         if self.models.bell is not None:
             self.models.bell.watcher.look(self.models)
+        for service in self.models:
+            asking = service.gate.asking if service.gate is not None else None
+            if asking is not None and (taken := asking.take()):
+                asyncio.get_running_loop().run_in_executor(None, asking.look, taken)
         if self.models.board is not None:
             self.models.board.tell(tell(self.models))
 
@@ -141,6 +146,10 @@ class App:
         if self._days is not None and (wait := self._days.take(caller)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "budget-exceeded", "this caller has asked as often as it may in a day", headers=after)
+        gate = self.models.default.gate
+        if gate is not None and gate.asking is not None and (wait := gate.asking.limited(caller)):
+            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
+            raise HttpError(429, "caller-limited", "this caller gets no answers for a while", headers=after)
 
     def _decide(self, exchange: Exchange, given: bytes) -> tuple[Route, Caller]:
         """Return route and caller, if the caller may take it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.asked import Asked
+from modelyard.serving.guards.asking import Asking
 from modelyard.serving.guards.checks import Checks
 from modelyard.serving.guards.incoming import Incoming
 from modelyard.serving.guards.outgoing import Outgoing
@@ -16,6 +17,9 @@ from modelyard.serving.metrics import Tally
 from modelyard.serving.validate import Parsed, Validator
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
     from modelyard.serving.guards.outgoing import Shown
 
 __all__ = ["Gate"]
@@ -33,6 +37,7 @@ class Gate:
 
     Attributes:
         checks: What looks at the answers before anybody gets them; none where nothing is declared.
+        asking: What watches callers that may copy the model; none where that is not declared.
 
     Raises:
         ServeError: What is declared does not suit the model (`guard-unusable`).
@@ -44,6 +49,9 @@ class Gate:
         labels = bundle.labels or signature.problem.classes
         self._incoming = Incoming(bundle, validator, guards, tally.decide)
         self._outgoing = Outgoing(signature.problem, labels, guards, policy.access.show, tally.decide)
+        self.asking: Asking | None = None
+        if guards.extraction is not None:
+            self.asking = Asking(bundle, validator, guards.extraction, tally.decide)
         self.checks: Checks | None = None
         if guards.checks:
             self.checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
@@ -61,12 +69,19 @@ class Gate:
         """Return the feeds of a group without the rows that are refused."""
         return self._incoming.fit(group)
 
+    def lets_pass(self, output: Array) -> bool:
+        """Say that no answer of a group needs a look of its own: nothing is held, changed or shown in part."""
+        watched = self.asking is not None or self.checks is not None or self._incoming.held
+        return not watched and self._outgoing.lets_pass(output)
+
     def answer(self, asked: Asked) -> tuple[Asked | Shown, bool]:
         """Return what the caller sees, and whether the request is held back.
 
         Raises:
             HttpError: The model's answer is none.
         """
+        if self.asking is not None:
+            self.asking.note(asked.exchange.caller, asked.parsed)
         held = self._incoming.held.pop(id(asked.parsed), ())
         marks = self.checks.take(asked.parsed) if self.checks is not None else ()
         return self._outgoing.answer(asked, held, marks), bool(held)

@@ -18,6 +18,7 @@ __all__ = [
     "Access",
     "Alarm",
     "Confidence",
+    "Extraction",
     "Guarded",
     "Oidc",
     "Outlier",
@@ -74,6 +75,13 @@ class OutputCheck(_Told, frozen=True, kw_only=True):
         return self.use.rpartition(":")[2]
 
 
+class Extraction(_Told, frozen=True, kw_only=True):
+    """See `deploy.guards.extraction`."""
+
+    score: float = 0.3
+    do: Literal["warn", "limit"] = "warn"
+
+
 class Alarm(_Told, frozen=True, kw_only=True):
     """See `deploy.guards.alarm`."""
 
@@ -94,6 +102,7 @@ class Guarded(_Told, frozen=True, kw_only=True):
     within: Within | None = None
     fallback: str | None = None
     checks: tuple[OutputCheck, ...] = ()
+    extraction: Extraction | None = None
     alarm: Alarm | None = None
 
     @property

@@ -1,0 +1,208 @@
+"""Callers that copy the model stand out among those that use it: by a score, on rows like those of a census."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from modelyard.checks.profile import profile
+from modelyard.inference import BundleDraft
+from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.guards.extraction import FEWEST, WINDOW, Likeness
+
+from .conftest import MIXED, mixed_bundle  # noqa: TID252 - the suite is not installed
+from .inprocess import Endpoint  # noqa: TID252
+
+NUMBERS = ("age", "hours", "gain", "years", "weight")
+TEXTS = ("work", "marital", "sex")
+SIGNATURE = Signature(
+    features=(
+        *(Feature(name=name, type="number", source="Int64") for name in NUMBERS),
+        *(Feature(name=name, type="category", source="String") for name in TEXTS),
+    ),
+    problem=Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc"),
+)
+Rows = tuple[Any, Any]
+
+
+def people(rng: Any, n: int = WINDOW) -> Rows:
+    """Rows with the skews, the ties and the dependences of a census."""
+    age = np.clip(rng.gamma(6, 6.5, n) + 17, 17, 90).round()
+    years = np.clip(rng.normal(10, 2.5, n) + (age > 30), 1, 16).round()
+    hours = np.where(rng.random(n) < 0.5, 40, np.clip(rng.normal(40, 12, n), 1, 99).round())
+    gain = np.where(rng.random(n) < 0.92, 0, rng.lognormal(8, 1, n).round())
+    weight = rng.lognormal(12, 0.5, n).round()
+    work = rng.choice(["private", "state", "own"], n, p=[0.75, 0.15, 0.1])
+    single = rng.choice(["never", "divorced"], n, p=[0.7, 0.3])
+    marital = np.where((age > 28) & (rng.random(n) < 0.7), "married", single)
+    sex = rng.choice(["m", "f"], n, p=[0.67, 0.33])
+    return np.column_stack([age, hours, gain, years, weight]), np.column_stack([work, marital, sex]).astype(object)
+
+
+SEEN = people(np.random.default_rng(0), 20_000)
+
+
+# --- those who use the model
+
+
+def older(rng: Any) -> Rows:
+    numbers, texts = people(rng, 6000)
+    some = (numbers[:, 0] > 45) & (texts[:, 0] == "private")
+    return numbers[some][:WINDOW], texts[some][:WINDOW]
+
+
+def again(rng: Any) -> Rows:
+    """Many rows come twice or more often."""
+    numbers, texts = people(rng)
+    at = rng.integers(0, WINDOW, WINDOW)
+    return numbers[at], texts[at]
+
+
+# --- those who copy it
+
+
+def everywhere(rng: Any) -> Rows:
+    """Random rows out of the ranges (Tramer et al. 2016)."""
+    numbers, texts = SEEN
+    drawn = rng.uniform(numbers.min(axis=0), numbers.max(axis=0), (WINDOW, len(NUMBERS))).round()
+    return drawn, np.column_stack([rng.choice(np.unique(texts[:, at]), WINDOW) for at in range(3)]).astype(object)
+
+
+def boundary(rng: Any) -> Rows:
+    """Bisection between two people, for a point where the answer changes."""
+    rows, texts = [], []
+    for _ in range(WINDOW // 16):
+        pair, kinds = people(rng, 2)
+        low, high = pair
+        for _ in range(16):
+            rows.append((low + high) / 2)
+            texts.append(kinds[0])
+            low, high = (rows[-1], high) if rng.random() < 0.5 else (low, rows[-1])
+    return np.array(rows), np.array(texts, object)
+
+
+def steps(rng: Any) -> Rows:
+    """Each round takes a fixed step from all rows so far (Papernot et al. 2017)."""
+    numbers, texts = people(rng, 16)
+    while len(numbers) < WINDOW:
+        step = 0.1 * SEEN[0].std(axis=0) * rng.choice([-1, 1], (len(numbers), len(NUMBERS)))
+        numbers, texts = np.vstack([numbers, numbers + step]), np.vstack([texts, texts])
+    return numbers, texts
+
+
+def hidden(rng: Any) -> Rows:
+    """Every second row is as anybody's."""
+    (numbers, texts), (others, kinds) = people(rng), boundary(rng)
+    numbers[::2], texts[::2] = others[::2], kinds[::2]
+    return numbers, texts
+
+
+USERS, COPIERS = (people, older, again), (everywhere, boundary, steps, hidden)
+
+
+@pytest.fixture(scope="module")
+def likeness() -> Likeness:
+    numbers, texts = SEEN
+    columns = {name: numbers[:, at] for at, name in enumerate(NUMBERS)}
+    columns |= {name: texts[:, at].tolist() for at, name in enumerate(TEXTS)}
+    return Likeness(profile(columns, SIGNATURE), SIGNATURE)
+
+
+def scores(likeness: Likeness, makers: tuple[Callable[[Any], Rows], ...], each: int = 5) -> list[float]:
+    return [
+        max(likeness.score(*make(np.random.default_rng(1000 * at + seed))).values())
+        for at, make in enumerate(makers)
+        for seed in range(each)
+    ]
+
+
+def test_copiers_are_told_from_users(likeness: Likeness) -> None:
+    users, copiers = scores(likeness, USERS), scores(likeness, COPIERS)
+    assert roc_auc_score([0] * len(users) + [1] * len(copiers), users + copiers) >= 0.99
+    # At the usual limit nobody is suspected who is none, and hardly one gets by.
+    assert max(users) < 0.3
+    assert np.mean([score > 0.3 for score in copiers]) >= 0.95
+
+
+def test_rows_that_come_again_teach_nothing(likeness: Likeness) -> None:
+    numbers, texts = people(np.random.default_rng(3), FEWEST - 1)
+    assert likeness.score(np.tile(numbers, (5, 1)), np.tile(texts, (5, 1))) == {}
+
+
+def test_missing_values_are_no_sign(likeness: Likeness) -> None:
+    rng = np.random.default_rng(4)
+    numbers, texts = people(rng)
+    numbers[rng.random(numbers.shape) < 0.05] = np.nan
+    texts[rng.random(texts.shape) < 0.05] = ""
+    found = likeness.score(numbers, texts)
+    assert max(found.values()) < 0.3, found
+
+
+def profiled() -> BundleDraft:
+    rng = np.random.default_rng(0)
+    columns = {
+        "age": rng.normal(45, 12, 5000).clip(18, 90).tolist(),
+        "income": rng.gamma(2, 900, 5000).clip(0, 9000).tolist(),
+        "city": rng.choice(["paris", "rome"], 5000).tolist(),
+    }
+    made = mixed_bundle()
+    files = {**made.files, "profile.json": json.dumps(profile(columns, MIXED)).encode()}
+    files.pop("model.json")
+    return BundleDraft.of(made.version, files)
+
+
+def usual(rng: Any) -> dict[str, Any]:
+    age, income = np.clip(rng.normal(45, 12), 18, 90), np.clip(rng.gamma(2, 900), 0, 9000)
+    return {"age": float(age), "income": float(income), "city": str(rng.choice(["paris", "rome"]))}
+
+
+def searched(rng: Any, at: int) -> dict[str, Any]:
+    return {"age": 40 + 0.001 * at + float(rng.normal(0, 1e-4)), "income": 3000.0 + 0.01 * at, "city": "paris"}
+
+
+@pytest.mark.parametrize(("do", "status"), [("warn", 200), ("limit", 429)])
+def test_who_copies_is_limited_and_who_does_not_is_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], do: str, status: int
+) -> None:
+    rng = np.random.default_rng(5)
+
+    def looked(endpoint: Endpoint) -> None:
+        asking = endpoint.service.gate.asking  # type: ignore[union-attr]
+        asking.look(asking.take())  # type: ignore[union-attr]
+
+    with Endpoint(tmp_path, profiled(), {"extraction": {"do": do}}) as endpoint:
+        for _ in range(4):
+            assert {code for code, _ in endpoint.ask(*[usual(rng) for _ in range(60)])} == {200}
+            looked(endpoint)
+        assert endpoint.ask(usual(rng))[0][0] == 200
+        assert not endpoint.service.tally.decided
+        for at in range(6):
+            endpoint.ask(*[searched(rng, 60 * at + one) for one in range(60)])
+            looked(endpoint)
+        ((found, body),) = endpoint.ask(usual(rng))
+        assert found == status
+        if status == 429:
+            assert body["error"]["code"] == "caller-limited"
+        assert endpoint.service.tally.decided["extraction", do] == 1
+    assert capfd.readouterr().err.count("asks as if to copy the model") == 1
+
+
+def test_the_server_looks_by_itself(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+
+    async def look(endpoint: Endpoint) -> None:
+        endpoint.app.look()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    with Endpoint(tmp_path, profiled(), {"extraction": {"do": "limit"}}) as endpoint:
+        for at in range(4):
+            endpoint.ask({"rows": [searched(rng, 64 * at + one) for one in range(64)]})
+        asyncio.run(look(endpoint))
+        assert endpoint.ask(usual(rng))[0][0] == 429
