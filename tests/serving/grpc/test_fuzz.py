@@ -109,7 +109,7 @@ def talk(seed: int) -> None:
 
 
 def test_some_hundred_connections(capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in range(300):
+    for seed in range(600):
         talk(seed)
     capsys.readouterr()
 

@@ -1,0 +1,99 @@
+"""Every method of the table is called without a token and with each role: the matrix is as declared."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import grpc
+from modelyard.security.roles import MATRIX, ROLES
+from modelyard.serving.grpc.messages import message
+from modelyard.serving.grpc.methods import METHODS, Method
+from modelyard.serving.repository import unload, unsupported
+
+from ..conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from ..versions import until  # noqa: TID252 - the same
+from .conftest import SERVICE, metadata, row, said  # noqa: TID252 - the same
+
+OPEN = {"ServerLive", "ServerReady"}
+
+
+def name_of(method: Method) -> str:
+    return method.path.rpartition("/")[2]
+
+
+def outcome(server: Server, path: str, given: list[tuple[str, str]], channel: grpc.Channel | None = None) -> str:
+    """Call a method with a request that it can answer; return the status."""
+    if channel is None:
+        with grpc.insecure_channel(server.grpc) as made:
+            return outcome(server, path, given, made)
+    name = path.rpartition("/")[2]
+    fields = {"RepositoryModelLoad": {"model_name": "credit"}}
+    fields |= {key: {"name": "credit"} for key in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")}
+    data = row().SerializeToString() if name.endswith("Infer") else b""
+    if name in fields:
+        data = message(f"{name}Request")(**fields[name]).SerializeToString()
+    if name == "ModelStreamInfer":
+        call = channel.stream_stream(path)(iter([data]), metadata=given, timeout=20)
+        with contextlib.suppress(grpc.RpcError):
+            list(call)
+    else:
+        call = channel.unary_unary(path).future(data, metadata=given, timeout=20)
+    return str(call.code().name)
+
+
+def test_the_table_is_whole() -> None:
+    from tritonclient.grpc import service_pb2
+
+    there = {one.name for one in service_pb2.DESCRIPTOR.services_by_name[SERVICE.rpartition(".")[2]].methods}
+    assert {name_of(method) for method in METHODS} == there
+    assert {name_of(method) for method in METHODS if method.action is None} == OPEN
+    assert all(method.action in MATRIX for method in METHODS if method.action is not None)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_method_as_declared(server: Server, method: Method) -> None:
+    open_to_all = name_of(method) in OPEN
+    for header in ("", "Basic abc", "Bearer", "Bearer yard_00000000_no", "yard_00000000_no"):
+        given = [("authorization", header)] if header else []
+        assert outcome(server, method.path, given) == ("OK" if open_to_all else "UNAUTHENTICATED"), header
+    for role in ROLES:
+        may = method.action is None or role in MATRIX[method.action]
+        there = "UNIMPLEMENTED" if method.handler in (unload, unsupported) else "OK"
+        assert outcome(server, method.path, metadata(server, role)) == (there if may else "PERMISSION_DENIED"), role
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/{SERVICE}/Nothing", f"/{SERVICE}", "/inference.Other/ModelInfer", "/", "/grpc.health.v1.Health/Check"],
+)
+def test_what_is_not_there(server: Server, path: str) -> None:
+    """A stranger is not told what there is."""
+    assert outcome(server, path, []) == "UNAUTHENTICATED"
+    assert outcome(server, path, metadata(server, "admin")) == "UNIMPLEMENTED"
+
+
+def test_roles_are_narrowed_and_tokens_revoked(fresh: Callable[..., Server], tmp_path: Path) -> None:
+    from modelyard.security.tokens import revoke_token
+
+    server = fresh(None, "--grpc-port", "0", "--role", "operator", "--per-minute", "5")
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        data = row().SerializeToString()
+        with pytest.raises(grpc.RpcError) as denied:
+            infer(data, metadata=metadata(server, "analyst"), timeout=20)
+        assert said(denied.value) == ("PERMISSION_DENIED", "role-denied")
+        for _ in range(5):
+            infer(data, metadata=metadata(server, "operator"), timeout=20)
+        with pytest.raises(grpc.RpcError) as often:
+            infer(data, metadata=metadata(server, "operator"), timeout=20)
+        assert said(often.value) == ("RESOURCE_EXHAUSTED", "rate-exceeded")
+        assert "retry-after" in dict(often.value.trailing_metadata())
+        live = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
+        live(b"", metadata=metadata(server, "viewer"), timeout=20)
+        revoke_token(tmp_path, "viewer")
+        path = f"/{SERVICE}/ServerMetadata"
+        until(lambda: outcome(server, path, metadata(server, "viewer"), channel) == "UNAUTHENTICATED")
