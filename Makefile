@@ -34,6 +34,7 @@ test: $(READY) lint types  ## everything that needs no network and no installed 
 
 test-all: $(READY) lint types  ## and the slow stories, the kill tests, Postgres and the browser
 	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium)
+	@command -v nginx >/dev/null || ls /usr/sbin/nginx >/dev/null 2>&1 || (apt-get update -q && apt-get install -y -q nginx)
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -q && apt-get install -y -q postgresql)
 	$(BIN)/pytest -n 2 --dist worksteal --slow --browser --cluster
 

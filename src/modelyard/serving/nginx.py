@@ -1,0 +1,205 @@
+"""A configuration of nginx that spreads requests over several replicas.
+
+Directives are those of nginx 1.15.3 or newer (https://nginx.org/en/docs/dirindex.html). A POST that a replica may have
+seen is never sent to another one: nginx does that only where `non_idempotent` allows it, which stands nowhere here. One
+that could not even be sent is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelyard._kit.errors import ServeError
+from modelyard.serving.limits import Limits
+
+__all__ = ["address", "config"]
+
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+# Nothing that ends a quoted word of nginx, or is a variable in one.
+_PATH = re.compile(r"/[^\x00-\x1f\x7f\"'\\$;{}]*")
+# A replica that failed so often within so long is left out for as long.
+_FAILS, _FAIL_SECONDS = 2, 5
+_CONNECT_SECONDS = 1
+
+_HTTP = """\
+# Written by `modelyard nginx`. Include it in the block `http` of nginx.conf, for example as a file of conf.d.
+
+upstream modelyard_http {{
+    zone modelyard_http 128k;
+    # The replica with the fewest requests under way is next, so a slow one gets fewer.
+    least_conn;
+{replicas}
+    keepalive 64;
+    keepalive_requests 1000000;
+    # Less than the replicas wait, so that none of them closes a connection that is about to be used.
+    keepalive_timeout {idle}s;
+}}
+
+server {{
+    listen {listen}{ssl};
+    server_tokens off;
+    access_log off;
+{tls}    client_max_body_size {body};
+    client_body_buffer_size 1m;
+    client_header_timeout {header}s;
+    client_body_timeout {total}s;
+    large_client_header_buffers 4 {headers}k;
+    keepalive_requests 1000000;
+
+    # Each replica is asked for its own.
+    location = /metrics {{
+        return 404;
+    }}
+
+    location / {{
+        proxy_pass http://modelyard_http;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $host;
+        # Tells the replicas that somebody asks through a proxy. X-Request-Id and the token go through as they are.
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_connect_timeout {connect}s;
+        proxy_send_timeout {total}s;
+        proxy_read_timeout {total}s;
+        # What a replica may have seen is not sent to another: a POST goes on only where it could not be sent at all.
+        proxy_next_upstream error timeout;
+        proxy_next_upstream_tries 3;
+        proxy_next_upstream_timeout {total}s;
+        proxy_buffering on;
+        proxy_buffers 16 64k;
+    }}
+}}
+"""
+
+_GRPC = """
+upstream modelyard_grpc {{
+    zone modelyard_grpc 128k;
+    least_conn;
+{replicas}
+    keepalive 64;
+    keepalive_requests 1000000;
+    keepalive_timeout {idle}s;
+}}
+
+server {{
+    listen {listen}{ssl} http2;
+    server_tokens off;
+    access_log off;
+{tls}    # A stream may hold any number of messages; the replicas limit each of them.
+    client_max_body_size 0;
+    client_header_timeout {header}s;
+
+    location / {{
+        grpc_pass grpc://modelyard_grpc;
+        grpc_connect_timeout {connect}s;
+        grpc_send_timeout {total}s;
+        grpc_read_timeout {total}s;
+        grpc_next_upstream error timeout;
+        grpc_next_upstream_tries 3;
+        grpc_set_header X-Forwarded-For $remote_addr;
+    }}
+}}
+"""
+
+_TLS = """\
+    ssl_certificate "{cert}";
+    ssl_certificate_key "{key}";
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:modelyard:1m;
+"""
+
+
+def address(given: str) -> str:
+    """Return `HOST:PORT` as nginx writes it.
+
+    >>> address("10.0.0.1:8080"), address("[::1]:80"), address("replica-1.internal:8080")
+    ('10.0.0.1:8080', '[::1]:80', 'replica-1.internal:8080')
+
+    Raises:
+        ServeError: It is none (`nginx-address`).
+    """
+    host, _, port = given.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    good = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
+    try:
+        shown = f"[{ipaddress.IPv6Address(bare)}]" if bare != host else str(ipaddress.IPv4Address(host))
+    except ValueError:
+        # Digits and dots alone are an address that is wrong, not a name.
+        good = good and bool(_NAME.fullmatch(host)) and not re.fullmatch(r"[0-9.]+", host)
+        shown = host
+    if not good:
+        raise ServeError(
+            "nginx-address", f"`{given[:80]}` is no address of a replica", hint="write HOST:PORT, as in 10.0.0.1:8080"
+        )
+    return f"{shown}:{int(port)}"
+
+
+def config(
+    replicas: Sequence[str],
+    *,
+    listen: str,
+    grpc: Sequence[str] = (),
+    grpc_listen: str = "",
+    cert: Path | None = None,
+    key: Path | None = None,
+    limits: Limits | None = None,
+) -> str:
+    """Return the configuration.
+
+    Args:
+        replicas: Addresses of the servers, `HOST:PORT`.
+        listen: Where nginx listens.
+        grpc: Addresses on which they answer gRPC, if they do.
+        grpc_listen: Where nginx listens for it.
+        cert: Certificate of nginx in PEM; none: it speaks plain HTTP.
+        key: Its private key.
+        limits: Limits of the servers; nginx waits a little longer and takes as much.
+
+    Raises:
+        ServeError: An address or a path cannot be used, or one is given twice.
+    """
+    limits = limits or Limits()
+    if (cert is None) is not (key is None):
+        raise ServeError("tls-unusable", "TLS needs a certificate and its key", hint="give --tls-cert and --tls-key")
+    tls = "" if cert is None or key is None else _TLS.format(cert=_path(cert), key=_path(key))
+    shared = {
+        "tls": tls,
+        "ssl": " ssl" if tls else "",
+        "idle": max(1, limits.keep_alive - 10),
+        "header": int(limits.header_seconds),
+        # A little longer than the replicas, which say themselves why they give up.
+        "total": int(limits.total_seconds) + 5,
+        "connect": _CONNECT_SECONDS,
+    }
+    text = _HTTP.format(
+        replicas=_servers(replicas),
+        listen=address(listen),
+        body=limits.body,
+        headers=-(-limits.header // 1024),
+        **shared,
+    )
+    if grpc:
+        text += _GRPC.format(replicas=_servers(grpc), listen=address(grpc_listen), **shared)
+    return text
+
+
+def _servers(replicas: Sequence[str]) -> str:
+    shown = [address(one) for one in replicas]
+    if twice := next((one for one in shown if shown.count(one) > 1), ""):
+        raise ServeError("nginx-address", f"`{twice}` is given twice", hint="name each replica once")
+    return "\n".join(f"    server {one} max_fails={_FAILS} fail_timeout={_FAIL_SECONDS}s;" for one in shown)
+
+
+def _path(path: Path) -> str:
+    text = str(path.absolute())
+    if not _PATH.fullmatch(text):
+        raise ServeError(
+            "nginx-path", f"`{text}` cannot stand in a configuration of nginx", hint="use a path without quotes or `$`"
+        )
+    return text
