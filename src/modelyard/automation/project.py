@@ -250,6 +250,8 @@ class Project:
             spec = await apart(lambda: load(self._spec.path, files=False))
             triggers = self._collect(spec, self._store, self._clock)
             await self._leave_triggers()
+            # Only what its own section says has it begin anew.
+            serves_on = (spec.deploy, spec.endpoint) == (self._spec.deploy, self._spec.endpoint)
             self._spec = spec
             self._look_after(triggers)
             await self._hooks.serve(triggers)
@@ -265,7 +267,7 @@ class Project:
             self._mark = before
             raise
         for name in ("serve", "alerts"):
-            if name in self._children:
+            if name in self._children and not (name == "serve" and serves_on):
                 self._children[name][0].renew()
         if spec.alerts and "alerts" not in self._children:
             self._keep("alerts", self._sender)
@@ -281,12 +283,13 @@ class Project:
         self._children[name] = (child, asyncio.create_task(child.keep()))
 
     def _serve(self, champion: str) -> None:
-        """Serve the champion once there is one, and the next one when it moves."""
+        """Serve the champion once there is one; a server that runs follows it by itself."""
         self._served = champion
-        if "serve" in self._children:
-            self._children["serve"][0].renew()
-        else:
+        if "serve" not in self._children:
             self._keep("serve", self._endpoint)
+        elif self._children["serve"][0].state.state != "running":
+            # What kept it from its start may have gone with the champion before.
+            self._children["serve"][0].renew()
 
     def _endpoint(self) -> list[str]:
         from modelyard.deploy.aliases import pointed
