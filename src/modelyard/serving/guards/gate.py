@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.asked import Asked
-from modelyard.serving.guards.asking import Asking
-from modelyard.serving.guards.checks import Checks
 from modelyard.serving.guards.incoming import Incoming
 from modelyard.serving.guards.outgoing import Outgoing
 from modelyard.serving.guards.policy import Guarded, Policy
@@ -18,6 +16,9 @@ from modelyard.serving.validate import Parsed, Validator
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from modelyard.serving.guards.asking import Asking
+    from modelyard.serving.guards.checks import Checks
 
     Array = np.ndarray[Any, Any]
     from modelyard.serving.guards.outgoing import Shown
@@ -51,9 +52,14 @@ class Gate:
         self._outgoing = Outgoing(signature.problem, labels, guards, policy.access.show, tally.decide)
         self.asking: Asking | None = None
         if guards.extraction is not None:
+            # A server that does not use them should not wait for these to load.
+            from modelyard.serving.guards.asking import Asking
+
             self.asking = Asking(bundle, validator, guards.extraction, tally.decide)
         self.checks: Checks | None = None
         if guards.checks:
+            from modelyard.serving.guards.checks import Checks
+
             self.checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
         if guards.outlier is not None and guards.outlier.do == "quarantine":
             log.apart()

@@ -15,13 +15,15 @@ from modelyard.records import Problem
 from modelyard.serving.asked import Asked
 from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
-from modelyard.serving.guards.checks import Mark
 from modelyard.serving.guards.policy import Guarded, digits_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
+
+if TYPE_CHECKING:
+    from modelyard.serving.guards.checks import Mark
 
 __all__ = ["Outgoing", "Shown", "check_finite"]
 

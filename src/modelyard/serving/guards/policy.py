@@ -1,4 +1,4 @@
-"""What a server is told of `deploy.guards`, `deploy.access` and `deploy.requests`: one JSON text, decided on once at the start.
+"""What a server is told of guards, access and requests in `deploy`: one JSON text, decided on once at the start.
 
 The fields have the names and defaults of the file (`deploy/section.py`); a test holds both together.
 """
