@@ -37,6 +37,9 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
     parser.add_argument(
+        "--grpc-port", type=int, metavar="N", help="port for gRPC, 0 for a free one (default: no gRPC)"
+    )
+    parser.add_argument(
         "--processes", type=int, default=1, metavar="N", help="processes that share the port (default: %(default)s)"
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM: the server speaks HTTPS")
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     for flag in ("tls_cert", "tls_key", "client_ca"):
         if path := getattr(args, flag):
             line += [f"--{flag.replace('_', '-')}", str(path.resolve())]
+    if args.grpc_port is not None:
+        line += ["--grpc-port", str(args.grpc_port)]
     # This process becomes the server: one process to watch, and signals reach it.
     os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
 
