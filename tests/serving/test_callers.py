@@ -25,7 +25,7 @@ from modelyard.serving.routes import ROUTES, Route
 
 from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
-from .test_access import PUBLIC, ROW, ask  # noqa: TID252
+from .test_matrix import BODIES, DECLARED, OPEN, ROW, filled  # noqa: TID252
 
 Fresh = Callable[..., Server]
 
@@ -195,6 +195,12 @@ def test_roles_of_a_provider_on_every_route(provider: Provider, fresh: Fresh) ->
         assert client.get("/v2").status_code == 200
 
 
+def ask(client: httpx.Client, route: Route, version: str) -> httpx.Response:
+    path = filled(route.path, version)
+    body = {"json": BODIES.get(path.rpartition("/")[2], {})} if route.method == "POST" else {}
+    return client.request(route.method, path, **body)
+
+
 def walk(server: Server, settings: Callable[[str], dict[str, Any]]) -> None:
     """Ask for every route as every role, and hold what comes back against the matrix."""
     given = settings("admin")
@@ -208,7 +214,7 @@ def walk(server: Server, settings: Callable[[str], dict[str, Any]]) -> None:
 
 
 def expect(answer: httpx.Response, route: Route, role: str) -> None:
-    may = (route.method, route.path) in PUBLIC or role in MATRIX[route.action or "read"]
+    may = DECLARED[f"{route.method} {route.path}"] == OPEN or role in MATRIX[route.action or "read"]
     # What is not supported here is refused to those only who may do it.
     assert answer.status_code in ((200, 400) if may else (403,)), (route.path, role, answer.text)
     assert may or "role-denied" in answer.text
