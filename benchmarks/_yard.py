@@ -26,7 +26,7 @@ from modelyard.store import open_store
 
 ENDPOINT = "hours"
 # Numbers of a layer: a batch of them stays in the cache.
-_WIDE = 200
+_WIDE = 800
 _SIGNATURE = Signature(
     features=(Feature(name="a", type="number", source="Float64", low=0, high=10),),
     problem=Problem(task="regression", target="y", metric="rmse"),
@@ -39,7 +39,7 @@ def times(factor: float, *, work: int = 0, fails: float | None = None) -> Bundle
 
     Args:
         factor: The factor.
-        work: Layers of 200 numbers that it works out beside each answer; a row costs the same in any batch.
+        work: Layers of 800 numbers that it works out beside each answer; a row costs the same in any batch.
         fails: It fails where a number is above that: there is nothing to gather there.
     """
     node = helper.make_node

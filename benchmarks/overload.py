@@ -1,7 +1,7 @@
 """What is left of an endpoint under ten times of what it holds.
 
-The knee is found as `modelyard loadtest` finds it: the highest rate at which 99 of 100 answers come within the deadline.
-Then ten times as many requests are due, on many connections. What counts is the goodput (200s that came within the
+The knee is found as `modelyard loadtest` finds it: the highest rate at which 99 of 100 answers come in time. Then ten
+times as many requests are due, on many connections. What counts is the goodput (200s that came within the
 deadline, from the moment at which they were due), how long those that were served took, and whether everybody else
 was told when to come back. Server and client have a core each where there are two.
 """

@@ -29,10 +29,8 @@ INLINE_ROWS = 256
 
 # Seconds of work that one turn of the loop may take on: who comes on top would wait for a turn in which it is too late.
 TURN = 0.05
-# Requests that a turn may hold however long they take, and what the newest turn counts in the pace.
-_FEWEST, _NEWEST = 16, 0.2
-# While nothing is known of the pace, the limit of the server is the only one.
-_ANY = 1 << 30
+# Requests that a turn may hold however long they take; before one took too long, only the server's limit counts.
+_FEWEST, _ANY = 16, 1 << 30
 
 
 class _Asking(Protocol):
@@ -63,7 +61,7 @@ class Batcher(Generic[T]):
     Attributes:
         runs: Times the model ran.
         waiting: Requests that are not answered yet.
-        most: Requests that one turn may hold: what it makes of them in `TURN` seconds, as it went of late.
+        most: Requests that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
     """
 
     def __init__(
@@ -80,8 +78,6 @@ class Batcher(Generic[T]):
         self.runs = 0
         self.waiting = 0
         self.most = _ANY
-        # Seconds that one request takes of a turn, of late.
-        self._pace = 0.0
 
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
@@ -142,7 +138,7 @@ class Batcher(Generic[T]):
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        began, at = time.monotonic(), 0
+        at, began = 0, time.thread_time() if len(gathered) >= _FEWEST else 0.0
         while at < len(gathered):
             size, end = gathered[at].parsed.count, at + 1
             while end < len(gathered) and size + gathered[end].parsed.count <= INLINE_ROWS:
@@ -157,5 +153,12 @@ class Batcher(Generic[T]):
                 self._answered(group, error)
             else:
                 self._answered(group, output)
-        self._pace += _NEWEST * ((time.monotonic() - began) / len(gathered) - self._pace)
-        self.most = max(_FEWEST, int(TURN / self._pace)) if self._pace else _ANY
+        if len(gathered) >= _FEWEST:
+            self._learn(len(gathered), time.thread_time() - began)
+
+    def _learn(self, count: int, took: float) -> None:
+        """Set how many a turn may hold by how long one took that held so many; of this thread's time alone."""
+        if took > TURN:
+            self.most = max(_FEWEST, int(count * TURN / took))
+        elif count >= self.most:
+            self.most += self.most // 4

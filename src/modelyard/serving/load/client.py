@@ -133,6 +133,11 @@ class Client:
             connections=len(self._open),
         )
 
+    @property
+    def under_way(self) -> int:
+        """Requests that were sent and are not answered yet."""
+        return sum(connection.moment > 0 for connection in self._open)
+
     def within(self, seconds: float) -> int:
         """Return how many of the 200s of the last step came within so many seconds of when they were due."""
         return sum(took <= seconds for took in self._latencies)

@@ -1,0 +1,180 @@
+"""What callers notice when versions change, processes die, a challenger errs or a shadow runs: nothing, or little.
+
+Requests are due at random moments, 2,000 a second, whatever becomes of those before them. Each version answers its
+input times a factor of its own, so that every answer shows which version made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from _bench import emit
+from _yard import Served, Yard, header, run, times
+from modelyard._kit.processes import family
+from modelyard.records import ModelVersion
+from modelyard.serving.load.client import Client
+
+_VALUE = re.compile(rb'"value":([-+0-9.eE]+)')
+RATE, CONNECTIONS, VALUES = 2000.0, 64, [1 + at % 80 / 10 for at in range(400)]
+
+
+class Seen:
+    """What the answers said.
+
+    Args:
+        values: What was asked, by number.
+        factors: Factor of each version, by the first digits of its digest.
+    """
+
+    def __init__(self, values: list[float], factors: dict[str, float]) -> None:
+        self._values = values
+        self._factors = factors
+        self.versions: Counter[str] = Counter()
+        self.processes: dict[str, float] = {}
+        self.failed: list[float] = []
+        self.last = time.monotonic()
+        self.gap = 0.0
+        self.wrong = 0
+
+    def __call__(self, which: int, status: int, raw: bytes) -> None:
+        """Take one answer."""
+        now = time.monotonic()
+        if status != 200:
+            self.failed.append(now)
+            return
+        self.gap, self.last = max(self.gap, now - self.last), now
+        version = header(raw, b"x-model-version")
+        self.versions[version] += 1
+        self.processes.setdefault(header(raw, b"x-request-id").rpartition("-")[0], now)
+        value = _VALUE.search(raw)
+        right = self._factors.get(version, 0.0) * self._values[which]
+        self.wrong += value is None or abs(float(value[1]) - right) > 1e-3 * abs(right)
+
+
+def factors_of(models: list[tuple[ModelVersion, float]]) -> dict[str, float]:
+    """Return the factor of each version, by what an answer names it by."""
+    return {model.digest[:12]: factor for model, factor in models}
+
+
+def client(served: Served, seen: Seen, values: list[float] = VALUES) -> Client:
+    """Return a client that shows every answer."""
+    return Client("127.0.0.1", served.port, [served.request(v) for v in values], connections=CONNECTIONS, keep=seen)
+
+
+async def swapped(yard: Yard, served: Served, models: list[tuple[ModelVersion, float]], seconds: float) -> None:
+    """Move the champion every second, and print what that did to the answers."""
+    seen = Seen(VALUES, factors_of(models))
+    asking = client(served, seen)
+
+    async def swap() -> None:
+        for at in range(1, int(seconds)):
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(yard.point, models[at % len(models)][0])
+
+    swapping = asyncio.create_task(swap())
+    found = await asking.offer(RATE, seconds, seed=1)
+    await swapping
+    asking.close()
+    emit("swap_requests", found.sent, "", None, f"at {RATE:g} a second, a swap every second")
+    emit("swap_failed", found.sent - found.answered, "", 0, str(found.errors or ""))
+    emit("swap_wrong_version", seen.wrong, "", 0, "answers of another version than their header names")
+    emit("swap_versions", len(seen.versions), "", len(models), "at least; versions that answered")
+    emit("swap_p99_ms", (found.p99 or 0) * 1000, "ms", None)
+
+
+async def killed(served: Served, model: ModelVersion, factor: float) -> None:
+    """Kill one of two processes, and print what was lost and when two answered again."""
+    seen = Seen(VALUES, factors_of([(model, factor)]))
+    asking = client(served, seen)
+    offering = asyncio.create_task(asking.offer(RATE, 6.0, seed=2))
+    await asyncio.sleep(2.0)
+    victim = family(served.process.pid)[0]
+    before, seen.gap = set(seen.processes), 0.0
+    under_way, at = asking.under_way, time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    while not (new := set(seen.processes) - before) and not offering.done():
+        # Connections that are there stay with the process that is left; others go to the new one, too.
+        probe = Client("127.0.0.1", served.port, [served.request(v) for v in VALUES], connections=8, keep=seen)
+        await probe.offer(100, 0.05)
+        probe.close()
+    found = await offering
+    asking.close()
+    lost = found.sent - found.answered
+    emit("kill_lost", lost, "", CONNECTIONS, f"requests under way then: {under_way}; {found.errors or ''}")
+    back = seen.processes[new.pop()] - at if new else float("inf")
+    emit("kill_back_s", back, "s", 1.0, "until a new process answers in the place of the killed one")
+    emit("kill_gap_s", seen.gap, "s", 1.0, "longest time without an answer meanwhile")
+    emit("kill_wrong_version", seen.wrong, "", 0)
+
+
+async def erring(yard: Yard, served: Served, champion: ModelVersion, challenger: ModelVersion) -> None:
+    """Give a challenger that fails on some rows a fifth of the traffic, and print how long it keeps it."""
+    values = [200.0 if at % 4 == 0 else value for at, value in enumerate(VALUES)]
+    seen = Seen(values, factors_of([(champion, 1.0), (challenger, 1.0)]))
+    asking = client(served, seen, values)
+    offering = asyncio.create_task(asking.offer(200.0, 12.0, seed=3))
+    await asyncio.sleep(1.0)
+    yard.point(challenger, "challenger")
+    await offering
+    asking.close()
+    moved = [event for event in yard.store.ledger.events(kinds=("alias.moved",)) if event.actor == "server"]
+    took = seen.failed[-1] - seen.failed[0] if seen.failed else float("inf")
+    emit("canary_back_s", took if moved else float("inf"), "s", 5.0, f"first to last of {len(seen.failed)} errors")
+    emit("canary_errors", len(seen.failed), "", 20)
+
+
+async def shadowed(yard: Yard, served: Served, champion: ModelVersion, challenger: ModelVersion) -> None:
+    """Run another model in the shadow, and print whether any answer shows it."""
+    seen = Seen(VALUES, factors_of([(champion, 2.0)]))
+    asking = client(served, seen)
+    yard.point(challenger, "challenger")
+    found = await asking.offer(1000.0, 6.0, seed=4)
+    asking.close()
+    compared: list[bytes] = []
+    probe = Client(
+        "127.0.0.1", served.port, [served.get("/stats")], keep=lambda which, status, raw: compared.append(raw)
+    )
+    await probe.offer(20, 0.2)
+    probe.close()
+    told = re.search(rb'"compared":(\d+)', compared[-1])
+    emit("shadow_changed", seen.wrong + found.sent - found.answered, "", 0, f"of {found.sent} answers")
+    emit("shadow_compared", int(told[1]) if told else 0, "", 1, "at least; copies that the shadow answered")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of swaps")
+    seconds = parser.parse_args().seconds
+    for show in ("swaps", "kill", "canary", "shadow"):
+        with tempfile.TemporaryDirectory() as made:
+            yard = Yard(Path(made))
+            models = [(yard.keep(times(float(factor))), float(factor)) for factor in range(2, 10)]
+            if show == "canary":
+                models[:2] = [(yard.keep(times(1.0)), 1.0), (yard.keep(times(1.0, fails=100.0)), 1.0)]
+            (first, factor), (second, _) = models[:2]
+            yard.point(first)
+            more = {"kill": ["--processes", "2"], "canary": ["--canary", "0.2"], "shadow": ["--shadow"]}
+            with yard.serve(first, *more.get(show, [])) as served:
+                match show:
+                    case "swaps":
+                        run(swapped(yard, served, models, seconds))
+                    case "kill":
+                        run(killed(served, first, factor))
+                    case "canary":
+                        run(erring(yard, served, first, second))
+                    case "shadow":
+                        run(shadowed(yard, served, first, second))
+            yard.store.close()
+
+
+if __name__ == "__main__":
+    main()
