@@ -102,6 +102,8 @@ def policy_of(declared: Deploy) -> str:
     told: dict[str, Any] = {"access": given} if given else {}
     if declared.requests != Requests():
         told["requests"] = msgspec.to_builtins(declared.requests)
+    if declared.traces is not None:
+        told["traces"] = msgspec.to_builtins(declared.traces)
     if declared.guards is not None:
         told["guards"] = msgspec.to_builtins(declared.guards)
     return msgspec.json.encode(told).decode() if told else ""

@@ -21,6 +21,7 @@ __all__ = [
     "Outlier",
     "OutputCheck",
     "Requests",
+    "Traces",
     "Within",
 ]
 
@@ -366,6 +367,28 @@ class Requests(Section, frozen=True, kw_only=True):
     ] = ()
 
 
+class Traces(Section, frozen=True, kw_only=True):
+    """Spans of requests for OpenTelemetry."""
+
+    to: Annotated[
+        str,
+        Meta(
+            description="Address of a collector that takes OTLP over HTTP; spans go to `/v1/traces` there.",
+            examples=["http://127.0.0.1:4318"],
+            pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?\Z",
+            extra_json_schema={"say": "an address: https://, a host and perhaps a path"},
+        ),
+    ]
+    share: Annotated[
+        Share,
+        Meta(
+            description="Part of the requests that is traced. Of one that comes with a `traceparent` the caller has "
+            "decided.",
+            examples=["1%"],
+        ),
+    ] = 0.01
+
+
 class Deploy(Section, frozen=True, kw_only=True):
     """Where the model answers."""
 
@@ -402,3 +425,11 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=[{"redact": ["postcode"]}],
         ),
     ] = Requests()
+    traces: Annotated[
+        Traces | None,
+        Meta(
+            description="Where a span of OpenTelemetry goes for each request that is traced; never a value of a row. "
+            "Left out, nowhere.",
+            examples=[{"to": "http://127.0.0.1:4318", "share": "1%"}],
+        ),
+    ] = None

@@ -40,7 +40,17 @@ class AccessLog:
         self._lines: list[tuple[str, str]] = []
         self._left_out = 0
 
-    def add(self, exchange: Exchange, status: int, ms: float, code: str = "") -> None:
+    def add(
+        self,
+        exchange: Exchange,
+        status: int,
+        ms: float,
+        code: str = "",
+        *,
+        rows: int = 0,
+        version: str = "",
+        held: bool = False,
+    ) -> None:
         """Take one request.
 
         Args:
@@ -48,6 +58,9 @@ class AccessLog:
             status: Status of its answer.
             ms: Milliseconds that it took.
             code: Error code, of one that was refused.
+            rows: Rows that the model answered.
+            version: Digest of the model.
+            held: A guard held the answer back.
         """
         if self._off:
             return
@@ -74,3 +87,7 @@ class AccessLog:
         note("access", lines)
         if left_out:
             note("access", [("", _encode({"left_out": left_out}).decode())], level="warning")
+
+    def close(self) -> None:
+        """Write the last of what waits."""
+        self.flush()

@@ -25,10 +25,12 @@ from modelyard.serving.connection import Exchange, Heads, fail
 from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.guards.bell import Bell
+from modelyard.serving.guards.policy import Policy
 from modelyard.serving.limits import Limits, Rate
 from modelyard.serving.metrics import tell
 from modelyard.serving.models import Models
 from modelyard.serving.routes import Found, Route, match
+from modelyard.serving.service import Service
 
 __all__ = ["App"]
 
@@ -76,7 +78,7 @@ class App:
         watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
         self._limited = bool(limits.per_minute or access.per_day or watched)
         self.heads = Heads()
-        self.access = AccessLog(limits.policy.access.log, trace=models.default.trace)
+        self.access = _access_log(limits.policy, models.default)
         if self.access.all:
             models.tell(self.access)
 
@@ -209,6 +211,16 @@ class App:
         """
         if (exchange.model or self.models.default.endpoint) in self.models.killed:
             raise killed()
+
+
+def _access_log(policy: Policy, service: Service) -> AccessLog:
+    """Return what takes lines about requests, and where traces are declared, spans."""
+    if policy.traces is None:
+        return AccessLog(policy.access.log, trace=service.trace)
+    from modelyard.serving.traces import Traces
+
+    told = policy.traces
+    return Traces(policy.access.log, to=told.to, share=told.share, endpoint=service.endpoint, trace=service.trace)
 
 
 def _asks_first(exchange: Exchange, cors: frozenset[bytes]) -> bool:

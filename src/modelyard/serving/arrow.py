@@ -105,10 +105,7 @@ def render(service: Service, asked: Asked) -> Body:
     """Return `prediction`, and for a classifier a `probability.CLASS` each, as a stream."""
     import polars as pl
 
-    if asked.shaped:
-        frame = _shaped(asked)
-    else:
-        frame = _whole(service, asked)
+    frame = _shaped(asked) if asked.shaped else _whole(service, asked)
     out = io.BytesIO()
     # The oldest form is what every reader knows.
     frame.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())

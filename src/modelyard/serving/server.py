@@ -259,7 +259,7 @@ async def _answer_until_told(
     if port is not None:
         port.close()
     await _drain([app.connections] if port is None else [app.connections, port.connections], app.limits.drain_seconds)
-    app.access.flush()
+    app.access.close()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
         signal.signal(number, signal.SIG_IGN)

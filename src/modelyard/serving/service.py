@@ -299,8 +299,9 @@ class Service:
         self.rows += rows
         self.tally.add([one.route for one in exchanges], took)
         if self.access is not None:
-            for exchange, ms in zip(exchanges, took, strict=True):
-                self.access.add(exchange, 200, ms)
+            digest, held = self.version.digest, log is not self.log
+            for exchange, ms, count in zip(exchanges, took, counts, strict=True):
+                self.access.add(exchange, 200, ms, rows=count, version=digest, held=held)
         return took
 
     def warm(self) -> None:

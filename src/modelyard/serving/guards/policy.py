@@ -25,6 +25,7 @@ __all__ = [
     "OutputCheck",
     "Policy",
     "Requests",
+    "Traced",
     "Within",
     "digits_of",
     "read_policy",
@@ -142,6 +143,13 @@ class Requests(_Told, frozen=True, kw_only=True):
     redact: tuple[str, ...] = ()
 
 
+class Traced(_Told, frozen=True, kw_only=True):
+    """See `deploy.traces`."""
+
+    to: str
+    share: float = 0.01
+
+
 class Policy(_Told, frozen=True, kw_only=True):
     """What a server is told.
 
@@ -149,12 +157,14 @@ class Policy(_Told, frozen=True, kw_only=True):
         guards: What is refused, changed or held back; none: unusual values are answered with a warning.
         access: Who may ask, and what of it is written down.
         requests: What is kept of the requests that are answered.
+        traces: Where spans of requests go; none: nowhere.
         project: Folder that the paths of checks begin at.
     """
 
     guards: Guarded | None = None
     access: Access = Access()
     requests: Requests = Requests()
+    traces: Traced | None = None
     project: str = ""
 
     def shared(self, processes: int) -> Policy:
