@@ -151,13 +151,14 @@ def test_large_requests_are_looked_at_too(opened: Open) -> None:
     assert [row["label"] for row in body["predictions"]] == ["yes", None] * 300
 
 
-def test_the_open_protocol_refuses_what_is_held_back(opened: Open) -> None:
+@pytest.mark.parametrize("host", ["", "http://here"])
+def test_the_open_protocol_refuses_what_is_held_back(opened: Open, host: str) -> None:
     tensors = [
         {"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [60, 0]},
         {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["paris"]},
     ]
     with opened(own(), code="def check(batch):\n    return [True] * len(batch)\n") as endpoint:
-        ((status, body),) = endpoint.ask({"inputs": tensors}, path="/v2/models/credit/infer")
+        ((status, body),) = endpoint.ask({"inputs": tensors}, path=f"{host}/v2/models/credit/infer")
     assert (status, body["code"]) == (422, "answer-withheld")
     assert "`check`" in body["error"]
 

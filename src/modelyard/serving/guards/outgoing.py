@@ -29,6 +29,8 @@ __all__ = ["Outgoing", "Shown", "check_finite"]
 
 # Counts rows by guard and by what was done.
 Decide = Callable[..., None]
+# Routes that answer tensors, which have no place for no answer.
+_TENSORS = ("/v2", "/inference.")
 # What stands in the log and not in an answer: what the model said of a row that is held back, and why it is.
 _UNSHOWN = ("probabilities", "reason")
 # Float32 and sums of many classes are off by some rounding; more than this is no distribution.
@@ -187,7 +189,7 @@ class Outgoing:
     def _show(self, asked: Asked, withheld: list[int], role: str) -> Shown:
         """Return what a role sees; of a row that is held back nobody sees what the model said of it."""
         silent = next((at for at in withheld if asked.decoded[at]["prediction"] is None), None)
-        if silent is not None and asked.exchange.target.startswith(b"/v2"):
+        if silent is not None and asked.exchange.route.path.startswith(_TENSORS):
             guard = asked.decoded[silent]["withheld"]
             raise HttpError(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
         digits = self._digits.get(role, 17)
