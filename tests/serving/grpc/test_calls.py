@@ -315,6 +315,21 @@ def test_logged_counted_and_guarded(fresh: Any) -> None:
         assert ids_of(db) == set(ids)
 
 
+def test_rows_that_are_held_back_and_roles_that_see_less(fresh: Any) -> None:
+    policy = {"guards": {"confidence": {"at_least": 0.9, "else": "abstain"}}, "access": {"show": {"analyst": "label"}}}
+    server = fresh(None, "--grpc-port", "0", "--policy", json.dumps(policy))
+    with grpc.insecure_channel(server.grpc) as channel:
+        infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+        with pytest.raises(grpc.RpcError) as unsure:
+            infer(row(18, 1800, "rome").SerializeToString(), metadata=metadata(server), timeout=20)
+        assert said(unsure.value) == ("INVALID_ARGUMENT", "answer-withheld")
+        data = row(80, 1, "paris").SerializeToString()
+        for role, names in (("analyst", ["label"]), ("operator", ["probabilities", "label"])):
+            answer = message("ModelInferResponse").FromString(infer(data, metadata=metadata(server, role), timeout=20))
+            assert [one.name for one in answer.outputs] == names
+            assert len(answer.raw_output_contents) == len(names)
+
+
 def test_threads_share_a_channel(server: Server) -> None:
     with grpc.insecure_channel(server.grpc) as channel:
         infer = channel.unary_unary(f"/{SERVICE}/ModelInfer")

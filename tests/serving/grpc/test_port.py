@@ -194,6 +194,6 @@ def test_sigterm_answers_what_is_under_way(fresh: Fresh) -> None:
         assert codes <= {"OK", "UNAVAILABLE"}
         with pytest.raises(grpc.RpcError) as ended:
             list(stream)
-        assert said(ended.value) == ("UNAVAILABLE", "server-ends")
+        assert said(ended.value) == ("UNAVAILABLE", "not-ready")
         more.set()
     assert server.stop() == 0

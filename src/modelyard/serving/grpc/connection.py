@@ -311,7 +311,7 @@ class Connection(Flow):
         for call in list(self.calls.values()):
             if call.idle:
                 if now - call.heard > _SILENT:
-                    call.refuse(HttpError(503, "call-silent", "nothing has come for a long time; call again"))
+                    call.refuse(HttpError(504, "deadline-exceeded", "nothing has come for a long time; call again"))
             elif now - (call.since or call.heard) > limits.total_seconds:
                 self._slow(call)
         if not self.calls and self.settled and now - self._idle > limits.keep_alive:
@@ -333,7 +333,7 @@ class Connection(Flow):
         if self._drained > 1:
             for call in list(self.calls.values()):
                 if call.idle:
-                    call.refuse(HttpError(503, "server-ends", "the server ends; call again"))
+                    call.refuse(HttpError(503, "not-ready", "the server ends; call again"))
             if not self.calls:
                 self.end(Code.NO_ERROR)
 

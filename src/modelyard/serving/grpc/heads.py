@@ -82,7 +82,7 @@ class Known:
         if given is not None:
             found = _TIMEOUT.fullmatch(given)
             if found is None:
-                self.error = HttpError(400, "grpc-timeout", "`grpc-timeout` is up to eight digits and a unit")
+                self.error = HttpError(400, "not-grpc", "`grpc-timeout` is up to eight digits and a unit")
             else:
                 self.timeout = int(found[1]) * _SECONDS[found[2]]
 
