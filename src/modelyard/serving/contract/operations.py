@@ -11,6 +11,7 @@ __all__ = ["HEADERS", "PARAMETERS", "paths", "responses"]
 
 _JSON = "application/json"
 _BYTES = "application/octet-stream"
+_ARROW = "application/vnd.apache.arrow.stream"
 # The header belongs to this type of body alone, which no parameter of OpenAPI can say.
 _BEHIND = "JSON of as many bytes as the header `Inference-Header-Content-Length` says, then the bytes of the tensors."
 _ID = {"type": "string", "pattern": "^[!-~]{1,128}$"}
@@ -82,7 +83,20 @@ def paths(endpoint: Endpoint) -> dict[str, Any]:
 
 def _predictions(endpoint: Endpoint) -> dict[str, Any]:
     row = example_row(endpoint)
-    rows = {"content": {_JSON: _content({"oneOf": [ref(n) for n in ("Rows", "Columns", "Row")]}, {"rows": [row]})}}
+    rows = {
+        _JSON: _content({"oneOf": [ref(name) for name in ("Rows", "Columns", "Row")]}, {"rows": [row]}),
+        _ARROW: {"schema": {"description": "An Arrow IPC stream: the columns by name."}},
+    }
+    predict = _operation(
+        "predict",
+        "Ask the model for one prediction a row.",
+        "Answer",
+        body={"content": rows},
+        refused=(422,),
+        asks=True,
+    )
+    shown = "An Arrow IPC stream: `prediction`, and for a classifier a `probability.CLASS` each."
+    predict["responses"]["200"]["content"][_ARROW] = {"schema": {"description": shown}}
     table = {
         _JSON: _content(ref("Invocation"), {"dataframe_records": [row]}),
         "text/csv": {"schema": {"type": "string", "description": "A line of names, then one a row."}},
@@ -90,11 +104,7 @@ def _predictions(endpoint: Endpoint) -> dict[str, Any]:
     outcome = {"oneOf": [ref("Outcome"), ref("Outcomes")]}
     truth = 0.5 if endpoint.regression else (endpoint.labels or endpoint.version.signature.problem.classes)[0]
     return {
-        "/predict": {
-            "post": _operation(
-                "predict", "Ask the model for one prediction a row.", "Answer", body=rows, refused=(422,), asks=True
-            )
-        },
+        "/predict": {"post": predict},
         "/invocations": {
             "post": _operation(
                 "invocations",
