@@ -33,6 +33,10 @@ class NotServed(Exception):
     """A server did not start, or did not answer as it should."""
 
 
+class NotAnswered(Exception):
+    """Our own server did not answer every request: no figure is worth anything."""
+
+
 def bundle(project: Path) -> tuple[Path, Path, str]:
     """Seal a model in a project and return the bundle's folder, the model's file and a token."""
     from modelyard.checks.profile import profile
@@ -74,7 +78,7 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     file.write_bytes(model)
-    return folder, file, add_token(project, "bench", "analyst")
+    return folder, file, add_token(project, "bench", "operator")
 
 
 def rows(count: int, seed: int) -> list[Row]:
@@ -125,6 +129,7 @@ class Target:
         form: Makes a body of rows.
         headers: Headers of each request.
         start_s: Seconds from the start of the process to the first 200.
+        ours: It is our server.
     """
 
     process: subprocess.Popen[bytes]
@@ -133,6 +138,7 @@ class Target:
     form: Callable[[list[Row]], dict[str, Any]]
     headers: dict[str, str] = field(default_factory=dict)
     start_s: float = 0.0
+    ours: bool = False
 
     def __post_init__(self) -> None:
         self.headers = {"Content-Type": "application/json", **self.headers}
@@ -251,7 +257,7 @@ def served(folder: Path, project: Path, token: str, *options: str) -> Iterator[T
     port = free_port()
     command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
     with running([*command, *options, "--port", str(port)], port, "/v2/health/ready") as (process, start):
-        yield Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, start)
+        yield Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, start, ours=True)
 
 
 def load(target: Target, folder: Path, seconds: float) -> Load:
@@ -259,6 +265,7 @@ def load(target: Target, folder: Path, seconds: float) -> Load:
 
     Raises:
         NotServed: A request was not answered with a 200.
+        NotAnswered: The same, by our server.
     """
     lua = folder / f"{target.port}{target.path.replace('/', '-')}.lua"
     if not lua.exists():
@@ -272,11 +279,20 @@ def load(target: Target, folder: Path, seconds: float) -> Load:
     used = cpu_s(processes) - before
     count = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
     if "Non-2xx" in said or "Socket errors" in said or not count:
+        if target.ours:
+            raise NotAnswered(f"not every request was answered:\n{said}\n{_stats(target)}")
         raise NotServed(f"not every request was answered:\n{said}")
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
     scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
     return Load(rate, used / count * 1e6, float(p99[1]) * scale[p99[2]])  # type: ignore[index]
+
+
+def _stats(target: Target) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/stats", headers=target.headers)
+        return connection.getresponse().read().decode()
 
 
 def _script(path: Path, target: Target) -> None:

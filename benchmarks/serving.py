@@ -113,11 +113,11 @@ def beside_peer(peer: Peer, ours: Target, model: Path, effort: Effort) -> list[L
     return [mine for mine, *_ in pairs]
 
 
-def guarded(ours: Target, where: tuple[Path, Path, str], effort: Effort) -> None:
+def guarded(ours: Target, project: Path, effort: Effort) -> None:
     """Print what a row costs with every guard declared, beside the server that checks the signature only."""
-    project = where[1]
-    told = ("--policy", json.dumps({"guards": GUARDS, "access": {"log": "off"}}))
-    with served(*where, *told) as strict:
+    (other := project / "guarded").mkdir()
+    folder, _, token = bundle(other)
+    with served(folder, other, token, "--policy", json.dumps({"guards": GUARDS})) as strict:
         load(strict, project, 1)
         seconds = effort.seconds
         pairs = [(load(ours, project, seconds), load(strict, project, seconds)) for _ in range(effort.rounds)]
@@ -226,7 +226,7 @@ def main() -> None:
                     print(json.dumps({"name": peer.name, "skipped": str(error)}))
             emit("row_cpu_us", middle(one.cpu_us for one in loads), "us", 18, "CPU of one request, all threads")
             emit("row_rps", middle(one.rate for one in loads), "1/s", None, f"{CONNECTIONS} connections, one row")
-            guarded(ours, (folder, project, token), effort)
+            guarded(ours, project, effort)
             batches(ours, model, effort)
             emit("pss_mb", pss_mb(ours.process.pid), "MB", 80, "after all of this")
 
