@@ -168,3 +168,18 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         assert batcher.most > 500
 
     asyncio.run(run())
+
+
+def test_few_large_requests_leave_room_for_many_small_ones() -> None:
+    async def run() -> None:
+        batcher = Batcher(Slow(0.00003), joined, answered)
+        for _ in range(20):
+            batcher.ask(Asking({"numeric": np.ones((200, 1))}, 200))
+        await asyncio.sleep(0)
+        assert 1000 < batcher.most < 4000
+        for _ in range(500):
+            batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
+        assert not batcher.crowded
+        await asyncio.sleep(0)
+
+    asyncio.run(run())

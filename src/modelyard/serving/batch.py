@@ -61,7 +61,7 @@ class Batcher(Generic[T]):
     Attributes:
         runs: Times the model ran.
         waiting: Requests that are not answered yet.
-        most: Requests that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
+        most: Rows that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Batcher(Generic[T]):
         self.runs = 0
         self.waiting = 0
         self.most = _ANY
+        # Rows that are gathered.
+        self._rows = 0
 
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
@@ -92,11 +94,12 @@ class Batcher(Generic[T]):
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(one)
+        self._rows += one.parsed.count
 
     @property
     def crowded(self) -> bool:
         """Whether this turn holds as much as it may."""
-        return len(self._gathered) >= self.most
+        return self._rows >= self.most and len(self._gathered) >= _FEWEST
 
     def warm(self, feeds: Feeds) -> None:
         """Run the model before anybody waits for it."""
@@ -138,6 +141,7 @@ class Batcher(Generic[T]):
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
+        rows, self._rows = self._rows, 0
         at, began = 0, time.thread_time() if len(gathered) >= _FEWEST else 0.0
         while at < len(gathered):
             size, end = gathered[at].parsed.count, at + 1
@@ -154,11 +158,11 @@ class Batcher(Generic[T]):
             else:
                 self._answered(group, output)
         if len(gathered) >= _FEWEST:
-            self._learn(len(gathered), time.thread_time() - began)
+            self._learn(rows, time.thread_time() - began)
 
-    def _learn(self, count: int, took: float) -> None:
-        """Set how many a turn may hold by how long one took that held so many; of this thread's time alone."""
+    def _learn(self, rows: int, took: float) -> None:
+        """Set how many rows a turn may hold by how long one took that held so many; of this thread's time alone."""
         if took > TURN:
-            self.most = max(_FEWEST, int(count * TURN / took))
-        elif count >= self.most:
+            self.most = max(_FEWEST, int(rows * TURN / took))
+        elif rows >= self.most:
             self.most += self.most // 4
