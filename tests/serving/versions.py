@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from modelyard._kit.digest import digest_bytes
+from modelyard.deploy.aliases import move
 from modelyard.inference import BundleDraft
 from modelyard.records import Deployment, Draft, Feature, ModelVersion, Problem, Signature, plain
 from modelyard.security.keys import signing_key
@@ -90,6 +91,10 @@ class Yard:
 
     def folder(self, model: ModelVersion) -> Path:
         return self.store.blobs.folder(model.address)
+
+    def promote(self, model: ModelVersion) -> Deployment:
+        """Point the champion at a model as a person does."""
+        return move(self.store, ENDPOINT, "champion", model, reason="test", actor="user:ana")
 
     def now(self, alias: Any) -> Deployment:
         """Return where an alias points."""

@@ -41,8 +41,8 @@ class OnnxPredictor:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         # The arena keeps the memory of the largest request for good, and a prediction is no faster for it.
         options.enable_cpu_mem_arena = False
-        # Errors are raised to us anyway; its warnings go to stderr past every logger.
-        options.log_severity_level = 3
+        # Errors are raised to us; what it says of them itself goes to stderr past every logger, a line a request.
+        options.log_severity_level = 4
         # A waiting thread that spins costs a whole core of a small machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -125,6 +125,8 @@ class Follower:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
+        if self._models.rollout is not None:
+            self._models.rollout.close()
 
     # -- in the thread
 

@@ -29,6 +29,10 @@ class Tried(Protocol):
         """Let the champion answer everything again."""
         ...
 
+    def close(self) -> None:
+        """End, and wait for what is under way."""
+        ...
+
     def stats(self) -> dict[str, Any]:
         """Return what it and the champion have answered, as plain data."""
         ...

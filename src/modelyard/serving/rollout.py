@@ -7,6 +7,7 @@ answered, in a thread of its own and through a bounded queue: its answers are co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import queue
@@ -198,12 +199,16 @@ class Rollout:
         self.champion.rollout = None
         self.champion.watch = self.challenger.watch = None
         if self._shadow is not None:
-            while True:
-                try:
-                    self._copies.put_nowait(None)
-                    break
-                except queue.Full:
+            with contextlib.suppress(queue.Empty):
+                while True:
                     self._copies.get_nowait()
+            self._copies.put_nowait(None)
+
+    def close(self) -> None:
+        """End, and wait for the shadow: a process must not end while a thread of it is in the model."""
+        self.end()
+        if self._shadow is not None:
+            self._shadow.join(5.0)
 
     def pick(self, exchange: Exchange) -> Service:
         """Return the version that answers a request: by a header that an operator may send, else by its key."""
