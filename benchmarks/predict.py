@@ -19,7 +19,7 @@ import polars as pl
 from _bench import child, emit
 from _serving import FEATURES, bundle
 
-ROWS = 1_000_000
+ROWS = 400_000
 CORES = len(os.sched_getaffinity(0))
 
 

@@ -61,7 +61,9 @@ def test_a_table_is_answered_and_told_of(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["prediction"] for line in lines] == file["prediction"].to_list()
     with open_store(trained) as store:
-        tables = values_of(store.ledger.runs(limit=1)[0], TableVersion)
+        run = store.ledger.run(store.ledger.runs(limit=1)[0].id)
+        assert run is not None
+        tables = values_of(run, TableVersion)
     table = next(t for t in tables if {*COLUMNS, "grain"} <= {c.name for c in t.columns})
     assert main(["predict", table.address, "-o", "table.csv"]) == 0
     assert pl.read_csv("table.csv").height == table.rows

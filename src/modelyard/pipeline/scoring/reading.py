@@ -123,8 +123,10 @@ def _version(store: Store, address: str) -> TableVersion | None:
     """Return a version of a table by its address, from the runs that made it."""
     before = ""
     while runs := store.ledger.runs(before=before):
-        for run in runs:
-            for version in values_of(run, TableVersion):
+        for one in runs:
+            # A list of runs holds none of their steps.
+            run = store.ledger.run(one.id)
+            for version in values_of(run, TableVersion) if run is not None else ():
                 if version.address == address:
                     return version
         before = runs[-1].id
