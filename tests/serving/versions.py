@@ -19,7 +19,7 @@ from modelyard.security.keys import signing_key
 from modelyard.security.roles import ROLES
 from modelyard.security.seal import seal
 from modelyard.security.tokens import add_token
-from modelyard.store import LocalStore, open_store
+from modelyard.store import Store, open_store
 
 from .conftest import (  # noqa: TID252 - the suite is not installed, so there is no absolute name
     Server,
@@ -71,9 +71,9 @@ def fails_beyond(limit: float) -> BundleDraft:
 class Yard:
     """A project with a ledger, whose versions answer their input times a factor."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, address: str = "") -> None:
         self.root = root
-        self.store: LocalStore = open_store(root)  # type: ignore[assignment]
+        self.store: Store = open_store(root, address)
         self.tokens = {role: add_token(root, role, role) for role in ROLES}
         self.revisions = 0
 
