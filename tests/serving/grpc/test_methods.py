@@ -92,6 +92,11 @@ def test_roles_are_narrowed_and_tokens_revoked(fresh: Callable[..., Server], tmp
             infer(data, metadata=metadata(server, "operator"), timeout=20)
         assert said(often.value) == ("RESOURCE_EXHAUSTED", "rate-exceeded")
         assert "retry-after" in dict(often.value.trailing_metadata())
+        # Of a stream each message counts.
+        admin = metadata(server, "operator")
+        parts = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([data, data]), metadata=admin, timeout=20)
+        errors = [message("ModelStreamInferResponse").FromString(one).error_message for one in parts]
+        assert [one.partition("]")[0] for one in errors] == ["[rate-exceeded"] * 2
         live = channel.unary_unary(f"/{SERVICE}/ServerMetadata")
         live(b"", metadata=metadata(server, "viewer"), timeout=20)
         revoke_token(tmp_path, "viewer")

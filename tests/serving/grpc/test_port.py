@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 
 import grpc
 from modelyard.records import Draft
-from modelyard.serving.grpc.frames import Code, Kind
+from modelyard.serving.grpc.frames import Code, Kind, goaway
 from modelyard.serving.grpc.messages import message
 
 from ..authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -121,6 +122,18 @@ def test_tls_and_certificates(tmp_path: Path, fresh: Fresh) -> None:
     with channel("") as asking, pytest.raises(grpc.RpcError) as bare:
         asking.unary_unary(INFER)(data, metadata=metadata(server), timeout=20)
     assert said(bare.value)[0] == "UNAVAILABLE"
+    # Who does not ask for HTTP/2 by ALPN is not spoken to in it.
+    context = ssl.create_default_context(cafile=str(ca.path))
+    context.load_cert_chain(*ca.sign("job"))
+    host, _, port = server.grpc.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as sock,
+    ):
+        sent = b""
+        while part := sock.recv(4096):
+            sent += part
+    assert sent == goaway(0, Code.PROTOCOL_ERROR)
 
 
 def test_processes_share_the_port(fresh: Fresh) -> None:

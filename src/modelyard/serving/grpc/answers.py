@@ -46,18 +46,19 @@ class Calls:
             HttpError: There is none, or the caller may not use it.
         """
         known, age = call.known, self._app.heads.age(now)
-        if known.age == age and known.lasting:
+        if known.age == age and known.lasting and not known.route.streams:
             call.route, call.caller, call.role = known.route, known.caller, known.role
             self._app.admit_again(call)
             return
         self._app.name(call)
         if known.error is not None:
             raise known.error
-        self._decide(call)
-        self._app.take(call)
-        known.age, known.route, known.caller, known.role = age, call.route, call.caller, call.role
+        self._decide(call, age)
         if b"x-request-id" in call.headers:
             known.lasting = False
+        # Of a call with many messages, each of them is counted.
+        if not call.route.streams:
+            self._app.take(call)
 
     def take_turn(self, turn: Turn) -> None:
         """Answer one message of a call with many: each is let in as a call of its own."""
@@ -66,8 +67,7 @@ class Calls:
             age = self._app.heads.age(turn.began)
             if call.known.age != age:
                 # The token may have been revoked since the call began.
-                self._decide(call)
-                call.known.age = age
+                self._decide(call, age)
         except HttpError as error:
             call.refuse(error)
             return
@@ -79,18 +79,18 @@ class Calls:
             return
         self.begin(turn)
 
-    def _decide(self, call: Any) -> None:
-        """Find method and caller.
+    def _decide(self, call: Call, age: int) -> None:
+        """Find method and caller, and keep them until all is forgotten.
 
         Raises:
             HttpError: There is none, or the caller may not use it.
         """
         method = find(call.target)
-        if method is not None and method.action is None:
-            call.route = method
-            return
-        caller = self._app.callers.find(call, call.header(b"authorization"), "")
-        if method is None:
-            raise HttpError(404, "route-not-found", "there is no such method here")
-        self._app.permit(caller, method)
-        call.route, call.caller, call.role = method, caller.name, caller.role
+        if method is None or method.action is not None:
+            caller = self._app.callers.find(call, call.header(b"authorization"), "")
+            if method is None:
+                raise HttpError(404, "route-not-found", "there is no such method here")
+            self._app.permit(caller, method)
+            call.caller, call.role = caller.name, caller.role
+        call.route, known = method, call.known
+        known.age, known.route, known.caller, known.role = age, method, call.caller, call.role

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from modelyard.serving.connection import Exchange
 from modelyard.serving.encodings import inflate
@@ -34,6 +34,7 @@ class Call(Exchange):
     """A call, and its answer.
 
     Attributes:
+        link: The connection that it came on.
         stream: Number of its stream.
         window: Bytes that the caller takes on the stream; below 0 after it took back what it had given.
         taken: Bytes that came on the stream since it was told that it may send more.
@@ -60,6 +61,7 @@ class Call(Exchange):
         "heard",
         "known",
         "lasts",
+        "link",
         "out",
         "over",
         "since",
@@ -71,7 +73,9 @@ class Call(Exchange):
     )
 
     def __init__(self, connection: Connection, stream: int, known: Known, window: int, now: float) -> None:
-        self._connection: Any = connection
+        # Asked for no more than both kinds of connections have.
+        self.link = cast("Any", connection)
+        super().__init__(self.link)
         self.stream = stream
         self.known = known
         self.window = window
@@ -79,9 +83,6 @@ class Call(Exchange):
         self.headers = known.headers
         self.target = known.target
         self.method = b"POST"
-        self.body = b""
-        self.id = self.caller = self.role = self.model = self.version = ""
-        self.route: Any = None
         self.began = self.since = self.heard = now
         self.ended = self.over = self.lasts = False
         self.out: bytes | bytearray = b""
@@ -97,7 +98,7 @@ class Call(Exchange):
     @property
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self.over or self._connection.transport is None
+        return self.over or self.link.transport is None
 
     @property
     def buffered(self) -> int:
@@ -129,7 +130,7 @@ class Call(Exchange):
             if not size:
                 return
             self._buffer = bytearray()
-            self.since = self.since or self._connection.now()
+            self.since = self.since or self.link.now()
         self._buffer += memoryview(data)[begin:end]
         self._cut()
 
@@ -150,7 +151,7 @@ class Call(Exchange):
         if buffer is None or len(buffer) < _PREFIX or self.full or self.over:
             return False
         size = int.from_bytes(buffer[1:_PREFIX], "big")
-        most = self._connection.answers.limits.body
+        most = self.link.answers.limits.body
         if size > most:
             text = f"the message is larger than {most:,} bytes; send the rows in several requests"
             raise HttpError(413, "body-too-large", text)
@@ -168,7 +169,7 @@ class Call(Exchange):
         encoding = self.headers.get(b"grpc-encoding", b"identity").strip().lower()
         if flag != 1 or encoding == b"identity":
             raise bad("grpc-message", "a message is marked as compressed, and nothing says how")
-        return inflate(message, encoding, self._connection.answers.limits.body)
+        return inflate(message, encoding, self.link.answers.limits.body)
 
     def _whole(self, message: bytes) -> None:
         if self.lasts:
@@ -193,7 +194,7 @@ class Call(Exchange):
         if self._message is None:
             raise bad("grpc-message", "the call ends without a message")
         self.body, self._message = self._message, None
-        self._connection.answers.begin(self)
+        self.link.answers.begin(self)
 
     # -- many messages
 
@@ -209,13 +210,13 @@ class Call(Exchange):
         return self.lasts and (len(self._turns or ()) >= _TURNS or len(self.out) > _WAITING)
 
     def _turn(self, message: bytes) -> None:
-        turn = Turn(self, message, self._connection.now())
+        turn = Turn(self, message, self.link.now())
         assert self._turns is not None  # noqa: S101 - only a call that lasts has turns
         self.heard = turn.began
         if not self._turns:
             self.since = turn.began
         self._turns.append(turn)
-        self._connection.answers.take_turn(turn)
+        self.link.answers.take_turn(turn)
 
     def flush(self) -> None:
         """Send the answers that are ready, in the order of the messages, and go on with what waits."""
@@ -223,10 +224,11 @@ class Call(Exchange):
         if turns is None or self.over:
             return
         ready = []
-        while turns and turns[0].answer is not None:
-            ready.append(turns.popleft().answer)
+        while turns and (answer := turns[0].answer) is not None:
+            turns.popleft()
+            ready.append(b"\0%s%s" % (len(answer).to_bytes(4, "big"), answer))
         if ready:
-            self._connection.send(self, b"".join([b"\0" + len(one).to_bytes(4, "big") + one for one in ready]))
+            self.link.send(self, b"".join(ready))
         self.since = turns[0].began if turns else 0.0
         self.go_on()
 
@@ -253,13 +255,13 @@ class Call(Exchange):
     ) -> None:
         """Write the answer."""
         if not self.over:
-            self._connection.answered(self, body)
+            self.link.answered(self, body)
 
     def refuse(self, error: HttpError) -> None:
         """End the call with an error."""
         if self.over:
             return
-        self._connection.answers.refused(error, self)
+        self.link.answers.refused(error, self)
         self._buffer = self._message = None
         if self._turns:
             self._turns.clear()
@@ -269,7 +271,7 @@ class Call(Exchange):
     def close(self, tail: bytes) -> None:
         """End the call with trailers, behind what still waits to be sent."""
         self.tail = tail
-        self._connection.send(self, b"")
+        self.link.send(self, b"")
 
     def forget(self) -> None:
         """Let go of what was kept for it."""
@@ -287,23 +289,25 @@ class Turn(Exchange):
     """One message of a call with many, and its answer.
 
     Attributes:
+        link: The connection that it came on.
         call: The call that it belongs to.
         answer: The message that goes back; none until it is known.
         by: Version that answered it.
     """
 
-    __slots__ = ("answer", "by", "call")
+    __slots__ = ("answer", "by", "call", "link")
 
     def __init__(self, call: Call, body: bytes, now: float) -> None:
+        self.link: Any = call.link
+        super().__init__(self.link)
         self.call = call
-        self._connection: Any = call._connection
         self.headers = call.headers
         self.target = call.target
         self.method = call.method
         self.body = body
-        self.id = self.model = self.version = self.by = ""
         self.caller, self.role, self.route = call.caller, call.role, call.route
         self.began = now
+        self.by = ""
         self.answer: bytes | None = None
 
     @property
@@ -320,7 +324,7 @@ class Turn(Exchange):
 
     def refuse(self, error: HttpError) -> None:
         """Write an error as the answer; the call goes on."""
-        self._connection.answers.refused(error, self)
+        self.link.answers.refused(error, self)
         self._put(self.route.wrap(b"", f"[{error.code}] {error.message}", self.id))
 
     def _put(self, answer: bytes) -> None:
