@@ -336,7 +336,8 @@ def _example(feature: Feature) -> Any:
     if low is None or high is None:
         return next((bound for bound in (low, high) if bound is not None), 0)
     middle = low / 2 + high / 2
-    return min(max(round(middle), low), high) if feature.source.startswith(("Int", "UInt", "Boolean")) else middle
+    whole = feature.source.startswith(("Int", "UInt", "Boolean"))
+    return min(max(round(middle) if whole else float(f"{middle:.4g}"), low), high)
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
