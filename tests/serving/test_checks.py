@@ -159,8 +159,9 @@ def test_the_open_protocol_refuses_what_is_held_back(opened: Open, host: str) ->
     ]
     with opened(own(), code="def check(batch):\n    return [True] * len(batch)\n") as endpoint:
         ((status, body),) = endpoint.ask({"inputs": tensors}, path=f"{host}/v2/models/credit/infer")
-    assert (status, body["code"]) == (422, "answer-withheld")
-    assert "`check`" in body["error"]
+    assert status == 422
+    assert "answer-withheld" in json.dumps(body)
+    assert "`check`" in json.dumps(body)
 
 
 @pytest.mark.parametrize(

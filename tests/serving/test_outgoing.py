@@ -47,7 +47,7 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
     passed = 0
     for _ in range(500):
         output = outputs(problem, rng)
-        asked = Asked(SimpleNamespace(role="analyst", target=b"/predict"), None, None)  # type: ignore[arg-type]
+        asked = Asked(SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), None, None)  # type: ignore[arg-type]
         asked.rows, asked.classes = output.tolist(), problem.classes
         asked.predictions = predictions_of(asked.rows, problem)
         before = [dict(one) for one in asked.decoded]

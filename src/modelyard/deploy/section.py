@@ -201,7 +201,7 @@ class OutputCheck(Section, frozen=True, kw_only=True):
             pattern=r"^([A-Za-z][A-Za-z0-9_-]{0,62}|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)\Z",
             description="Which: `blocklist`, `labels` or `unusual`; one that an installed package brings, by its name; "
             "or a function of the project, FILE.py:FUNCTION.",
-            examples=["blocklist", "guards.py:harmful"],
+            examples=["unusual", "guards.py:harmful"],
             extra_json_schema={"say": "a name, or a file and a function: FILE.py:FUNCTION"},
         ),
     ]
