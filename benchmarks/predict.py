@@ -92,7 +92,7 @@ def main() -> None:
         best = sorted(figures, key=lambda one: one[0] / one[1])[1]
         emit("predict_rows_s", ROWS / best[0], "1/s", None, f"{ROWS:,} rows, Parquet to Parquet, {CORES} cores")
         emit("predict_over_ort", best[0] / best[1], "x", 1.3, "ONNX Runtime on arrays, as many threads")
-        emit("predict_peak_mib", max(one[3] for one in figures), "MiB", 600, f"{ROWS:,} rows of 31 columns")
+        emit("predict_peak_mib", max(one[3] for one in figures), "MiB", 400, f"{ROWS:,} rows of 31 columns")
         output = project / "out.csv"
         base = ort(small)
         _, peak = measured("whole", str(folder), str(text), str(output))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.inference import picked
 from modelyard.serving.arrow_frames import look
 from modelyard.serving.asked import Asked, Body
-from modelyard.serving.errors import bad
+from modelyard.serving.errors import HttpError, bad
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def parse(validator: Validator, body: bytes, most: int) -> Parsed:
     if validator.categories:
         categorical = np.empty((frame.height, len(validator.categories)), object)
         for at, feature in enumerate(validator.categories):
-            categorical[:, at] = _category(validator, feature, frame[feature.name])
+            categorical[:, at] = _category(validator, feature, frame[feature.name], most)
     return validator.arrays(numeric, categorical)
 
 
@@ -85,11 +85,14 @@ def _number(validator: Validator, feature: Feature, series: pl.Series) -> Array:
     return validator.number(feature, _plain(series).to_list())
 
 
-def _category(validator: Validator, feature: Feature, series: pl.Series) -> Array | list[str]:
+def _category(validator: Validator, feature: Feature, series: pl.Series, most: int) -> Array | list[str]:
     import polars as pl
 
     series = _plain(series)
     if series.dtype == pl.String:
+        # A long text that stands once in the stream, and is meant by every row, becomes one text a row.
+        if series.str.len_bytes().cast(pl.Int64).sum() > most:
+            raise HttpError(413, "body-too-large", f"`{feature.name}` is larger than {most:,} bytes, row by row")
         return series.fill_null("").to_numpy()
     return validator.category(feature, series.to_list())
 

@@ -161,9 +161,7 @@ def _endpoint(settings: Settings, bundle: Bundle | None) -> str:
     return endpoint
 
 
-def _answer(
-    settings: Settings, tell: Callable[[str, str], object] | None = None, *, board: Board | None = None
-) -> int:
+def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None, *, board: Board | None = None) -> int:
     """Answer in this process; `tell`: it is one of several, and calls this once it answers."""
     bundle = None if _follows(settings) else _open(settings)
     endpoint = _endpoint(settings, bundle)
