@@ -240,6 +240,24 @@ def test_who_sends_much_is_told_that_it_may_send_more() -> None:
     assert more[0] > 4_000_000
 
 
+def test_parts_of_messages_do_not_pile_up() -> None:
+    peer = Peer(Echo(body=1_000_000))
+    started = struct.pack(">BI", 0, 1_000_000)
+    for at in range(CALLS):
+        peer.send(frame(1, 4, 2 * at + 1, peer.head()) + frame(0, 0, 2 * at + 1, started))
+    most = 0
+    for _ in range(30):
+        for stream in list(peer.connection.calls):
+            peer.send(frame(0, 0, stream, bytes(16_384)))
+            most = max(most, sum(call.buffered for call in peer.connection.calls.values()))
+    # What four messages may hold, and what may come until it is looked at again.
+    assert most < 4 * 1_000_000 + (4 << 20) + 100_000
+    refused = [head["grpc-status"] for _, head in peer.answers().values() if "grpc-status" in head]
+    assert refused
+    assert set(refused) == {"8"}
+    assert len(peer.connection.calls) >= 4
+
+
 # -- rules
 
 

@@ -228,12 +228,19 @@ class Connection(Flow):
     def _grant_connection(self) -> None:
         if self._taken > _CONNECTION_WINDOW:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR)
-        most = self.answers.limits.body * _UNFINISHED
-        if sum([call.buffered for call in self.calls.values()]) > most:
-            largest = max(self.calls.values(), key=lambda call: call.buffered)
-            largest.refuse(HttpError(429, "too-many-requests", "too many large messages at once; try again"))
+        held = sum([call.buffered for call in self.calls.values()]) - self.answers.limits.body * _UNFINISHED
+        if held > 0:
+            self._make_room(held)
         self.transport.write(window_update(0, self._taken))
         self._taken = 0
+
+    def _make_room(self, size: int) -> None:
+        """Refuse the largest of the calls whose messages are not whole, until so many bytes are free."""
+        for call in sorted(self.calls.values(), key=lambda call: -call.buffered):
+            if size <= 0:
+                break
+            size -= call.buffered
+            call.refuse(HttpError(429, "too-many-requests", "too many large messages at once; try again"))
 
     # -- the end of a call
 
