@@ -200,3 +200,15 @@ def test_refusal_of_what_is_no_http_says_nothing_else() -> None:
         b"content-length",
         b"content-type",
     ]
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade", b"UPGRADE"])
+def test_offer_of_another_protocol_is_passed_over(name: bytes) -> None:
+    """Java's client sends `Upgrade: h2c` with its first request, and a body behind it."""
+    offered = b"connection: Upgrade, HTTP2-Settings\r\n" + name + b": h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\ncontent-length: 12\r\n"
+    again = head + b"\r\n[1,2,3,4,5]\n"
+    seen, sent, closed = talk(Echo(Heads()), [head + offered + b"\r\n[1,2,3,4,5]\n", again])
+    assert sent.count(b"HTTP/1.1 200") == 2
+    assert [one[3] for one in seen] == [b"[1,2,3,4,5]\n"] * 2
+    assert not closed

@@ -9,6 +9,7 @@ end) has a bound here.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import traceback
 from collections import deque
@@ -52,6 +53,7 @@ _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"
 _REPEATED, _PARTS = 8192, 1024
 # Bytes of a body that nobody reads.
 _UNREAD_BYTES = 1024
+_UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 # Answers that may wait for those before them on one connection, before nothing more is read from it.
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
@@ -381,6 +383,9 @@ class Connection(asyncio.Protocol):
                 return
         # Only what begins where a request begins is a head: the rest of another request may look like one.
         whole, self._clean = self._clean, False
+        if whole and _UPGRADE.search(data, 0, end):
+            # Java's client offers HTTP/2 with its first request; the parser would take the body for that.
+            data, end = _UPGRADE.sub(b"x-upgrade", data[:end]) + data[end:], 0
         self._parse(data, now)
         done = self._done
         self._done = None
