@@ -10,7 +10,7 @@ from modelyard._kit.errors import ServeError
 __all__ = ["listen"]
 
 
-def listen(host: str, port: int, *, backlog: int, share: bool = False) -> socket.socket:
+def listen(host: str, port: int, *, backlog: int, share: bool = False, flag: str = "--port") -> socket.socket:
     """Return a socket that listens.
 
     Args:
@@ -18,6 +18,7 @@ def listen(host: str, port: int, *, backlog: int, share: bool = False) -> socket
         port: The port; 0 takes a free one.
         backlog: Connections that may wait to be taken.
         share: Other processes of ours listen on it, too; the system spreads connections over them.
+        flag: What chooses another port on the command line.
 
     Raises:
         ServeError: The port is taken (`port-taken`), or the address cannot be used (`address-unusable`).
@@ -38,9 +39,11 @@ def listen(host: str, port: int, *, backlog: int, share: bool = False) -> socket
             raise ServeError(
                 "port-taken",
                 f"port {port} on {host} is taken",
-                hint="stop what listens there, or choose another with --port N (0 takes a free one)",
+                hint=f"stop what listens there, or choose another with {flag} N (0 takes a free one)",
             ) from None
-        hint = "choose a --port above 1023" if error.errno == errno.EACCES else "choose another with --host and --port"
+        hint = (
+            f"choose a {flag} above 1023" if error.errno == errno.EACCES else f"choose another with --host and {flag}"
+        )
         raise ServeError(
             "address-unusable", f"cannot listen on {host} port {port}: {error.strerror or error}", hint=hint
         ) from None

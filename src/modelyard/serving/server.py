@@ -129,7 +129,7 @@ def serve(settings: Settings) -> int:
             # What is imported before they are forked is shared by all of them.
             import_module("modelyard.serving.grpc.port")
 
-            calls = held.enter_context(reserved(settings.host, calls))
+            calls = held.enter_context(reserved(settings.host, calls, "--grpc-port"))
         limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
         one = replace(settings, port=port, endpoint=endpoint, limits=limits, grpc_port=calls)
         ready = partial(_say_ready, port, one, endpoint)
@@ -171,7 +171,7 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
     sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
     calls = None
     if settings.grpc_port is not None:
-        calls = listen(settings.host, settings.grpc_port, backlog=2048, share=tell is not None)
+        calls = listen(settings.host, settings.grpc_port, backlog=2048, share=tell is not None, flag="--grpc-port")
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
     stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
     # Whoever starts again after a while must not begin with what was the champion then.

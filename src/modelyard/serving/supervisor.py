@@ -51,14 +51,14 @@ def checked(processes: int) -> int:
 
 
 @contextmanager
-def reserved(host: str, port: int) -> Iterator[int]:
+def reserved(host: str, port: int, flag: str = "--port") -> Iterator[int]:
     """Hold a port that several processes will listen on, and give its number; 0 takes a free one.
 
     Raises:
         ServeError: The port is taken, or the address cannot be used.
     """
     # Without sharing first: who shares a port would be joined by us in silence.
-    with listen(host, port, backlog=1) as alone:
+    with listen(host, port, backlog=1, flag=flag) as alone:
         port = alone.getsockname()[1]
         family = alone.family
     with socket.socket(family, socket.SOCK_STREAM) as held:

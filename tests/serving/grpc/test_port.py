@@ -83,6 +83,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
         done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
     assert "port-taken" in done.stderr
+    assert "--grpc-port N" in done.stderr
 
 
 def test_http1_is_sent_away(server: Server) -> None:

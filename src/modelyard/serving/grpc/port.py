@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.serving.grpc.answers import Calls
 from modelyard.serving.grpc.connection import Connection
+from modelyard.serving.grpc.messages import message
 
 if TYPE_CHECKING:
     from modelyard.serving.app import App
@@ -35,6 +36,9 @@ class Port:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self.connections = self._calls.connections
+        # Made before anybody waits for it.
+        for name in ("ModelInferRequest", "ModelInferResponse"):
+            message(name)
 
     async def open(self) -> None:
         """Take connections."""
