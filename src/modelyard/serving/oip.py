@@ -179,8 +179,7 @@ def supported(name: str, parameters: Mapping[str, Any]) -> None:
         HttpError: It asks for such a thing (`not-supported`).
     """
     for one in _UNSUPPORTED:
-        # Not `get`: a message's map would make an entry of what is asked for.
-        if one in parameters and parameters[one]:
+        if one in parameters and parameters[one]:  # noqa: RUF019 - `get` of a message's map would make an entry
             raise bad("not-supported", f"`{one}` of `{name[:60]}` is not supported here")
 
 
