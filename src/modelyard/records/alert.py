@@ -12,7 +12,18 @@ __all__ = ["Alert", "AlertKind", "AlertState", "Urgency", "alert_of"]
 
 # What an alert is about. `test` is sent by a person who tries a target, and stands in no ledger.
 AlertKind = Literal[
-    "start", "stage", "success", "failure", "stuck", "stale", "budget", "drift", "guards", "anomaly", "recovered", "test"
+    "start",
+    "stage",
+    "success",
+    "failure",
+    "stuck",
+    "stale",
+    "budget",
+    "drift",
+    "guards",
+    "anomaly",
+    "recovered",
+    "test",
 ]
 Urgency = Literal["low", "normal", "high"]
 AlertState = Literal["waiting", "sent", "failed"]
