@@ -182,6 +182,43 @@ def test_a_stream_stops_where_answers_wait_and_loses_nothing() -> None:
     assert head["grpc-status"] == "0"
 
 
+def test_a_stream_that_ends_within_a_message_says_so_behind_its_answers() -> None:
+    peer = Peer()
+    peer.send(frame(1, 4, 1, peer.head("/many")))
+    whole = b"".join(map(peer.message, [b"later", *([b"x"] * 100)]))
+    peer.send(frame(0, 1, 1, whole + b"\0\0"))
+    peer.echo.later.pop().reply(200, b"first")
+    data, head = peer.answers()[1]
+    assert data == b"".join(map(peer.message, [b"first", *([b"x"] * 100)]))
+    assert head["grpc-status"] == "3"
+
+
+def test_a_stream_waits_for_a_caller_that_does_not_take_its_answers() -> None:
+    peer = Peer(Echo(body=10_000_000), window=0)
+    peer.send(window_update(0, 2**30) + frame(1, 4, 1, peer.head("/many")))
+    sent = [bytes([at]) * 100_000 for at in range(30)]
+    whole = b"".join(map(peer.message, sent))
+    room, got = 1 << 20, b""
+    while whole:
+        part, whole = whole[: min(16_384, room)], whole[min(16_384, room) :]
+        room -= len(part)
+        if part:
+            peer.send(frame(0, 0, 1, part))
+        else:
+            # Nothing more may be sent, and what waits stays small.
+            assert len(peer.connection.calls[1].out) < 1_200_000
+            peer.send(window_update(1, 400_000))
+        for kind, _, stream, content in peer.heard():
+            if kind == Kind.DATA:
+                got += content
+            elif kind == Kind.WINDOW_UPDATE and stream == 1:
+                room += int.from_bytes(content, "big")
+    peer.send(frame(0, 1, 1) + window_update(1, 2**30))
+    data, head = peer.answers()[1]
+    assert got + data == b"".join(map(peer.message, sent))
+    assert head["grpc-status"] == "0"
+
+
 def test_a_thousand_refused_messages_in_one_frame_need_no_depth() -> None:
     peer = Peer()
     peer.send(frame(1, 4, 1, peer.head("/many")) + frame(0, 1, 1, peer.message(b"bad") * 2000))
@@ -455,6 +492,11 @@ def test_what_takes_too_long_is_cut() -> None:
     part = Peer(Echo(**limits))
     part.send(b"\0\0")
     assert look(part, 6)
+    # The clock of a part starts when it comes.
+    part = Peer(Echo(**limits))
+    part.connection._rest_since = now - 100
+    part.send(b"\0\0")
+    assert not look(part, 4)
     unread = Peer(Echo(**limits), window=3)
     unread.send(unread.call(1, b"abcdef"))
     unread.heard()

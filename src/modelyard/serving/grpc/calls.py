@@ -136,8 +136,6 @@ class Call(Exchange):
 
     def _cut(self) -> None:
         """Hand over each message that has come whole; what is announced too large is refused before it comes."""
-        if self._cutting:
-            return
         self._cutting = True
         try:
             while self._next():

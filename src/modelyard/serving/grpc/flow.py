@@ -57,7 +57,7 @@ class Flow(Link):
             return
         size = len(body) + 5
         tail = trailers(call.id)
-        if size > self._window or size > call.window or size > MAX_FRAME or self.resize or self.waiting:
+        if size > self._window or size > call.window or size > MAX_FRAME or self.resize:
             call.tail = tail
             self.send(call, b"\0%s%s" % (len(body).to_bytes(4, "big"), body))
             return
