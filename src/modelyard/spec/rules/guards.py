@@ -163,20 +163,19 @@ def _own(at: str, check: OutputCheck, root: Path) -> Iterator[Finding]:
     free = [*taken.nameless, *(name for name in taken.names if name not in check.params)]
     if not free and not taken.anything:
         message = f'"{check.use}" ({taken.place}) takes no batch'
-        yield Finding(f"{at}.use", message, f"write `def {check.use.rpartition(':')[2]}({takes})`", code=_PARAMETER)
+        yield Finding(
+            f"{at}.use", message, f"write `def {check.use.rpartition(':')[2]}({takes})`", code="spec-guard-parameter"
+        )
     for name in check.params:
         if name not in taken.names and not taken.anything:
             close = near(name, taken.names[1:])
             hint = f"did you mean `{close[0]}`?" if close else f"it takes: {', '.join(taken.names[1:]) or 'nothing'}"
             message = f'"{check.use}" ({taken.place}) takes no "{name}"'
-            yield Finding(f"{at}.params.{name}", message, hint, code=_PARAMETER)
+            yield Finding(f"{at}.params.{name}", message, hint, code="spec-guard-parameter")
     lacking = [name for name in (*taken.nameless, *taken.needed)[1:] if name not in check.params]
     for name in lacking:
         message = f'"{check.use}" ({taken.place}) needs "{name}"'
-        yield Finding(f"{at}.use", message, "add it to `params`", (f"{at}.params.*",), _PARAMETER)
-
-
-_PARAMETER = "spec-guard-parameter"
+        yield Finding(f"{at}.use", message, "add it to `params`", (f"{at}.params.*",), "spec-guard-parameter")
 
 
 def _tasks(d: Declaration) -> frozenset[str]:
