@@ -10,7 +10,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-__all__ = ["born", "family", "proportional", "resident", "spent"]
+__all__ = ["born", "family", "own", "proportional", "resident", "spent"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -87,6 +87,20 @@ def proportional(pids: list[int]) -> int:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
                 if line.startswith(b"Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def own(pids: list[int]) -> int:
+    """Return the bytes that processes made themselves: of mapped files, which others map too, none count; dear as well.
+
+    0 where the system does not say (Linux before 5.4).
+    """
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+                if line.startswith((b"Pss_Anon:", b"Pss_Shmem:")):
                     total += int(line.split()[1]) * 1024
     return total
 

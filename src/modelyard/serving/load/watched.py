@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from modelyard._kit.processes import family, proportional, resident, spent
+from modelyard._kit.processes import family, own, resident, spent
 
 __all__ = ["Watched"]
 
@@ -25,9 +25,9 @@ class Watched:
         return spent(self._all())[0]
 
     def memory(self) -> int:
-        """Return the bytes of all; shared pages are divided among those who share them, where the system says so."""
+        """Return the bytes that all made themselves: the share of a library changes with other processes."""
         every = self._all()
-        return proportional(every) or resident(every)
+        return own(every) or resident(every)
 
     async def sample(self, seconds: float, every: float = 0.25) -> tuple[list[float], list[float]]:
         """Return seconds since the beginning, and the bytes at each of these moments."""
