@@ -22,7 +22,7 @@ from _serving import FEATURES, bundle, cpu_s, served
 def main() -> None:
     """Measure and print."""
     from modelyard.inference import OnnxPredictor
-    from modelyard.serving.arrow import ARROW
+    from modelyard.serving.protocols.arrow import ARROW
 
     with tempfile.TemporaryDirectory() as made:
         project = Path(made)

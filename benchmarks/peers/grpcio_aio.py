@@ -2,12 +2,11 @@
 
 import sys
 
+import grpc
 import numpy as np
 import onnxruntime
 import uvloop
 from tritonclient.grpc import service_pb2 as pb
-
-import grpc
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -14,7 +14,7 @@ from modelyard.deploy.local import command
 from modelyard.deploy.rollout import Ab, Rollout
 from modelyard.deploy.section import Deploy
 from modelyard.records import Deployment, Draft, ModelVersion, plain
-from modelyard.serving.rollout import read_plan
+from modelyard.serving.versions.rollout import read_plan
 from modelyard.store import LocalStore
 
 

@@ -13,7 +13,7 @@ import pytest
 from modelyard._kit.places import log_path
 from modelyard.checks.profile import profile
 from modelyard.records import Feature, Problem, Signature
-from modelyard.serving.log import RequestLog
+from modelyard.serving.observability.log import RequestLog
 from modelyard.store.requests import Turn
 
 MODEL = "m" * 64

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelyard.serving.connection import Connection, Exchange, Heads
 from modelyard.serving.errors import HttpError
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.http.heads import Heads
 from modelyard.serving.limits import Limits
 
 __all__ = ["Echo", "Unknowing", "Wire", "talk"]

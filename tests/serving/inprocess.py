@@ -14,11 +14,11 @@ from modelyard.inference import BundleDraft, open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook, add_token
 from modelyard.serving.app import App
-from modelyard.serving.connection import Connection
 from modelyard.serving.guards.policy import read_policy
+from modelyard.serving.http.connection import Connection
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 
 from .conftest import lay  # noqa: TID252 - the suite is not installed, so there is no absolute name

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from modelyard.serving.accepting import Listener
+from modelyard.serving.http.accepting import Listener
 
 CROWD = 200
 

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modelyard.serving.arrow import parse
-from modelyard.serving.arrow_frames import look
 from modelyard.serving.errors import HttpError
+from modelyard.serving.protocols.arrow import parse
+from modelyard.serving.protocols.arrow_frames import look
 from modelyard.serving.validate import Validator
 from tests.serving.conftest import MIXED, Server, mixed_answer
 

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from modelyard.serving.binary import FIXED, numbers_in, shares, split, texts_in
 from modelyard.serving.errors import HttpError
-from modelyard.serving.tensors import Tensor, parse_tensors
+from modelyard.serving.protocols.binary import FIXED, numbers_in, shares, split, texts_in
+from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.validate import Validator
 from modelyard.store.requests import newest
 

@@ -7,7 +7,9 @@ import tracemalloc
 
 import pytest
 
-from modelyard.serving.connection import Connection, Heads, sweep
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.heads import Heads
+from modelyard.serving.http.sweep import sweep
 
 from .echo import Echo, Wire, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
 

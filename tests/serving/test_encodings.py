@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from modelyard.serving.encodings import LARGE, SMALL, accepted, inflate, squeeze
 from modelyard.serving.errors import HttpError
+from modelyard.serving.http.encodings import LARGE, SMALL, accepted, inflate, squeeze
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed
 

@@ -18,11 +18,11 @@ from modelyard._kit.errors import ServeError
 from modelyard.inference import Bundle
 from modelyard.records import Alias, Deployment, Draft, ModelVersion
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
-from modelyard.serving.rehearsal import rehearse, rows_of
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
-from modelyard.serving.stage import standing
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions.rehearsal import rehearse, rows_of
+from modelyard.serving.versions.stage import standing
 
 from .conftest import Server, mixed_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, Yard, nothing, times, until  # noqa: TID252 - the same

@@ -8,7 +8,7 @@ from typing import Any
 import h11
 import pytest
 
-from modelyard.serving.connection import Heads
+from modelyard.serving.http.heads import Heads
 
 from .echo import Echo, Unknowing, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .streams import cuts, stream  # noqa: TID252

@@ -15,7 +15,7 @@ from modelyard._kit.errors import ServeError
 from modelyard.deploy.local import policy_of
 from modelyard.deploy.section import Deploy, Requests
 from modelyard.serving.guards import policy
-from modelyard.serving.keeping import Keeper
+from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.validate import Validator
 from modelyard.store.requests import Answered, newest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.serving.connection import sweep
+from modelyard.serving.http.sweep import sweep
 from modelyard.serving.limits import Limits, Rate
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name

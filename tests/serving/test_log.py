@@ -18,7 +18,7 @@ import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
-from modelyard.serving.log import RequestLog
+from modelyard.serving.observability.log import RequestLog
 from modelyard.store.requests import Turn, newest
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -158,7 +158,7 @@ def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("modelyard.serving.log.write_block", full)
+    monkeypatch.setattr("modelyard.serving.observability.log.write_block", full)
     put(log, "a", 3)
     assert log.close(seconds=0.2) == 3
     assert log.trouble == "database or disk is full"

@@ -18,10 +18,10 @@ from modelyard.security.roles import ROLES
 from modelyard.security.tokens import TokenBook, add_token, revoke_token
 from modelyard.serving import app as serving_app
 from modelyard.serving.app import App
-from modelyard.serving.connection import Connection
+from modelyard.serving.http.connection import Connection
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.routes import ROUTES, Found, Route
 from modelyard.serving.service import Service
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from modelyard.serving.metrics import BOUNDS, Tally
+from modelyard.serving.observability.metrics import BOUNDS, Tally
 from modelyard.store.requests import connect, known_of, truths_of
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from modelyard.records import Feature, Signature
-from modelyard.serving.repository import unload, unsupported
+from modelyard.serving.protocols.repository import unload, unsupported
 from modelyard.serving.routes import ROUTES
 
 from .conftest import (  # noqa: TID252 - the suite is not installed

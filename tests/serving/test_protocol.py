@@ -14,7 +14,7 @@ import pytest
 
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.errors import HttpError
-from modelyard.serving.tensors import DATATYPES, Tensor, parse_tensors
+from modelyard.serving.protocols.tensors import DATATYPES, Tensor, parse_tensors
 from modelyard.serving.validate import Validator
 
 from .conftest import (  # noqa: TID252 - the suite is not installed, so there is no absolute name

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from modelyard.records import Deployment, ModelVersion
-from modelyard.serving.rollout import Tally, alike, distance, verdict
-from modelyard.serving.settling import Pointer, settle
+from modelyard.serving.versions.rollout import Tally, alike, distance, verdict
+from modelyard.serving.versions.settling import Pointer, settle
 
 from .conftest import MIXED, Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, SIGNATURE, Yard, fails_beyond, times, until  # noqa: TID252 - the same

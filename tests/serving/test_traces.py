@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from modelyard._kit.errors import MissingExtra
-from modelyard.serving import traces
-from modelyard.serving.connection import Exchange
-from modelyard.serving.traces import Traces, parent_of
+from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.observability import traces
+from modelyard.serving.observability.traces import Traces, parent_of
 from tests.serving.conftest import Server
 
 ROW = {"age": 37, "city": "rome", "income": 1234.5}

@@ -14,7 +14,7 @@ from modelyard.inference import Encoder
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Requests
-from modelyard.serving.keeping import Keeper
+from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.validate import Validator
 
 SIGNATURE = Signature(

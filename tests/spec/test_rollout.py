@@ -25,9 +25,7 @@ def test_watch_needs_a_canary(tmp_path: Path) -> None:
     assert caught.value.code == "spec-contradiction"
 
 
-@pytest.mark.parametrize(
-    "rollout", ["{canary: 10%, ab: {share: 20%}}", "{ab: {metric: label}}", "{ab: {label: good}}"]
-)
+@pytest.mark.parametrize("rollout", ["{canary: 10%, ab: {share: 20%}}", "{ab: {metric: label}}", "{ab: {label: good}}"])
 def test_ab_alone_says_the_share_and_what_is_compared(tmp_path: Path, rollout: str) -> None:
     with pytest.raises(SpecError) as caught:
         load(declared(tmp_path, rollout))

@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
-        from modelyard.serving.rollout import read_plan
         from modelyard.serving.server import Settings, serve
+        from modelyard.serving.versions.rollout import read_plan
 
         return serve(
             Settings(

@@ -13,12 +13,12 @@ from modelyard._kit.clock import Clock, system_clock
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Access
-from modelyard.serving.tls import subject_of
+from modelyard.serving.http.tls import subject_of
 from modelyard.serving.told import say
 
 if TYPE_CHECKING:
     from modelyard.security.jwt import Issuer
-    from modelyard.serving.connection import Exchange
+    from modelyard.serving.http.exchange import Exchange
 
 __all__ = ["Callers", "Days"]
 

@@ -20,15 +20,16 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.access import Callers, Days
-from modelyard.serving.accesslog import AccessLog
-from modelyard.serving.connection import Exchange, Heads, fail
-from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
+from modelyard.serving.http.encodings import inflate
+from modelyard.serving.http.exchange import Exchange, fail
+from modelyard.serving.http.heads import Heads
 from modelyard.serving.limits import Limits, Rate
-from modelyard.serving.metrics import tell
 from modelyard.serving.models import Models
+from modelyard.serving.observability.accesslog import AccessLog
+from modelyard.serving.observability.metrics import tell
 from modelyard.serving.routes import Found, Route, match
 from modelyard.serving.service import Service
 
@@ -217,7 +218,7 @@ def _access_log(policy: Policy, service: Service) -> AccessLog:
     """Return what takes lines about requests, and where traces are declared, spans."""
     if policy.traces is None:
         return AccessLog(policy.access.log, trace=service.trace)
-    from modelyard.serving.traces import Traces
+    from modelyard.serving.observability.traces import Traces
 
     told = policy.traces
     return Traces(policy.access.log, to=told.to, share=told.share, endpoint=service.endpoint, trace=service.trace)

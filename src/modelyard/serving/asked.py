@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modelyard.inference.decode import Label, described, picked
 from modelyard.records import Problem
 from modelyard.serving.batch import Rows
-from modelyard.serving.connection import Exchange
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.validate import Parsed
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
-from modelyard.serving.feedback import Feedback
 from modelyard.serving.guards.bell import Bell
-from modelyard.serving.metrics import Metrics
+from modelyard.serving.observability.accesslog import AccessLog
+from modelyard.serving.observability.metrics import Metrics
+from modelyard.serving.protocols.feedback import Feedback
 from modelyard.serving.service import Service
 
 __all__ = ["Models", "Tried"]

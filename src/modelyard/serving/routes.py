@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import msgspec
 
 from modelyard.security.roles import Action
-from modelyard.serving import mlflow, oip, repository
-from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError
-from modelyard.serving.feedback import feedback
-from modelyard.serving.metrics import metrics, stats
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
-from modelyard.serving.openapi import openapi
-from modelyard.serving.predict import predict
+from modelyard.serving.observability.metrics import metrics, stats
+from modelyard.serving.protocols import mlflow, oip, repository
+from modelyard.serving.protocols.feedback import feedback
+from modelyard.serving.protocols.openapi import openapi
+from modelyard.serving.protocols.predict import predict
 
 __all__ = ["ROUTES", "Found", "Handler", "Route", "match"]
 

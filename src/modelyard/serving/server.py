@@ -27,20 +27,21 @@ from modelyard.inference import Bundle, open_bundle
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
-from modelyard.serving.accepting import Listener
 from modelyard.serving.app import App
 from modelyard.serving.board import Board
-from modelyard.serving.connection import Connection, sweep
-from modelyard.serving.following import Follower
+from modelyard.serving.http.accepting import Listener
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.sweep import sweep
+from modelyard.serving.http.tls import Tls
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
-from modelyard.serving.rollout import Plan
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
-from modelyard.serving.stage import Stage
 from modelyard.serving.supervisor import Supervisor, checked, reserved
-from modelyard.serving.tls import Tls
 from modelyard.serving.told import say, speak_for
+from modelyard.serving.versions.following import Follower
+from modelyard.serving.versions.rollout import Plan
+from modelyard.serving.versions.stage import Stage
 
 if TYPE_CHECKING:
     from modelyard.serving.grpc.port import Port

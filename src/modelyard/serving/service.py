@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.inference import Bundle
 from modelyard.inference.decode import decode_rows, predictions_of
-from modelyard.serving.accesslog import AccessLog
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
 from modelyard.serving.batch import INLINE_ROWS, Batcher, Rows
-from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
-from modelyard.serving.keeping import Keeper
+from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
-from modelyard.serving.metrics import Tally
+from modelyard.serving.observability.accesslog import AccessLog
+from modelyard.serving.observability.keeping import Keeper
+from modelyard.serving.observability.log import RequestLog
+from modelyard.serving.observability.metrics import Tally
+from modelyard.serving.protocols.writing import writer
 from modelyard.serving.validate import Parsed, Validator
-from modelyard.serving.writing import writer
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Outputs, Turn
 

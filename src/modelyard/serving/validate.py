@@ -6,7 +6,6 @@ What it does not accept is read again, slowly, to say exactly what is wrong and 
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,20 +17,17 @@ from modelyard.inference import Feeds
 from modelyard.inference.encode import as_text
 from modelyard.records import Feature, Signature
 from modelyard.serving.errors import HttpError, bad, named
+from modelyard.serving.values import UNREADABLE, category, coerced, decode, number
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "UNREADABLE", "Parsed", "Validator"]
+__all__ = ["PACKED_ROWS", "Parsed", "Validator"]
 
-# What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
-# A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
-_SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 _FLOAT32_MAX = 3.4028234663852886e38
 # From so many rows on they are logged as bytes.
 PACKED_ROWS = 256
@@ -307,8 +303,8 @@ class Validator:
             checked = msgspec.convert(values, list[float | None])
         except msgspec.ValidationError:
             if feature.name in self.coerce:
-                values = [_coerced(value) for value in values]
-            checked = [_number(feature, row, value) for row, value in enumerate(values)]
+                values = [coerced(value) for value in values]
+            checked = [number(feature, row, value) for row, value in enumerate(values)]
         wide: Array = np.array(checked, np.float64)
         return wide
 
@@ -320,7 +316,7 @@ class Validator:
         """
         if feature.name in self.coerce:
             values = [as_text(v) if type(v) in (int, float, bool) else v for v in values]
-        return [v if type(v) is str else _category(feature, row, v) for row, v in enumerate(values)]
+        return [v if type(v) is str else category(feature, row, v) for row, v in enumerate(values)]
 
     def _explain(self, body: bytes) -> Parsed:
         """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""
@@ -391,22 +387,6 @@ def _narrowed(numeric: Array) -> Array:
         return numeric.astype(np.float32, copy=False)
 
 
-def decode(body: bytes) -> Any:
-    """Decode JSON.
-
-    Raises:
-        HttpError: It is none (`body-not-json`), or says NaN or Infinity (`value-not-finite`).
-    """
-    try:
-        return msgspec.json.decode(body)
-    except UNREADABLE as error:
-        if "out of range" in str(error) or b"NaN" in body or b"Infinity" in body:
-            raise bad(
-                "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
-            ) from None
-        raise bad("body-not-json", "the body is not JSON in UTF-8") from None
-
-
 def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]] | None:
     """Compile what reads many rows and one row; none for names that a compiled field cannot have (quotes, say)."""
     fields = [(f"f{at}", _type_of(f), msgspec.field(name=f.name)) for at, f in enumerate(features)]
@@ -421,40 +401,6 @@ def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Ca
 def _type_of(feature: Feature) -> Any:
     kind = float if feature.type == "number" else str
     return kind | None if feature.nullable else kind
-
-
-def _number(feature: Feature, row: int, value: Any) -> float | None:
-    if value is None or type(value) in (int, float):
-        try:
-            return value if value is None else float(value)
-        except OverflowError:
-            raise bad("value-not-finite", f"row {row}: `{feature.name}` is too large a number") from None
-    if type(value) is bool and feature.source == "Boolean":
-        return float(value)
-    raise bad("column-type", f"row {row}: `{feature.name}` is a number and was given {_kind(value)}")
-
-
-def _coerced(value: Any) -> Any:
-    """Return the number that a text shows, or what is given."""
-    return float(value) if type(value) is str and _SHOWN.fullmatch(value) else value
-
-
-def _category(feature: Feature, row: int, value: Any) -> str:
-    if value is not None:
-        raise bad("column-type", f"row {row}: `{feature.name}` is a text and was given {_kind(value)}")
-    return ""
-
-
-def _kind(value: Any) -> str:
-    kinds = {
-        str: "a text",
-        bool: "true or false",
-        list: "a list",
-        dict: "an object",
-        int: "a number",
-        float: "a number",
-    }
-    return kinds.get(type(value), "nothing")
 
 
 def _cut(name: str) -> str:

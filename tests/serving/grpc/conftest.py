@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-import grpc
 from modelyard.security.roles import ROLES
 from modelyard.security.tokens import add_token
 from modelyard.serving.grpc.messages import message

@@ -9,11 +9,11 @@ import threading
 from contextlib import closing
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-import grpc
 from modelyard.serving.grpc.messages import message
 from modelyard.store.requests import ids_of
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from modelyard.serving.connection import Heads
 from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.connection import CALLS
 from modelyard.serving.grpc.frames import PREFACE, Code, Kind, frame, settings, window_update
 from modelyard.serving.grpc.heads import HeadReader
 from modelyard.serving.grpc.status import literal
+from modelyard.serving.http.heads import Heads
 
 from .wire import Echo, Peer  # noqa: TID252 - the suite is not installed, so there is no absolute name
 

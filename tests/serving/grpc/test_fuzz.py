@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from modelyard.serving.connection import fail
 from modelyard.serving.grpc.frames import PREFACE, Kind, frame, settings, window_update
 from modelyard.serving.grpc.messages import message
 from modelyard.serving.grpc.status import literal
+from modelyard.serving.http.exchange import fail
 
 from ..conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .wire import Echo, Peer  # noqa: TID252 - the same

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-import pytest
-
 import grpc
+import pytest
 
 from ..conftest import Server  # noqa: TID252 - the suite is not installed
 from .conftest import asker, row  # noqa: TID252

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
-import grpc
 from modelyard.security.roles import MATRIX, ROLES
 from modelyard.serving.grpc.messages import message
 from modelyard.serving.grpc.methods import METHODS, Method
-from modelyard.serving.repository import unload, unsupported
+from modelyard.serving.protocols.repository import unload, unsupported
 
 from ..conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from ..versions import until  # noqa: TID252 - the same

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-import grpc
 from modelyard.records import Draft
 from modelyard.serving.grpc.frames import Code, Kind, goaway
 from modelyard.serving.grpc.messages import message

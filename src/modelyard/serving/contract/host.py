@@ -18,11 +18,12 @@ from modelyard.inference import Bundle
 from modelyard.security.roles import ROLES
 from modelyard.security.tokens import TokenBook, add_token
 from modelyard.serving.app import App
-from modelyard.serving.connection import Connection, sweep
 from modelyard.serving.guards.policy import Access, Policy
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.sweep import sweep
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
 from modelyard.serving.models import Models
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 
 __all__ = ["Host", "quiet"]

@@ -16,8 +16,8 @@ from modelyard.inference import Bundle, Feeds, Predictor
 from modelyard.inference.decode import Label
 from modelyard.records import Feature, ModelVersion, Problem, Signature
 from modelyard.security.tokens import Caller, TokenBook
-from modelyard.serving.connection import Connection
 from modelyard.serving.contract.host import Host
+from modelyard.serving.http.connection import Connection
 from modelyard.serving.limits import Limits
 
 if TYPE_CHECKING:

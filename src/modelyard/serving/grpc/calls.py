@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from modelyard.serving.connection import Exchange
-from modelyard.serving.encodings import inflate
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.grpc.status import literal, refusal, trailers
+from modelyard.serving.http.encodings import inflate
+from modelyard.serving.http.exchange import Exchange
 
 if TYPE_CHECKING:
     from modelyard.serving.grpc.connection import Connection

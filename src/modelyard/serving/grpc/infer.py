@@ -12,14 +12,14 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from modelyard.serving.binary import FIXED, numbers_out, texts_out
 from modelyard.serving.errors import bad, check_id, killed, named
 from modelyard.serving.grpc.messages import message, read
-from modelyard.serving.oip import outputs_of, supported, version_of
-from modelyard.serving.tensors import Tensor, parse_tensors
+from modelyard.serving.protocols.binary import FIXED, numbers_out, texts_out
+from modelyard.serving.protocols.oip import outputs_of, supported, version_of
+from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 
 if TYPE_CHECKING:
-    from modelyard.serving.connection import Exchange
+    from modelyard.serving.http.exchange import Exchange
     from modelyard.serving.models import Models
     from modelyard.serving.service import Asked, Service
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from modelyard.serving import oip, repository
-from modelyard.serving.connection import Exchange
 from modelyard.serving.grpc.infer import infer, wrap
 from modelyard.serving.grpc.messages import read, write
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
+from modelyard.serving.protocols import oip, repository
 from modelyard.serving.routes import Route
 
 __all__ = ["METHODS", "SERVICE", "Method", "find"]

@@ -13,7 +13,7 @@ from modelyard.serving.grpc.messages import message
 
 if TYPE_CHECKING:
     from modelyard.serving.app import App
-    from modelyard.serving.tls import Tls
+    from modelyard.serving.http.tls import Tls
 
 __all__ = ["Port"]
 

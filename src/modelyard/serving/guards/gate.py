@@ -10,8 +10,8 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.guards.incoming import Incoming
 from modelyard.serving.guards.outgoing import Outgoing
 from modelyard.serving.guards.policy import Guarded, Policy
-from modelyard.serving.log import RequestLog
-from modelyard.serving.metrics import Tally
+from modelyard.serving.observability.log import RequestLog
+from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.validate import Parsed, Validator
 
 if TYPE_CHECKING:

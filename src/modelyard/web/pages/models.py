@@ -226,8 +226,7 @@ def moves(catalog: Catalog, digest: str = "", *, most: int = _MOVES) -> tuple[Mo
     """Return the newest moves of aliases (to one model), newest first."""
     wanted = (one for one in reversed(list(catalog.moves)) if not digest or one.digest == digest)
     return tuple(
-        Move(**asdict(one), now=catalog.aliases[one.endpoint, one.alias] is one)
-        for one in islice(wanted, most)
+        Move(**asdict(one), now=catalog.aliases[one.endpoint, one.alias] is one) for one in islice(wanted, most)
     )
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
-from modelyard.serving.oip import outputs_of, tensors_of, version_of
+from modelyard.serving.protocols.oip import outputs_of, tensors_of, version_of
 from modelyard.serving.service import Service
-from modelyard.serving.validate import decode
+from modelyard.serving.values import decode
 
 __all__ = [
     "check_load",

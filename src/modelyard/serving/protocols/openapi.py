@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelyard.serving.connection import Exchange
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 
 __all__ = ["openapi"]

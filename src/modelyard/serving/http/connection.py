@@ -11,44 +11,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import httptools
 
-from modelyard.serving.encodings import LARGE, SMALL, accepted, squeeze
 from modelyard.serving.errors import HttpError, body_of
+from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
+from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.limits import Limits
-from modelyard.serving.told import say
 
-__all__ = ["Answers", "Connection", "Exchange", "Heads", "fail", "sweep"]
+__all__ = ["Answers", "Connection"]
 
-_PHRASES = {
-    200: b"OK",
-    202: b"Accepted",
-    400: b"Bad Request",
-    401: b"Unauthorized",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    409: b"Conflict",
-    413: b"Content Too Large",
-    415: b"Unsupported Media Type",
-    422: b"Unprocessable Content",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-    504: b"Gateway Timeout",
-}
-_HEADS = {status: b"HTTP/1.1 %d %s\r\ncontent-type: " % (status, phrase) for status, phrase in _PHRASES.items()}
-_JSON = b"application/json"
-# Heads that are remembered: so long, so many, and of this size at most.
-_HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
-# Headers that make one request unlike the next, or its body unlike a plain one.
-_PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
 # Bytes of a header that comes several times; parts of a body that are joined, since each takes more room than it holds.
 _REPEATED, _PARTS = 8192, 1024
 # Bytes of a body that nobody reads.
@@ -57,7 +31,7 @@ _UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 # Answers that may wait for those before them on one connection, before nothing more is read from it.
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
-_LINGER_BYTES, _LINGER_SECONDS = 64_000_000, 5.0
+_LINGER_BYTES = 64_000_000
 
 
 class Answers(Protocol):
@@ -92,183 +66,6 @@ class Answers(Protocol):
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""
         ...
-
-
-class Head:
-    """The line and headers of a request that was admitted, and what came of them."""
-
-    __slots__ = ("caller", "headers", "length", "method", "model", "role", "route", "target", "version")
-
-    def __init__(self, exchange: Exchange, length: int) -> None:
-        self.method = exchange.method
-        self.target = exchange.target
-        self.headers = exchange.headers
-        self.caller = exchange.caller
-        self.role = exchange.role
-        self.route = exchange.route
-        self.model = exchange.model
-        self.version = exchange.version
-        self.length = length
-
-
-class Heads:
-    """Heads of this half of a second, by their bytes: a caller's requests differ in their bodies.
-
-    The same bytes mean the same to the parser, so they need not be parsed again; and a token that is revoked is refused
-    within a second, since what was decided is forgotten twice a second.
-    """
-
-    __slots__ = ("_age", "_known", "until")
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
-        self._age = 0
-        self.until = 0.0
-
-    def get(self, head: bytes, now: float) -> Head | None:
-        """Return what is known of a head."""
-        if now > self.until:
-            self.forget()
-            self.until = now + _HEADS_SECONDS
-        return self._known.get(head)
-
-    def age(self, now: float) -> int:
-        """Return a number that changes whenever all is forgotten, for those who remember what was decided elsewhere."""
-        if now > self.until:
-            self.forget()
-            self.until = now + _HEADS_SECONDS
-        return self._age
-
-    def forget(self) -> None:
-        """Forget all: what was decided on them may not hold any more."""
-        self._known.clear()
-        self._age += 1
-
-    def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
-        """Remember a head whose request was admitted."""
-        lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        # Who was let in by a certificate or an address is not known by the bytes of a head.
-        named = b"authorization" in exchange.headers or exchange.route.action is None
-        small = named and len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
-        if small and lasts and _PLAIN.isdisjoint(exchange.headers):
-            self._known[head] = Head(exchange, length)
-
-
-class Exchange:
-    """One request and its answer.
-
-    Attributes:
-        method: In capital letters.
-        target: Path and query as they were sent.
-        headers: Name in small letters -> value.
-        body: The whole body, once `begin` is called.
-        id: Id of the request.
-        caller: Name of who asks, once that is known.
-        role: Its role.
-        route: What `admit` chose.
-        model: Name of the model in its path; empty where there is none.
-        version: Version in its path.
-        began: When its headers were there, of the monotonic clock.
-    """
-
-    __slots__ = (
-        "_connection",
-        "_data",
-        "_keep_alive",
-        "began",
-        "body",
-        "caller",
-        "headers",
-        "id",
-        "method",
-        "model",
-        "role",
-        "route",
-        "target",
-        "version",
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._data: bytes | None = None
-        self._keep_alive = True
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.body: bytes = b""
-        self.id = ""
-        self.caller = ""
-        self.role = ""
-        self.route: Any = None
-        self.model = ""
-        self.version = ""
-        self.began = 0.0
-
-    @property
-    def keeps(self) -> bool:
-        """Whether it was admitted and the connection stays open after it."""
-        return self._keep_alive and self.route is not None and type(self.route) is not HttpError
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller has hung up."""
-        return self._connection.transport is None
-
-    def told(self, name: str) -> Any:
-        """Return what the transport knows of the caller: `peername`, `peercert`."""
-        transport = self._connection.transport
-        return transport.get_extra_info(name) if transport is not None else None
-
-    def header(self, name: bytes) -> bytes:
-        """Return a header's value; empty if it was not given."""
-        return self.headers.get(name, b"")
-
-    def reply(
-        self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
-    ) -> None:
-        """Write the answer, after those of the requests before it on the connection."""
-        if len(body) > SMALL and (name := self._takes(extra)):
-            extra = (*extra, (b"content-encoding", name), (b"vary", b"accept-encoding"))
-            if len(body) > LARGE:
-                self._squeeze(name, status, body, extra, content_type)
-                return
-            body = squeeze(body, name)
-        more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
-        if self._connection.answers.cors and self.headers.get(b"origin") in self._connection.answers.cors:
-            more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
-            more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
-        if not self._keep_alive or self._connection.answers.draining:
-            self._keep_alive = False
-            more += b"\r\nconnection: close"
-        # A caller asks for the head alone where it only wants to know how long the answer would be.
-        shown = b"" if self.method == b"HEAD" else body
-        self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s%s\r\n\r\n%s" % (
-            _HEADS[status],
-            content_type,
-            len(body),
-            self.id.encode("latin-1"),
-            more,
-            shown,
-        )
-        self._connection.answered(self)
-
-    def _takes(self, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """Return the encoding in which the answer should go and does not yet; empty if there is none."""
-        given = self.headers.get(b"accept-encoding", b"")
-        return accepted(given) if given and not any(name == b"content-encoding" for name, _ in extra) else b""
-
-    def _squeeze(
-        self, name: bytes, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]], content_type: bytes
-    ) -> None:
-        """Compress a large answer in a thread, then write it; those after it wait for it."""
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(None, squeeze, body, name)
-        work.add_done_callback(lambda done: self.reply(status, done.result(), extra, content_type))
-
-    def refuse(self, error: HttpError) -> None:
-        """Write an error as the answer."""
-        self._connection.answers.refused(error, self)
-        self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
 
 
 class Connection(asyncio.Protocol):
@@ -591,7 +388,7 @@ class Connection(asyncio.Protocol):
         self.answers.refused(error)
         body = body_of(error, "", v2=False)
         head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (_HEADS[error.status], _JSON, len(body)) + body)
+        self.transport.write(head % (STATUS_LINES[error.status], JSON, len(body)) + body)
         self.transport.close()
 
     def _check_coding(self, coding: bytes) -> None:
@@ -626,45 +423,6 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and self._paused and not self._full:
             self._paused = False
             self.transport.resume_reading()
-
-
-def has_body(exchange: Exchange) -> bool:
-    """Say whether a body follows the headers."""
-    headers = exchange.headers
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
-
-
-def sweep(connections: Iterable[Any], limits: Limits) -> int:
-    """Cut the connections whose request takes too long or that nobody uses, and return how many there were."""
-    now, cut = time.monotonic(), 0
-    for connection in list(connections):
-        if not connection.began:
-            idle = now - connection.idle if connection.idle else 0.0
-            if idle > max(limits.keep_alive, limits.total_seconds):
-                # Nor does it take the answers that it asked for.
-                connection.transport.abort()
-                cut += 1
-            elif idle > limits.keep_alive:
-                connection.transport.close()
-                cut += 1
-            continue
-        if connection.lingers:
-            most = _LINGER_SECONDS
-        else:
-            most = limits.total_seconds if connection.busy else limits.header_seconds
-        if now - connection.began > most:
-            connection.transport.abort()
-            cut += 1
-    return cut
-
-
-def fail(exchange: Exchange, error: BaseException) -> None:
-    """Answer with an error; of one that nobody foresaw the caller gets an id and the operator the trace."""
-    if not isinstance(error, HttpError):
-        trace = "".join(traceback.format_exception(error))
-        say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
-        error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
-    exchange.refuse(error)
 
 
 def _headers_too_large(most: int) -> HttpError:

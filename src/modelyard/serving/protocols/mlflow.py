@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad, named
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.service import Asked, Service
-from modelyard.serving.validate import Parsed, decode
+from modelyard.serving.validate import Parsed
+from modelyard.serving.values import decode
 
 __all__ = ["invocations", "ping"]
 

@@ -24,7 +24,7 @@ from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked
-from modelyard.serving.connection import Exchange
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.validate import Parsed

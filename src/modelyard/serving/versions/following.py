@@ -22,13 +22,13 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
 from modelyard._kit.text import seconds_text
 from modelyard.records import Alias, Deployment, Event, EventKind
-from modelyard.serving.comparing import Comparing
 from modelyard.serving.models import Models
-from modelyard.serving.rollout import Plan, Rollout, alike
 from modelyard.serving.service import Service
-from modelyard.serving.settling import Pointer, conclude, settle
-from modelyard.serving.stage import BROKEN, Stage, why
 from modelyard.serving.told import say
+from modelyard.serving.versions.comparing import Comparing
+from modelyard.serving.versions.rollout import Plan, Rollout, alike
+from modelyard.serving.versions.settling import Pointer, conclude, settle
+from modelyard.serving.versions.stage import BROKEN, Stage, why
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from modelyard.checks.ab import Compared, Question, compare, read_arms
-from modelyard.serving.rollout import Rollout
 from modelyard.serving.told import say
+from modelyard.serving.versions.rollout import Rollout
 
 __all__ = ["Comparing"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from modelyard.serving import arrow
-from modelyard.serving.connection import Exchange
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
+from modelyard.serving.protocols import arrow
 from modelyard.serving.service import Asked, Service
 
 __all__ = ["predict"]

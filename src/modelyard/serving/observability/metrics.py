@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.serving.board import Family, Told
 
 if TYPE_CHECKING:
-    from modelyard.serving.connection import Exchange
+    from modelyard.serving.http.exchange import Exchange
     from modelyard.serving.models import Models
 
 __all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics"]

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard.serving.connection import Exchange, fail
 from modelyard.serving.errors import HttpError, bad
-from modelyard.serving.validate import UNREADABLE
+from modelyard.serving.http.exchange import Exchange, fail
+from modelyard.serving.values import UNREADABLE
 from modelyard.store.requests import connect, known_of, put_truths
 
 if TYPE_CHECKING:

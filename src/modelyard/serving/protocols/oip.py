@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from modelyard.serving.binary import numbers_out, shares, split, texts_out
-from modelyard.serving.connection import Exchange
 from modelyard.serving.errors import HttpError, bad, check_id, named
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
+from modelyard.serving.protocols.binary import numbers_out, shares, split, texts_out
+from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.service import Asked, Body, Service
-from modelyard.serving.tensors import Tensor, parse_tensors
-from modelyard.serving.validate import UNREADABLE, decode
+from modelyard.serving.values import UNREADABLE, decode
 
 __all__ = [
     "EXTENSIONS",

@@ -16,13 +16,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from modelyard._kit.errors import MissingExtra
-from modelyard.serving.accesslog import AccessLog
+from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.told import say
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from modelyard.serving.connection import Exchange
+    from modelyard.serving.http.exchange import Exchange
 
 __all__ = ["Traces", "parent_of"]
 

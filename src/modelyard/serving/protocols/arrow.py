@@ -10,9 +10,9 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from modelyard.inference import picked
-from modelyard.serving.arrow_frames import look
 from modelyard.serving.asked import Asked, Body
 from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.protocols.arrow_frames import look
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.records import Feature
-from modelyard.serving.binary import FIXED, numbers_in, texts_in
 from modelyard.serving.errors import HttpError, bad, named
-from modelyard.serving.validate import UNREADABLE, Parsed, Validator
+from modelyard.serving.protocols.binary import FIXED, numbers_in, texts_in
+from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.values import UNREADABLE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,10 +11,10 @@ from modelyard.inference import open_bundle
 from modelyard.records import Alias, Deployment
 from modelyard.security.keys import trusted_keys
 from modelyard.serving.limits import Limits
-from modelyard.serving.log import RequestLog
-from modelyard.serving.rehearsal import rehearse
+from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions.rehearsal import rehearse
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address

@@ -13,7 +13,7 @@ import msgspec
 from modelyard.serving.told import note
 
 if TYPE_CHECKING:
-    from modelyard.serving.connection import Exchange
+    from modelyard.serving.http.exchange import Exchange
 
 __all__ = ["AccessLog"]
 

@@ -1,0 +1,171 @@
+"""One request and its answer, whatever the model and the protocol of its body."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelyard.serving.errors import HttpError, body_of
+from modelyard.serving.http.encodings import LARGE, SMALL, accepted, squeeze
+from modelyard.serving.told import say
+
+if TYPE_CHECKING:
+    from modelyard.serving.http.connection import Connection
+
+__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body"]
+
+_PHRASES = {
+    200: b"OK",
+    202: b"Accepted",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    422: b"Unprocessable Content",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+# How an answer of each status begins.
+STATUS_LINES = {status: b"HTTP/1.1 %d %s\r\ncontent-type: " % (status, phrase) for status, phrase in _PHRASES.items()}
+JSON = b"application/json"
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        method: In capital letters.
+        target: Path and query as they were sent.
+        headers: Name in small letters -> value.
+        body: The whole body, once `begin` is called.
+        id: Id of the request.
+        caller: Name of who asks, once that is known.
+        role: Its role.
+        route: What `admit` chose.
+        model: Name of the model in its path; empty where there is none.
+        version: Version in its path.
+        began: When its headers were there, of the monotonic clock.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_data",
+        "_keep_alive",
+        "began",
+        "body",
+        "caller",
+        "headers",
+        "id",
+        "method",
+        "model",
+        "role",
+        "route",
+        "target",
+        "version",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._data: bytes | None = None
+        self._keep_alive = True
+        self.method = b""
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: bytes = b""
+        self.id = ""
+        self.caller = ""
+        self.role = ""
+        self.route: Any = None
+        self.model = ""
+        self.version = ""
+        self.began = 0.0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it was admitted and the connection stays open after it."""
+        return self._keep_alive and self.route is not None and type(self.route) is not HttpError
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller has hung up."""
+        return self._connection.transport is None
+
+    def told(self, name: str) -> Any:
+        """Return what the transport knows of the caller: `peername`, `peercert`."""
+        transport = self._connection.transport
+        return transport.get_extra_info(name) if transport is not None else None
+
+    def header(self, name: bytes) -> bytes:
+        """Return a header's value; empty if it was not given."""
+        return self.headers.get(name, b"")
+
+    def reply(
+        self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = JSON
+    ) -> None:
+        """Write the answer, after those of the requests before it on the connection."""
+        if len(body) > SMALL and (name := self._takes(extra)):
+            extra = (*extra, (b"content-encoding", name), (b"vary", b"accept-encoding"))
+            if len(body) > LARGE:
+                self._squeeze(name, status, body, extra, content_type)
+                return
+            body = squeeze(body, name)
+        more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
+        if self._connection.answers.cors and self.headers.get(b"origin") in self._connection.answers.cors:
+            more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
+            more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
+        if not self._keep_alive or self._connection.answers.draining:
+            self._keep_alive = False
+            more += b"\r\nconnection: close"
+        # A caller asks for the head alone where it only wants to know how long the answer would be.
+        shown = b"" if self.method == b"HEAD" else body
+        self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s%s\r\n\r\n%s" % (
+            STATUS_LINES[status],
+            content_type,
+            len(body),
+            self.id.encode("latin-1"),
+            more,
+            shown,
+        )
+        self._connection.answered(self)
+
+    def _takes(self, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """Return the encoding in which the answer should go and does not yet; empty if there is none."""
+        given = self.headers.get(b"accept-encoding", b"")
+        return accepted(given) if given and not any(name == b"content-encoding" for name, _ in extra) else b""
+
+    def _squeeze(
+        self, name: bytes, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]], content_type: bytes
+    ) -> None:
+        """Compress a large answer in a thread, then write it; those after it wait for it."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(None, squeeze, body, name)
+        work.add_done_callback(lambda done: self.reply(status, done.result(), extra, content_type))
+
+    def refuse(self, error: HttpError) -> None:
+        """Write an error as the answer."""
+        self._connection.answers.refused(error, self)
+        self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
+
+
+def has_body(exchange: Exchange) -> bool:
+    """Say whether a body follows the headers."""
+    headers = exchange.headers
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
+
+
+def fail(exchange: Exchange, error: BaseException) -> None:
+    """Answer with an error; of one that nobody foresaw the caller gets an id and the operator the trace."""
+    if not isinstance(error, HttpError):
+        trace = "".join(traceback.format_exception(error))
+        say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
+        error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
+    exchange.refuse(error)

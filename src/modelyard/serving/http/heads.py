@@ -1,0 +1,75 @@
+"""Heads of requests that were admitted a moment ago: the same bytes need not be parsed and decided on again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelyard.serving.http.exchange import Exchange
+
+__all__ = ["Head", "Heads"]
+
+# Heads that are remembered: so long, so many, and of this size at most.
+_HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
+# Headers that make one request unlike the next, or its body unlike a plain one.
+_PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
+
+
+class Head:
+    """The line and headers of a request that was admitted, and what came of them."""
+
+    __slots__ = ("caller", "headers", "length", "method", "model", "role", "route", "target", "version")
+
+    def __init__(self, exchange: Exchange, length: int) -> None:
+        self.method = exchange.method
+        self.target = exchange.target
+        self.headers = exchange.headers
+        self.caller = exchange.caller
+        self.role = exchange.role
+        self.route = exchange.route
+        self.model = exchange.model
+        self.version = exchange.version
+        self.length = length
+
+
+class Heads:
+    """Heads of this half of a second, by their bytes: a caller's requests differ in their bodies.
+
+    The same bytes mean the same to the parser, so they need not be parsed again; and a token that is revoked is refused
+    within a second, since what was decided is forgotten twice a second.
+    """
+
+    __slots__ = ("_age", "_known", "until")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+        self._age = 0
+        self.until = 0.0
+
+    def get(self, head: bytes, now: float) -> Head | None:
+        """Return what is known of a head."""
+        if now > self.until:
+            self.forget()
+            self.until = now + _HEADS_SECONDS
+        return self._known.get(head)
+
+    def age(self, now: float) -> int:
+        """Return a number that changes whenever all is forgotten, for those who remember what was decided elsewhere."""
+        if now > self.until:
+            self.forget()
+            self.until = now + _HEADS_SECONDS
+        return self._age
+
+    def forget(self) -> None:
+        """Forget all: what was decided on them may not hold any more."""
+        self._known.clear()
+        self._age += 1
+
+    def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
+        """Remember a head whose request was admitted."""
+        lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        # Who was let in by a certificate or an address is not known by the bytes of a head.
+        named = b"authorization" in exchange.headers or exchange.route.action is None
+        small = named and len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
+        if small and lasts and _PLAIN.isdisjoint(exchange.headers):
+            self._known[head] = Head(exchange, length)

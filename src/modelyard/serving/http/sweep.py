@@ -1,0 +1,38 @@
+"""Cut connections that take too long, or that nobody uses; of every protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from modelyard.serving.limits import Limits
+
+__all__ = ["sweep"]
+
+# Time in which a refused caller is still listened to.
+_LINGER_SECONDS = 5.0
+
+
+def sweep(connections: Iterable[Any], limits: Limits) -> int:
+    """Cut the connections whose request takes too long or that nobody uses, and return how many there were."""
+    now, cut = time.monotonic(), 0
+    for connection in list(connections):
+        if not connection.began:
+            idle = now - connection.idle if connection.idle else 0.0
+            if idle > max(limits.keep_alive, limits.total_seconds):
+                # Nor does it take the answers that it asked for.
+                connection.transport.abort()
+                cut += 1
+            elif idle > limits.keep_alive:
+                connection.transport.close()
+                cut += 1
+            continue
+        if connection.lingers:
+            most = _LINGER_SECONDS
+        else:
+            most = limits.total_seconds if connection.busy else limits.header_seconds
+        if now - connection.began > most:
+            connection.transport.abort()
+            cut += 1
+    return cut

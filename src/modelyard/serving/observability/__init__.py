@@ -1,0 +1,1 @@
+"""What is told of requests: the log of what was answered, counts, lines and spans."""

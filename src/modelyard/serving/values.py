@@ -1,0 +1,78 @@
+"""Single values as callers send them, and the JSON they stand in: taken, or refused by row and column."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from modelyard.records import Feature
+from modelyard.serving.errors import bad
+
+__all__ = ["UNREADABLE", "category", "coerced", "decode", "number"]
+
+# What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
+_SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
+
+
+def decode(body: bytes) -> Any:
+    """Decode JSON.
+
+    Raises:
+        HttpError: It is none (`body-not-json`), or says NaN or Infinity (`value-not-finite`).
+    """
+    try:
+        return msgspec.json.decode(body)
+    except UNREADABLE as error:
+        if "out of range" in str(error) or b"NaN" in body or b"Infinity" in body:
+            raise bad(
+                "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
+            ) from None
+        raise bad("body-not-json", "the body is not JSON in UTF-8") from None
+
+
+def number(feature: Feature, row: int, value: Any) -> float | None:
+    """Return the value of a number column.
+
+    Raises:
+        HttpError: It is no number, or too large a one.
+    """
+    if value is None or type(value) in (int, float):
+        try:
+            return value if value is None else float(value)
+        except OverflowError:
+            raise bad("value-not-finite", f"row {row}: `{feature.name}` is too large a number") from None
+    if type(value) is bool and feature.source == "Boolean":
+        return float(value)
+    raise bad("column-type", f"row {row}: `{feature.name}` is a number and was given {_kind(value)}")
+
+
+def coerced(value: Any) -> Any:
+    """Return the number that a text shows, or what is given."""
+    return float(value) if type(value) is str and _SHOWN.fullmatch(value) else value
+
+
+def category(feature: Feature, row: int, value: Any) -> str:
+    """Return the text of a value of a category column that is none: empty, for a missing one.
+
+    Raises:
+        HttpError: It is something else.
+    """
+    if value is not None:
+        raise bad("column-type", f"row {row}: `{feature.name}` is a text and was given {_kind(value)}")
+    return ""
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        str: "a text",
+        bool: "true or false",
+        list: "a list",
+        dict: "an object",
+        int: "a number",
+        float: "a number",
+    }
+    return kinds.get(type(value), "nothing")
