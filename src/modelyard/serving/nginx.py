@@ -127,6 +127,8 @@ def address(given: str) -> str:
     host, _, port = given.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     good = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536
+    # nginx knows no zones of IPv6, and Python takes anything for one.
+    good = good and "%" not in host
     try:
         shown = f"[{ipaddress.IPv6Address(bare)}]" if bare != host else str(ipaddress.IPv4Address(host))
     except ValueError:
