@@ -17,12 +17,14 @@ import msgspec
 import pytest
 import yaml
 
+from modelyard._kit.errors import UserError
 from modelyard.cli.main import main
 from modelyard.inference import BundleDraft
 from modelyard.records import Feature, Signature
 from modelyard.serving.contract.description import description
 from modelyard.serving.contract.diff import changes
 from modelyard.serving.contract.mock import bundle_of, mock
+from modelyard.serving.contract.reading import read_description
 from modelyard.serving.contract.schemas import Endpoint
 from modelyard.serving.guards.policy import Guarded, Policy
 from modelyard.serving.limits import Limits
@@ -342,6 +344,38 @@ def test_a_file_that_is_no_description_of_ours_is_refused(
     for action in (["mock"], ["client"], ["diff", "it.json"]):
         assert main(["contract", *action, "it.json"]) == 2
         assert "contract-unreadable" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "schema"),
+    [
+        # An inner object becomes a type, whose name is made of the key.
+        ("x\n__import__('os') #", {"properties": {"a": {"type": "number"}}}),
+        ("x\nalert() //", {"properties": {}}),
+        ("x\nalert() //", {"type": "array", "items": {"properties": {}}}),
+        ("x", 3),
+        ("x", {"type": "any"}),
+        ("x", {"properties": ["a"]}),
+        ("x", {"enum": [{"a": 1}]}),
+        ("x", {"$ref": "#/components/schemas/Missing"}),
+        ("x", {"$ref": "#/components/parameters/Request"}),
+        ("x", {"type": "number", "x-seen": {"low": "a", "high": "b"}}),
+        ("x", {"type": "string", "x-seen": [1]}),
+    ],
+)
+def test_a_description_whose_schemas_are_not_ours_is_refused(column: str, schema: Any) -> None:
+    known = document(mixed_bundle())
+    known["components"]["schemas"]["Row"]["properties"][column] = schema
+    with pytest.raises(UserError) as caught:
+        read_description(json.dumps(known).encode(), "it.json")
+    assert caught.value.code == "contract-unreadable"
+
+
+@pytest.mark.parametrize("column", ["$ref", "type", "enum", "items", "properties", "a\nb"])
+def test_a_description_is_read_whatever_its_columns_are_called(column: str) -> None:
+    known = document(mixed_bundle())
+    known["components"]["schemas"]["Row"]["properties"][column] = {"type": ["number", "null"], "x-seen": {"low": 0}}
+    assert read_description(json.dumps(known).encode(), "it.json") == known
 
 
 def test_the_known_cities_are_in_it() -> None:
