@@ -156,8 +156,9 @@ class App:
 
     def _decide(self, exchange: Exchange, given: bytes) -> tuple[Route, Caller]:
         """Return route and caller, if the caller may take it."""
-        found = match(exchange.target) or match(_path(exchange.target))
-        method = exchange.method
+        target, method = exchange.target, exchange.method
+        # A query would be taken for a part of the name that a path may end with.
+        found = (match(target) if b"?" not in target else None) or match(_path(target))
         route = found.routes.get(b"GET" if method == b"HEAD" else method) if found else None
         if route is not None and route.action is None:
             return route, _NOBODY
@@ -189,7 +190,8 @@ class App:
             models = self.models
             if models.killed and exchange.route.action == "infer":
                 self._check_alive(exchange)
-            if models.crowded or models.in_flight >= self.limits.in_flight:
+            # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
+            if (models.crowded or models.in_flight >= self.limits.in_flight) and exchange.route.action == "infer":
                 exchange.refuse(_BUSY)
                 return
             if b"content-encoding" in exchange.headers:
