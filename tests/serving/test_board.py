@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelyard.serving.board import Board, Family, Told
+from modelyard.serving.board import Board, Family, Told, _newest
 from tests.serving.conftest import Server
 
 ROW = {"age": 30, "city": "rome", "income": 10.0}
@@ -96,6 +97,24 @@ def test_a_record_that_is_half_written_leaves_the_one_before_it(made: Callable[[
     again._files, board._files = board._files, again._files
     again.join()
     assert samples(again.tell(told(0)))["rows"] == 3
+
+
+def test_full_disk_leaves_the_record_before_it_and_ends_nobody(made: Callable[[int], Board]) -> None:
+    board = made(1)
+    board.join()
+    board.tell(told(3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow, which is what a full disk says of these.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        found = [samples(board.tell(told(count)))["rows"] for count in (4, 5)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found == [4, 5]
+    assert board._mine is not None
+    assert samples(_newest(board._mine)[1])["rows"] == 3
+    board.tell(told(6))
+    assert samples(_newest(board._mine)[1])["rows"] == 6
 
 
 def metric(url: str, token: str) -> dict[str, float]:

@@ -7,6 +7,7 @@ there, so no counter ever goes back, even after a kill with -9.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -113,11 +114,17 @@ class Board:
         if self._mine is not None:
             data = msgspec.msgpack.encode(whole)
             if _HEAD.size + len(data) <= _HALF:
-                self._number += 1
-                head = struct.pack("<QI", self._number, len(data))
-                checked = _HEAD.pack(self._number, len(data), zlib.crc32(head + data))
-                os.pwrite(self._mine, checked + data, self._number % 2 * _HALF)
+                self._write(self._mine, data)
         return whole
+
+    def _write(self, mine: int, data: bytes) -> None:
+        number = self._number + 1
+        head = struct.pack("<QI", number, len(data))
+        record = _HEAD.pack(number, len(data), zlib.crc32(head + data)) + data
+        # A full disk must not end the server: the others see what was told before, and the same half is tried again.
+        with contextlib.suppress(OSError):
+            if os.pwrite(mine, record, number % 2 * _HALF) == len(record):
+                self._number = number
 
     def together(self, own: Told) -> tuple[Told, int]:
         """Return what all processes tell, and how many are alive.
