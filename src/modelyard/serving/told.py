@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -72,8 +72,10 @@ def speak_for(project: Path, endpoint: str, trace: str) -> None:
 def say(text: str, *, level: Level = "info", request: str = "") -> None:
     """Write a line for the operator."""
     text = redact(text)
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    # A full disk takes lines, never an answer.
+    with suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
     if level == "error":
         for one in _listening:
             one.take(text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ServeError
+from modelyard.serving.told import say
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, connect, encode, write_block
 
@@ -37,7 +37,8 @@ def _writable(turn: Turn) -> Turn:
         try:
             msgspec.msgpack.encode(content)
         except Exception as error:  # noqa: BLE001 - one request that cannot be written must not stop the others
-            sys.stderr.write(f"{turn.ids[at]} is logged without its content: {type(error).__name__}: {error}\n")
+            text = f"{turn.ids[at]} is logged without its content: {type(error).__name__}: {error}"
+            say(text, level="error", request=turn.ids[at])
             nothing: list[Any] = [{}] * turn.counts[at]
             inputs[at], given[at] = msgspec.json.encode(nothing), nothing
     return msgspec.structs.replace(turn, inputs=inputs, outputs=outputs if isinstance(outputs, Packed) else given)
