@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 
 from modelyard._kit.errors import DataError, NotFound, UserError
+from modelyard.cli.main import main
 from modelyard.cli.predict import _opened
 from modelyard.records import Feature, Problem, Signature
 
@@ -128,3 +130,12 @@ def test_rows_come_on_standard_input_too(read: Read, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdin", raw)
     arguments = argparse.Namespace(rows="-", file="modelyard.yaml", table="")
     assert read_all(arguments).rows() == [(None, "smith", "02", False)]
+
+
+def test_a_system_that_pins_no_process_to_cores_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert main(["predict", "new.csv"]) == 2
+    assert "error[project-not-found]" in capsys.readouterr().err

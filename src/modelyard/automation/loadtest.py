@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import platform
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +16,7 @@ from modelyard.automation.trial import served
 from modelyard.checks.capacity import capacity
 from modelyard.checks.slope import growth
 from modelyard.deploy.section import Deploy
+from modelyard.pipeline.machine import cores
 from modelyard.records import CheckResult, Deployment, Draft, Evidence, plain
 from modelyard.serving.load.client import Client
 from modelyard.serving.load.knee import Knee, find, starting_rate
@@ -76,10 +76,9 @@ class Order:
 
     def like(self) -> dict[str, Any]:
         """Return what has to be the same for two knees to be compared, but for the limit that counted."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return {
             "machine": platform.node(),
-            "cores": cores,
+            "cores": cores(),
             "target": f"{self.host}:{self.port}" if self.host else "own server",
             "errors": self.errors,
             "batch": self.batch,

@@ -68,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
     from modelyard._kit.errors import UserError
     from modelyard.deploy.aliases import endpoint_of, pointed
     from modelyard.inference import open_bundle
+    from modelyard.pipeline.machine import cores
     from modelyard.pipeline.scoring.parts import kind_of
     from modelyard.security.keys import trusted_keys
 
     if args.workers < 0:
         raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     kind = kind_of(args.output) if args.output else "csv"
-    workers = args.workers or len(os.sched_getaffinity(0))
+    workers = args.workers or cores()
     # A polite stop from outside is a Ctrl-C: parts that are whole stay, nothing else does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_existing(args, model=True) as store:
