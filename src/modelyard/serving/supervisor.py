@@ -35,6 +35,8 @@ _PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _CALM = 10.0
 # Seconds beyond the time to drain after which one that does not end is killed.
 _PATIENCE = 10.0
+# What tells us to end.
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def checked(processes: int) -> int:
@@ -104,7 +106,7 @@ class Supervisor:
         hear, self._said = os.pipe()
         wake, woken = os.pipe()
         os.set_blocking(woken, False)
-        before = {one: signal.signal(one, self._tell) for one in (signal.SIGTERM, signal.SIGINT)}
+        before = {one: signal.signal(one, self._tell) for one in _ENDS}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(woken)
         try:
@@ -134,9 +136,14 @@ class Supervisor:
                 continue
             del self._due[place]
             parent = os.getpid()
-            pid = os.fork()
-            if pid == 0:
-                self._become(parent)
+            # One that is told to end before it is itself would take that for its parent's, and go on.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become(parent)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             self._running[place] = (pid, now)
 
     def _become(self, parent: int) -> None:
@@ -144,8 +151,9 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for one in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for one in (*_ENDS, signal.SIGCHLD):
                 signal.signal(one, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             if sys.platform == "linux":
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
@@ -211,3 +219,6 @@ class Supervisor:
             if found:
                 os.read(wake, 4096)
             self._bury()
+        for pid, _ in self._running.values():
+            self._code = max(self._code, 1)
+            say(f"process {pid} does not end and is killed: what it answered last may not be logged", level="error")

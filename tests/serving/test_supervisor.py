@@ -1,0 +1,48 @@
+"""Processes that do not do as they are told: the one that keeps them says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from modelyard.serving import supervisor
+from modelyard.serving.supervisor import Supervisor
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
+
+def end(digest: str, trace: str) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_process_that_has_to_be_killed_shows_in_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it had answered may not be logged, which is what 0 would say."""
+    monkeypatch.setattr(supervisor, "_PATIENCE", 0.1)
+
+    def work(tell: Callable[[str, str], object]) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        tell("digest", "trace")
+        time.sleep(60)
+        return 0
+
+    assert Supervisor(work, 1, end, drain=0.0).run() == 1
+    assert "is killed" in capfd.readouterr().err
+
+
+def test_process_that_is_told_to_end_as_it_begins_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = os.fork
+
+    def told() -> int:
+        pid = fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pid
+
+    monkeypatch.setattr(os, "fork", told)
+    assert Supervisor(lambda tell: 7, 1, end, drain=0.0).run() == 1
