@@ -214,3 +214,22 @@ def test_offer_of_another_protocol_is_passed_over(name: bytes) -> None:
     assert sent.count(b"HTTP/1.1 200") == 2
     assert [one[3] for one in seen] == [b"[1,2,3,4,5]\n"] * 2
     assert not closed
+
+
+@pytest.mark.parametrize("path", [b"/predict", b"/predict/later"])
+def test_time_of_a_request_begins_with_the_request(monkeypatch: pytest.MonkeyPatch, path: bytes) -> None:
+    """Each part that comes ends within a request, so that one is under way all the time."""
+    echo, wire, connection = opened()
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ask = HEAD.replace(b"/predict", path) + b"x-request-id: 1\r\ncontent-length: 2\r\n\r\n{}"
+    connection.data_received(ask[:2])
+    for _ in range(100):
+        now += 1.0
+        connection.data_received(ask[2:] + ask[:2])
+        echo.turn()
+        assert sweep([connection], echo.limits) == 0
+    assert len(echo.seen) == wire.sent.count(b"HTTP/1.1 200") == 100
+    now += echo.limits.header_seconds + 1
+    assert sweep([connection], echo.limits) == 1
+    assert wire.aborted

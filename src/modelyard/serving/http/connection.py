@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         if whole and _UPGRADE.search(data, 0, end):
             # Java's client offers HTTP/2 with its first request; the parser would take the body for that.
             data, end = _UPGRADE.sub(b"x-upgrade", data[:end]) + data[end:], 0
-        self._parse(data, now)
+        self._parse(data)
         done = self._done
         self._done = None
         if done is None or self._begun or self._linger >= 0 or not done.keeps:
@@ -214,15 +214,12 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= _PIPELINED:
             self._pause()
 
-    def _parse(self, data: bytes, now: float) -> None:
+    def _parse(self, data: bytes) -> None:
         if self._linger >= 0:
             self._linger -= len(data)
             if self._linger < 0:
                 self.transport.abort()
                 return
-        if not self.began:
-            self.began = now
-            self.idle = 0.0
         before = self._exchange
         try:
             self._parser.feed_data(data)
@@ -252,8 +249,10 @@ class Connection(asyncio.Protocol):
     # -- what the parser says
 
     def on_message_begin(self) -> None:
-        """Know that the parser has taken the first byte of a request."""
+        """Start the clock of a request: the parser has taken its first byte."""
         self._begun = True
+        self.began = time.monotonic()
+        self.idle = 0.0
 
     def on_url(self, url: bytes) -> None:
         """Begin an exchange with (a part of) its target."""
@@ -358,7 +357,7 @@ class Connection(asyncio.Protocol):
                 queue.clear()
                 self._end()
                 return
-        if not queue and self._exchange is None:
+        if not queue and not self._begun:
             self.began = 0.0
             self.idle = time.monotonic()
         if self._paused and len(queue) < _PIPELINED // 2:
