@@ -70,7 +70,7 @@ class Echo:
         self.limits = Limits()
         self.connections: set[Any] = set()
         self.heads = heads
-        self.draining = False
+        self.crowded = self.draining = False
         self.cors: frozenset[bytes] = frozenset({b"https://page.example"})
         self.everybody = everybody
         self.again = 0

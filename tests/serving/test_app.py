@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from modelyard.security.tokens import add_token
+from modelyard.serving.grpc.answers import Calls
+from modelyard.serving.grpc.connection import Connection as Call
 from modelyard.serving.http.connection import Connection
 
 from .conftest import mixed_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -51,3 +53,16 @@ def test_busy_server_still_says_that_it_lives(endpoint: Endpoint, operator: str)
     assert status(endpoint, "GET /v2/health/live") == 200
     assert status(endpoint, "GET /ping") == 200
     assert status(endpoint, "GET /metrics", operator) == 200
+
+
+def test_connections_of_both_protocols_share_the_room(endpoint: Endpoint) -> None:
+    """Files are held for so many; with more, the log, the ledger and the tokens could not be opened."""
+    app = endpoint.app
+    app.limits = replace(app.limits, connections=2)
+    calls = Calls(app)
+    wires = [Wire() for _ in range(4)]
+    for at, wire in enumerate(wires):
+        made = Connection(app) if at % 2 else Call(calls)
+        made.connection_made(wire)  # type: ignore[arg-type]
+    assert [wire.closed for wire in wires] == [False, False, True, True]
+    assert wires[3].sent.startswith(b"HTTP/1.1 503")

@@ -53,6 +53,7 @@ class App:
     Attributes:
         limits: Limits of the server.
         connections: Connections that are open.
+        calls: Those that speak gRPC.
         callers: Says who asks.
         cors: Origins whose pages may ask from a browser.
         access: Lines about requests, for the logs.
@@ -64,6 +65,7 @@ class App:
         self.models = models
         self.limits = limits
         self.connections: set[Any] = set()
+        self.calls: set[Any] = set()
         self.draining = False
         self._roles = roles
         self._rate = Rate(limits.per_minute)
@@ -82,6 +84,11 @@ class App:
         self.access = _access_log(limits.policy, models.default)
         if self.access.all:
             models.tell(self.access)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the server has more connections than it may have, by both protocols."""
+        return len(self.connections) + len(self.calls) > self.limits.connections
 
     def look(self) -> None:
         """Write what waits for the logs, and look at the shares of what is refused; call it every second or so."""

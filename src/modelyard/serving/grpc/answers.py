@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.methods import find
@@ -30,14 +30,14 @@ class Calls:
     def __init__(self, app: App) -> None:
         self._app = app
         self.limits = app.limits
-        self.connections: set[Any] = set()
+        self.connections = app.calls
         self.begin = app.begin
         self.refused = app.refused
 
     @property
     def crowded(self) -> bool:
         """Whether the server has more connections than it may have, by both protocols."""
-        return len(self.connections) + len(self._app.connections) > self.limits.connections
+        return self._app.crowded
 
     def admit(self, call: Call, now: float) -> None:
         """Find the method, if the caller may use it; who that is, is known for half a second.

@@ -43,6 +43,11 @@ class Answers(Protocol):
     draining: bool
     cors: frozenset[bytes]
 
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more connections than there may be."""
+        ...
+
     def admit(self, exchange: Exchange) -> None:
         """Say whether the request may be made, as soon as its headers are there and before its body is.
 
@@ -143,7 +148,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         self.began = time.monotonic()
         self.answers.connections.add(self)
-        if len(self.answers.connections) > self.answers.limits.connections:
+        if self.answers.crowded:
             self._refuse_bytes(HttpError(503, "too-many-connections", "the server has no room; try again"))
 
     def connection_lost(self, exc: Exception | None) -> None:
