@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from modelyard.checks.ab import Arm, Question
 from modelyard.records import Event, ModelVersion
+from modelyard.serving.versions import comparing
+from modelyard.store.requests import connect
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the same
@@ -113,3 +118,23 @@ def test_challenger_that_is_no_better_in_time_is_taken_back(yard: Yard, begin: B
     assert yard.now("challenger").model.digest == first.digest
     assert yard.now("champion").model.digest == first.digest
     assert [d.alias for d in yard.store.ledger.aliases(ENDPOINT)] == ["champion", "challenger", "challenger"]
+
+
+def test_whoever_follows_the_ledger_does_not_wait_for_a_long_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(tmp_path / "log.db").close()
+    gate, reads = threading.Event(), []
+
+    def read(*_: Any, **__: Any) -> tuple[Arm, Arm]:
+        reads.append(gate.wait(2.0))
+        return Arm(), Arm()
+
+    monkeypatch.setattr(comparing, "read_arms", read)
+    version = SimpleNamespace(version=SimpleNamespace(digest="a"), problem=SimpleNamespace(task="binary"))
+    rollout: Any = SimpleNamespace(champion=version, challenger=version)
+    test = comparing.Comparing(rollout, Question(at_most=0.0), tmp_path / "log.db", 0.0)
+    assert [test.look(), test.look()] == [None, None]
+    gate.set()
+    assert until(test.look).decision == "none"
+    assert reads == [True]

@@ -1,8 +1,9 @@
-"""Look now and then at what both versions of an A/B test have answered, beside the answers."""
+"""Look now and then at what both versions of an A/B test have answered, beside the answers and beside the ledger."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -37,22 +38,34 @@ class Comparing:
         self._since = since
         self._due = 0.0
         self._trouble = ""
+        self._reading: threading.Thread | None = None
+        self._found: Compared | None = None
 
     def look(self) -> Compared | None:
-        """Return what the traffic says, once there is a decision; may be called as often as one likes."""
+        """Return what the traffic said when the log was last read, once there is a decision; never waits for the log.
+
+        A log of many days takes minutes to read, and whoever asks has to hear of a kill switch meanwhile.
+        """
+        reading = self._reading is not None and self._reading.is_alive()
+        if self._found is None and not reading and time.monotonic() >= self._due:
+            self._reading = threading.Thread(target=self._read, name="comparing", daemon=True)
+            self._reading.start()
+        return self._found
+
+    def _read(self) -> None:
+        """Read what both have answered, and compare."""
         began = time.monotonic()
-        if began < self._due:
-            return None
+        # Whatever goes wrong, it is not tried at each look.
+        self._due = began + _RESTS
         try:
             with closing(sqlite3.connect(f"{self._log.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
                 arms = read_arms(db, self._models, self._since, self._question, numbers=self._numbers)
         except (sqlite3.Error, msgspec.DecodeError) as error:
-            self._due = began + _RESTS
             if str(error) != self._trouble:
                 self._trouble = str(error)
                 say(f"the A/B test cannot read the request log: {error}", level="warning")
-            return None
+            return
         ended = time.monotonic()
         self._due = ended + max(_EVERY, _RESTS * (ended - began))
         found = compare(*arms, self._question, time.time() - self._since)
-        return None if found.decision == "open" else found
+        self._found = None if found.decision == "open" else found
