@@ -152,6 +152,27 @@ def test_locked_database_is_waited_for_and_said(tmp_path: Path) -> None:
     assert log.trouble == ""
 
 
+def test_backlog_of_large_rows_is_full_sooner_and_written_in_several_blocks(tmp_path: Path) -> None:
+    """A row may be as large as a body: as many of them as of small ones would take all memory."""
+    path = log_path(tmp_path, "hours")
+    log = RequestLog(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        put(log, "first", 1, "x" * 5_000_000)
+        sent = 1
+        while not log.full and sent < 100:
+            put(log, f"{sent}", 1, "x" * 5_000_000)
+            sent += 1
+        other.execute("ROLLBACK")
+        assert 10 < sent < 50
+        assert log.close() == 0
+        (blocks,) = other.execute("SELECT count(*) FROM blocks").fetchone()
+        (largest,) = other.execute("SELECT max(length(data)) FROM blocks").fetchone()
+    assert log.logged == sent
+    assert blocks > 2
+    assert largest < 30_000_000
+
+
 def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = RequestLog(log_path(tmp_path, "hours"))
 

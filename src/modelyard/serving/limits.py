@@ -24,7 +24,7 @@ class Limits:
         keep_alive: Seconds that an idle connection is kept.
         connections: Connections at once; one more is answered 503.
         in_flight: Requests at once; one more is answered 429.
-        backlog: Rows that wait to be logged; when there are more, requests wait.
+        backlog: Rows that wait to be logged, each 4 kB of them counted as one more; when there are more, requests wait.
         backlog_seconds: How long they wait before they are answered 503.
         drain_seconds: Time to end what is under way after SIGTERM.
         per_minute: Predictions that one token may ask for in a minute; 0 means any number.

@@ -24,7 +24,10 @@ from modelyard.store.requests import Block, Turn, connect, encode, write_block
 
 __all__ = ["RequestLog"]
 
-_BATCH = 2000
+# Rows and bytes of a block, about.
+_BATCH, _BLOCK = 2000, 16 << 20
+# Bytes that count as one more row: a row may be as large as a body, and what waits is bounded by memory.
+_ROW = 4096
 _PAUSE = 0.02
 
 
@@ -49,7 +52,7 @@ class RequestLog:
 
     Args:
         path: The database; made if missing, readable by its owner only, since it holds what people sent.
-        backlog: Rows that may wait.
+        backlog: Rows that may wait; each 4 kB of them count as one more.
 
     Attributes:
         logged: Rows written.
@@ -66,6 +69,8 @@ class RequestLog:
         self._queue: deque[tuple[bytes, int, float]] = deque()
         self._queued = 0
         self._written = 0
+        # The same, with what large rows count more.
+        self._came = self._went = 0
         self._work = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
@@ -117,6 +122,7 @@ class RequestLog:
         except Exception:  # noqa: BLE001 - one request that cannot be written must not stop the others
             data = encode(_writable(turn))
         self._queued += rows
+        self._came += rows + len(data) // _ROW
         self._queue.append((data, rows, turn.time))
         if not self._work.is_set():
             self._work.set()
@@ -124,7 +130,7 @@ class RequestLog:
     @property
     def full(self) -> bool:
         """Whether another answer could not be recorded."""
-        return self._queued - self._written >= self._backlog
+        return self._came - self._went >= self._backlog
 
     def close(self, *, seconds: float = 20.0) -> int:
         """Write what waits and close; return how many rows could not be written in time."""
@@ -142,16 +148,19 @@ class RequestLog:
             self._work.clear()
             while self._queue:
                 turns: list[bytes] = []
-                rows = 0
+                rows = weight = size = 0
                 first = last = 0.0
-                while self._queue and rows < _BATCH:
+                while self._queue and rows < _BATCH and size < _BLOCK:
                     data, count, last = self._queue.popleft()
                     first = first or last
                     rows += count
+                    weight += count + len(data) // _ROW
+                    size += len(data)
                     turns.append(data)
                 db = self._write(db, Block(first, last, rows, turns))
                 if db is None:
                     return
+                self._went += weight
             if self._stop.is_set():
                 if db is not None:
                     db.close()
