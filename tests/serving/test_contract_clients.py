@@ -135,6 +135,20 @@ def moody() -> Iterator[tuple[str, list[tuple[str, int]]]]:
         thread.join()
 
 
+def test_threads_that_come_and_go_leave_no_connections(
+    moody: tuple[str, list[tuple[str, int]]], tmp_path: Path
+) -> None:
+    url, asked = moody
+    module = load(files_of(regression_bundle(), "python"), tmp_path)
+    with module.Client(url, retries=1) as client:
+        for _ in range(5):
+            thread = threading.Thread(target=client.predict, args=({"a": 1, "b": 2},))
+            thread.start()
+            thread.join()
+    assert len(asked) == 6
+    assert len({port for _, port in asked}) == 1
+
+
 def test_a_python_client_tries_again_only_what_changes_nothing_on_one_connection(
     moody: tuple[str, list[tuple[str, int]]], tmp_path: Path
 ) -> None:
