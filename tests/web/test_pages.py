@@ -447,7 +447,7 @@ def pages_of_every_module() -> list[type]:
 
 @pytest.mark.parametrize("page", pages_of_every_module(), ids=lambda page: page.__name__)
 def test_every_field_of_a_page_is_documented_and_it_is_frozen(page: type) -> None:
-    about_it = page.__doc__ or ""
+    about_it = "\n".join(one.__doc__ or "" for one in page.__mro__)
     for one in dataclasses.fields(page):
         assert f"    {one.name}: " in about_it, f"{page.__name__}.{one.name}"
     assert page.__dataclass_params__.frozen  # type: ignore[attr-defined]

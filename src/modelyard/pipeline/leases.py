@@ -19,6 +19,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import UserError
 from modelyard._kit.processes import born
+from modelyard._kit.wal import use_wal
 from modelyard.pipeline.machine import Machine, machine_folder, machine_name
 
 __all__ = ["Demand", "Lease", "Leases"]
@@ -316,7 +317,7 @@ def _rows(db: sqlite3.Connection) -> list[_Row]:
 def _prepare(db: sqlite3.Connection) -> None:
     # Nothing in it outlives the machine's next start, so nothing is ever flushed to the disk.
     db.execute("PRAGMA synchronous = OFF")
-    db.execute("PRAGMA journal_mode = WAL")
+    use_wal(db)
     if db.execute("PRAGMA user_version").fetchone()[0] == _FORMAT:
         return
     db.execute("BEGIN IMMEDIATE")

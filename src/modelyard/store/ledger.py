@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.errors import Tampered, UserError
+from modelyard._kit.wal import use_wal
 from modelyard.store import folds
 from modelyard.store.base import Fault
 from modelyard.store.chain import event_of, verified
@@ -172,7 +173,7 @@ def _prepare(path: Path) -> None:
             if _format(db, path) == _FORMAT:
                 return
             old = _format(db, path)
-            db.execute("PRAGMA journal_mode = WAL")
+            use_wal(db)
             db.execute("BEGIN IMMEDIATE")
             for statement in _EVENTS if not old else _NEW_IN_2:
                 db.execute(statement)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from modelyard._kit.wal import use_wal
 from modelyard.store.packed import Packed
 
 __all__ = [
@@ -153,7 +154,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     db = sqlite3.connect(path, timeout=5.0, isolation_level=None)
     try:
-        db.execute("PRAGMA journal_mode=WAL")
+        use_wal(db)
         db.execute("PRAGMA synchronous=NORMAL")
         # What was only added is copied at once, in large parts.
         db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
