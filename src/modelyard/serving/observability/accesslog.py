@@ -6,6 +6,8 @@ or hold up the answers. What is left out is counted, and a line says how much it
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -37,8 +39,9 @@ class AccessLog:
         self._off = which == "off"
         self._most = most
         self._trace = trace
-        self._lines: list[tuple[str, str]] = []
-        self._left_out = 0
+        # The loop appends while a thread takes; of the counts each writes one.
+        self._lines: deque[tuple[str, str]] = deque()
+        self._left_out = self._told = 0
 
     def add(
         self,
@@ -82,11 +85,15 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what waits; called about once a second, and at the end."""
-        lines, left_out = self._lines, self._left_out
-        self._lines, self._left_out = [], 0
+        lines: list[tuple[str, str]] = []
+        # A flush that takes long may be joined by the next.
+        with suppress(IndexError):
+            lines.extend(self._lines.popleft() for _ in range(len(self._lines)))
         note("access", lines)
-        if left_out:
-            note("access", [("", _encode({"left_out": left_out}).decode())], level="warning")
+        left_out = self._left_out
+        if left_out > self._told:
+            note("access", [("", _encode({"left_out": left_out - self._told}).decode())], level="warning")
+            self._told = left_out
 
     def close(self) -> None:
         """Write the last of what waits."""
