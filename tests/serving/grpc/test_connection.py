@@ -193,6 +193,18 @@ def test_a_stream_that_ends_within_a_message_says_so_behind_its_answers() -> Non
     assert head["grpc-status"] == "3"
 
 
+def test_a_stream_that_was_refused_stays_refused_while_its_answers_wait() -> None:
+    peer = Peer(window=0)
+    peer.send(frame(1, 4, 1, peer.head("/many")) + frame(0, 0, 1, peer.message(b"one")))
+    peer.send(frame(0, 0, 1, struct.pack(">BI", 0, 1_000_000)))
+    # The caller has not heard of it yet.
+    peer.send(frame(0, 0, 1, peer.message(b"two")) + frame(0, 1, 1) + window_update(1, 1000))
+    data, head = peer.answers()[1]
+    assert data == peer.message(b"one")
+    assert head["grpc-status"] == "8"
+    assert [one.body for one in peer.echo.begun] == [b"one"]
+
+
 def test_a_stream_waits_for_a_caller_that_does_not_take_its_answers() -> None:
     peer = Peer(Echo(body=10_000_000), window=0)
     peer.send(window_update(0, 2**30) + frame(1, 4, 1, peer.head("/many")))

@@ -208,6 +208,9 @@ class Call(Exchange):
         return self.lasts and (len(self._turns or ()) >= _TURNS or len(self.out) > _WAITING)
 
     def _turn(self, message: bytes) -> None:
+        if self.tail:
+            # It was refused, and the caller has not heard of it yet.
+            return
         turn = Turn(self, message, self.link.now())
         assert self._turns is not None  # noqa: S101 - only a call that lasts has turns
         self.heard = turn.began
@@ -243,7 +246,7 @@ class Call(Exchange):
         self._finish()
 
     def _finish(self) -> None:
-        if self.ended and not self.over and not self._turns and not self._buffer:
+        if self.ended and not (self.over or self.tail or self._turns or self._buffer):
             self.close(trailers(self.id))
 
     # -- what goes
