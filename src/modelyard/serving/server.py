@@ -240,7 +240,7 @@ async def _answer_until_told(
     context = tls.context if tls is not None else None
     listener = Listener(sock, lambda: Connection(app), context=context, handshake=app.limits.header_seconds)
     if port is not None:
-        await port.open()
+        port.open()
     if follower is not None:
         follower.start(loop)
     ready()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelyard.serving.grpc.answers import Calls
 from modelyard.serving.grpc.connection import Connection
 from modelyard.serving.grpc.messages import message
+from modelyard.serving.http.accepting import Listener
 
 if TYPE_CHECKING:
     from modelyard.serving.app import App
@@ -34,22 +34,17 @@ class Port:
         self._calls = Calls(app)
         self._sock = sock
         self._tls = tls
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self.connections = self._calls.connections
         # Made before anybody waits for it.
         for name in ("ModelInferRequest", "ModelInferResponse"):
             message(name)
 
-    async def open(self) -> None:
-        """Take connections."""
-        limits = self._calls.limits
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._calls),
-            sock=self._sock,
-            backlog=2048,
-            ssl=self._tls.context if self._tls is not None else None,
-            ssl_handshake_timeout=limits.header_seconds if self._tls is not None else None,
-        )
+    def open(self) -> None:
+        """Take connections from now on, in the loop that runs."""
+        context = self._tls.context if self._tls is not None else None
+        handshake = self._calls.limits.header_seconds
+        self._listener = Listener(self._sock, lambda: Connection(self._calls), context=context, handshake=handshake)
 
     def look(self) -> None:
         """Cut what takes too long, and look at the certificates; call it every second or so."""
@@ -61,5 +56,5 @@ class Port:
 
     def close(self) -> None:
         """Take no connection any more."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
