@@ -334,6 +334,9 @@ class TestMock:
         {"info": {"title": "a", "version": "*/ alert()"}},
         {"components": {}},
         {"paths": None},
+        {"paths": {"/x": 3}},
+        {"paths": {"/x": {"get": {"responses": []}}}},
+        {"paths": {"/x": {"get": {"parameters": [{"$ref": "#/components/parameters/Missing"}]}}}},
     ],
 )
 def test_a_file_that_is_no_description_of_ours_is_refused(
@@ -355,6 +358,10 @@ def test_a_file_that_is_no_description_of_ours_is_refused(
         ("x\nalert() //", {"type": "array", "items": {"properties": {}}}),
         ("x", 3),
         ("x", {"type": "any"}),
+        ("x", {}),
+        ("x", {"type": "array", "items": True}),
+        ("x", {"type": "number", "minimum": "a"}),
+        ("x", {"type": "object", "required": 3}),
         ("x", {"properties": ["a"]}),
         ("x", {"enum": [{"a": 1}]}),
         ("x", {"$ref": "#/components/schemas/Missing"}),
