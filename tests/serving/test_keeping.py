@@ -95,3 +95,21 @@ def test_every_form_of_rows_is_written_as_it_was_sent() -> None:
     by_columns = {name: [value] * 2 for name, value in ROW.items()}
     assert json.loads(keeper.rows_of(validator.parse(spaced))) == [ROW, {**ROW, "income": None, "city": None}]  # type: ignore[arg-type]
     assert json.loads(keeper.rows_of(validator.parse(json.dumps({"columns": by_columns}).encode()))) == [ROW, ROW]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        ('{"rows":[%s],"rows":[%s]}', True),
+        ('{"rows":[%s],"r\\u006fws":[%s]}', True),
+        ('{"rows":[%s,%s]}', False),
+    ],
+)
+def test_rows_that_come_twice_are_written_as_they_were_answered(body: str, kept: bool) -> None:
+    """As JSON the last of them counts; as bytes they would be no JSON at all, and nobody could read the log."""
+    validator = Validator(MIXED)
+    first, second = ROW, {**ROW, "city": "a ] b"}
+    parsed = validator.parse((body % (json.dumps(first), json.dumps(second))).encode())
+    written = json.loads(Keeper(validator, policy.Requests()).rows_of(parsed))  # type: ignore[arg-type]
+    assert written == [second] if kept else [first, second]
+    assert len(written) == parsed.count

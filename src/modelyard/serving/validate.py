@@ -119,9 +119,9 @@ class Validator:
             raise bad("rows-empty", "there is no row to answer")
         count = len(rows)
         raw = b""
-        # The decoder has read these rows and nothing else; what stands around them is known.
+        # The decoder has read these rows and nothing else, unless `rows` stands there twice: then two lists end.
         if count < PACKED_ROWS and len(body) <= _RAW_BYTES * count:
-            if tight and body.endswith(b"}]}"):
+            if tight and body.find(b"]") == len(body) - 2:
                 raw = body[8:-1]
             elif not many:
                 raw = b"[%s]" % body
