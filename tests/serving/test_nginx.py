@@ -82,6 +82,11 @@ def test_a_replica_is_named_once() -> None:
         config(["h:1", "h:1"], listen="h:2")
 
 
+def test_http_and_grpc_are_not_awaited_in_one_place() -> None:
+    with pytest.raises(ServeError, match=r"`1\.2\.3\.4:80` is given twice"):
+        config(["h:1"], listen="1.2.3.4:80", grpc=["h:3"], grpc_listen="1.2.3.4:080")
+
+
 def test_the_verb_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "made.conf"
     assert main(["nginx", "10.0.0.1:80", "10.0.0.2:80", "--json", "-o", str(file)]) == 0

@@ -187,6 +187,9 @@ def config(
         **shared,
     )
     if grpc:
+        if address(grpc_listen) == address(listen):
+            message = f"`{address(listen)}` is given twice"
+            raise ServeError("nginx-address", message, hint="give HTTP and gRPC a port each: --listen, --grpc-listen")
         text += _GRPC.format(replicas=_servers(grpc), listen=address(grpc_listen), **shared)
     return text
 
