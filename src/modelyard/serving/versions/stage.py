@@ -43,6 +43,8 @@ class Stage:
         self.log = log
         self._limits = limits
         self._p99 = p99
+        # Where models come from: it does not change, and finding out reads the ledger from its beginning.
+        self._origins: dict[str, str] = {}
 
     def prepare(self, store: Store, deployment: Deployment) -> Service:
         """Open a version, check every byte of it, and have it answer rows of its profile.
@@ -54,7 +56,7 @@ class Stage:
         with errors_said() as said:
             folder = store.blobs.folder(deployment.model.address)
             bundle = open_bundle(folder, trusted=trusted_keys(self.project), version=deployment.model)
-            trace = origin(store.ledger, deployment)
+            trace = self._origin(store, deployment)
             service = Service(bundle, self.endpoint, self.log, self._limits, trace=trace)
             try:
                 rehearse(service, p99=self._p99)
@@ -68,6 +70,12 @@ class Stage:
                 service.close()
                 raise
         return service
+
+    def _origin(self, store: Store, deployment: Deployment) -> str:
+        identity = deployment.model.identity
+        if identity not in self._origins:
+            self._origins[identity] = origin(store.ledger, deployment)
+        return self._origins[identity]
 
     def newest(self, alias: Alias, address: str = "") -> Service | None:
         """Return the version that an alias points at, or the last one before it that can answer.
