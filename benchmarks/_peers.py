@@ -137,6 +137,10 @@ def _numbers(value: Any) -> Iterator[float]:
             yield from _numbers(one)
 
 
+def _bare(python: Path, folder: Path, model: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    return [str(python), str(PROGRAMS / "bare_protocol.py"), str(model), str(port)], {}
+
+
 def _fastapi(python: Path, folder: Path, model: Path, port: int) -> tuple[list[str], dict[str, str]]:
     return [str(python), str(PROGRAMS / "fastapi_app.py"), str(model), str(port)], {}
 
@@ -229,6 +233,16 @@ RUNTIME = ("onnxruntime", "numpy")
 PEERS = {
     peer.name: peer
     for peer in (
+        Peer(
+            "bare",
+            ("uvloop", "httptools", "msgspec", *RUNTIME),
+            "an asyncio protocol on uvloop and httptools without token, check, log or limit",
+            _bare,
+            "/",
+            "/predict",
+            named,
+            quick=True,
+        ),
         Peer(
             "fastapi",
             ("fastapi", "uvicorn", "uvloop", "httptools", *RUNTIME),
