@@ -28,6 +28,8 @@ __all__ = ["add", "run"]
 
 # Rows that are sent in turns: drawn ones, and of a table at most.
 _DRAWN, _MOST = 512, 20_000
+# Requests a second whose moments fit into memory, and far more than the client can send.
+_FASTEST = 1_000_000
 
 
 def add(subparsers: Any) -> None:
@@ -125,6 +127,12 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     for name in ("rate", "soak"):
         if not getattr(args, name) >= 0:
             raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint="give more than 0")
+    for name in ("rate", "most"):
+        if getattr(args, name) > _FASTEST:
+            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {_FASTEST:,} or less")
+    errors = _parsed("--errors", args.errors, parse_share, "1%")
+    if not 0 <= errors < 1:
+        raise UserError("cli-value", f"--errors is `{args.errors}`", hint="give 0% or more, and less than 100%")
     at_least = share = None
     if args.fail_below.endswith("%"):
         share = _parsed("--fail-below", args.fail_below, parse_share, "90%")
@@ -139,7 +147,7 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
         port=port,
         token=os.environ.get("MODELYARD_TOKEN", ""),
         p99=_parsed("--p99", args.p99, parse_duration, "10ms") if args.p99 else p99,
-        errors=_parsed("--errors", args.errors, parse_share, "1%"),
+        errors=errors,
         at_least=at_least,
         share=share,
         seconds=args.seconds,

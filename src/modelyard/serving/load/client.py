@@ -28,7 +28,7 @@ __all__ = ["Client", "arrivals"]
 Keep = Callable[[int, int, bytes], None]
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+def arrivals(rate: float, seconds: float, seed: int) -> array[float]:
     """Return the moments of a Poisson process within some seconds, ascending.
 
     Args:
@@ -43,8 +43,7 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     while not len(found) or found[-1] < seconds:
         more = rng.exponential(1 / rate, int(rate * seconds) + 64)
         found = np.concatenate([found, (found[-1] if len(found) else 0.0) + np.cumsum(more)])
-    moments: list[float] = found[found < seconds].tolist()
-    return moments
+    return array("d", found[found < seconds].tobytes())
 
 
 class Client:
