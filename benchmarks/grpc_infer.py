@@ -2,8 +2,9 @@
 
 The program starts both servers itself on loopback: `modelyard.serving` with a port for gRPC, and an aio server of
 grpcio that parses the same messages with protobuf, runs the same model in ONNX Runtime and answers; it checks and logs
-nothing. No guards are declared. Both get the same bytes from the same small client, which speaks frames that were made before: 8 connections
-with 4 calls under way on each. They are measured in turns; CPU is that of the server's process, from the kernel.
+nothing. No guards are declared. Both get the same bytes from the same small client, which speaks frames that were made
+before: 8 connections with 4 calls under way on each. They are measured in turns; CPU is that of the server's
+process, from the kernel.
 """
 
 from __future__ import annotations
