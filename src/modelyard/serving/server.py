@@ -29,7 +29,7 @@ from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.board import Board
-from modelyard.serving.http.accepting import Listener
+from modelyard.serving.http.accepting import OPENING, Listener
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
 from modelyard.serving.http.tls import Tls
@@ -168,7 +168,7 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
     endpoint = _endpoint(settings, bundle)
     speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
-    _hold_files(settings.limits.connections)
+    _hold_files(settings.limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
     sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
     calls = None
     if settings.grpc_port is not None:

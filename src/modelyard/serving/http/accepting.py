@@ -13,7 +13,10 @@ import socket
 import ssl
 from collections.abc import Callable
 
-__all__ = ["Listener"]
+__all__ = ["OPENING", "Listener"]
+
+# Handshakes of TLS under way at once: with one more the oldest ends. Each holds a file, and a stranger may begin them.
+OPENING = 1024
 
 # Connections that are taken in one turn, and seconds until the next attempt when there is no room for one.
 _AT_ONCE, _PAUSE = 256, 1.0
@@ -41,7 +44,8 @@ class Listener:
         self._make = make
         self._context = context
         self._handshake = handshake if context is not None else None
-        self._opening: set[asyncio.Task[None]] = set()
+        # In the order in which they came.
+        self._opening: dict[asyncio.Task[None], None] = {}
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
@@ -68,8 +72,12 @@ class Listener:
                 self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._sock, self._take)
                 return
             task = self._loop.create_task(self._open(taken))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._opening[task] = None
+            task.add_done_callback(lambda done: self._opening.pop(done, None))
+            if self._context is not None and len(self._opening) > OPENING:
+                oldest = next(iter(self._opening))
+                del self._opening[oldest]
+                oldest.cancel()
 
     async def _open(self, taken: socket.socket) -> None:
         # Who hangs up before it is open, or in the middle of the handshake, is no mistake of ours.
