@@ -133,8 +133,7 @@ class AskedMuch(Asked):
         """The label or number that is answered to each row."""
         if self._problem.task == "regression":
             return [row[0] for row in self.rows]
-        labels = self._labels
-        return [labels[at] for at in self.picks(labels)]
+        return list(map(self._labels.__getitem__, self.picks(self._labels)))
 
     @property
     def output(self) -> Output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import chain
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -273,7 +274,7 @@ class Service:
         data, classes = output.astype("<f4", copy=False).tobytes(), list(self.problem.classes)
         if not classes:
             return Packed(len(output), ["prediction"], data, False, {})
-        predictions = [prediction for one in done for prediction in one.predictions]
+        predictions = list(chain.from_iterable([one.predictions for one in done]))
         return Packed(len(output), classes, data, False, {"prediction": predictions}, "probabilities")
 
     def _keep(

@@ -146,4 +146,4 @@ def texts_out(names: Iterable[str], picks: Iterable[int]) -> bytes:
     """
     raw = [name.encode() for name in names]
     whole = [len(one).to_bytes(4, "little") + one for one in raw]
-    return b"".join([whole[at] for at in picks])
+    return b"".join(map(whole.__getitem__, picks))
