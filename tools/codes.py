@@ -19,7 +19,8 @@ _SHOWN = re.compile(r"(?:^\[(?=[a-z]+-)|error\[)([a-z-]+)\](?=[ :])")
 
 def codes() -> dict[str, list[str]]:
     """Return code -> places where it is raised, without the conformance kit, which plays with codes of its own."""
-    trees = {f: ast.parse(f.read_text("utf-8")) for f in sorted(PACKAGE.rglob("*.py")) if "conformance" not in f.parts}
+    files = [file for file in sorted(PACKAGE.rglob("*.py")) if "conformance" not in file.parts]
+    trees = {file: list(ast.walk(ast.parse(file.read_text("utf-8")))) for file in files}
     makers = _makers(trees)
     found: dict[str, list[str]] = {}
     for file, tree in trees.items():
@@ -28,9 +29,9 @@ def codes() -> dict[str, list[str]]:
     return found
 
 
-def _makers(trees: dict[Path, ast.Module]) -> set[str]:
+def _makers(trees: dict[Path, list[ast.AST]]) -> set[str]:
     """Return the names of the errors, and of the functions that take a `code`."""
-    nodes = [n for tree in trees.values() for n in ast.walk(tree)]
+    nodes = [n for tree in trees.values() for n in tree]
     names = {n.name for n in nodes if isinstance(n, ast.FunctionDef) and "code" in [a.arg for a in n.args.args]}
     names = names - {"__init__"} | {"Problem", "HttpError", "ModelyardError"}
     classes = [(n.name, {ast.unparse(base) for base in n.bases}) for n in nodes if isinstance(n, ast.ClassDef)]
@@ -40,15 +41,15 @@ def _makers(trees: dict[Path, ast.Module]) -> set[str]:
 
 
 def _called(call: ast.Call) -> str:
-    return ast.unparse(call.func).rpartition(".")[2]
+    return getattr(call.func, "id", "") or getattr(call.func, "attr", "")
 
 
 def _texts(*nodes: ast.AST | None) -> Iterator[str]:
     yield from (n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
 
-def _plain(tree: ast.AST, makers: set[str]) -> Iterator[tuple[str, ast.AST]]:
-    for node in ast.walk(tree):
+def _plain(tree: list[ast.AST], makers: set[str]) -> Iterator[tuple[str, ast.AST]]:
+    for node in tree:
         places: list[ast.AST | None] = []
         match node:
             case ast.Constant(value=str(text)):
@@ -65,15 +66,15 @@ def _plain(tree: ast.AST, makers: set[str]) -> Iterator[tuple[str, ast.AST]]:
         yield from ((text, node) for text in _texts(*places) if _CODE.fullmatch(text))
 
 
-def _filled(tree: ast.AST, makers: set[str]) -> Iterator[tuple[str, ast.AST]]:
+def _filled(tree: list[ast.AST], makers: set[str]) -> Iterator[tuple[str, ast.AST]]:
     gaps: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(tree):
+    for node in tree:
         match node:
             case ast.FunctionDef(body=[*_, ast.Return(value=ast.Call(args=[ast.JoinedStr() as text, *_]) as call)]):
                 gap = re.fullmatch(r"f'([^{]*)\{(\w+)\}([^{]*)'", ast.unparse(text))
                 if gap and _called(call) in makers:
                     gaps[node.name] = (f"{gap[1]}{{}}{gap[3]}", gap[2])
-    for node in ast.walk(tree):
+    for node in tree:
         match node:
             case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in gaps:
                 yield from ((gaps[name][0].format(text), node) for text in _texts(first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -15,6 +16,7 @@ PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## `(.+)`$", PAGE, re.MULTILINE)
 
 
+@cache
 def raised() -> dict[str, list[str]]:
     spec = spec_from_file_location("codes", ROOT / "tools" / "codes.py")
     assert spec
