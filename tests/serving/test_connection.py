@@ -89,6 +89,28 @@ def test_header_that_comes_a_thousand_times_is_refused() -> None:
     assert closed
 
 
+def headed(size: int) -> bytes:
+    """Return a request whose line and headers have so many bytes."""
+    line = b"GET /ping HTTP/1.1\r\nhost: x\r\n"
+    rest = size - len(line) - 2
+    return (
+        line
+        + b"".join(b"x%02d: %s\r\n" % (at, b"y" * (rest // 10 - 7 + (at == 9) * (rest % 10))) for at in range(10))
+        + b"\r\n"
+    )
+
+
+@pytest.mark.parametrize("part", [1 << 20, 65_536, 30_000, 7])
+@pytest.mark.parametrize("before", [b"", PING])
+def test_headers_have_their_limit_however_they_come(part: int, before: bytes) -> None:
+    most = Echo(Heads()).limits.header
+    for size, status in ((most, b"200"), (most + 1, b"431"), (2 * most, b"431")):
+        sent = before + headed(size)
+        assert len(sent) == len(before) + size
+        _, answered, _ = talk(Echo(Heads()), [sent[at : at + part] for at in range(0, len(sent), part)])
+        assert answered.rpartition(b"HTTP/1.1 ")[2].startswith(status), (size, part)
+
+
 def test_large_body_before_it_is_not_counted_as_headers() -> None:
     """Where one request ends and the next begins in the same bytes, only the next one's are its headers."""
     body = b"x" * 200_000

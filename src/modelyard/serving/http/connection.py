@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         "_clean",
         "_done",
         "_exchange",
+        "_fed",
         "_full",
         "_header_bytes",
         "_joined",
@@ -121,6 +122,8 @@ class Connection(asyncio.Protocol):
         # Parts at the beginning that are joined; bytes of the body; how many it may have; bytes around it.
         self._joined = self._size = self._most = 0
         self._header_bytes = 0
+        # Bytes out of which the request under way is parsed: its head has no more.
+        self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
         # Nothing is read; the caller does not take its answers.
@@ -226,6 +229,7 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()
                 return
         before = self._exchange
+        self._fed = self._fed + len(data) if self._begun else len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -293,6 +297,9 @@ class Connection(asyncio.Protocol):
         exchange._keep_alive = self._parser.should_keep_alive()
         self._queue.append(exchange)
         try:
+            most = self.answers.limits.header
+            if self._fed > most and _head_bytes(exchange) > most:
+                raise _headers_too_large(most)
             self.answers.admit(exchange)
             # None of the routes that are open to all reads a body: a stranger takes no room.
             self._most = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
@@ -427,6 +434,12 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and self._paused and not self._full:
             self._paused = False
             self.transport.resume_reading()
+
+
+def _head_bytes(exchange: Exchange) -> int:
+    """Return the bytes of a request's line and headers, with the empty line; without padding."""
+    line = len(exchange.method) + len(exchange.target) + len(b"  HTTP/1.1\r\n\r\n")
+    return line + sum(len(name) + len(value) + len(b": \r\n") for name, value in exchange.headers.items())
 
 
 def _headers_too_large(most: int) -> HttpError:
