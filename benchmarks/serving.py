@@ -51,8 +51,8 @@ LIMITS = {"fastapi": (5.0, 1.0), "triton": (2.5, 1.0)}
 ROW_US = 18
 REFERENCE_US = {"bare": 12, "fastapi": 108, "triton": 66}
 BATCH = 1000
-# Guards that fit the model, none of which finds anything wrong with a row; our server has them in every figure. `checks`
-# and `extraction`, with which each answer is looked at by itself, are not among them and cost some 10 us more.
+# Guards that fit the model, none of which finds anything wrong with a row; our server has them in every figure.
+# `checks` and `extraction`, with which each answer is looked at by itself, are not among them: some 10 us more.
 GUARDS = {
     "unseen": "reject",
     "out_of_range": "reject",
