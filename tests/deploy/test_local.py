@@ -12,8 +12,9 @@ from modelyard.checks.ab import Question
 from modelyard.deploy.aliases import move, trace_of
 from modelyard.deploy.local import command
 from modelyard.deploy.rollout import Ab, Rollout
-from modelyard.deploy.section import Deploy
+from modelyard.deploy.section import Access, Alarm, Deploy, Extraction, Guards, Traces
 from modelyard.records import Deployment, Draft, ModelVersion, plain
+from modelyard.serving.guards.policy import read_policy
 from modelyard.serving.versions.rollout import read_plan
 from modelyard.store import LocalStore
 
@@ -24,7 +25,8 @@ def deployment(store: LocalStore, models: list[ModelVersion]) -> Deployment:
 
 
 def test_access_stands_on_the_line(store: LocalStore, deployment: Deployment) -> None:
-    line = command(store, deployment, host="::1", port=0, roles=("analyst", "operator"), per_minute=60)
+    access = Access(roles=("analyst", "operator"), per_minute=60)
+    line = command(store, deployment, host="::1", port=0, declared=Deploy(access=access))
     assert line[:4] == [sys.executable, "-P", "-m", "modelyard.serving"]
     given = list(zip(line[4::2], line[5::2], strict=True))
     assert Path(dict(given)["--bundle"]).is_dir()
@@ -51,6 +53,25 @@ def test_rollout_stands_on_the_line(store: LocalStore, deployment: Deployment) -
     plan = read_plan(0.0, 0.0, False, line[line.index("--ab") + 1])
     assert plan.share == 0.2
     assert plan.ab == Question(share=0.2, metric="ms", promote=True)
+
+
+def test_who_is_tried_harms_nobody(store: LocalStore, deployment: Deployment, tmp_path: Path) -> None:
+    """Rows of a load test are made up: they are no traffic to trace, to raise an alarm, or to suspect a caller for."""
+    declared = Deploy(
+        access=Access(roles=("analyst",), per_minute=60, per_day=100, log="all"),
+        guards=Guards(unseen="reject", alarm=Alarm(then="kill"), extraction=Extraction(do="limit")),
+        traces=Traces(to="http://127.0.0.1:4318"),
+        rollout=Rollout(canary=0.1),
+    )
+    line = command(store, deployment, declared=declared, apart=tmp_path)
+    assert not {"--per-minute", "--canary", "--follow"} & set(line)
+    assert line[line.index("--role") + 1] == "analyst"
+    told = read_policy(line[line.index("--policy") + 1])
+    assert told.traces is None
+    assert told.access.per_day is None
+    assert told.access.log == "all"
+    assert told.guards is not None
+    assert (told.guards.unseen, told.guards.alarm, told.guards.extraction) == ("reject", None, None)
 
 
 def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(

@@ -295,14 +295,11 @@ class Project:
         from modelyard.deploy.aliases import pointed
         from modelyard.deploy.local import command
 
-        access = self._spec.deploy.access
         return command(
             self._store,
             pointed(self._store, self._spec.endpoint),
             host=self._settings.host,
             port=self._settings.port + self._number,
-            roles=access.roles if access else (),
-            per_minute=(access.per_minute or 0) if access else 0,
             declared=self._spec.deploy,
         )
 

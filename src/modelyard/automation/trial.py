@@ -50,7 +50,8 @@ async def served(
 ) -> AsyncIterator[Trial]:
     """Serve a deployment beside everything that serves it already, and leave nothing of it behind.
 
-    Guards and limits are those that are declared; how often one caller may ask is not, since there is one caller only.
+    Guards are those that are declared. How often one caller may ask is not, since there is one only; and what it asks
+    is made up, so there are no spans of it, no alarm is raised, and nobody is suspected of copying the model.
 
     Args:
         store: Store that holds the bundle.

@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
     declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
-    access = declared.access if declared else None
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         line = command(
@@ -63,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
             deployment,
             host=args.host,
             port=args.port,
-            roles=access.roles if access else (),
-            per_minute=(access.per_minute or 0) if access else 0,
             processes=args.processes,
             declared=declared,
         )

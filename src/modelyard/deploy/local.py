@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ def command(
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
-    roles: Sequence[str] = (),
-    per_minute: int = 0,
     processes: int = 1,
     declared: Deploy | None = None,
     apart: Path | None = None,
@@ -41,12 +38,10 @@ def command(
         deployment: What to serve.
         host: Address to listen on.
         port: Port.
-        roles: Roles that may ask for predictions; none named means all that may.
-        per_minute: Requests that one token may make in a minute; 0 means any number.
         processes: Processes that share the port.
-        declared: The section of the file: its guards, and the rest of its access.
-        apart: Folder with keys, tokens and the request log of a server that is only tried: it follows no alias, and
-            no caller has a budget or comes from a provider.
+        declared: The section of the file; none: whoever has a token may ask.
+        apart: Folder with keys, tokens and the request log of a server that is only tried: it follows no alias, no
+            caller has a budget or comes from a provider, and nothing is concluded from what it is asked.
 
     Raises:
         NotFound: The store does not hold the bundle.
@@ -60,27 +55,30 @@ def command(
         if store.address != LOCAL:
             line += ["--store", store.address]
     elif declared is not None:
-        declared = _without_budget(declared)
+        declared = _tried_alone(declared)
     line += ["--host", host, "--port", str(port)]
     if trace := trace_of(store, deployment):
         line += ["--trace", trace]
-    for role in roles:
-        line += ["--role", role]
-    if per_minute:
-        line += ["--per-minute", str(per_minute)]
     if processes > 1:
         line += ["--processes", str(processes)]
-    if declared is not None:
-        line += _tried(declared.rollout)
-    if declared is not None and (policy := policy_of(declared)):
-        line += ["--policy", policy]
-    return line
+    return [*line, *_declared(declared)] if declared is not None else line
 
 
-def _without_budget(declared: Deploy) -> Deploy:
-    """Return the section without what holds for single callers, and without a challenger."""
-    access = msgspec.structs.replace(declared.access, per_day=None, oidc=None, certificates={})
-    return msgspec.structs.replace(declared, access=access, rollout=Rollout())
+def _declared(declared: Deploy) -> list[str]:
+    """Return what the section says on the line."""
+    line = [word for role in declared.access.roles for word in ("--role", role)]
+    if declared.access.per_minute:
+        line += ["--per-minute", str(declared.access.per_minute)]
+    line += _tried(declared.rollout)
+    policy = policy_of(declared)
+    return [*line, "--policy", policy] if policy else line
+
+
+def _tried_alone(declared: Deploy) -> Deploy:
+    """Return the section for rows that are made up and one caller: guards stay, what draws conclusions does not."""
+    access = msgspec.structs.replace(declared.access, per_minute=None, per_day=None, oidc=None, certificates={})
+    guards = declared.guards and msgspec.structs.replace(declared.guards, alarm=None, extraction=None)
+    return msgspec.structs.replace(declared, access=access, guards=guards, traces=None, rollout=Rollout())
 
 
 def _tried(rollout: Rollout) -> list[str]:
