@@ -223,6 +223,46 @@ def test_a_bad_row_leaves_nothing_behind(bundle: Bundle) -> None:
     assert [p.name for p in Path().iterdir() if p.name != ".modelyard"] == ["in.csv"]
 
 
+@pytest.mark.parametrize("given", ["in.csv", "in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("left", [40, 32])
+def test_a_table_that_ends_early_is_never_taken_for_whole(bundle: Bundle, given: str, left: int) -> None:
+    def write(frame: pl.DataFrame) -> None:
+        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[given[3:]](given)
+
+    write(people(100))
+    rows = opened(given, bundle)
+    write(people(left))
+    with pytest.raises(DataError, match=f"has 100 rows, of which {left} came") as caught:
+        score(rows, bundle, Path("out.csv"), "csv", workers=2, observe=lambda done, of: None)
+    assert caught.value.code == "predict-rows-lost"
+    assert [p.name for p in Path().iterdir() if p.name != ".modelyard"] == [given]
+    with pytest.raises(DataError, match="of which"):
+        list(stream(rows, bundle, workers=2))
+
+
+def test_a_file_that_ends_early_inside_a_folder_is_noticed(bundle: Bundle) -> None:
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        people(40).write_csv(f"in/{name}.csv")
+    rows = opened("in", bundle)
+    people(24).write_csv("in/a.csv")
+    with pytest.raises(DataError, match=r"a\.csv` has 40 rows, of which 24 came"):
+        list(stream(rows, bundle, workers=2))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"age": 1}\n\n{"age": 2}\n', '{"age": 1}\n{"age": 2}', '{"age": 1}\r\n{"age": 2}\r\n', ""]
+)
+def test_lines_of_json_are_counted_as_they_are_read(bundle: Bundle, text: str) -> None:
+    Path("in.jsonl").write_text(text.replace("}", ', "city": "rome", "income": 3.5}'))
+    if not text:
+        with pytest.raises(DataError):
+            opened("in.jsonl", bundle)
+        return
+    rows = opened("in.jsonl", bundle)
+    assert rows.count == sum(f.height for f in rows.read(0, 10)) == 2
+
+
 def test_columns_are_looked_at_before_any_row(bundle: Bundle) -> None:
     people(5).drop("city").write_csv("in.csv")
     with pytest.raises(ModelError, match="`city`"):

@@ -121,7 +121,7 @@ def _exit_code(error: BaseException, verb: str) -> int:
             return error.exit_code
         case KeyboardInterrupt():
             kept = "; finished steps are kept and the next run goes on from them" if verb == "run" else ""
-            say(f"stopped by Ctrl-C{kept}")
+            say(f"stopped by {str(error) or 'Ctrl-C'}{kept}")
             return 130
         case BrokenPipeError():
             # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.

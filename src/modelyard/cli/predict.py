@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.output import json_line, say
 from modelyard.cli.project import add_file, load_spec, open_existing
+from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from modelyard.data.base import Options
@@ -76,19 +76,18 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     kind = kind_of(args.output) if args.output else "csv"
     workers = args.workers or cores()
-    # A polite stop from outside is a Ctrl-C: parts that are whole stay, nothing else does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped = stoppable()
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         model = deployment.model
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
         with _opened(args, bundle.signature, store) as rows:
             if not args.output:
-                return _print(rows, bundle, workers, as_json=args.json)
+                return _print(rows, bundle, workers, stopped, as_json=args.json)
             from modelyard.pipeline.scoring import score
 
             output = Path(os.path.normpath(args.output))
-            with _progress() as observe:
+            with _progress(stopped) as observe:
                 scored = score(rows, bundle, output, kind, workers=workers, observe=observe)
             _record(store, deployment, rows, output, scored)
     _report(args, scored)
@@ -133,19 +132,20 @@ def _as_declared(args: argparse.Namespace) -> tuple[Options, Mapping[str, str]]:
     return ways.pop(), {name: rule.type for name, rule in contract.items() if rule.type}
 
 
-def _print(rows: Rows, bundle: Bundle, workers: int, *, as_json: bool) -> int:
+def _print(rows: Rows, bundle: Bundle, workers: int, stopped: Callable[[], None], *, as_json: bool) -> int:
     """Write the answered rows to stdout as they come."""
     from modelyard.pipeline.scoring import stream
 
     header = True
     for frame in stream(rows, bundle, workers=workers):
+        stopped()
         sys.stdout.write(frame.write_ndjson() if as_json else frame.write_csv(include_header=header))
         header = False
     return 0
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress(stopped: Callable[[], None]) -> Iterator[Any]:
     """Tell how many rows are done: in place on a terminal, now and then a line elsewhere."""
     from modelyard._kit.text import number
 
@@ -153,13 +153,13 @@ def _progress() -> Iterator[Any]:
     last, first = [began], [-1]
 
     def observe(done: int, of: int) -> None:
+        stopped()
         first[0] = done if first[0] < 0 else first[0]
         now = time.monotonic()
         if now - last[0] < (0.2 if live else _EVERY):
             return
         last[0] = now
-        share = f" of {number(of)}" if of else ""
-        text = f"{number(done)}{share} rows, {number(int((done - first[0]) / (now - began)))} a second"
+        text = f"{number(done)} of {number(of)} rows, {number(int((done - first[0]) / (now - began)))} a second"
         sys.stderr.write(f"\r\x1b[2K{text}" if live else f"{text}\n")
         sys.stderr.flush()
 

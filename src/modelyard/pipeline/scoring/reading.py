@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import digest_of
 from modelyard._kit.errors import DataError, NotFound
+from modelyard._kit.text import plural
 from modelyard.data.base import FILE, LINE, PROVENANCE, RAW, ROW, Item, Opened, Options
 from modelyard.data.readers import conform, open_file
 from modelyard.data.sources import FileSource
@@ -39,7 +40,7 @@ class Rows:
         name: What they were named by.
         digest: Digest of their content and of how it is read; equal digests mean equal rows.
         columns: Names of the columns, in order.
-        count: How many; 0 where that is known only at the end.
+        count: How many.
         read: Returns the rows from a position on, as frames of about so many rows.
     """
 
@@ -138,21 +139,39 @@ def _lazily(name: str, digest: str, frame: pl.LazyFrame, count: int) -> Rows:
 
     def read(start: int, size: int) -> Iterator[pl.DataFrame]:
         try:
-            yield from _batches(frame.slice(start) if start else frame, size)
+            yield from _batches(frame.slice(start) if start else frame, size, count - start, name)
         except pl.exceptions.PolarsError as error:
             raise _unreadable(name, error) from None
 
     return Rows(name, digest, tuple(frame.collect_schema().names()), count, read)
 
 
-def _batches(frame: pl.LazyFrame, size: int) -> Iterator[pl.DataFrame]:
-    """Yield rows in frames of about so many, at least one, which knows the columns."""
-    none = True
+def _batches(frame: pl.LazyFrame, size: int, count: int, name: str) -> Iterator[pl.DataFrame]:
+    """Yield `count` rows in frames of about `size`, at least one, which knows the columns.
+
+    Raises:
+        DataError: They are not as many (`predict-rows-lost`).
+    """
+    none, got = True, 0
     for batch in frame.collect_batches(chunk_size=size, maintain_order=True, lazy=True, engine="streaming"):
-        none = False
+        none, got = False, got + batch.height
         yield batch
+    # A stream that is broken off, by a signal or a file that shrank, ends like one that is whole.
+    if got != count:
+        raise DataError(
+            "predict-rows-lost",
+            f"`{name}` has {plural(count, 'row')}, of which {got:,} came: it changed, or reading was broken off",
+            where=name,
+            hint="run it again",
+        )
     if none:
         yield frame.head(0).collect()
+
+
+def _height(frame: pl.LazyFrame) -> int:
+    import polars as pl
+
+    return int(frame.select(pl.len()).collect(engine="streaming").item())
 
 
 def _delta(place: Path, version: int | None, name: str) -> Rows:
@@ -165,7 +184,8 @@ def _delta(place: Path, version: int | None, name: str) -> Rows:
         adds = table.get_add_actions(flatten=True)
         # The files of a Delta table never change: their names and sizes say which version it is.
         files = sorted(zip(adds["path"].to_pylist(), adds["size_bytes"].to_pylist(), strict=True))
-        return _lazily(name, digest_of(["delta", table.version(), files]), pl.scan_delta(table), 0)
+        frame = pl.scan_delta(table)
+        return _lazily(name, digest_of(["delta", table.version(), files]), frame, _height(frame))
     except DeltaError as error:
         raise _unreadable(name, error) from None
 
@@ -186,7 +206,8 @@ def _json(path: Path, name: str, kind: bytes, item: Item) -> Rows:
     if kind == b"[":
         frame = pl.read_json(path)
         return _lazily(name, item.sha256, frame.lazy(), frame.height)
-    return _lazily(name, item.sha256, pl.scan_ndjson(path, infer_schema_length=None), 0)
+    frame = pl.scan_ndjson(path, infer_schema_length=None)
+    return _lazily(name, item.sha256, frame, _height(frame))
 
 
 # -- files of tables
@@ -243,7 +264,8 @@ def _files(
                 # Before anything is cast, if every row in the file is one.
                 some = replace(one, frame=one.frame.slice(start)) if start and not one.skip else one
                 rows = conform(some, kinds)
-                for frame in _batches(rows.slice(start) if one.skip and start else rows, size):
+                left = rows.slice(start) if one.skip and start else rows
+                for frame in _batches(left, size, count - start, one.item.path):
                     yield _clean(frame, one)
             except pl.exceptions.PolarsError as error:
                 raise _unreadable(one.item.path, error) from None

@@ -65,7 +65,7 @@ def score(rows: Rows, bundle: Bundle, output: Path, kind: Kind, *, workers: int,
         output: File, or folder for the kind `folder`; it appears when it is whole.
         kind: What to write.
         workers: Parts that are answered at once.
-        observe: Is told how many rows are done, and of how many (0 where that is not known yet).
+        observe: Is told how many rows are done, and of how many.
 
     Raises:
         DataError: A row cannot be read or answered; nothing stays behind.
