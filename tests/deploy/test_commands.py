@@ -64,6 +64,8 @@ def test_verbs_say_what_is_wrong(yard: Yard, store: LocalStore, models: list[Mod
         (("token", "add", "ana", "--role", "analist"), "did you mean `analyst`"),
         (("token", "revoke", "ana"), "error[token-not-found]"),
         (("serve", "hors"), "did you mean `hours`"),
+        (("serve", "--processes", "0"), "error[processes-number]"),
+        (("serve", "--processes", "-1"), "error[processes-number]"),
     ]:
         done = yard(*words)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr

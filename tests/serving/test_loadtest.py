@@ -85,13 +85,14 @@ def test_only_what_is_alike_is_compared(yard: Yard) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["http://192.0.2.7:8080"], 1, "error[loadtest-remote]: `192.0.2.7` is another machine"),
-        (["http://example.org"], 1, "error[loadtest-remote]"),
+        (["http://192.0.2.7:8080"], 2, "error[loadtest-remote]: `192.0.2.7` is another machine"),
+        (["http://example.org"], 2, "error[loadtest-remote]"),
         (["https://127.0.0.1:8080"], 2, "`https://127.0.0.1:8080` cannot be asked"),
         (["http://127.0.0.1:8080/predict"], 2, "cannot be asked"),
         (["http://a:b@127.0.0.1:8080"], 2, "cannot be asked"),
         (["http://127.0.0.1:port"], 2, "cannot be asked"),
-        (["http://127.0.0.1:8080", "--soak", "5"], 2, "the memory of a server at an address cannot be seen"),
+        (["http://127.0.0.1:8080", "--soak", "6"], 2, "the memory of a server at an address cannot be seen"),
+        (["--soak", "1"], 2, "--soak is `1.0`"),
         (["--seconds", "nan"], 2, "--seconds is `nan`"),
         (["--errors", "200%"], 2, "--errors is `200%`"),
         (["--errors=-1%"], 2, "--errors is `-1%`"),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
-from modelyard._kit.errors import Refused, UserError
-from modelyard._kit.text import plural, size_text
+from modelyard._kit.errors import UserError
+from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
@@ -28,6 +28,8 @@ __all__ = ["add", "run"]
 
 # Rows that are sent in turns: drawn ones, and of a table at most.
 _DRAWN, _MOST = 512, 20_000
+# Seconds in which a soak has the samples that a slope needs.
+_SOAK = 6
 # Requests a second whose moments fit into memory, and far more than the client can send.
 _FASTEST = 1_000_000
 
@@ -115,8 +117,8 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     """Check what was asked for.
 
     Raises:
-        UserError: A value cannot be used.
-        Refused: The address is not of this machine, and nobody said that it may be loaded (`loadtest-remote`).
+        UserError: A value cannot be used; or the address is not of this machine, and nobody said that it may be
+            loaded (`loadtest-remote`).
     """
     from modelyard._kit.fields import parse_duration, parse_share
     from modelyard.automation.loadtest import Order
@@ -127,6 +129,9 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     for name in ("rate", "soak"):
         if not getattr(args, name) >= 0:
             raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint="give more than 0")
+    if 0 < args.soak < _SOAK:
+        message = f"--soak is `{args.soak}`, too short to see a slope"
+        raise UserError("cli-value", message, hint=f"give {_SOAK} or more")
     for name in ("rate", "most"):
         if getattr(args, name) > _FASTEST:
             raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {_FASTEST:,} or less")
@@ -185,7 +190,7 @@ def _address(target: str, *, allowed: bool) -> tuple[str, int]:
     except ValueError:
         here = host == "localhost"
     if not here and not allowed:
-        raise Refused(
+        raise UserError(
             "loadtest-remote",
             f"`{host}` is another machine, and a load test takes it from those who need it",
             hint="leave the address out to test a server of its own; if the machine is yours: --i-own-this-host",
@@ -254,7 +259,7 @@ def _ms(seconds: float | None) -> str:
 def _print(name: str, tested: Tested) -> None:
     from modelyard.cli.report import print_checks
 
-    knee, limit = tested.knee, f"99 of 100 answers within {tested.p99 * 1000:g} ms"
+    knee, limit = tested.knee, f"99 of 100 answers within {number(tested.p99 * 1000, digits=3)} ms"
     if knee.at is None:
         data(f"{name} holds no rate: not {knee.steps[-1].rate:,.0f} requests a second with {limit}")
     else:

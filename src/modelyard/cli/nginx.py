@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modelyard._kit.errors import UserError
 from modelyard.cli.output import json_line, say
 from modelyard.cli.project import add_json
 
 __all__ = ["add", "run"]
+
+_GRPC = "127.0.0.1:8001"
 
 
 def add(subparsers: Any) -> None:
@@ -31,7 +34,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--grpc", nargs="+", default=[], metavar="HOST:PORT", help="where the servers answer gRPC")
     parser.add_argument(
-        "--grpc-listen", default="127.0.0.1:8001", metavar="HOST:PORT", help="where nginx does (default: %(default)s)"
+        "--grpc-listen", default="", metavar="HOST:PORT", help=f"with --grpc: where nginx does (default: {_GRPC})"
     )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM: nginx speaks TLS")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate in PEM")
@@ -45,11 +48,15 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.serving.nginx import config
     from modelyard.store.disk import explained
 
+    if args.grpc_listen and not args.grpc:
+        raise UserError(
+            "cli-value", f"--grpc-listen is `{args.grpc_listen}`, and nothing is to answer there", hint="add --grpc"
+        )
     text = config(
         args.replicas,
         listen=args.listen,
         grpc=args.grpc,
-        grpc_listen=args.grpc_listen,
+        grpc_listen=args.grpc_listen or _GRPC,
         cert=args.tls_cert,
         key=args.tls_key,
     )
@@ -57,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         path = Path(args.output)
         with explained(path):
             write_atomic(path, text.encode())
-        say(f"written: {path}\nnext: nginx -t && nginx -s reload")
+        say(f"written: {path}\nnext: where nginx does not read it yet, add `include {path.resolve()};` to its block")
+        say("`http`; then nginx -t && nginx -s reload")
     if args.json:
         json_line({"output": args.output, "config": text})
     elif not args.output:

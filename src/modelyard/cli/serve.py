@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Find the champion and become its server."""
     from modelyard.deploy.aliases import endpoint_of, pointed
     from modelyard.deploy.local import command
+    from modelyard.serving.supervisor import checked
 
+    checked(args.processes)
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
     declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
     with open_existing(args, model=True) as store:
