@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -41,9 +42,21 @@ def test_reason_is_kept_and_needed(store: LocalStore) -> None:
 def test_commands(store: LocalStore, yard: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = yard("kill", "hours", "--reason", "it harms")
     assert (done.returncode, killed(store, "hours")) == (0, "it harms"), done.stderr
+    (store.root / "t.csv").write_text("a\n1\n")
+    (store.root / "modelyard.yaml").write_text("project: tiny\ndata: {t: {from: t.csv}}\n")
+    now = json.loads(yard("status", "--json").stdout)
+    (off,) = now["off"]
+    assert (off["endpoint"], off["reason"]) == ("hours", "it harms")
+    said = yard("status").stdout
+    assert re.search(r"hours answers nobody since \S+ \S+, by \S+: it harms; `modelyard revive hours`", said)
+    again = yard("kill", "hours", "--reason", "once more")
+    assert re.match(r"hours is off already since \S+ \S+, by \S+: it harms; `modelyard revive hours`", again.stdout)
+    assert json.loads(yard("kill", "hours", "--reason", "again", "--json").stdout)["was"]["reason"] == "it harms"
+    assert killed(store, "hours") == "it harms"
     done = yard("kill", "ours", "--reason", "it harms")
     assert done.returncode == 2
     assert "hours" in done.stderr
     done = yard("revive", "hours", "--json")
     assert json.loads(done.stdout) == {"endpoint": "hours", "killed": False, "was": True}
     assert not killed(store, "hours")
+    assert json.loads(yard("status", "--json").stdout)["off"] == []

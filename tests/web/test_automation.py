@@ -13,6 +13,7 @@ from modelyard.automation.base import Wanted
 from modelyard.automation.board import pause
 from modelyard.automation.fires import ask
 from modelyard.automation.state import ChildState, DaemonState, publish
+from modelyard.deploy.switch import kill, revive
 from modelyard.records import Draft
 from modelyard.store.local import LocalStore
 from modelyard.web import Reader
@@ -201,6 +202,15 @@ class TestOverview:
         (one,) = overview.load(Reader(empty), ask_for()).attention
         assert (one.word, one.command) == ("waiting", "modelyard up")
         assert one.text == "1 fire waits, and no daemon runs"
+
+    def test_says_that_an_endpoint_is_off(self, empty: LocalStore) -> None:
+        kill(empty, "income", reason="it harms", actor="user:ada")
+        (one,) = overview.load(Reader(empty), ask_for()).attention
+        assert one.word == "off"
+        assert one.text.startswith("income answers nobody since ")
+        assert one.text.endswith(", by user:ada: it harms; `modelyard revive income` switches it on again")
+        revive(empty, "income", actor="user:ada")
+        assert overview.load(Reader(empty), ask_for()).attention == ()
 
     def test_of_a_quiet_project_needs_nobody(self, reader: Reader) -> None:
         page = overview.load(reader, ask_for())

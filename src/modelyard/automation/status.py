@@ -11,6 +11,7 @@ from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.processes import born, family, proportional, resident, spent
 from modelyard.automation.board import Row, board, remembered
 from modelyard.automation.state import Seen, daemons
+from modelyard.deploy.switch import Off, switched_off
 from modelyard.records import Fire, Plan, Run
 from modelyard.spec import Spec
 from modelyard.store import Store
@@ -73,6 +74,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         queued: How many fires wait.
         queue: The first of them.
         next: Triggers whose next fire is known, soonest first.
+        off: Endpoints that are switched off.
         failing: Triggers whose looks fail.
         failures: The newest runs that failed, newest first.
         problem: Why the declaration cannot be read; empty: it can.
@@ -85,6 +87,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0
     queue: tuple[Fire, ...] = ()
     next: tuple[Row, ...] = ()
+    off: tuple[Off, ...] = ()
     failing: tuple[Row, ...] = ()
     failures: tuple[Run, ...] = ()
     problem: str = ""
@@ -113,6 +116,7 @@ def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock =
         queued=len(waiting),
         queue=tuple(waiting[:_FIRST]),
         next=tuple(sorted((row for row in rows if row.next), key=lambda row: row.next)),
+        off=switched_off(store),
         failing=tuple(row for row in rows if row.error),
         failures=tuple(run for run in runs if run.status in ("failed", "interrupted"))[:_FAILURES],
     )

@@ -36,9 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
     with open_existing(args, model=True) as store:
         endpoint = endpoint_of(store, args.endpoint)
-        kill(store, endpoint, reason=args.reason, actor=user())
+        was = kill(store, endpoint, reason=args.reason, actor=user())
     if args.json:
-        json_line({"endpoint": endpoint, "killed": True})
+        json_line({"endpoint": endpoint, "killed": True, "was": was})
+    elif was is not None:
+        data(f"{endpoint} is off already {was}")
     else:
         data(f"{endpoint} is switched off; `modelyard revive {endpoint}` switches it on again")
     return 0

@@ -59,6 +59,8 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
         data(f"{now.project}: no daemon runs; `modelyard up` starts one")
     for seen in now.daemons:
         _daemon(now, seen, load[seen.id])
+    for off in now.off:
+        data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
     data(_under_way(now.run, now.time))
     for fire in now.queue[:3]:
         begins = f", not before {as_text(fire.not_before)}" if fire.not_before > now.time else ""

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from modelyard._kit.clock import as_text
 from modelyard._kit.errors import Refused
 from modelyard.records import Draft
 from modelyard.store.base import Store
 
-__all__ = ["kill", "killed", "revive"]
+__all__ = ["Off", "kill", "killed", "revive", "switched_off"]
+
+
+class Off(msgspec.Struct, frozen=True):
+    """An endpoint that is switched off.
+
+    Attributes:
+        endpoint: Its name.
+        since: Since when, seconds since 1970 UTC.
+        actor: Who did it; `server`: the alarm of its guards.
+        reason: Why.
+    """
+
+    endpoint: str
+    since: float
+    actor: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Say since when, by whom and why, and what switches it on."""
+        revive = f"`modelyard revive {self.endpoint}` switches it on again"
+        return f"since {as_text(self.since)}, by {self.actor}: {self.reason}; {revive}"
+
+
+def switched_off(store: Store) -> tuple[Off, ...]:
+    """Return every endpoint that is switched off, by name."""
+    off: dict[str, Off] = {}
+    for event in store.ledger.events(kinds=("endpoint.killed", "endpoint.revived")):
+        name = event.payload["endpoint"]
+        off.pop(name, None)
+        if event.kind == "endpoint.killed":
+            off[name] = Off(name, event.time, event.actor, event.payload["reason"])
+    return tuple(off[name] for name in sorted(off))
 
 
 def killed(store: Store, endpoint: str) -> str:
     """Return why an endpoint is switched off; empty if it is not."""
-    reason = ""
-    for event in store.ledger.events(kinds=("endpoint.killed", "endpoint.revived")):
-        if event.payload["endpoint"] == endpoint:
-            reason = event.payload["reason"] if event.kind == "endpoint.killed" else ""
-    return reason
+    return next((one.reason for one in switched_off(store) if one.endpoint == endpoint), "")
 
 
-def kill(store: Store, endpoint: str, *, reason: str, actor: str) -> None:
+def kill(store: Store, endpoint: str, *, reason: str, actor: str) -> Off | None:
     """Switch an endpoint off: every server of it answers 503 until it is switched on again.
 
     Args:
@@ -27,13 +58,20 @@ def kill(store: Store, endpoint: str, *, reason: str, actor: str) -> None:
         reason: Why; callers are not told.
         actor: Who does it.
 
+    Returns:
+        Who had switched it off already, and why: that stays as it is. None if nobody had.
+
     Raises:
         Refused: No reason is given (`kill-no-reason`).
     """
     if not reason.strip():
         raise Refused("kill-no-reason", "an endpoint is not switched off without a reason", hint="say why: --reason")
+    for one in switched_off(store):
+        if one.endpoint == endpoint:
+            return one
     payload = {"endpoint": endpoint, "reason": reason.strip()}
     store.ledger.append(Draft(kind="endpoint.killed", actor=actor, payload=payload), durable=True)
+    return None
 
 
 def revive(store: Store, endpoint: str, *, reason: str = "", actor: str) -> bool:

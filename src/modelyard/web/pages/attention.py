@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from modelyard._kit.text import plural
+from modelyard.deploy.switch import switched_off
 from modelyard.web.pages.cost import allowed
 from modelyard.web.pages.triggers import Board, DaemonRow
 from modelyard.web.reader import Reader
@@ -39,7 +40,8 @@ class Attention:
 
 def attention(store: Reader, board: Board, daemons: Sequence[DaemonRow]) -> tuple[Attention, ...]:
     """Return what needs somebody, what stops everything first."""
-    found = [*_of_daemons(daemons), *_of_file(store, board), *_of_triggers(board), *_of_money(store)]
+    found = [Attention("failed", "off", f"{one.endpoint} answers nobody {one}", "/models") for one in switched_off(store.store)]
+    found += [*_of_daemons(daemons), *_of_file(store, board), *_of_triggers(board), *_of_money(store)]
     failed = store.ledger.alerts(states=("failed",))
     if failed:
         text = f"{plural(len(failed), 'message')} to {', '.join(sorted({one.target for one in failed}))} given up"
