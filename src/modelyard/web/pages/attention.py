@@ -40,7 +40,10 @@ class Attention:
 
 def attention(store: Reader, board: Board, daemons: Sequence[DaemonRow]) -> tuple[Attention, ...]:
     """Return what needs somebody, what stops everything first."""
-    found = [Attention("failed", "off", f"{one.endpoint} answers nobody {one}", "/models") for one in switched_off(store.store)]
+    found = [
+        Attention("failed", "off", f"{one.endpoint} answers nobody {one}", "/models")
+        for one in switched_off(store.store)
+    ]
     found += [*_of_daemons(daemons), *_of_file(store, board), *_of_triggers(board), *_of_money(store)]
     failed = store.ledger.alerts(states=("failed",))
     if failed:
