@@ -72,6 +72,22 @@ def test_what_cannot_be_encoded_is_said(columns: dict[str, list[object]], code: 
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("columns", "says", "hint"),
+    [
+        (["agee", "job", "pay"], "`age`, which is not given; you have `agee`", "call it `age`"),
+        (["age", "job"], "`pay`, which is not given", "give it for every row"),
+        (["job", "more"], "`age`, which is not given", "give it for every row; 1 other column of the model is missing"),
+        (["x"], "`age`, which is not given", "give it for every row; 2 other columns of the model are missing"),
+    ],
+)
+def test_a_missing_column_is_named_with_what_was_meant(columns: list[str], says: str, hint: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        encode({name: [] for name in columns}, SIGNATURE)
+    assert caught.value.problem.message == f"the model takes a column {says}"
+    assert caught.value.problem.hint == hint
+
+
 @given(st.floats() | st.integers(-(2**63), 2**63) | st.booleans() | st.none())
 def test_one_number_is_encoded_as_in_a_column(value: float | int | bool | None) -> None:
     encoder = Encoder(SIGNATURE)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.errors import ModelError
+from modelyard._kit.errors import ModelError, near
+from modelyard._kit.text import plural
 from modelyard.records import Signature
 
 if TYPE_CHECKING:
@@ -124,11 +125,20 @@ class Encoder:
     def _check(self, columns: Mapping[str, Any]) -> None:
         missing = [n for n in (*self._numbers, *self._categories) if n not in columns]
         if missing:
+            names = {*self._numbers, *self._categories}
+            close = near(missing[0], (name for name in columns if name not in names), most=1)
+            more = len(missing) - 1
             raise ModelError(
                 "model-column-missing",
-                f"the model takes a column `{missing[0]}`, which is not given",
+                f"the model takes a column `{missing[0]}`, which is not given"
+                + (f"; you have `{close[0]}`" if close else ""),
                 where=missing[0],
-                hint=f"give it for every row; {len(missing)} of its columns are missing",
+                hint=f"{f'call it `{missing[0]}`' if close else 'give it for every row'}"
+                + (
+                    f"; {plural(more, 'other column')} of the model {'is' if more == 1 else 'are'} missing"
+                    if more
+                    else ""
+                ),
             )
 
     def _count(self, columns: Mapping[str, Any]) -> int:
