@@ -94,9 +94,9 @@ def test_declared_names_stand_in_for_a_header_or_give_way_to_one(read: Read, wri
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ("age; job; zip; owner\n1; a; b; true\nn/a; a; b; true\n", "line 3: `age` is `n/a`"),
+        ("age; job; zip; owner\n1; a; b; true\nn/a; a; b; true\n", ":3: `age` is `n/a`"),
         ("age; job; zip; owner\n1; a; b; maybe\n", "`owner` is `maybe`"),
-        ("age; job; zip; owner\n1; a; b; true; more\n", "line 2: .* has not 4 cells"),
+        ("age; job; zip; owner\n1; a; b; true; more\n", ":2: the line .* has not 4 cells"),
     ],
 )
 def test_a_value_that_was_bad_in_training_is_refused(read: Read, written: str, says: str) -> None:

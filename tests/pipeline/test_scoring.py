@@ -209,17 +209,61 @@ def test_two_at_once_write_no_output_together(bundle: Bundle) -> None:
     def observe(done_rows: int, of: int) -> None:
         with pytest.raises(Busy) as caught:
             done("in.parquet", bundle)
-        found.append(caught.value.code)
+        found.append((caught.value.code, caught.value.problem.message))
 
     assert done("in.parquet", bundle, observe=observe).rows == 40
-    assert set(found) == {"predict-running"}
+    assert set(found) == {("predict-running", "another process writes `out.parquet`")}
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("in.csv", "in.csv"),
+        ("in.csv", "link.csv"),
+        ("link.csv", "in.csv"),
+        ("in.csv", "hard.csv"),
+        ("in", "in/out.csv"),
+    ],
+)
+def test_what_is_read_is_never_written(bundle: Bundle, given: str, output: str) -> None:
+    Path("in").mkdir()
+    for name in ("in.csv", "in/in.csv"):
+        people(20).write_csv(name)
+    Path("link.csv").symlink_to("in.csv")
+    os.link("in.csv", "hard.csv")
+    before = Path("in.csv").read_bytes()
+    with pytest.raises(UserError, match="the rows themselves") as caught:
+        done(given, bundle, output)
+    assert caught.value.code == "predict-output"
+    assert Path("in.csv").read_bytes() == before
+    assert {p.name for p in Path().iterdir()} - {".modelyard"} == {"in", "in.csv", "link.csv", "hard.csv"}
+    assert [p.name for p in Path("in").iterdir()] == ["in.csv"]
+
+
+def test_an_output_folder_that_holds_the_rows_is_not_replaced(bundle: Bundle) -> None:
+    people(20).write_parquet("in.parquet")
+    done("in.parquet", bundle, "out/")
+    part = next(Path("out").glob("part-*"))
+    with pytest.raises(UserError, match="the rows themselves"):
+        done(part, bundle, "out/")
+
+
+def test_a_folder_that_is_not_there_is_not_made(bundle: Bundle) -> None:
+    people(20).write_csv("in.csv")
+    Path("answers").mkdir()
+    with pytest.raises(UserError, match="there is no folder `answer`; did you mean `answers`") as caught:
+        done("in.csv", bundle, "answer/out.csv")
+    assert caught.value.code == "predict-output"
+    assert not Path("answer").exists()
 
 
 def test_a_bad_row_leaves_nothing_behind(bundle: Bundle) -> None:
     text = people(60).write_csv().replace("0050,70,", "0050,thirty,")
     Path("in.csv").write_text(text)
-    with pytest.raises(DataError, match="line 52: `age` is `thirty`"):
+    with pytest.raises(DataError) as caught:
         done("in.csv", bundle)
+    assert str(caught.value.problem.where) == "in.csv:52"
+    assert caught.value.problem.message == "`age` is `thirty`, which the model cannot take"
     assert [p.name for p in Path().iterdir() if p.name != ".modelyard"] == ["in.csv"]
 
 
@@ -278,7 +322,8 @@ def test_a_full_disk_keeps_what_is_whole(bundle: Bundle, monkeypatch: pytest.Mon
 
     def full(fd: int) -> None:
         count.append(fd)
-        if len(count) > 3:
+        # The key, and the three parts that are under way before the first is taken.
+        if len(count) > 4:
             raise OSError(28, "No space left on device")
         real(fd)
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from modelyard._kit.digest import digest_bytes, digest_file
-from modelyard._kit.errors import Busy, DataError, UserError
+from modelyard._kit.errors import Busy, DataError, UserError, near
 from modelyard._kit.files import write_atomic
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Kind", "Part", "Parts", "kind_of", "write_frame"]
+__all__ = ["Kind", "Part", "Parts", "check_output", "kind_of", "write_frame"]
 
 Kind = Literal["csv", "parquet", "jsonl", "folder"]
 
@@ -57,6 +57,39 @@ def kind_of(output: str) -> Kind:
             hint="name one with -o; a folder ends with `/` and gets Parquet parts and a manifest",
         )
     return kind
+
+
+def check_output(output: Path, rows: Path | None) -> None:
+    """Refuse an output that cannot be there, or that would replace what is read.
+
+    Args:
+        output: File or folder.
+        rows: File or folder that is read; none where it is no file of the user's.
+
+    Raises:
+        UserError: Its folder is missing, or it is, holds or lies in `rows` (`predict-output`).
+    """
+    folder = output.parent
+    if not folder.is_dir():
+        close = (
+            near(folder.name, (p.name for p in folder.parent.iterdir() if p.is_dir())) if folder.parent.is_dir() else ()
+        )
+        raise UserError(
+            "predict-output",
+            f"there is no folder `{folder}`" + (f"; did you mean `{folder.with_name(close[0])}`?" if close else ""),
+            where=str(output),
+            hint=f"make it (mkdir -p {folder}), or name another output",
+        )
+    if rows is None:
+        return
+    into, of = output.resolve(), rows.resolve()
+    if into == of or into in of.parents or of in into.parents or (output.exists() and output.samefile(rows)):
+        raise UserError(
+            "predict-output",
+            f"`{output}` would be written where the rows themselves are",
+            where=str(output),
+            hint="name another output; the rows stay as they are",
+        )
 
 
 def write_frame(frame: pl.DataFrame, path: Any, kind: Kind, *, header: bool = True) -> None:
@@ -135,7 +168,7 @@ class Parts:
                 f"`{self.output}` is there and holds no answers",
                 hint="name a folder that is not there yet",
             )
-        fd = _locked(self.folder)
+        fd = _locked(self.folder, self.output)
         try:
             yield self._resume()
         finally:
@@ -243,10 +276,10 @@ class Parts:
         return digest_file(self.output / MANIFEST)
 
 
-def _locked(folder: Path) -> int:
+def _locked(folder: Path, output: Path) -> int:
     """Make the folder and lock it; the system lets go of it when the process dies."""
     for _ in range(10):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,7 +294,7 @@ def _locked(folder: Path) -> int:
         fd = -1
     if fd >= 0:
         os.close(fd)
-    raise Busy("predict-running", f"another process writes `{folder}`", hint="wait for it, or name another output")
+    raise Busy("predict-running", f"another process writes `{output}`", hint="wait for it, or name another output")
 
 
 def _empty(folder: Path) -> None:

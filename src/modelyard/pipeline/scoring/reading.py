@@ -42,6 +42,7 @@ class Rows:
         columns: Names of the columns, in order.
         count: How many.
         read: Returns the rows from a position on, as frames of about so many rows.
+        place: File or folder that they are read from; none for a version of a table.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rows:
     columns: tuple[str, ...]
     count: int
     read: Callable[[int, int], Iterator[pl.DataFrame]]
+    place: Path | None = None
 
 
 def open_rows(
@@ -88,14 +90,14 @@ def open_rows(
         raise NotFound.of("file", name, (str(folder / p.name) for p in folder.iterdir()) if folder.is_dir() else ())
     try:
         if (place / "_delta_log").is_dir():
-            return _delta(place, version, name)
+            return replace(_delta(place, version, name), place=place)
         if place.is_file() and (kind := _json_kind(place)):
-            return _json(place, name, kind, _items(place, store)[0])
+            return replace(_json(place, name, kind, _items(place, store)[0]), place=place)
         items = _items(place, store)
         opened = [_open(Path(item.path), _shown(item, place, name), options, signature) for item in items]
     except pl.exceptions.PolarsError as error:
         raise _unreadable(name, error) from None
-    return _files(name, opened, options, types, signature)
+    return replace(_files(name, opened, options, types, signature), place=place)
 
 
 def _items(place: Path, store: Store | None) -> list[Item]:
@@ -206,8 +208,8 @@ def _json(path: Path, name: str, kind: bytes, item: Item) -> Rows:
     if kind == b"[":
         frame = pl.read_json(path)
         return _lazily(name, item.sha256, frame.lazy(), frame.height)
-    frame = pl.scan_ndjson(path, infer_schema_length=None)
-    return _lazily(name, item.sha256, frame, _height(frame))
+    lines = pl.scan_ndjson(path, infer_schema_length=None)
+    return _lazily(name, item.sha256, lines, _height(lines))
 
 
 # -- files of tables
@@ -295,8 +297,8 @@ def _not_read(opened: Opened, line: int, column: str, value: str) -> DataError:
         what = f"`{column}` is `{value[:60]}`, which the model cannot take"
         hint = f'mend it, or name it as missing: `null_values: ["{value[:60]}"]` at the table in modelyard.yaml'
     else:
-        what, hint = f"`{value[:60]}` has not {len(opened.columns)} cells", "mend the line"
-    return DataError("predict-unreadable", f"line {line}: {what}", where=f"{opened.item.path}:{line}", hint=hint)
+        what, hint = f"the line `{value[:60]}` has not {len(opened.columns)} cells", "mend the line"
+    return DataError("predict-unreadable", what, where=f"{opened.item.path}:{line}", hint=hint)
 
 
 def _kinds(opened: Sequence[Opened], types: Mapping[str, str], signature: Signature) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.errors import DataError, ModelError
 from modelyard.inference import Bundle
 from modelyard.pipeline.scoring.answering import answer, answer_columns, check_columns
-from modelyard.pipeline.scoring.parts import Kind, Parts
+from modelyard.pipeline.scoring.parts import Kind, Parts, check_output
 from modelyard.pipeline.scoring.reading import Rows
 from modelyard.store.disk import explained
 
@@ -69,10 +69,12 @@ def score(rows: Rows, bundle: Bundle, output: Path, kind: Kind, *, workers: int,
 
     Raises:
         DataError: A row cannot be read or answered; nothing stays behind.
-        UserError: The disk is full; parts that are whole stay for the next attempt.
+        UserError: The disk is full, and parts that are whole stay for the next attempt; the output cannot be there, or
+            is what is read (`predict-output`).
         Busy: Another process writes the same output.
     """
     began = time.monotonic()
+    check_output(output, rows.place)
     check_columns(rows.columns, bundle)
     size = part_rows(len(rows.columns) + len(answer_columns(bundle.signature.problem)))
     about = {"rows": rows.digest, "model": bundle.version.digest, "options": f"{_FORMAT} {kind} {size}"}
