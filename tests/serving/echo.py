@@ -8,7 +8,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.http.heads import Heads
-from modelyard.serving.limits import Limits
+from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Echo", "Unknowing", "Wire", "talk"]
 
@@ -69,6 +69,7 @@ class Echo:
     def __init__(self, heads: Heads, *, everybody: bool = False) -> None:
         self.limits = Limits()
         self.connections: set[Any] = set()
+        self.unfinished = Unfinished(self.limits.unfinished)
         self.heads = heads
         self.crowded = self.draining = False
         self.cors: frozenset[bytes] = frozenset({b"https://page.example"})

@@ -26,7 +26,7 @@ from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.encodings import inflate
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.http.heads import Heads
-from modelyard.serving.limits import Limits, Rate
+from modelyard.serving.limits import Limits, Rate, Unfinished
 from modelyard.serving.models import Models
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import tell
@@ -54,6 +54,7 @@ class App:
         limits: Limits of the server.
         connections: Connections that are open.
         calls: Those that speak gRPC.
+        unfinished: What has not come whole on any of them.
         callers: Says who asks.
         cors: Origins whose pages may ask from a browser.
         access: Lines about requests, for the logs.
@@ -66,6 +67,7 @@ class App:
         self.limits = limits
         self.connections: set[Any] = set()
         self.calls: set[Any] = set()
+        self.unfinished = Unfinished(limits.unfinished)
         self.draining = False
         self._roles = roles
         self._rate = Rate(limits.per_minute)

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from modelyard._kit.clock import Clock
+from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Policy
 
-__all__ = ["Limits", "Rate"]
+__all__ = ["Limits", "Rate", "Unfinished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Limits:
 
     Attributes:
         body: Bytes of a request's body.
+        unfinished: Bytes of bodies that have not come whole, of all connections together; more is answered 429.
         rows: Rows of a request.
         header: Bytes of a request's line and headers.
         header_seconds: Time in which they must have arrived.
@@ -32,6 +34,7 @@ class Limits:
     """
 
     body: int = 10_000_000
+    unfinished: int = 256_000_000
     rows: int = 100_000
     header: int = 64 * 1024
     header_seconds: float = 10.0
@@ -71,3 +74,29 @@ class Rate:
             return (1 - left) * 60 / self._most
         self._left[caller] = (left - 1, now)
         return 0.0
+
+
+class Unfinished:
+    """Bytes of bodies and messages that have not come whole, of all connections of a server.
+
+    Args:
+        most: How many there may be.
+
+    Attributes:
+        held: How many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    def add(self, size: int) -> None:
+        """Count so many bytes more, or fewer, below 0; also those that are refused, until they are let go of.
+
+        Raises:
+            HttpError: Those that came are too many (429).
+        """
+        self.held += size
+        if size > 0 and self.held > self._most:
+            after = ((b"retry-after", b"1"),)
+            raise HttpError(429, "too-many-requests", "too many large bodies at once; try again", headers=after)

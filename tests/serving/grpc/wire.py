@@ -11,7 +11,7 @@ from hpack import Decoder, Encoder
 from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.connection import Connection
 from modelyard.serving.grpc.frames import PREFACE, Code, Kind, frame, settings
-from modelyard.serving.limits import Limits
+from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Echo", "Peer", "Transport"]
 
@@ -55,6 +55,7 @@ class Echo:
     def __init__(self, **limits: Any) -> None:
         self.limits = Limits(**{"body": 100_000, **limits})
         self.connections: set[Any] = set()
+        self.unfinished = Unfinished(self.limits.unfinished)
         self.crowded = False
         self.begun: list[Any] = []
         self.later: list[Any] = []

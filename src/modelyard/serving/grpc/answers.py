@@ -23,6 +23,7 @@ class Calls:
     Attributes:
         limits: Limits of the server.
         connections: Connections that are open.
+        unfinished: What has not come whole on any connection, by both protocols.
         begin: Answers a whole call, or hands it to the model, which calls back.
         refused: Counts a refusal.
     """
@@ -31,6 +32,7 @@ class Calls:
         self._app = app
         self.limits = app.limits
         self.connections = app.calls
+        self.unfinished = app.unfinished
         self.begin = app.begin
         self.refused = app.refused
 

@@ -42,6 +42,7 @@ class Call(Exchange):
         over: It was answered, refused or given up; whatever comes of it later goes nowhere.
         since: When what is under way began, of the monotonic clock; 0 while nothing is.
         out: What waits to be sent until the caller takes it.
+        held: Bytes of it that are counted for the whole server: those that did not come in one frame.
         heard: When its last message was whole, or it began.
         by: Version that answered it.
         begun: The headers of its answer were sent.
@@ -59,6 +60,7 @@ class Call(Exchange):
         "by",
         "ended",
         "heard",
+        "held",
         "known",
         "lasts",
         "link",
@@ -79,7 +81,7 @@ class Call(Exchange):
         self.stream = stream
         self.known = known
         self.window = window
-        self.taken = 0
+        self.taken = self.held = 0
         self.headers = known.headers
         self.target = known.target
         self.method = b"POST"
@@ -133,6 +135,16 @@ class Call(Exchange):
             self.since = self.since or self.link.now()
         self._buffer += memoryview(data)[begin:end]
         self._cut()
+
+    def hold(self) -> None:
+        """Count what is kept of it.
+
+        Raises:
+            HttpError: There is too much of all calls and requests (429).
+        """
+        kept = self.buffered
+        more, self.held = kept - self.held, kept
+        self.link.answers.unfinished.add(more)
 
     def _cut(self) -> None:
         """Hand over each message that has come whole; what is announced too large is refused before it comes."""
@@ -192,6 +204,8 @@ class Call(Exchange):
         if self._message is None:
             raise bad("grpc-message", "the call ends without a message")
         self.body, self._message = self._message, None
+        if self.held:
+            self.hold()
         self.link.answers.begin(self)
 
     # -- many messages
@@ -238,6 +252,7 @@ class Call(Exchange):
         if self._buffer is not None and not self.over and not self._cutting:
             try:
                 self._cut()
+                self.hold()
                 if self.ended and self._buffer and not self.full:
                     raise bad("grpc-message", "the call ends within a message")
             except HttpError as error:
@@ -264,6 +279,7 @@ class Call(Exchange):
             return
         self.link.answers.refused(error, self)
         self._buffer = self._message = None
+        self.hold()
         if self._turns:
             self._turns.clear()
         tail = refusal(error, self.id)
@@ -279,6 +295,8 @@ class Call(Exchange):
         self.over = True
         self.out = b""
         self._buffer = self._message = None
+        if self.held:
+            self.hold()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -32,7 +32,7 @@ from modelyard.serving.grpc.frames import (
 )
 from modelyard.serving.grpc.heads import HeadReader
 from modelyard.serving.grpc.link import HEADERS, PING
-from modelyard.serving.limits import Limits
+from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["CALLS", "Answers", "Connection"]
 
@@ -57,6 +57,7 @@ class Answers(Protocol):
 
     limits: Limits
     connections: set[Any]
+    unfinished: Unfinished
 
     @property
     def crowded(self) -> bool:
@@ -201,6 +202,8 @@ class Connection(Flow):
                 call.end()
             elif call.taken > _STREAM_WINDOW >> 1:
                 self.grant(call)
+            if call.held or call.lasts or not flags & END_STREAM:
+                call.hold()
         except HttpError as error:
             call.ended = bool(flags & END_STREAM)
             call.refuse(error)

@@ -19,7 +19,7 @@ import httptools
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
 from modelyard.serving.http.heads import Head, Heads
-from modelyard.serving.limits import Limits
+from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Answers", "Connection"]
 
@@ -39,6 +39,7 @@ class Answers(Protocol):
 
     limits: Limits
     connections: set[Any]
+    unfinished: Unfinished
     heads: Heads
     draining: bool
     cors: frozenset[bytes]
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         "_fed",
         "_full",
         "_header_bytes",
+        "_held",
         "_joined",
         "_linger",
         "_most",
@@ -122,6 +124,8 @@ class Connection(asyncio.Protocol):
         # Parts at the beginning that are joined; bytes of the body; how many it may have; bytes around it.
         self._joined = self._size = self._most = 0
         self._header_bytes = 0
+        # Bytes of the body that are counted for the whole server: those that did not come in one read.
+        self._held = 0
         # Bytes out of which the request under way is parsed: its head has no more.
         self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
@@ -159,6 +163,7 @@ class Connection(asyncio.Protocol):
         self.answers.connections.discard(self)
         self.transport = None
         self._queue.clear()
+        self._drop_body()
 
     def eof_received(self) -> bool:
         """Go on answering a caller that has said all it has to say and still listens."""
@@ -245,6 +250,8 @@ class Connection(asyncio.Protocol):
                 wrong = HttpError(400, "not-http", "this is not a request in HTTP/1.1")
                 self._refuse_bytes(error.__context__ if known else wrong)
             return
+        if self._begun and self._parts and self._linger < 0:
+            self._hold()
         if before is not None and before is self._exchange:
             self._header_bytes += len(data)
             most = self.answers.limits.header
@@ -324,7 +331,6 @@ class Connection(asyncio.Protocol):
             return
         if self._size > self._most:
             assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
-            self._parts.clear()
             self._hang_up(self._exchange, _too_large(self._most))
             return
         parts = self._parts
@@ -346,8 +352,11 @@ class Connection(asyncio.Protocol):
         parts = self._parts
         if parts:
             exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            self._joined = 0
+            if self._held:
+                self._drop_body()
+            else:
+                parts.clear()
+                self._joined = 0
         if type(exchange.route) is HttpError:
             exchange.refuse(exchange.route)
         else:
@@ -380,9 +389,25 @@ class Connection(asyncio.Protocol):
         if not self._queue and self._exchange is None and self.transport is not None:
             self.transport.close()
 
+    def _hold(self) -> None:
+        """Count what has come of a body that is not whole, or refuse it where there is too much of all bodies."""
+        more, self._held = self._size - self._held, self._size
+        try:
+            self.answers.unfinished.add(more)
+        except HttpError as error:
+            assert self._exchange is not None  # noqa: S101 - it has a body
+            self._hang_up(self._exchange, error)
+
+    def _drop_body(self) -> None:
+        """Let go of what has come of a body."""
+        self.answers.unfinished.add(-self._held)
+        self._held = self._joined = 0
+        self._parts.clear()
+
     def _hang_up(self, exchange: Exchange, error: HttpError) -> None:
         """Answer at once although the caller still sends, listen to the rest for a while, then close."""
         self._linger = _LINGER_BYTES
+        self._drop_body()
         self.began = time.monotonic()
         exchange._keep_alive = True
         extra = (*error.headers, (b"connection", b"close"))
