@@ -200,6 +200,25 @@ class TestCheck:
         assert f"error[{code}" in said
         assert f"it.yaml:{line}" in said
 
+    def test_every_mistake_of_a_file_is_told_at_once(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        text = "consumer: a\ninteraction:\n  - nam: x\n    request: {rows: [{age: 1}]}\n    answer: {stats: 200}\n"
+        Path("it.yaml").write_text(text)
+        assert main(["contract", "check", "it.yaml"]) == 2
+        said = capfd.readouterr().err
+        assert 'it.yaml:2: "interaction" is not a field of the file' in said
+        assert 'it.yaml:3: "nam" is not a field of "interaction"' in said
+        assert 'it.yaml:5: "stats" is not a field of "interaction.answer"' in said
+        assert said.count("error[") == 3
+
+    def test_only_contracts_are_near_names(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
+        Path("modelyard.yaml").write_text("project: x\n")
+        assert main(["contract", "check", "nope.yaml"]) == 2
+        assert "there is no contract yet" in capfd.readouterr().err
+        Path("modelyard.yaml").unlink()
+        main(["contract", "init", "billing"])
+        assert main(["contract", "check", "biling.yaml"]) == 2
+        assert "did you mean `contracts/billing.yaml`?" in capfd.readouterr().err
+
     def test_other_mistakes(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
         write("it.yaml")
         Path("other.yaml").write_text(Path("it.yaml").read_text() + "endpoint: other\n")

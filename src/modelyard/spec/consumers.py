@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import inspect
@@ -26,8 +28,7 @@ def load_consumer(path: Path) -> Consumer:
     try:
         data = path.read_bytes()
     except OSError:
-        names = (str(p) for p in path.parent.iterdir()) if path.parent.is_dir() else ()
-        raise NotFound.of("contract", str(path), names) from None
+        raise NotFound.of("contract", str(path), _contracts(path.parent)) from None
     report = Report(str(path))
     found, places = convert(read(data, report), report, shape_of(inspect.type_info(Consumer)))
     for at, one in enumerate(found.interactions):
@@ -45,3 +46,11 @@ def load_consumer(path: Path) -> Consumer:
     report.stop_if_any()
     consumer: Consumer = found
     return consumer
+
+
+def _contracts(folder: Path) -> Iterator[str]:
+    """Yield the contract files in a folder, and in `contracts` below it."""
+    for path in (*folder.glob("*.y*ml"), *folder.glob("contracts/*.y*ml")):
+        with suppress(OSError):
+            if b"\ninteractions:" in path.read_bytes():
+                yield str(path)

@@ -27,9 +27,9 @@ def convert(root: Mapping, report: Report, shape: Shape | None = None) -> tuple[
     What cannot be used is noted in the report and stands as a default or an empty value, so that what does not
     depend on it can still be judged.
     """
-    job = _Convert(report)
+    job = _Convert(report, shape or root_shape())
     job.places[""] = (root.line, root.column)
-    return job.value(root, shape or root_shape(), ""), job.places
+    return job.value(root, job.root, ""), job.places
 
 
 # Type of a value in the file -> what it may be one of in a union.
@@ -45,6 +45,7 @@ _UNION: dict[type, tuple[type[inspect.Type], ...]] = {
 @dataclass(slots=True)
 class _Convert:
     report: Report
+    root: Shape
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def value(self, node: Node, shape: Shape, path: str) -> Any:
@@ -297,15 +298,19 @@ class _Convert:
         return _FAIL
 
     def _unknown(self, name: str, entry: Entry, fields: dict[str, inspect.Field], path: str) -> None:
-        section = f'"{shown(path)}"' if path else "modelyard.yaml"
+        top = "modelyard.yaml" if self.root is root_shape() else "the file"
+        section = f'"{shown(path)}"' if path else top
         hint = did_you_mean(name, fields)
-        found = [home for home in homes(root_shape(), name) if home != shown(path)]
+        found = [home for home in homes(self.root, name) if home != shown(path)]
         if found:
             belongs = f"`{name}` belongs in " + " or ".join(f"`{home}`" if home else "the top" for home in found[:3])
             hint = f"{hint} {belongs}" if near(name, fields) else belongs
         self.report.add(
             "spec-unknown-field", f'"{name}" is not a field of {section}', entry.line, entry.column, hint=hint
         )
+        if meant := near(name, fields, most=1):
+            # What stands below it may be wrong, too; its values count for nothing.
+            self.value(entry.value, _noted(fields[meant[0]]), _join(path, name))
 
     def _missing(self, name: str, declared: inspect.Field, node: Mapping, path: str) -> None:
         section = f'"{shown(path)}"' if path else "the file"
