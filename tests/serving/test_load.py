@@ -212,6 +212,56 @@ def test_highest_rate_and_busy_client_end_the_search() -> None:
     assert knee.limited == "client"
 
 
+@pytest.mark.parametrize(("parallel", "limited"), [(True, "connections"), (False, "")])
+def test_knee_of_the_connections_is_not_that_of_the_server(parallel: bool, limited: str) -> None:
+    """On 8 connections at most 80 a second get an answer that takes 100 ms, however many the server could give."""
+
+    async def offer(rate: float, seconds: float) -> Measured:
+        over = rate > 75
+        # A server that does one after the other lets those that it has wait for each other.
+        served = 0.1 if parallel or not over else 0.8
+        p99 = 1.0 if over else 0.12
+        waited = 500 if over else 0
+        return Measured(
+            rate=rate,
+            seconds=seconds,
+            sent=999,
+            answered=999,
+            errors={},
+            p50=0.1,
+            p99=p99,
+            served=served,
+            waited=waited,
+        )
+
+    knee = asyncio.run(find(offer, first=5, p99=0.2, errors=0.01, seconds=60))
+    assert knee.at is not None
+    assert knee.at.rate == pytest.approx(75, rel=0.05)
+    assert knee.limited == limited
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_waiting_for_a_connection_is_told_from_waiting_for_the_server(parallel: bool) -> None:
+    one = asyncio.Lock()
+
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        if parallel:
+            await asyncio.sleep(0.02)
+        else:
+            async with one:
+                await asyncio.sleep(0.02)
+        await ok(writer, number)
+
+    async def work(client: Client) -> tuple[Measured, Measured]:
+        return await client.offer(10.0, 0.3, seed=1), await client.offer(1000.0, 0.2, seed=1)
+
+    idle, found = asyncio.run(with_server(answer, work, connections=4, patience=0.2))
+    assert idle.waited == 0
+    assert found.waited > found.sent / 2
+    assert found.short_of_connections(idle.served) is parallel
+    assert not idle.short_of_connections(idle.served)
+
+
 def test_one_bad_moment_decides_nothing() -> None:
     again = iter([True, False] * 200)
 

@@ -17,10 +17,13 @@ import msgspec
 import pytest
 
 from modelyard._kit.processes import family
-from modelyard.automation.loadtest import Order, last_of
+from modelyard.automation.loadtest import Order, Tested, last_of
 from modelyard.checks.capacity import capacity
+from modelyard.cli import loadtest as loadtest_verb
 from modelyard.cli.main import main
 from modelyard.records import Check, CheckResult, Draft, Evidence, plain
+from modelyard.serving.load.knee import Knee
+from modelyard.serving.load.measured import Measured
 from modelyard.store.requests import ids_of
 
 from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the suite is not installed
@@ -128,6 +131,16 @@ def test_rows_without_a_column_are_refused(
     (yard.root / "rows.csv").write_text("b\n1\n")
     assert main(["loadtest", "--rows", "rows.csv"]) == 2
     assert "error[loadtest-rows]: `rows.csv` has no column `a`" in capsys.readouterr().err
+
+
+def test_who_is_short_of_connections_is_told_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+    step = Measured(rate=80, seconds=1, sent=80, answered=80, errors={}, p99=0.2, served=0.1, waited=60)
+    for at, says in ((step, "more"), (None, "one")):
+        knee = Knee(at=at, beyond=100, limited="connections", steps=(step,))
+        loadtest_verb._print("income 3fa9", Tested(knee, 0.2, []), 8)
+        assert f"it may hold {says}: requests waited for one of 8 connections, try --connections 16" in (
+            capsys.readouterr().out
+        )
 
 
 def started(yard: Yard, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -160,7 +160,9 @@ async def measure(
         if order.rate:
             only = await asked.offer(order.rate, order.seconds)
             good = only.holds(p99, order.errors)
-            knee = Knee(at=only if good else None, beyond=None, limited="most", steps=(only,))
+            short = not good and only.short_of_connections(idle.served or 0.0)
+            limited = "connections" if short else "most"
+            knee = Knee(at=only if good else None, beyond=None, limited=limited, steps=(only,))
         else:
             first = starting_rate(idle.p50)
             knee = await find(

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         json_line(payload)
     else:
-        _print(f"{deployment.endpoint} {short(model.digest)}", tested)
+        _print(f"{deployment.endpoint} {short(model.digest)}", tested, order.connections)
     return 1 if any(result.status == "failed" for result in tested.results) else 0
 
 
@@ -256,17 +256,24 @@ def _ms(seconds: float | None) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds is not None else "-"
 
 
-def _print(name: str, tested: Tested) -> None:
+def _print(name: str, tested: Tested, connections: int) -> None:
     from modelyard.cli.report import print_checks
 
     knee, limit = tested.knee, f"99 of 100 answers within {number(tested.p99 * 1000, digits=3)} ms"
+    why = {
+        "client": "the client could ask no faster",
+        "connections": f"requests waited for one of {connections} connections, try --connections {2 * connections}",
+        "most": "nothing faster was asked",
+        "time": "time is up",
+    }
     if knee.at is None:
         data(f"{name} holds no rate: not {knee.steps[-1].rate:,.0f} requests a second with {limit}")
+        if knee.limited in ("client", "connections"):
+            data(f"it may hold one: {why[knee.limited]}")
     else:
         at = knee.at
         data(f"{name} holds {at.rate:,.0f} requests a second: {limit}")
         if knee.limited:
-            why = {"client": "the client could ask no faster", "most": "nothing faster was asked", "time": "time is up"}
             data(f"it may hold more: {why[knee.limited]}")
         data("")
         wrong = ", ".join(f"{count:,} x {code}" for code, count in at.errors.items()) or "none"

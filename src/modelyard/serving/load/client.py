@@ -80,6 +80,8 @@ class Client:
         self._next = 0
         self._left = 0
         self._latencies = array("d")
+        self._served = array("d")
+        self._waited = 0
         self._errors: Counter[str] = Counter()
         self._ended = asyncio.Event()
 
@@ -93,7 +95,8 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         moments = arrivals(rate, seconds, seed)
-        self._latencies, self._errors = array("d"), Counter()
+        self._latencies, self._served, self._errors = array("d"), array("d"), Counter()
+        self._waited = 0
         self._left = len(moments)
         self._ended.clear()
         begin = time.monotonic() + 0.01
@@ -128,6 +131,8 @@ class Client:
             answered=len(self._latencies),
             errors=dict(sorted(self._errors.items())),
             **quantiles(self._latencies),
+            served=quantiles(self._served).get("p50"),
+            waited=self._waited,
             client=(time.process_time() - used) / took,
             connections=len(self._open),
         )
@@ -156,10 +161,15 @@ class Client:
             self._free.pop().send(self._requests[which], moment, which)
             return
         self._waiting.append((moment, which))
+        self._waited += not self._may_open
         self._grow()
 
+    @property
+    def _may_open(self) -> bool:
+        return len(self._open) + len(self._opening) < self._most
+
     def _grow(self) -> None:
-        if len(self._open) + len(self._opening) < self._most:
+        if self._may_open:
             task = asyncio.get_running_loop().create_task(self._connect())
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
@@ -202,7 +212,9 @@ class Client:
     def answered(self, connection: _Connection, status: int, raw: bytes, stays: bool) -> None:
         """Count an answer, and give its connection something to do."""
         if status == 200:
-            self._latencies.append(time.monotonic() - connection.moment)
+            now = time.monotonic()
+            self._latencies.append(now - connection.moment)
+            self._served.append(now - connection.sent)
         else:
             self._errors[str(status)] += 1
         if self._keep is not None:
@@ -238,10 +250,11 @@ class _Connection(asyncio.Protocol):
 
     Attributes:
         moment: When the request under way was due; 0 while there is none.
+        sent: When it was sent.
         which: Which of the requests it is.
     """
 
-    __slots__ = ("_client", "_parser", "_raw", "_transport", "moment", "which")
+    __slots__ = ("_client", "_parser", "_raw", "_transport", "moment", "sent", "which")
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -249,11 +262,12 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._raw = b""
         self.moment = 0.0
+        self.sent = 0.0
         self.which = 0
 
     def send(self, request: bytes, moment: float, which: int) -> None:
         """Send a request that was due at a moment."""
-        self.moment, self.which = moment, which
+        self.moment, self.sent, self.which = moment, time.monotonic(), which
         self._transport.write(request)
 
     def abort(self) -> None:

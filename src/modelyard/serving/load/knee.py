@@ -34,7 +34,8 @@ class Knee(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: What was measured at the highest rate that held; none if none did.
         beyond: Lowest rate that did not hold; none if all did.
-        limited: What ended the search before the server did: `client`, `most`, `time`; empty: the server did.
+        limited: What ended the search before the server did: `client`, `connections`, `most`, `time`; empty: the server
+            did.
         steps: All that was measured, in order.
     """
 
@@ -96,7 +97,7 @@ async def find(
             at = search.steps[-1]
         else:
             high, low = low, low / _EXACT
-    return Knee(at=at, beyond=high, limited="client" if search.client_busy else limited, steps=tuple(search.steps))
+    return Knee(at=at, beyond=high, limited=search.held_back or limited, steps=tuple(search.steps))
 
 
 def _next(low: float | None, high: float | None, first: float, most: float) -> float:
@@ -117,7 +118,8 @@ class _Search:
         self.step = min(max(seconds * _STEP, _LIMITS * p99, 0.25), seconds * _LONGEST)
         self._until = time.monotonic() + seconds
         self.steps: list[Measured] = []
-        self.client_busy = False
+        # What of the client kept the last rate from holding: `client`, `connections`; empty: nothing.
+        self.held_back = ""
 
     @property
     def short(self) -> bool:
@@ -145,5 +147,9 @@ class _Search:
                 return True
             if found.p50 is None or found.p50 > self._p99:
                 break  # half of the answers come too late: that is no bad moment
-        self.client_busy = found.client >= BUSY
+        usual = min((step.served for step in self.steps if step.served is not None), default=0.0)
+        if found.client >= BUSY:
+            self.held_back = "client"
+        else:
+            self.held_back = "connections" if found.short_of_connections(usual) else ""
         return False

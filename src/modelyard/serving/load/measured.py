@@ -9,6 +9,9 @@ import msgspec
 
 __all__ = ["Measured", "quantiles"]
 
+# The slowest of a hundred wait for a connection, and what is sent takes hardly longer than when little is asked.
+_WAITING, _LONGER = 0.01, 1.5
+
 _SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 
 
@@ -26,6 +29,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         p99: The same for 99 of 100.
         p999: The same for 999 of 1,000.
         slowest: The same for all.
+        served: Seconds from sending a request to its answer, for half of the 200s; none without any.
+        waited: Requests that were due while every connection that may be open was busy.
         cpu_us: Microseconds of CPU that the server took for each request; none where its processes are not known.
         client: Share of a core that the client took.
         connections: Connections that were open.
@@ -41,6 +46,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     p99: float | None = None
     p999: float | None = None
     slowest: float | None = None
+    served: float | None = None
+    waited: int = 0
     cpu_us: float | None = None
     client: float = 0.0
     connections: int = 0
@@ -49,6 +56,17 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         """Say whether 99 of 100 answers came within `p99` seconds, and at most a share of `errors` was none."""
         unanswered = self.sent - self.answered
         return self.p99 is not None and self.p99 <= p99 and unanswered <= errors * self.sent
+
+    def short_of_connections(self, usual: float) -> bool:
+        """Say whether requests waited for a connection and not for the server.
+
+        A server that cannot answer more keeps every connection busy as well, but then what is sent takes longer: it
+        waits in the server for what was sent on the other connections.
+
+        Args:
+            usual: `served` where little is asked.
+        """
+        return self.served is not None and self.waited > _WAITING * self.sent and self.served <= _LONGER * usual
 
 
 def quantiles(seconds: array[float]) -> dict[str, Any]:
