@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from modelyard._kit.processes import family
-from modelyard.automation.loadtest import Order, Tested, last_of
+from modelyard.automation import loadtest
+from modelyard.automation.loadtest import Order, last_of
 from modelyard.checks.capacity import capacity
 from modelyard.cli import loadtest as loadtest_verb
 from modelyard.cli.main import main
@@ -137,7 +138,7 @@ def test_who_is_short_of_connections_is_told_what_to_try(capsys: pytest.CaptureF
     step = Measured(rate=80, seconds=1, sent=80, answered=80, errors={}, p99=0.2, served=0.1, waited=60)
     for at, says in ((step, "more"), (None, "one")):
         knee = Knee(at=at, beyond=100, limited="connections", steps=(step,))
-        loadtest_verb._print("income 3fa9", Tested(knee, 0.2, []), 8)
+        loadtest_verb._print("income 3fa9", loadtest.Tested(knee, 0.2, []), 8)
         assert f"it may hold {says}: requests waited for one of 8 connections, try --connections 16" in (
             capsys.readouterr().out
         )
