@@ -60,6 +60,9 @@ def test_nothing_answered_yet() -> None:
     assert (found.decision, found.means, found.difference) == ("open", (None, None), None)
 
 
+CLASSES = ("no", "yes")
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(tmp_path / "log.db")) as db:
@@ -79,22 +82,24 @@ def answered(db: sqlite3.Connection, at: float, model: str, rows: dict[str, list
 def test_outcomes_of_classes(log: sqlite3.Connection) -> None:
     answered(log, 5.0, "a", {"old": ["yes"]})
     answered(log, 10.0, "a", {"r1": ["yes"], "r2": ["no"], "r3": ["yes"]})
+    # Joined by hand: no class that either of them could have answered.
+    put_truths(log, [("r3", "banana")])
     answered(log, 11.0, "b", {"r4": ["yes", "no", "no", "yes"], "r5": ["no"]}, ms=4.0)
     answered(log, 12.0, "c", {"r6": ["yes"]})
     put_truths(log, [("r1", "yes"), ("r2", "yes"), ("r4/0", "no"), ("r4/1", "no"), ("old", "no"), ("r6", "no")])
-    first, second = read_arms(log, ("a", "b"), 9.0, Question(), numbers=False)
+    first, second = read_arms(log, ("a", "b"), 9.0, Question(), classes=CLASSES)
     assert (first.requests, first.outcomes.n, first.outcomes.mean) == (3, 2, 0.5)
     # A request of several rows counts once, as the mean over those whose outcome is known.
     assert (second.requests, second.outcomes.n, second.outcomes.mean) == (2, 1, 0.5)
-    first, second = read_arms(log, ("a", "b"), 9.0, Question(metric="label", label="yes"), numbers=False)
+    first, second = read_arms(log, ("a", "b"), 9.0, Question(metric="label", label="yes"), classes=CLASSES)
     assert (first.outcomes.mean, second.outcomes.mean) == (pytest.approx(2 / 3), pytest.approx(0.25))
-    first, second = read_arms(log, ("a", "b"), 9.0, Question(metric="ms"), numbers=False)
+    first, second = read_arms(log, ("a", "b"), 9.0, Question(metric="ms"), classes=CLASSES)
     assert (first.outcomes.mean, second.outcomes.mean) == (2.0, 4.0)
 
 
 def test_outcomes_of_numbers(log: sqlite3.Connection) -> None:
     answered(log, 10.0, "a", {"r1": [1.5], "r2": [2.0], "r3": [None], "r4": [7.0]})
     put_truths(log, [("r1", "1"), ("r2", "4"), ("r3", "1"), ("r4", "unknown")])
-    first, second = read_arms(log, ("a", "b"), 0.0, Question(), numbers=True)
+    first, second = read_arms(log, ("a", "b"), 0.0, Question(), classes=())
     assert (first.requests, first.outcomes.n, first.outcomes.mean) == (4, 2, 1.25)
     assert second == Arm()

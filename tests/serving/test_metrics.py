@@ -6,9 +6,15 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from modelyard.serving.errors import HttpError
 from modelyard.serving.observability.metrics import BOUNDS, Tally
+from modelyard.serving.protocols.feedback import text_of
 from modelyard.store.requests import connect, known_of, truths_of
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -78,24 +84,81 @@ def test_feedback_joins_by_id(fresh: Callable[..., Server]) -> None:
         two = client.post("/predict", json={"rows": [ROW, ROW]}).json()["id"]
         until = time.monotonic() + 10
         while time.monotonic() < until:
-            answer = client.post("/feedback", json=[{"id": one, "truth": "yes"}, {"id": f"{two}/1", "truth": 0}]).json()
+            answer = client.post(
+                "/feedback", json=[{"id": one, "truth": "yes"}, {"id": f"{two}/1", "truth": "no"}]
+            ).json()
             if answer["joined"] == 2:
                 break
             time.sleep(0.05)  # the log is written in blocks
         assert (answer["joined"], answer["unknown"]) == (2, 0)
-        answer = client.post("/feedback", json={"id": "nobody", "truth": True}).json()
+        answer = client.post("/feedback", json={"id": "nobody", "truth": "yes"}).json()
         assert (answer["joined"], answer["unknown"], answer["unknown_ids"]) == (0, 1, ["nobody"])
         for wrong in ("{", "[]", '{"id": ""}', '{"id": "a", "truth": null}', '{"id":"a","truth":1,"x":2}'):
             refused = client.post("/feedback", content=wrong)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "feedback-shape"), wrong
-        assert client.post("/feedback", json=[{"id": "a", "truth": 1}] * 10_001).status_code == 413
+        assert client.post("/feedback", json=[{"id": "a", "truth": "no"}] * 10_001).status_code == 413
     found = read(server)
     assert total(found, "feedback_total", request="unknown") >= 1
     assert total(found, "feedback_total", request="joined") >= 2
     server.stop()
     db = sqlite3.connect(server.log)
-    assert truths_of(db, [one, f"{two}/1", "nobody"]) == {one: "yes", f"{two}/1": "0"}
+    assert truths_of(db, [one, f"{two}/1", "nobody"]) == {one: "yes", f"{two}/1": "no"}
     db.close()
+
+
+def test_outcome_that_no_answer_can_be_is_refused_and_nothing_is_joined(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        one = client.post("/predict", json=ROW).json()["id"]
+        for truth, said in (("yess", "did you mean `yes`?"), ("banana", "`no`, `yes`"), (1, "`no`, `yes`")):
+            refused = client.post("/feedback", json=[{"id": one, "truth": "no"}, {"id": one, "truth": truth}])
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (400, "feedback-truth")
+            assert error["message"].startswith("outcome 1: ")
+            assert said in error["message"]
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert truths_of(db, [one]) == {}
+
+
+@pytest.mark.parametrize(
+    ("classes", "truth", "kept"),
+    [
+        (("no", "yes"), "yes", "yes"),
+        # As `modelyard watch` reads them: a label is its text, whatever its type.
+        (("0", "1"), 1, "1"),
+        (("0", "1"), "1", "1"),
+        (("0", "1"), 1.0, "1"),
+        (("false", "true"), True, "true"),
+        (("0.5", "1"), 0.5, "0.5"),
+        ((), 2, "2"),
+        ((), 2.5, "2.5"),
+        ((), "-1e3", "-1e3"),
+    ],
+)
+def test_an_outcome_is_kept_as_the_watch_reads_it(classes: tuple[str, ...], truth: Any, kept: str) -> None:
+    assert text_of(truth, classes, 0) == kept
+
+
+@pytest.mark.parametrize(
+    ("classes", "truth"),
+    [
+        (("0", "1"), True),
+        (("0", "1"), "1.0"),
+        (("0", "1"), 2),
+        (("false", "true"), 1),
+        ((), "many"),
+        ((), "nan"),
+        ((), "1e999"),
+        ((), True),
+        ((), 10**400),
+        ((), ""),
+    ],
+)
+def test_an_outcome_that_the_watch_would_leave_out_is_refused(classes: tuple[str, ...], truth: Any) -> None:
+    with pytest.raises(HttpError, match="outcome 7: ") as caught:
+        text_of(truth, classes, 7)
+    assert (caught.value.status, caught.value.code) == (400, "feedback-truth")
 
 
 def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:

@@ -6,7 +6,7 @@ A request counts once, as the mean over its rows: it is requests that fall to th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -95,7 +95,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_arms(
-    db: sqlite3.Connection, models: tuple[str, str], since: float, question: Question, *, numbers: bool
+    db: sqlite3.Connection, models: tuple[str, str], since: float, question: Question, *, classes: Collection[str]
 ) -> tuple[Arm, Arm]:
     """Return what champion and challenger have answered.
 
@@ -104,7 +104,7 @@ def read_arms(
         models: Digests of champion and challenger.
         since: Time from which on requests count, in seconds since 1970 UTC.
         question: What is compared.
-        numbers: They answer numbers, not classes.
+        classes: Labels that they answer, as text; empty: numbers. An outcome that is none of them does not count.
     """
     arms = {model: Arm() for model in models}
     asked = (one for one in newest(db, since=since) if one.model in arms)
@@ -112,7 +112,7 @@ def read_arms(
         truths = _truths(db, batch) if question.metric == "error" else {}
         for model in models:
             mine = [one for one in batch if one.model == model]
-            values = [value for one in mine if (value := _outcome(one, truths, question, numbers)) is not None]
+            values = [value for one in mine if (value := _outcome(one, truths, question, classes)) is not None]
             arm = arms[model]
             arms[model] = Arm(arm.requests + len(mine), arm.outcomes + Sample.of(values))
     return arms[models[0]], arms[models[1]]
@@ -122,14 +122,16 @@ def _truths(db: sqlite3.Connection, batch: list[Answered]) -> dict[str, str]:
     return truths_of(db, (one.row_id(at) for one in batch for at in range(len(one.inputs))))
 
 
-def _outcome(one: Answered, truths: Mapping[str, str], question: Question, numbers: bool) -> float | None:
+def _outcome(one: Answered, truths: Mapping[str, str], question: Question, classes: Collection[str]) -> float | None:
     if question.metric == "ms":
         return one.ms
-    values = [value for value in _rows(one, truths, question, numbers) if value is not None]
+    values = [value for value in _rows(one, truths, question, classes) if value is not None]
     return sum(values) / len(values) if values else None
 
 
-def _rows(one: Answered, truths: Mapping[str, str], question: Question, numbers: bool) -> Iterator[float | None]:
+def _rows(
+    one: Answered, truths: Mapping[str, str], question: Question, classes: Collection[str]
+) -> Iterator[float | None]:
     for at, output in enumerate(one.outputs):
         answer: Any = output.get("prediction")
         if answer is None:
@@ -137,7 +139,10 @@ def _rows(one: Answered, truths: Mapping[str, str], question: Question, numbers:
         if question.metric == "label":
             yield float(as_text(answer) == question.label)
         elif (truth := truths.get(one.row_id(at))) is not None:
-            yield _distance(answer, truth) if numbers else float(as_text(answer) != truth)
+            if not classes:
+                yield _distance(answer, truth)
+            elif truth in classes:
+                yield float(as_text(answer) != truth)
 
 
 def _distance(answer: float, truth: str) -> float | None:

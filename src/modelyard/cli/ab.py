@@ -106,7 +106,7 @@ def _compared(
     from modelyard.monitoring.window import reading
 
     with reading(log_path(store.root, endpoint)) as db:
-        arms = read_arms(db, models, since, question, numbers=problem.task == "regression")
+        arms = read_arms(db, models, since, question, classes=problem.classes)
     return compare(*arms, question, time.time() - since)
 
 

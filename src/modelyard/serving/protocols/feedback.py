@@ -1,24 +1,28 @@
 """`POST /feedback`: outcomes that become known later, joined to answered rows by their ids.
 
 A body holds one outcome or a list of them: `{"id": "req-1", "truth": ">50K"}`; row n of a request of several rows is
-`ID/n`. They are written in a thread, since the log may be large and its disk slow. An id that is not in the log is no
-error: the answer names it. The log is searched from its newest block on for two seconds; an outcome whose request lies
-further back is kept without that look, for outcomes often come late.
+`ID/n`. One that can be no answer of the model refuses the body, and none of it is kept. They are written in a thread,
+since the log may be large and its disk slow. An id that is not in the log is no error: the answer names it. The log is
+searched from its newest block on for two seconds; an outcome whose request lies further back is kept without that look,
+for outcomes often come late.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from modelyard.serving.errors import HttpError, bad
+from modelyard.inference.encode import as_text
+from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.values import UNREADABLE
 from modelyard.store.requests import connect, known_of, put_truths
@@ -26,10 +30,11 @@ from modelyard.store.requests import connect, known_of, put_truths
 if TYPE_CHECKING:
     from modelyard.serving.models import Models
 
-__all__ = ["Feedback", "feedback"]
+__all__ = ["Feedback", "feedback", "text_of"]
 
 _MOST = 10_000
 _SHOWN = 20
+_CLASSES = 10
 _LONGEST = 1000
 # Writes that may wait: each holds a body, and the disk may be slow.
 _WAITING = 16
@@ -54,7 +59,7 @@ class Feedback:
         self._pool: ThreadPoolExecutor | None = None
         self._waiting = 0
 
-    def join(self, models: Models, exchange: Exchange, path: Path, outcomes: Sequence[_Outcome]) -> None:
+    def join(self, models: Models, exchange: Exchange, path: Path, truths: list[tuple[str, str]]) -> None:
         """Write outcomes into the log of a model, and answer when they are written.
 
         Raises:
@@ -65,7 +70,6 @@ class Feedback:
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="feedback")
         self._waiting += 1
         loop = asyncio.get_running_loop()
-        truths = [(one.id, _text(one.truth)) for one in outcomes]
         future = self._pool.submit(_write, path, truths)
         future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._written, models, exchange, truths, f))
 
@@ -99,7 +103,8 @@ def feedback(models: Models, exchange: Exchange) -> None:
     """Take outcomes of the rows that the default model answered.
 
     Raises:
-        HttpError: The body is no outcome or list of outcomes.
+        HttpError: The body is no outcome or list of outcomes, or one of them can be no answer of the model; then none
+            is written.
     """
     try:
         given = _decode(exchange.body)
@@ -113,12 +118,41 @@ def feedback(models: Models, exchange: Exchange) -> None:
     for one in outcomes:
         if not one.id or len(one.id) > 200 or (isinstance(one.truth, str) and len(one.truth) > _LONGEST):
             raise bad("feedback-shape", "an id has 1 to 200 characters, and an outcome 1,000 at most")
-    models.feedback.join(models, exchange, models.default.log.path, outcomes)
+    model = models.default
+    classes = dict.fromkeys(model.problem.classes)
+    truths = [(one.id, text_of(one.truth, classes, at)) for at, one in enumerate(outcomes)]
+    models.feedback.join(models, exchange, model.log.path, truths)
 
 
-def _text(truth: str | int | float | bool) -> str:
-    """Return an outcome as the watch reads it."""
+def text_of(truth: str | int | float | bool, classes: Collection[str], at: int) -> str:
+    """Return an outcome as the watch and the A/B test read it: a class by its text, or a number.
+
+    Args:
+        truth: As it was sent.
+        classes: Labels of the model as text; empty: it answers numbers.
+        at: Position in the list, for the message.
+
+    Raises:
+        HttpError: It can be no answer of the model (`feedback-truth`).
+    """
+    if classes:
+        text = as_text(truth)
+        if text not in classes:
+            what = f"outcome {at}: `{text[:60]}` is no class of the model, which answers one of {_some(classes)}"
+            raise named("feedback-truth", what, text, classes)
+        return text
+    try:
+        number = math.nan if isinstance(truth, bool) else float(truth)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise bad("feedback-truth", f"outcome {at}: `{str(truth)[:60]}` is no number, which the model answers")
     return truth if isinstance(truth, str) else _encode(truth).decode()
+
+
+def _some(classes: Collection[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in islice(classes, _CLASSES))
+    return f"{shown} and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else shown
 
 
 def _write(path: Path, truths: list[tuple[str, str]]) -> tuple[set[str], bool]:

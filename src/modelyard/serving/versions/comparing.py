@@ -32,7 +32,7 @@ class Comparing:
 
     def __init__(self, rollout: Rollout, question: Question, log: Path, since: float) -> None:
         self._models = (rollout.champion.version.digest, rollout.challenger.version.digest)
-        self._numbers = rollout.champion.problem.task == "regression"
+        self._classes = rollout.champion.problem.classes
         self._question = question
         self._log = log
         self._since = since
@@ -59,7 +59,7 @@ class Comparing:
         self._due = began + _RESTS
         try:
             with closing(sqlite3.connect(f"{self._log.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-                arms = read_arms(db, self._models, self._since, self._question, numbers=self._numbers)
+                arms = read_arms(db, self._models, self._since, self._question, classes=self._classes)
         except (sqlite3.Error, msgspec.DecodeError) as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)
