@@ -11,6 +11,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import Metrics
+from modelyard.serving.observability.retired import Retired
 from modelyard.serving.protocols.feedback import Feedback
 from modelyard.serving.service import Service
 
@@ -52,6 +53,7 @@ class Models:
         board: Where several processes on one port tell each other what they count; none: there is one.
         bell: Tells when too much is refused or held back, if that is declared.
         metrics: What is counted beside the models.
+        retired: What versions counted that are gone.
         feedback: Writes outcomes that are sent.
     """
 
@@ -62,6 +64,7 @@ class Models:
         self.bell: Bell | None = None
         self.board: Board | None = None
         self.metrics = Metrics()
+        self.retired = Retired()
         self.feedback = Feedback()
         self.default = default
         self._named: dict[str, dict[str, Service]] = {}
@@ -98,6 +101,7 @@ class Models:
         if service in self._all:
             self._gone += service.answered
             self._all = tuple(one for one in self._all if one is not service)
+            self.retired.add(service, self._all, self.metrics.other)
 
     def tried(self) -> dict[str, Any]:
         """Return what is known of the challenger on trial beside the default, as plain data."""

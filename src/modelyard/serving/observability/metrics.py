@@ -15,13 +15,15 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.digest import short
 from modelyard.serving.board import Family, Told
 
 if TYPE_CHECKING:
     from modelyard.serving.http.exchange import Exchange
     from modelyard.serving.models import Models
+    from modelyard.serving.service import Service
 
-__all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics"]
+__all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics", "told_of"]
 
 # Upper bounds of the histogram of answered requests, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -29,6 +31,21 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 # Answers that are counted at once.
 _MOST = 1024
 _MS = [bound * 1000 for bound in BOUNDS]
+# Name -> kind, and what it says.
+_FAMILIES = {
+    "requests_total": ("counter", "Requests by route, model, version and status."),
+    "request_seconds": ("histogram", "Time from the headers to the answer."),
+    "rows_total": ("counter", "Rows that the model answered."),
+    "in_flight": ("gauge", "Requests that are being answered."),
+    "ready": ("gauge", "1 if a request sent now would be answered."),
+    "refused_total": ("counter", "Requests refused, by error code."),
+    "guard_rows_total": ("counter", "Rows by guard and by what it did."),
+    "guard_alarm": ("gauge", "1 while too many rows are refused or held back."),
+    "feedback_total": ("counter", "Outcomes sent, by whether the request is known."),
+    "log_backlog_rows": ("gauge", "Rows that wait to be logged."),
+    "log_waited_total": ("counter", "Requests that waited for room in the log."),
+    "log_rows_total": ("counter", "Rows that were logged."),
+}
 
 
 class _Histogram:
@@ -126,7 +143,7 @@ class Metrics:
         if path != "none" and (exchange.model or exchange.route.action == "infer"):
             service = models.known(exchange.model, exchange.version)
             if service is not None:
-                name, version = service.endpoint, service.version.digest[:12]
+                name, version = service.endpoint, short(service.version.digest)
         self.other[path, name, version, status] += 1
 
 
@@ -150,60 +167,68 @@ def together(models: Models) -> tuple[Told, int]:
 
 
 def tell(models: Models) -> Told:
-    """Return what this process has counted."""
-    counted = models.default.stats()
-    numbers = {name: counted[name] for name in ("answered", "rows", "runs", "logged", "waiting", "waited")}
-    return Told(list(_families(models)), numbers, dict(models.refused))
-
-
-def _families(models: Models) -> Iterator[Family]:
-    requests: Counter[tuple[str, str, str, int]] = Counter(models.metrics.other)
-    seconds: dict[str, float] = {}
-    decided: dict[str, float] = {}
-    rows: dict[str, float] = {}
-    flight: dict[str, float] = {}
-    ready: dict[str, float] = {}
-    alarms: dict[str, float] = {}
-    if models.bell is not None:
-        alarms[_sample("guard_alarm", {"model": models.default.endpoint})] = int(models.bell.watcher.on)
+    """Return what this process has counted, also by versions that are gone."""
+    whole = Told([Family(name, kind, what, {}) for name, (kind, what) in _FAMILIES.items()])
+    for told in models.retired:
+        whole.add(told, dead=True)
     for service in models:
-        named = {"model": service.endpoint, "version": service.version.digest[:12]}
-        for path, found in service.tally.by_path().items():
-            total = sum(found.buckets)
-            requests[path, named["model"], named["version"], 200] += total
-            seconds.update(_histogram({"route": path, **named}, found, total))
-        for (guard, did), count in sorted(service.tally.decided.items()):
-            decided[_sample("guard_rows_total", {**named, "guard": guard, "did": did})] = count
-        rows[_sample("rows_total", named)] = service.rows
-        flight[_sample("in_flight", named)] = service.in_flight
-        ready[_sample("ready", named)] = int(service.ready)
+        whole.add(told_of(service))
+    whole.add(_beside(models))
+    return whole
+
+
+def told_of(service: Service) -> Told:
+    """Return what one version has counted."""
+    named = {"model": service.endpoint, "version": short(service.version.digest)}
+    requests: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for path, found in service.tally.by_path().items():
+        total = sum(found.buckets)
+        requests[_sample("requests_total", {"route": path, **named, "status": "200"})] = total
+        seconds.update(_histogram({"route": path, **named}, found, total))
+    samples = {
+        "requests_total": requests,
+        "request_seconds": seconds,
+        "rows_total": {_sample("rows_total", named): service.rows},
+        "in_flight": {_sample("in_flight", named): service.in_flight},
+        "ready": {_sample("ready", named): int(service.ready)},
+        "guard_rows_total": {
+            _sample("guard_rows_total", {**named, "guard": guard, "did": did}): count
+            for (guard, did), count in sorted(service.tally.decided.items())
+        },
+    }
+    counted = service.stats()
+    return Told(_families(samples), {name: counted[name] for name in ("answered", "rows", "runs")})
+
+
+def _beside(models: Models) -> Told:
+    """Return what is counted beside the versions."""
+    log = models.default.log
     names = ("route", "model", "version", "status")
-    asked: dict[str, float] = {
-        _sample("requests_total", dict(zip(names, map(str, key), strict=True))): count
-        for key, count in sorted(requests.items())
+    samples: dict[str, dict[str, float]] = {
+        "requests_total": {
+            _sample("requests_total", dict(zip(names, map(str, key), strict=True))): count
+            for key, count in sorted(models.metrics.other.items())
+        },
+        "refused_total": {
+            _sample("refused_total", {"code": code}): count for code, count in sorted(models.refused.items())
+        },
+        "feedback_total": {
+            _sample("feedback_total", {"request": key}): count for key, count in sorted(models.metrics.feedback.items())
+        },
+        "log_backlog_rows": {_sample("log_backlog_rows", {}): log.waiting},
+        "log_waited_total": {_sample("log_waited_total", {}): log.waited},
+        "log_rows_total": {_sample("log_rows_total", {}): log.logged},
     }
-    logs = {id(service.log): service.log for service in models}.values()
-    refused: dict[str, float] = {
-        _sample("refused_total", {"code": code}): n for code, n in sorted(models.refused.items())
-    }
-    joined: dict[str, float] = {
-        _sample("feedback_total", {"request": key}): n for key, n in sorted(models.metrics.feedback.items())
-    }
-    yield Family("requests_total", "counter", "Requests by route, model, version and status.", asked)
-    yield Family("request_seconds", "histogram", "Time from the headers to the answer.", seconds)
-    yield Family("rows_total", "counter", "Rows that the model answered.", rows)
-    yield Family("in_flight", "gauge", "Requests that are being answered.", flight)
-    yield Family("ready", "gauge", "1 if a request sent now would be answered.", ready)
-    yield Family("refused_total", "counter", "Requests refused, by error code.", refused)
-    yield Family("guard_rows_total", "counter", "Rows by guard and by what it did.", decided)
-    yield Family("guard_alarm", "gauge", "1 while too many rows are refused or held back.", alarms)
-    yield Family("feedback_total", "counter", "Outcomes sent, by whether the request is known.", joined)
-    for name, kind, what, value in (
-        ("log_backlog_rows", "gauge", "Rows that wait to be logged.", sum(log.waiting for log in logs)),
-        ("log_waited_total", "counter", "Requests that waited for room in the log.", sum(log.waited for log in logs)),
-        ("log_rows_total", "counter", "Rows that were logged.", sum(log.logged for log in logs)),
-    ):
-        yield Family(name, kind, what, {_sample(name, {}): value})
+    if models.bell is not None:
+        alarm = _sample("guard_alarm", {"model": models.default.endpoint})
+        samples["guard_alarm"] = {alarm: int(models.bell.watcher.on)}
+    numbers = {"logged": log.logged, "waiting": log.waiting, "waited": log.waited}
+    return Told(_families(samples), numbers, dict(models.refused))
+
+
+def _families(samples: dict[str, dict[str, float]]) -> list[Family]:
+    return [Family(name, *_FAMILIES[name], some) for name, some in samples.items()]
 
 
 def _histogram(labels: dict[str, str], found: _Histogram, total: int) -> Iterator[tuple[str, float]]:
