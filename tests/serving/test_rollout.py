@@ -133,6 +133,11 @@ def test_header_forces_a_model_for_operators_only(yard: Yard, serve: Callable[..
         for _ in range(10):
             forced = operator.post("/predict", json={"a": 2.0}, headers=asked)
             assert forced.headers["x-model-version"] == challenger.digest[:12]
+        wrong = operator.post("/predict", json={"a": 2.0}, headers={"x-model": "chalenger"})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "rollout-model")
+        assert "not `chalenger`; did you mean `challenger`" in wrong.json()["error"]["message"]
+        # Who may not choose learns nothing of it.
+        assert analyst.post("/predict", json={"a": 2.0}, headers={"x-model": "chalenger"}).status_code == 200
         got = {analyst.post("/predict", json={"a": 2.0}, headers=asked).headers["x-model-version"] for _ in range(10)}
         assert len(got) <= 2
         assert got != {challenger.digest[:12]}

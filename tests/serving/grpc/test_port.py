@@ -166,6 +166,9 @@ def test_swaps_canaries_and_the_switch(yard: Yard) -> None:
         yard.point(second, "challenger")
         until(lambda: ask("operator", x_model="challenger") == 6.0)
         assert {ask("operator", x_model="champion") for _ in range(5)} == {4.0}
+        with pytest.raises(grpc.RpcError, match="did you mean `challenger`") as caught:
+            ask("operator", x_model="chalenger")
+        assert said(caught.value) == ("INVALID_ARGUMENT", "rollout-model")
         for key in ("ana", "bea", "eva"):
             assert len({ask(x_canary_key=key) for _ in range(5)}) == 1
         assert {ask() for _ in range(40)} == {4.0, 6.0}

@@ -24,6 +24,7 @@ from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked
+from modelyard.serving.errors import named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
@@ -42,6 +43,8 @@ _DIFFERENT = 0.25
 _BINS = 10
 # Rows of one request that are looked at; copies that wait for the shadow.
 _ROWS, _COPIES = 32, 256
+# What an operator may ask for by name.
+_ASKED = ("champion", "challenger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +214,23 @@ class Rollout:
             self._shadow.join(5.0)
 
     def pick(self, exchange: Exchange) -> Service:
-        """Return the version that answers a request: by a header that an operator may send, else by its key."""
+        """Return the version that answers a request: by a header that an operator may send, else by its key.
+
+        Raises:
+            HttpError: The header names neither (`rollout-model`).
+        """
         asked = exchange.headers.get(b"x-model", b"")
         if asked and allowed(exchange.role, "operate"):
-            return self.challenger if asked.lower() == b"challenger" else self.champion
+            name = asked.decode("latin-1").lower()
+            if name not in _ASKED:
+                what = f"`x-model` is `champion` or `challenger`, not `{name[:60]}`"
+                raise named("rollout-model", what, name, _ASKED)
+            return self.challenger if name == "challenger" else self.champion
         if exchange.version:
             return self.champion
-        key = exchange.headers.get(b"x-canary-key") or exchange.id.encode("latin-1")
+        given = exchange.headers.get(b"x-canary-key")
+        exchange.key = hashlib.blake2b(given, digest_size=8).hexdigest() if given else ""
+        key = given or exchange.id.encode("latin-1")
         drawn = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big")
         return self.challenger if drawn < self._below else self.champion
 
