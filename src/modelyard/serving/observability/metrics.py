@@ -198,7 +198,7 @@ def told_of(service: Service) -> Told:
         },
     }
     counted = service.stats()
-    return Told(_families(samples), {name: counted[name] for name in ("answered", "rows", "runs")})
+    return Told(_families(samples), {name: counted[name] for name in ("answered", "rows", "runs")}, {})
 
 
 def _beside(models: Models) -> Told:
@@ -223,7 +223,7 @@ def _beside(models: Models) -> Told:
     if models.bell is not None:
         alarm = _sample("guard_alarm", {"model": models.default.endpoint})
         samples["guard_alarm"] = {alarm: int(models.bell.watcher.on)}
-    numbers = {"logged": log.logged, "waiting": log.waiting, "waited": log.waited}
+    numbers: dict[str, int | float] = {"logged": log.logged, "waiting": log.waiting, "waited": log.waited}
     return Told(_families(samples), numbers, dict(models.refused))
 
 
