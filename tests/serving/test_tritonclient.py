@@ -137,6 +137,8 @@ def model_config(client: Client) -> None:
         {"name": "categorical", "data_type": "TYPE_STRING", "dims": [1]},
     ]
     assert [one["name"] for one in config["output"]] == list(OUTPUTS)
+    names = {key: json.loads(one["string_value"]) for key, one in config["parameters"].items()}
+    assert names == {"numeric": ["age", "income"], "categorical": ["city"], "classes": ["no", "yes"]}
     client.refused("model-not-found", 404, "get_model_config", "other")
 
 

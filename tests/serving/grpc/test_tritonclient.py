@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import json
 import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
@@ -141,6 +142,8 @@ def model_config(client: Client) -> None:
         {"name": "categorical", "data_type": "TYPE_STRING", "dims": [1]},
     ]
     assert [one["name"] for one in config["output"]] == list(OUTPUTS)
+    names = {key: json.loads(one["string_value"]) for key, one in config["parameters"].items()}
+    assert names == {"numeric": ["age", "income"], "categorical": ["city"], "classes": ["no", "yes"]}
     client.refused("model-not-found", "NOT_FOUND", "get_model_config", "other")
 
 

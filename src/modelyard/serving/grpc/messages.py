@@ -58,7 +58,8 @@ _MESSAGES = {
     "ModelInput": "1 string name, 2 DataType data_type, 4 int64* dims",
     "ModelOutput": "1 string name, 2 DataType data_type, 3 int64* dims",
     "ModelConfig": "1 string name, 2 string platform, 4 int32 max_batch_size, 5 ModelInput* input, "
-    "6 ModelOutput* output",
+    "6 ModelOutput* output, 14 ModelParameter{} parameters",
+    "ModelParameter": "1 string string_value",
     "ModelConfigResponse": "1 ModelConfig config",
     "ModelStatisticsRequest": "1 string name, 2 string version",
     "StatisticDuration": "1 uint64 count, 2 uint64 ns",

@@ -23,6 +23,7 @@ __all__ = [
     "infer",
     "model",
     "model_metadata",
+    "names_of",
     "outputs_of",
     "server",
     "server_metadata",
@@ -85,18 +86,22 @@ def model_metadata(service: Service) -> bytes:
 
 def model(service: Service) -> dict[str, Any]:
     """Return what there is to say of a model, as plain data."""
-    validator = service.validator
     return {
         "name": service.endpoint,
         "versions": [version_of(service)],
         "platform": service.version.format,
         "inputs": tensors_of(service),
         "outputs": outputs_of(service),
-        "parameters": {
-            "numeric": [f.name for f in validator.numbers],
-            "categorical": [f.name for f in validator.categories],
-            "classes": list(service.problem.classes),
-        },
+        "parameters": names_of(service),
+    }
+
+
+def names_of(service: Service) -> dict[str, list[str]]:
+    """Return the columns of each tensor and the classes of the answer, in order: a tensor holds no names."""
+    return {
+        "numeric": [f.name for f in service.validator.numbers],
+        "categorical": [f.name for f in service.validator.categories],
+        "classes": list(service.problem.classes),
     }
 
 

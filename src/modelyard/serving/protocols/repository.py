@@ -13,7 +13,7 @@ import msgspec
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
-from modelyard.serving.protocols.oip import outputs_of, tensors_of, version_of
+from modelyard.serving.protocols.oip import names_of, outputs_of, tensors_of, version_of
 from modelyard.serving.service import Service
 from modelyard.serving.values import decode
 
@@ -100,7 +100,7 @@ def unsupported(models: Models, exchange: Exchange) -> bytes:
 
 
 def config(models: Models, exchange: Exchange) -> bytes:
-    """Return the tensors of a model and how many rows a request may hold."""
+    """Return the tensors of a model, the names of their columns, and how many rows a request may hold."""
     return _encode(config_of(models.find(exchange.model, exchange.version)))
 
 
@@ -112,6 +112,8 @@ def config_of(service: Service) -> dict[str, Any]:
         "max_batch_size": service.limits.rows,
         "input": [_tensor(one) for one in tensors_of(service)],
         "output": [_tensor(one) for one in outputs_of(service)],
+        # A parameter is a text; over gRPC the metadata of a model have no place for names.
+        "parameters": {key: {"string_value": _encode(names).decode()} for key, names in names_of(service).items()},
     }
 
 
