@@ -40,7 +40,8 @@ def test_what_both_answered_is_compared(
         for model, says in ((models[0], 3.0), (models[1], 2.0)):
             ids = [f"{model.digest[:6]}-{at}" for at in range(200)]
             outputs = [[{"prediction": says + at % 3}] for at in range(200)]
-            turn = Turn(4e9, model.digest, "", ids, ["a"] * 200, [1.0] * 200, [1] * 200, [b"[{}]"] * 200, outputs)  # type: ignore[arg-type]
+            sent, one_each = [b"[{}]"] * 200, [1] * 200
+            turn = Turn(4e9, model.digest, "", ids, ["a"] * 200, [1.0] * 200, one_each, sent, outputs, [""] * 200)  # type: ignore[arg-type]
             write_block(db, Block(4e9, 4e9, 200, [encode(turn)]))
             put_truths(db, [(one, "2") for one in ids])
     done = yard("ab")
@@ -50,6 +51,7 @@ def test_what_both_answered_is_compared(
     found = json.loads(yard("ab", "--json").stdout)
     assert (found["champion"], found["challenger"]) == (models[0].digest, models[1].digest)
     assert (found["requests"], found["decision"], found["decided"]) == ([200, 200], "challenger", None)
+    assert (found["keys"], found["outcomes"], found["held"]) == ([200, 200], [200, 200], [0.0, 0.0])
     assert found["difference"] == pytest.approx(-1.0, abs=0.01)
     assert found["low"] < -1 < found["high"] < 0
     # What the server has decided is what counts.

@@ -126,12 +126,12 @@ def test_whoever_follows_the_ledger_does_not_wait_for_a_long_log(
     connect(tmp_path / "log.db").close()
     gate, reads = threading.Event(), []
 
-    def read(*_: Any, **__: Any) -> tuple[Arm, Arm]:
+    def read(*_: Any) -> tuple[Arm, Arm]:
         reads.append(gate.wait(2.0))
         return Arm(), Arm()
 
-    monkeypatch.setattr(comparing, "read_arms", read)
-    version = SimpleNamespace(version=SimpleNamespace(digest="a"), problem=SimpleNamespace(task="binary"))
+    monkeypatch.setattr(comparing.Arms, "read", read)
+    version = SimpleNamespace(version=SimpleNamespace(digest="a"), problem=SimpleNamespace(classes=("a", "b")))
     rollout: Any = SimpleNamespace(champion=version, challenger=version)
     test = comparing.Comparing(rollout, Question(at_most=0.0), tmp_path / "log.db", 0.0)
     assert [test.look(), test.look()] == [None, None]

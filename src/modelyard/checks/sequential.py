@@ -42,10 +42,10 @@ class Sample:
         return cls(len(values), mean, sum((value - mean) ** 2 for value in values))
 
     def __add__(self, other: Sample) -> Sample:
-        """Return both together (Chan, Golub and LeVeque 1979)."""
+        """Return both together (Chan, Golub and LeVeque 1979); a sample of -1 outcomes takes that one back."""
         n = self.n + other.n
         if not n:
-            return self
+            return Sample()
         apart = other.mean - self.mean
         squares = self.squares + other.squares + apart * apart * self.n * other.n / n
         return Sample(n, self.mean + apart * other.n / n, squares)

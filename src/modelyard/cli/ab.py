@@ -102,11 +102,12 @@ def _problem(event: Event) -> Problem:
 def _compared(
     store: Store, endpoint: str, models: tuple[str, str], since: float, question: Question, problem: Problem
 ) -> Compared:
-    from modelyard.checks.ab import compare, read_arms
+    from modelyard.checks.ab import compare
+    from modelyard.checks.arms import Arms
     from modelyard.monitoring.window import reading
 
     with reading(log_path(store.root, endpoint)) as db:
-        arms = read_arms(db, models, since, question, classes=problem.classes)
+        arms = Arms(models, since, question, classes=problem.classes).read(db)
     return compare(*arms, question, time.time() - since)
 
 
@@ -118,11 +119,23 @@ def _print(
     data(f"{endpoint}: A/B test since {as_text(since)}, {question.share:.1%} for the challenger")
     data("")
     better = "more is better" if found.higher_is_better else "less is better"
-    rows = zip(("champion", "challenger"), models, found.requests, found.outcomes, found.means, strict=True)
+    counts = zip(found.requests, found.keys, found.outcomes, found.held, found.means, strict=True)
+    rows = zip(("champion", "challenger"), models, counts, strict=True)
     table(
-        ("", "model", "requests", "with outcome", f"{found.metric} ({better})"),
-        [(name, short(model), number(asked), number(known), number(mean)) for name, model, asked, known, mean in rows],
-        right=(2, 3, 4),
+        ("", "model", "requests", "keys", "with outcome", "held back", f"{found.metric} ({better})"),
+        [
+            (
+                name,
+                short(model),
+                number(asked),
+                number(keys),
+                number(known),
+                "" if held is None else f"{held:.1%}",
+                number(mean),
+            )
+            for name, model, (asked, keys, known, held, mean) in rows
+        ],
+        right=(2, 3, 4, 5, 6),
     )
     data("")
     if found.low is not None and found.high is not None:

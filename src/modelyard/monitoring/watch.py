@@ -15,8 +15,9 @@ from modelyard.checks.predictions import Predicted, predicted_from
 from modelyard.checks.verdict import figures, limit_of, spread
 from modelyard.inference.encode import as_text
 from modelyard.monitoring.section import Monitor
-from modelyard.monitoring.window import Window, is_held
+from modelyard.monitoring.window import Window
 from modelyard.records import Check, CheckResult, Evidence, Limit, Problem, Signature, Status
+from modelyard.store.requests import is_held
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ The server writes `.modelyard/requests/ENDPOINT.db`; here it is only read, while
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import NotFound, UserError
-from modelyard.store.requests import Answered, newest, truths_of
+from modelyard.store.requests import Answered, is_held, newest, truths_of
 
-__all__ = ["Window", "is_held", "read_window", "reading"]
+__all__ = ["Window", "read_window", "reading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,6 @@ class Window:
     def describe(self) -> dict[str, Any]:
         """Return what an event says of it: `rows`, those `held` back, `from` and `to`."""
         return {"rows": self.rows, "held": self.held, "from": self.begins, "to": self.ends}
-
-
-def is_held(output: Mapping[str, Any]) -> bool:
-    """Say whether a guard has held an answer back: there is none, or the fallback stands in its place."""
-    return "withheld" in output or output.get("prediction") is None
 
 
 @contextmanager

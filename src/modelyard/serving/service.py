@@ -291,7 +291,8 @@ class Service:
         counts = [one.parsed.count for one in done]
         ids, callers = [one.id for one in exchanges], [one.caller for one in exchanges]
         rows = sum(counts)
-        turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs)
+        keys = [one.key for one in exchanges] if self.watch is not None else []
+        turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
         if self._keeper.all or log is not self.log:
             log.put(turn, rows)
         elif (some := turn.only([self._keeper.keeps(name) for name in ids])).ids:

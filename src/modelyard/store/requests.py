@@ -3,6 +3,7 @@
 A block holds what was answered within some milliseconds, in one row of SQLite: a row for each request cost twenty times
 as much (docs/decisions/012). It is a MessagePack list of turns, each of which holds by column what one version answered
 at once. Outcomes that become known later stand beside the blocks, by the id of their request; a block is never changed.
+Whoever reads on from where he stopped (`store.tail`) finds outcomes in the order in which they came, in `joined`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,11 +28,14 @@ __all__ = [
     "Turn",
     "connect",
     "encode",
+    "ids_in",
     "ids_of",
+    "is_held",
     "known_of",
     "newest",
     "put_truths",
     "truths_of",
+    "turns_in",
     "write_block",
 ]
 
@@ -42,6 +46,17 @@ CREATE TABLE IF NOT EXISTS blocks (
     seq INTEGER PRIMARY KEY, first REAL NOT NULL, last REAL NOT NULL, rows INTEGER NOT NULL, data BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS truths (id TEXT PRIMARY KEY, truth TEXT NOT NULL) WITHOUT ROWID;
+"""
+# Whatever writes an outcome, also a server from before this table, it is noted.
+_JOINED = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS joined (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, truth TEXT NOT NULL, was TEXT);
+INSERT INTO joined (id, truth) SELECT id, truth FROM truths WHERE NOT EXISTS (SELECT 1 FROM joined);
+CREATE TRIGGER IF NOT EXISTS joined_first AFTER INSERT ON truths
+    BEGIN INSERT INTO joined (id, truth) VALUES (new.id, new.truth); END;
+CREATE TRIGGER IF NOT EXISTS joined_again AFTER UPDATE ON truths WHEN new.truth <> old.truth
+    BEGIN INSERT INTO joined (id, truth, was) VALUES (new.id, new.truth, old.truth); END;
+COMMIT;
 """
 
 
@@ -90,6 +105,8 @@ class Turn(msgspec.Struct, array_like=True, gc=False):
         counts: Rows of each request.
         inputs: Rows of each request: the JSON of their list, or packed.
         outputs: Answers to each request, one a row; or those to all of them, packed.
+        keys: By what the version of each request was drawn: a digest of its key, empty for its id, none where nothing
+            was drawn. No entries outside of trials, and in blocks from before this field.
     """
 
     time: float
@@ -101,21 +118,28 @@ class Turn(msgspec.Struct, array_like=True, gc=False):
     counts: list[int]
     inputs: list[bytes | Packed]
     outputs: Outputs
+    keys: list[str | None] = []
 
     def only(self, chosen: Sequence[bool]) -> Turn:
         """Return the turn with some of its requests; their answers must not be packed together."""
-        parts = (self.ids, self.callers, self.ms, self.counts, self.inputs, self.outputs)
+        parts = (self.ids, self.callers, self.ms, self.counts, self.inputs, self.outputs, self.keys)
         return Turn(self.time, self.model, self.trace, *(list(compress(part, chosen)) for part in parts))  # type: ignore[arg-type]
 
     def requests(self) -> Iterator[Answered]:
         """Yield each request by itself."""
-        outputs, at = self.outputs, 0
-        together = outputs.rows() if isinstance(outputs, Packed) else []
-        for which, (name, count) in enumerate(zip(self.ids, self.counts, strict=True)):
-            mine = together[at : at + count] if isinstance(outputs, Packed) else _listed(outputs[which])
-            at += count
+        for which, (name, mine) in enumerate(zip(self.ids, self.answers(), strict=True)):
             inputs, caller, ms = _listed(self.inputs[which]), self.callers[which], self.ms[which]
             yield Answered(name, self.time, self.model, caller, ms, self.trace, inputs, mine)
+
+    def answers(self) -> Iterator[list[Any]]:
+        """Yield the outputs of each request, one a row."""
+        if not isinstance(self.outputs, Packed):
+            yield from map(_listed, self.outputs)
+            return
+        together, at = self.outputs.rows(), 0
+        for count in self.counts:
+            yield together[at : at + count]
+            at += count
 
 
 class _Names(msgspec.Struct, array_like=True, gc=False):
@@ -159,6 +183,8 @@ def connect(path: Path) -> sqlite3.Connection:
         # What was only added is copied at once, in large parts.
         db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         db.executescript(_SCHEMA)
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'joined_again'").fetchone() is None:
+            db.executescript(_JOINED)
     except BaseException:
         db.close()
         raise
@@ -209,11 +235,25 @@ def newest(db: sqlite3.Connection, *, since: float = 0.0) -> Iterator[Answered]:
                 yield from reversed(list(turn.requests()))
 
 
+def turns_in(data: bytes) -> list[Turn]:
+    """Return the turns of a block, in order.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
+    return _decode(data)
+
+
+def is_held(output: Mapping[str, Any]) -> bool:
+    """Say whether a guard has held an answer back: there is none, or the fallback stands in its place."""
+    return "withheld" in output or output.get("prediction") is None
+
+
 def ids_of(db: sqlite3.Connection) -> set[str]:
     """Return the ids of all rows."""
     found: set[str] = set()
     for (data,) in db.execute("SELECT data FROM blocks"):
-        found.update(_ids_in(data))
+        found.update(ids_in(data))
     return found
 
 
@@ -235,13 +275,14 @@ def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) ->
         if time.monotonic() > until:
             return found, False
         below = block[0]
-        here = left.intersection(_ids_in(block[1]))
+        here = left.intersection(ids_in(block[1]))
         found |= here
         left -= here
     return found, True
 
 
-def _ids_in(data: bytes) -> Iterator[str]:
+def ids_in(data: bytes) -> Iterator[str]:
+    """Yield the ids of the rows of a block."""
     for turn in _decode_names(data):
         for name, count in zip(turn.ids, turn.counts, strict=True):
             if count == 1:

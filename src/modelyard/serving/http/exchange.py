@@ -53,6 +53,7 @@ class Exchange:
         route: What `admit` chose.
         model: Name of the model in its path; empty where there is none.
         version: Version in its path.
+        key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
         began: When its headers were there, of the monotonic clock.
     """
 
@@ -65,6 +66,7 @@ class Exchange:
         "caller",
         "headers",
         "id",
+        "key",
         "method",
         "model",
         "role",
@@ -87,6 +89,7 @@ class Exchange:
         self.route: Any = None
         self.model = ""
         self.version = ""
+        self.key: str | None = None
         self.began = 0.0
 
     @property

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from modelyard.checks.ab import Compared, Question, compare, read_arms
+from modelyard.checks.ab import Compared, Question, compare
+from modelyard.checks.arms import Arms
 from modelyard.serving.told import say
 from modelyard.serving.versions.rollout import Rollout
 
@@ -31,8 +32,8 @@ class Comparing:
     """
 
     def __init__(self, rollout: Rollout, question: Question, log: Path, since: float) -> None:
-        self._models = (rollout.champion.version.digest, rollout.challenger.version.digest)
-        self._classes = rollout.champion.problem.classes
+        models = (rollout.champion.version.digest, rollout.challenger.version.digest)
+        self._arms = Arms(models, since, question, classes=rollout.champion.problem.classes)
         self._question = question
         self._log = log
         self._since = since
@@ -44,7 +45,8 @@ class Comparing:
     def look(self) -> Compared | None:
         """Return what the traffic said when the log was last read, once there is a decision; never waits for the log.
 
-        A log of many days takes minutes to read, and whoever asks has to hear of a kill switch meanwhile.
+        A process that joins a test of many days has minutes to read, and whoever asks has to hear of a kill switch
+        meanwhile.
         """
         reading = self._reading is not None and self._reading.is_alive()
         if self._found is None and not reading and time.monotonic() >= self._due:
@@ -53,13 +55,13 @@ class Comparing:
         return self._found
 
     def _read(self) -> None:
-        """Read what both have answered, and compare."""
+        """Read what both have answered since the last look, and compare."""
         began = time.monotonic()
         # Whatever goes wrong, it is not tried at each look.
         self._due = began + _RESTS
         try:
             with closing(sqlite3.connect(f"{self._log.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-                arms = read_arms(db, self._models, self._since, self._question, classes=self._classes)
+                arms = self._arms.read(db)
         except (sqlite3.Error, msgspec.DecodeError) as error:
             if str(error) != self._trouble:
                 self._trouble = str(error)
