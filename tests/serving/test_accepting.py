@@ -39,7 +39,7 @@ def test_crowd_is_taken_within_a_few_turns(run: Callable[..., Any]) -> None:
         while len(made) < CROWD and turns < CROWD // 4:
             await asyncio.sleep(0)
             turns += 1
-        listener.close()
+        await listener.close()
         # Nobody new is let in.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address)
@@ -76,7 +76,7 @@ def test_who_is_silent_makes_room_for_others(
                 assert await reader.read() == b""
             cut.append(True)
         cut += [reader.at_eof() for reader, _ in silent[16:]]
-        listener.close()
+        await listener.close()
         for _, one in (*silent, (None, writer)):
             one.transport.abort()
         await asyncio.sleep(0.01)

@@ -51,6 +51,8 @@ __all__ = ["Settings", "serve"]
 _TRACE = re.compile(r"[0-9a-f]{32}")
 # Files of a server beside its connections: the log, the model, the ledger.
 _FILES = 512
+# Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
+_TURNS = 2
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -254,9 +256,7 @@ async def _answer_until_told(
     app.draining = True
     for service in app.models:
         service.draining = True
-    listener.close()
-    if port is not None:
-        port.close()
+    await asyncio.gather(*(one.close() for one in (listener, port) if one is not None))
     await _drain([app.connections] if port is None else [app.connections, port.connections], app.limits.drain_seconds)
     app.access.close()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -268,6 +268,8 @@ async def _drain(places: list[set[Any]], seconds: float) -> None:
     """End every connection once nothing is under way on it, and after so many seconds whatever is."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
     while any(places) and loop.time() < until:
         for connection in [one for place in places for one in place]:
             connection.drain()

@@ -27,7 +27,7 @@ def test_crowd_is_taken_within_a_few_turns(tmp_path: Path) -> None:
         while len(port.connections) < CROWD and turns < CROWD:
             await asyncio.sleep(0)
             turns += 1
-        port.close()
+        await port.close()
         for one in crowd:
             one.close()
         while port.connections:

@@ -54,7 +54,7 @@ class Port:
         if self._tls is not None:
             self._tls.look()
 
-    def close(self) -> None:
-        """Take no connection any more."""
+    async def close(self) -> None:
+        """Take no connection any more, once those are open that wait."""
         if self._listener is not None:
-            self._listener.close()
+            await self._listener.close()

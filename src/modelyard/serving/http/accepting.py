@@ -20,6 +20,8 @@ OPENING = 1024
 
 # Connections that are taken in one turn, and seconds until the next attempt when there is no room for one.
 _AT_ONCE, _PAUSE = 256, 1.0
+# Seconds that handshakes under way have to come to their end when no more connections are taken.
+_LAST = 1.0
 
 
 class Listener:
@@ -51,26 +53,35 @@ class Listener:
         sock.setblocking(False)
         self._loop.add_reader(sock, self._take)
 
-    def close(self) -> None:
-        """Take no more connections; those that are there stay."""
+    async def close(self) -> None:
+        """Take no more connections, once those are open that wait in the system; those that are there stay."""
+        if self._pause is not None:
+            self._pause.cancel()
+        while self._take():
+            pass
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
+        if self._opening:
+            _, silent = await asyncio.wait(list(self._opening), timeout=_LAST)
+            for task in silent:
+                task.cancel()
 
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Take some of the connections that wait; say whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
                 taken, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except ConnectionAbortedError:
                 continue
             except OSError:
                 # No file is left for it: it waits in the system's queue until some other connection ends.
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._sock, self._take)
-                return
+                return False
             task = self._loop.create_task(self._open(taken))
             self._opening[task] = None
             task.add_done_callback(lambda done: self._opening.pop(done, None))
@@ -78,6 +89,7 @@ class Listener:
                 oldest = next(iter(self._opening))
                 del self._opening[oldest]
                 oldest.cancel()
+        return True
 
     async def _open(self, taken: socket.socket) -> None:
         # Who hangs up before it is open, or in the middle of the handshake, is no mistake of ours.

@@ -1,0 +1,110 @@
+"""What comes in with the signal to end is answered: neither what waits in the system nor what lies unread is reset."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from modelyard.serving.http import accepting
+from modelyard.serving.http.accepting import Listener
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.tls import Tls
+from modelyard.serving.server import _drain
+
+from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import mixed_bundle  # noqa: TID252
+from .inprocess import Endpoint  # noqa: TID252
+
+ROW = {"age": 30, "income": 500.0, "city": "paris"}
+BOTH = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+Dial = Callable[[], socket.socket]
+
+
+def answer(sock: socket.socket) -> bytes:
+    """Read the head of one answer; empty if there is none."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        if not (part := sock.recv(65_536)):
+            break
+        got += part
+    return got
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    with Endpoint(tmp_path, mixed_bundle(), None) as made:
+        yield made
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as sock:
+        yield sock
+
+
+@pytest.fixture
+def dial(listening: socket.socket) -> Iterator[Dial]:
+    address = listening.getsockname()
+    with contextlib.ExitStack() as held:
+        yield lambda: held.enter_context(socket.create_connection(address, timeout=20))
+
+
+@BOTH
+@pytest.mark.parametrize("crowd", [0, 300])
+def test_what_waits_and_what_lies_unread_is_answered(
+    endpoint: Endpoint, listening: socket.socket, dial: Dial, run: Callable[..., Any], crowd: int
+) -> None:
+    async def work() -> None:
+        listener = Listener(listening, lambda: Connection(endpoint.app))
+        asking = [dial()]
+        while not endpoint.app.connections or listener._opening:
+            await asyncio.sleep(0)
+        # The loop makes no turn from here to the end: nothing is taken or read of what comes now.
+        asking += [dial() for _ in range(crowd)]
+        for sock in asking:
+            sock.sendall(endpoint.request(ROW))
+        await listener.close()
+        await _drain([endpoint.app.connections], 20.0)
+        assert {answer(sock)[:12] for sock in asking} == {b"HTTP/1.1 200"}
+
+    run(work())
+
+
+@BOTH
+def test_handshakes_under_way_come_to_their_end_but_nobody_waits_for_the_silent(
+    endpoint: Endpoint,
+    listening: socket.socket,
+    dial: Dial,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Any],
+) -> None:
+    authority = Authority(tmp_path, "ca")
+    tls = Tls(*map(Path, authority.sign("server")))
+    trusted = ssl.create_default_context(cafile=str(authority.path))
+
+    async def ask(sock: socket.socket) -> bytes:
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=trusted, server_hostname="localhost")
+        writer.write(endpoint.request(ROW))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        return head
+
+    async def work() -> None:
+        listener = Listener(listening, lambda: Connection(endpoint.app), context=tls.context)
+        asking, silent = [dial() for _ in range(5)], dial()
+        _, *heads = await asyncio.gather(listener.close(), *map(ask, asking))
+        assert {head[:12] for head in heads} == {b"HTTP/1.1 200"}
+        await _drain([endpoint.app.connections], 20.0)
+        assert silent.recv(1) == b""
+
+    monkeypatch.setattr(accepting, "_LAST", 0.3)
+    run(work())
