@@ -1,5 +1,7 @@
 """Parts of an output that a kill cannot harm: whole ones count, the output appears under its name when all are there.
 
+    .NAME.before/             the output before, where a file system cannot exchange two folders: if the process dies
+                              while neither is there under its name, the next one gives it back
     .NAME.scoring/            beside the output, on the same file system
         key.json              what is answered by what; another key begins anew
         part-00000-65536.csv  number and rows of a part that is whole; its bytes were on the disk before it got the name
@@ -10,6 +12,7 @@ A part holds the same rows in every attempt, so the output has the same bytes ho
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -38,6 +41,8 @@ MANIFEST = "manifest.json"
 _KEY = "key.json"
 _NAME = re.compile(r"part-([0-9]{5,})-([0-9]+)\.[a-z]+")
 _ENDINGS: Mapping[str, Kind] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+# Of renameat2(2) on Linux.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def kind_of(output: str) -> Kind:
@@ -170,6 +175,7 @@ class Parts:
             )
         fd = _locked(self.folder, self.output)
         try:
+            self._restore()
             yield self._resume()
         finally:
             # Of an attempt that was stopped: written, but after one that is missing.
@@ -212,7 +218,10 @@ class Parts:
         self.done.append(part)
 
     def finish(self, rows_at_once: int) -> str:
-        """Make the output of the parts, in one step, and return its digest.
+        """Make the output of the parts, and return its digest.
+
+        It takes the place of the one before it in one step; on systems that cannot exchange two folders, a folder does
+        so in two, between which there is none.
 
         Args:
             rows_at_once: Rows of a row group of Parquet.
@@ -267,13 +276,55 @@ class Parts:
         manifest = msgspec.json.encode({"format": 1, "about": self.about, "rows": self.rows, "parts": parts})
         write_atomic(self.folder / MANIFEST, manifest)
         (self.folder / _KEY).unlink()
-        before = self.output.with_name(f".{self.output.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
         if self.output.exists():
-            self.output.rename(before)
-        self.folder.rename(self.output)
-        shutil.rmtree(before, ignore_errors=True)
+            self._replace()
+        else:
+            self.folder.rename(self.output)
         return digest_file(self.output / MANIFEST)
+
+    def _replace(self) -> None:
+        """Put the folder in the place of the output before."""
+        # After the exchange the old one has the name at which others look for our lock.
+        fd = os.open(self.output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _exchange(self.folder, self.output):
+                self.discard()
+                return
+        finally:
+            os.close(fd)
+        self.output.rename(self._before)
+        self.folder.rename(self.output)
+        shutil.rmtree(self._before, ignore_errors=True)
+
+    @property
+    def _before(self) -> Path:
+        return self.output.with_name(f".{self.output.name}.before")
+
+    def _restore(self) -> None:
+        """Give back the output before, if a process died when it had taken it away."""
+        if self._before.exists() and not self.output.exists():
+            self._before.rename(self.output)
+        shutil.rmtree(self._before, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step, and say whether this system can.
+
+    Raises:
+        OSError: It can, and it failed.
+    """
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if not rename(_AT_FDCWD, os.fsencode(one.absolute()), _AT_FDCWD, os.fsencode(other.absolute()), _RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def _locked(folder: Path, output: Path) -> int:
