@@ -116,7 +116,9 @@ def test_what_the_trial_shows_decides(
             assert answer.status_code == 200, answer.text
             body = answer.json()
             # Whoever asked the new version was answered rightly, and wrongly by the old one.
-            truth = body["predictions"][0]["label"] if body["model"] == second else "neither"
+            said = body["predictions"][0]
+            other = next(label for label in said["probabilities"] if label != said["label"])
+            truth = said["label"] if body["model"] == second else other
             return body["model"], {"id": body["id"], "truth": truth}
 
         def won() -> bool:
