@@ -50,6 +50,9 @@ def test_a_bundle_says_what_it_was_made_from(draft: BundleDraft) -> None:
     assert bundle.json("recipe.json")["params"] == {"alpha": 1.0}
     assert set(bundle.profile["features"]) == {f.name for f in bundle.signature.features}
     assert bundle.profile["rows"] == 200, "the training rows, which live requests are compared with"
+    usual = bundle.profile["usual"]
+    assert usual["rows"] > 200, "held-out rows are usual as well"
+    assert usual["outlier"]["share"][0] == pytest.approx(1 / (usual["rows"] + 1), rel=1e-5)
 
 
 def test_predictions_keep_the_columns_of_groups(draft: BundleDraft, table: Tables) -> None:

@@ -1,4 +1,4 @@
-"""Callers that copy the model stand out among those that use it: by a score, on rows like those of a census."""
+"""Callers that copy the model stand out among those that use it, whether or not columns depend on each other."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from modelyard._kit.errors import ServeError
 from modelyard.checks.profile import profile
-from modelyard.inference import BundleDraft
+from modelyard.checks.usual import WINDOW, usual
+from modelyard.inference import BundleDraft, Encoder
 from modelyard.records import Feature, Problem, Signature
-from modelyard.serving.guards.extraction import FEWEST, WINDOW, Likeness
+from modelyard.serving.guards.extraction import FEWEST, Likeness
 
-from .conftest import MIXED, mixed_bundle  # noqa: TID252 - the suite is not installed
+from .conftest import MIXED, lay, mixed_bundle  # noqa: TID252 - the suite is not installed
 from .inprocess import Endpoint  # noqa: TID252
 
 NUMBERS = ("age", "hours", "gain", "years", "weight")
@@ -30,6 +32,12 @@ SIGNATURE = Signature(
     problem=Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc"),
 )
 Rows = tuple[Any, Any]
+
+
+def measured(columns: dict[str, Any], signature: Signature) -> dict[str, Any]:
+    """Return the profile as a bundle has it."""
+    found = profile(columns, signature)
+    return {**found, "usual": usual(found, signature, [Encoder(signature)(columns)])}
 
 
 def people(rng: Any, n: int = WINDOW) -> Rows:
@@ -112,7 +120,7 @@ def likeness() -> Likeness:
     numbers, texts = SEEN
     columns = {name: numbers[:, at] for at, name in enumerate(NUMBERS)}
     columns |= {name: texts[:, at].tolist() for at, name in enumerate(TEXTS)}
-    return Likeness(profile(columns, SIGNATURE), SIGNATURE)
+    return Likeness(measured(columns, SIGNATURE), SIGNATURE)
 
 
 def scores(likeness: Likeness, makers: tuple[Callable[[Any], Rows], ...], each: int = 5) -> list[float]:
@@ -145,20 +153,89 @@ def test_missing_values_are_no_sign(likeness: Likeness) -> None:
     assert max(found.values()) < 0.3, found
 
 
-def profiled() -> BundleDraft:
+# --- data whose columns depend on each other
+
+
+def copied_by_search(rng: Any, seen: Any) -> Any:
+    """Bisection between two rows, sixteen times."""
+    rows = []
+    for _ in range(WINDOW // 16):
+        low, high = seen[rng.integers(len(seen), size=2)]
+        for _ in range(16):
+            rows.append((low + high) / 2)
+            low, high = (rows[-1], high) if rng.random() < 0.5 else (low, rows[-1])
+    return np.array(rows)
+
+
+def copied_by_sweep(rng: Any, seen: Any) -> Any:
+    return rng.uniform(seen.min(axis=0), seen.max(axis=0), (WINDOW, seen.shape[1]))
+
+
+def copied_by_neighbours(rng: Any, seen: Any) -> Any:
+    """Sixteen rows, each asked sixteen times and a little changed."""
+    rows = np.repeat(seen[rng.integers(len(seen), size=WINDOW // 16)], 16, axis=0)
+    return rows + 0.01 * seen.std(axis=0) * rng.normal(size=rows.shape)
+
+
+def correlated(correlation: float) -> tuple[Any, Any]:
+    """Return rows of thirty numbers of which any two have this correlation: for training, and fresh ones."""
+    rng = np.random.default_rng(7)
+    shared, own = rng.normal(size=(10_000, 1)), rng.normal(size=(10_000, 30))
+    rows = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    return rows[:6000], rows[6000:]
+
+
+def shipped(name: str) -> tuple[Any, Any]:
+    """Return a half of a data set of scikit-learn for training, and the other half."""
+    from sklearn import datasets
+
+    rows = getattr(datasets, f"load_{name}")().data
+    rows = rows[np.random.default_rng(8).permutation(len(rows))]
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+@pytest.mark.parametrize("data", [0.3, 0.5, 0.8, "breast_cancer", "digits"])
+def test_usual_callers_are_no_copiers_where_columns_depend_on_each_other(data: float | str) -> None:
+    seen, fresh = shipped(data) if isinstance(data, str) else correlated(data)
+    names = [f"f{at}" for at in range(seen.shape[1])]
+    features = tuple(Feature(name=name, type="number", source="Float64") for name in names)
+    signature = Signature(features=features, problem=SIGNATURE.problem)
+    likeness = Likeness(measured(dict(zip(names, seen.T, strict=True)), signature), signature)
+    rng = np.random.default_rng(9)
+    windows = [fresh[rng.permutation(len(fresh))[:WINDOW]] for _ in range(20)]
+    users = [max(likeness.score(rows, None).values()) for rows in windows]
+    assert max(users) < 0.15, users
+    for attack, least in ((copied_by_search, 0.7), (copied_by_sweep, 0.2), (copied_by_neighbours, 0.7)):
+        copiers = [max(likeness.score(attack(rng, seen), None).values()) for _ in range(5)]
+        assert roc_auc_score([0] * len(users) + [1] * len(copiers), users + copiers) >= 0.99
+        assert min(copiers) > least, (attack.__name__, copiers)
+
+
+def test_a_profile_without_distances_tells_rows_all_over_the_ranges_only(likeness: Likeness) -> None:
+    numbers, texts = SEEN
+    columns = {name: numbers[:, at] for at, name in enumerate(NUMBERS)}
+    columns |= {name: texts[:, at].tolist() for at, name in enumerate(TEXTS)}
+    old = Likeness(profile(columns, SIGNATURE), SIGNATURE)
+    rows = everywhere(np.random.default_rng(0))
+    assert likeness.whole
+    assert not old.whole
+    assert old.score(*rows) == {"coverage": likeness.score(*rows)["coverage"]}
+
+
+def profiled(rows: int = 5000) -> BundleDraft:
     rng = np.random.default_rng(0)
     columns = {
-        "age": rng.normal(45, 12, 5000).clip(18, 90).tolist(),
-        "income": rng.gamma(2, 900, 5000).clip(0, 9000).tolist(),
-        "city": rng.choice(["paris", "rome"], 5000).tolist(),
+        "age": rng.normal(45, 12, rows).clip(18, 90).tolist(),
+        "income": rng.gamma(2, 900, rows).clip(0, 9000).tolist(),
+        "city": rng.choice(["paris", "rome"], rows).tolist(),
     }
     made = mixed_bundle()
-    files = {**made.files, "profile.json": json.dumps(profile(columns, MIXED)).encode()}
+    files = {**made.files, "profile.json": json.dumps(measured(columns, MIXED)).encode()}
     files.pop("model.json")
     return BundleDraft.of(made.version, files)
 
 
-def usual(rng: Any) -> dict[str, Any]:
+def asked(rng: Any) -> dict[str, Any]:
     age, income = np.clip(rng.normal(45, 12), 18, 90), np.clip(rng.gamma(2, 900), 0, 9000)
     return {"age": float(age), "income": float(income), "city": str(rng.choice(["paris", "rome"]))}
 
@@ -179,14 +256,14 @@ def test_who_copies_is_limited_and_who_does_not_is_not(
 
     with Endpoint(tmp_path, profiled(), {"extraction": {"do": do}}) as endpoint:
         for _ in range(4):
-            assert {code for code, _ in endpoint.ask(*[usual(rng) for _ in range(60)])} == {200}
+            assert {code for code, _ in endpoint.ask(*[asked(rng) for _ in range(60)])} == {200}
             looked(endpoint)
-        assert endpoint.ask(usual(rng))[0][0] == 200
+        assert endpoint.ask(asked(rng))[0][0] == 200
         assert not endpoint.service.tally.decided
         for at in range(6):
             endpoint.ask(*[searched(rng, 60 * at + one) for one in range(60)])
             looked(endpoint)
-        ((found, body),) = endpoint.ask(usual(rng))
+        ((found, body),) = endpoint.ask(asked(rng))
         assert found == status
         if status == 429:
             assert body["error"]["code"] == "caller-limited"
@@ -205,4 +282,28 @@ def test_the_server_looks_by_itself(tmp_path: Path) -> None:
         for at in range(4):
             endpoint.ask({"rows": [searched(rng, 64 * at + one) for one in range(64)]})
         asyncio.run(look(endpoint))
-        assert endpoint.ask(usual(rng))[0][0] == 429
+        assert endpoint.ask(asked(rng))[0][0] == 429
+
+
+def test_nobody_is_limited_by_half_of_the_signs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of 255 rows no window of 256 can be made, as in a bundle of before there were any."""
+    few = profiled(255)
+    folder = lay(tmp_path, few)
+    with pytest.raises(ServeError, match=r"(?s)guard-unusable.*train again"):
+        Endpoint(tmp_path, few, {"extraction": {"do": "limit"}}, folder=folder)
+    with Endpoint(tmp_path, few, {"extraction": {"do": "warn"}}, folder=folder) as endpoint:
+        assert endpoint.ask(asked(np.random.default_rng(0)))[0][0] == 200
+    assert "only sees rows all over the ranges" in capfd.readouterr().err
+
+
+def test_of_a_large_request_only_what_is_looked_at_stays(tmp_path: Path) -> None:
+    rng = np.random.default_rng(10)
+    rows = [{**asked(rng), "city": "x" * 3000} for _ in range(300)]
+    with Endpoint(tmp_path, profiled(), {"extraction": {"do": "limit"}}) as endpoint:
+        assert {code for code, _ in endpoint.ask(*[{"rows": rows} for _ in range(8)])} == {200}
+        (noted,) = endpoint.service.gate.asking.take().values()  # type: ignore[union-attr]
+    assert WINDOW <= noted.count < WINDOW + 64
+    assert noted.count == sum(len(numbers) for numbers, _ in noted.requests)
+    for numbers, texts in noted.requests:
+        assert numbers.base is None
+        assert max(len(text) for row in texts for text in row) <= 200

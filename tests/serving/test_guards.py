@@ -16,12 +16,14 @@ import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard.checks.profile import profile
+from modelyard.checks.strange import Strange, upper_tail
+from modelyard.checks.usual import usual
 from modelyard.deploy import section
 from modelyard.deploy.local import policy_of
 from modelyard.inference import BundleDraft
+from modelyard.records import Feature
 from modelyard.serving.guards import policy
 from modelyard.serving.guards.policy import read_policy
-from modelyard.serving.guards.strange import Strange, upper_tail
 from modelyard.store.requests import newest
 
 from .conftest import MIXED, Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
@@ -106,6 +108,48 @@ def test_outlier_score_keeps_its_promise() -> None:
     assert strange.outliers(one, None).all()
     assert strange.outliers(many, None).all()
     assert not strange.outliers(np.full((1, 8), np.nan, np.float32), None).any()
+
+
+@pytest.mark.parametrize("correlation", [0.3, 0.6, 0.8])
+def test_outlier_score_keeps_its_promise_where_columns_depend_on_each_other(correlation: float) -> None:
+    rng = np.random.default_rng(2)
+
+    def rows(n: int) -> Any:
+        shared, own = rng.normal(size=(n, 1)), rng.normal(size=(n, 30))
+        return (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own).astype(np.float32)
+
+    names = [f"f{at}" for at in range(30)]
+    features = tuple(Feature(name=name, type="number", source="Float32") for name in names)
+    signature = msgspec.structs.replace(MIXED, features=features)
+    seen, held, fresh = rows(20_000), rows(10_000), rows(50_000)
+    made = profile(dict(zip(names, seen.T, strict=True)), signature)
+    made["usual"] = usual(made, signature, [{"numeric": held}, {"numeric": seen}])
+    assert made["usual"]["rows"] == 20_000
+    for score, low, high in ((0.9, 0.08, 0.12), (0.99, 0.007, 0.013), (0.999, 0.0004, 0.0016)):
+        strange = Strange(made, names, (), score)
+        share = strange.outliers(fresh, None).mean()
+        assert low < share < high, (score, share)
+        # A quarter of the values so far out, to both sides, or all of them to one.
+        many, all_of_them = np.zeros((1, 30), np.float32), np.full((1, 30), 6, np.float32)
+        many[0, :24:2], many[0, 1:24:2] = 6, -6
+        assert strange.outliers(np.vstack([many, all_of_them]), None).all()
+        assert not strange.outliers(np.zeros((1, 30), np.float32), None).any()
+
+
+def test_of_few_rows_the_outlier_score_says_what_they_can_tell() -> None:
+    """Ninety-nine rows know the hundredth at best; of a smaller share only that it is stranger than they all."""
+    rng = np.random.default_rng(3)
+    rows = np.column_stack([rng.normal(size=99)] * 4).astype(np.float32)
+    names = [f"f{at}" for at in range(4)]
+    features = tuple(Feature(name=name, type="number", source="Float32") for name in names)
+    signature = msgspec.structs.replace(MIXED, features=features)
+    made = profile(dict(zip(names, rows.T, strict=True)), signature)
+    made["usual"] = usual(made, signature, [{"numeric": rows}])
+    assert "window" not in made["usual"]
+    assert not Strange(made, names, (), 0.9999).outliers(rows, None).any()
+    assert 0 < Strange(made, names, (), 0.9).outliers(rows, None).sum() <= 9
+    # The same rows without it: the ends of one column are those of all.
+    assert Strange({**made, "usual": {}}, names, (), 0.999).outliers(rows, None).any()
 
 
 def test_upper_tail_is_that_of_chi_squared() -> None:

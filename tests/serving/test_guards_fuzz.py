@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from modelyard.checks.profile import profile
+from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle, BundleDraft, open_bundle
 from modelyard.security.keys import trusted_keys
-from modelyard.serving.guards.strange import Strange
 
 from .conftest import MIXED, lay, mixed_answer, mixed_bundle  # noqa: TID252 - the suite is not installed
 from .inprocess import Endpoint  # noqa: TID252

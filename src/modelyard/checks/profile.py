@@ -9,12 +9,13 @@
                "other": 0, "once": 0}},
      "predictions": {
        "score": {"type": "number", ...},
-       "label": {"type": "category", ...}}}
+       "label": {"type": "category", ...}},
+     "usual": {...}}
 
 `below` counts the rows at or below each knot, so the distribution is exact at every knot: all values where there are
 at most 128, else 128 of them at equal steps of rank, the smallest and the largest among them. `other` counts rows of
 categories that are not listed, `once` the categories that were seen in one row only. Numbers are what the model sees
-of them, float32.
+of them, float32. `usual` is what real rows are like as a whole, see `checks.usual`; older models have none.
 """
 
 from __future__ import annotations

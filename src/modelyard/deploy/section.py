@@ -153,8 +153,8 @@ class Outlier(Section, frozen=True, kw_only=True):
     score: Annotated[
         OpenShare,
         Meta(
-            description="A row is an outlier if its score lies above this. At 0.99 at most about one usual row in a "
-            "hundred is, if columns do not depend on each other; more where they do.",
+            description="A row is an outlier if its score lies above this. At 0.99 about one row in a hundred of "
+            "those that the model was made from is.",
             examples=[0.999],
         ),
     ] = 0.999

@@ -118,12 +118,14 @@ def make(
     draft = BundleDraft.of(version, files)
     if profiled:
         from modelyard.checks.profile import profile
+        from modelyard.checks.usual import usual
 
         # Columns as they were in training; answers to rows it has not learned from, since on its own rows a model is
         # surer than it will ever be again.
         bundle, names = draft.bundle(), [f.name for f in train.signature.features]
         columns = columns_of(train.frame, names, train.signature)
         seen = profile(columns, train.signature, bundle.predictor().predict(held.feeds))
+        seen["usual"] = usual(seen, train.signature, [held.feeds, train.feeds])
         draft = BundleDraft.of(version, {**files, "profile.json": canonical(seen)})
     return Made(draft, exported.parity, train, held)
 

@@ -7,10 +7,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import ServeError, near
+from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
-from modelyard.serving.guards.strange import Strange
 from modelyard.serving.validate import Parsed, Validator
 
 if TYPE_CHECKING:

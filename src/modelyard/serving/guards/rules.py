@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ServeError
+from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle
 from modelyard.inference.decode import scores
 from modelyard.inference.encode import as_text
 from modelyard.serving.guards.base import Batch, Check, Verdict
-from modelyard.serving.guards.strange import Strange
 
 __all__ = ["BUILT_IN", "Blocklist", "Labels", "Unusual", "built_in"]
 

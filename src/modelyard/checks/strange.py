@@ -3,9 +3,11 @@
 Each value has a tail probability p: how much of the profile lies at least as far out. Two tests join them, each blind
 to what the other sees: Fisher's sum of -2 log p (R. A. Fisher, Statistical Methods for Research Workers, 1925: many
 values a little strange) and Tippett's smallest p (L. H. C. Tippett, The Methods of Statistics, 1931: one value very
-strange); the score is 1 - 2 min of their two probabilities (Bonferroni), held against a limit. Both suppose that
-columns are independent: where they are not, more usual rows lie above the limit than it says. The profile is coarse
-in its tails, so where they are, fewer do.
+strange). What of both is strange is measured on real rows when the model is made (`limits`, in the profile under
+`usual`), as in split conformal prediction (H. Papadopoulos et al., Inductive Confidence Machines for Regression, 2002):
+of rows like those about as many lie above a score as it says, however the columns depend on each other. With a profile
+that does not say, the score is 1 - 2 min of the two probabilities (Bonferroni), as if columns were independent: where
+they are not, more usual rows lie above it. The profile is coarse in its tails, so where they are, fewer do.
 
 All values of all rows are found in the profile by one search: the bits of a float32 are in the order of the numbers, so
 column and value make one integer.
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Strange", "upper_tail"]
+__all__ = ["Strange", "limits", "upper_tail"]
+
+# Shares of rows for which limits are kept, in each decade.
+_A_DECADE = 8
 
 
 class Strange:
@@ -46,10 +51,7 @@ class Strange:
         self._np = np
         features = profile.get("features", {})
         count = len(numbers) + len(categories)
-        # Each of the two tests may take half of what lies above the score.
-        most = (1 - score) / 2
-        self._sum = _limit_of_sum(count, most)
-        self._one = -2 * math.log1p(-math.exp(math.log1p(-most) / count)) if count else math.inf
+        self._sum, self._one = _limits(profile.get("usual", {}).get("outlier", {}), count, 1 - score)
         keys, at, gap = [], [], []
         for column, name in enumerate(numbers):
             entry = features.get(name, {})
@@ -70,6 +72,12 @@ class Strange:
             numeric: float32, rows x numbers.
             categorical: Text, rows x categories.
         """
+        sums, ones = self.measured(numeric, categorical)
+        outliers: Array = (sums > self._sum) | (ones > self._one)
+        return outliers
+
+    def measured(self, numeric: Array | None, categorical: Array | None) -> tuple[Array, Array]:
+        """Return for each row the sum of -2 log p and the largest of them."""
         np = self._np
         parts = []
         if numeric is not None:
@@ -85,8 +93,52 @@ class Strange:
             ]
             parts.append(np.asarray(columns).T)
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        outliers: Array = (whole.sum(axis=1) > self._sum) | (whole.max(axis=1) > self._one)
-        return outliers
+        return whole.sum(axis=1), whole.max(axis=1)
+
+
+def limits(sums: Array, ones: Array) -> dict[str, list[float]]:
+    """Return above which sum or which single value rows are, by the share of rows that is.
+
+    Both tests have the same share of the rows above their limit, such that together they have no more than is said.
+
+    Args:
+        sums: Of real rows, see `Strange.measured`.
+        ones: The largest single value of the same rows.
+    """
+    import numpy as np
+
+    n = len(sums)
+    ordered = np.sort(sums), np.sort(ones)
+    # How many rows are at least as strange, by the test that finds a row stranger.
+    ranks = [n - np.searchsorted(of, values) for of, values in zip(ordered, (sums, ones), strict=True)]
+    rank = np.sort(np.minimum(*ranks))
+    steps = math.floor(_A_DECADE * math.log10(n + 1))
+    shares = sorted({1 / (n + 1), *(10 ** (-step / _A_DECADE) for step in range(1, steps + 1))})
+    found: dict[str, list[float]] = {"share": [], "sum": [], "one": []}
+    for share in shares:
+        # A new row is the (n + 1)th: one less may lie above, if it is to be one of so many.
+        above = math.floor((n + 1) * share + 1e-9) - 1
+        at = n - int(rank[above])
+        for name, value in (("share", share), ("sum", ordered[0][at]), ("one", ordered[1][at])):
+            # A little more, so that rounding never puts the rows that are as strange above it: there may be many.
+            found[name].append(float(f"{value * (1 + 1e-6):.7g}"))
+    return found
+
+
+def _limits(usual: Mapping[str, Sequence[float]], count: int, share: float) -> tuple[float, float]:
+    """Return the limits of the sum and of one value above which this share of usual rows lies."""
+    import numpy as np
+
+    # Each of the two tests may take half of it.
+    most = share / 2
+    total = _limit_of_sum(count, most)
+    one = -2 * math.log1p(-math.exp(math.log1p(-most) / count)) if count else math.inf
+    if not usual:
+        return total, one
+    at = np.log(share), np.log(usual["share"])
+    seen = float(np.interp(*at, usual["sum"])), float(np.interp(*at, usual["one"]))
+    # Of a smaller share than one in all that were seen only the greatest of them is known.
+    return (max(seen[0], total), max(seen[1], one)) if share < usual["share"][0] else seen
 
 
 def _ordered(np: Any, values: Any) -> Any:
