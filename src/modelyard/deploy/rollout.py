@@ -45,7 +45,12 @@ class Ab(Section, frozen=True, kw_only=True):
     ] = 0.05
     min: Annotated[
         int,
-        Meta(ge=100, description="Requests of each version that have an outcome before any verdict.", examples=[500]),
+        Meta(
+            ge=100,
+            description="Keys of each version that have an outcome before any verdict; a request without "
+            "`x-canary-key` is a key of its own.",
+            examples=[500],
+        ),
     ] = 500
     at_most: Annotated[
         Duration,
