@@ -83,6 +83,20 @@ class TestOpenapi:
         assert main(["contract", "openapi"]) == 0
         assert capfd.readouterr().out.splitlines()[1].encode() == Path("described.json").read_bytes()
 
+    @pytest.mark.parametrize(("flags", "path"), [((), "/predict"), (("--oip",), "/v2/models/credit/infer")])
+    def test_a_request_to_begin_with_is_answered(
+        self, yard: Yard, served: Server, capfd: pytest.CaptureFixture[str], flags: tuple[str, ...], path: str
+    ) -> None:
+        assert main(["contract", "request", *flags]) == 0
+        body = capfd.readouterr().out
+        assert body.count("\n") == 1
+        with served.client() as client:
+            assert client.post(path, content=body).status_code == 200
+        main(["contract", "openapi", "--out", "described.json"])
+        capfd.readouterr()
+        assert main(["contract", "request", "described.json", *flags]) == 0
+        assert capfd.readouterr().out == body
+
     def test_only_the_open_protocol(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
         assert main(["contract", "openapi", "champion", "--oip"]) == 0
         found = json.loads(capfd.readouterr().out)

@@ -1,4 +1,4 @@
-"""`modelyard contract`: what callers of the endpoint rely on: describe, generate clients, check, compare, mock."""
+"""`modelyard contract`: what callers of the endpoint rely on: describe, ask, generate clients, check, compare, mock."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def add(subparsers: Any) -> None:
     """Add the verb to the parser."""
     parser = subparsers.add_parser(
         "contract",
-        help="what callers of the endpoint rely on: describe, generate clients, check, compare, mock",
+        help="what callers of the endpoint rely on: describe, ask, generate clients, check, compare, mock",
         description="The contract between an endpoint and those who call it; what the rows of a table have to keep to "
         "stands in `data.NAME.contract`. `openapi [MODEL]` writes the description that the endpoint's server gives at "
-        "GET /openapi.json, `client [MODEL]` a typed client made of it. `init CONSUMER` writes a file of what a "
-        "consumer relies on, `check FILE...` makes its requests against the real serving code and says which promises "
-        "do not hold. `diff OLD NEW` says what breaks callers of one model when another takes its place. "
-        "`mock [MODEL]` serves made up answers on the loopback: the same row has the same answer, and refusals are the "
-        "real ones. MODEL is an alias (default: champion), the first digits of a digest, or, where no model is asked, "
-        "a file that `openapi` wrote.",
-        epilog="example:\n  modelyard contract openapi --out income.json\n"
+        "GET /openapi.json, `request [MODEL]` a request to begin with, `client [MODEL]` a typed client made of the "
+        "description. `init CONSUMER` writes a file of what a consumer relies on, `check FILE...` makes its requests "
+        "against the real serving code and says which promises do not hold. `diff OLD NEW` says what breaks callers of "
+        "one model when another takes its place. `mock [MODEL]` serves made up answers on the loopback: the same row "
+        "has the same answer, and refusals are the real ones. MODEL is an alias (default: champion), the first digits "
+        "of a digest, or, where no model is asked, a file that `openapi` wrote.",
+        epilog="example:\n  modelyard contract openapi --out income.json\n  modelyard contract request > row.json\n"
         "  modelyard contract client --language typescript --out web/src\n"
         "  modelyard contract init billing && modelyard contract check contracts/billing.yaml --against challenger\n"
         "  modelyard contract diff champion challenger\n  modelyard contract mock income.json --port 8081",
@@ -46,8 +46,12 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("action", choices=list(_ACTIONS), help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models, files or a consumer, see above")
-    parser.add_argument("--out", default="", metavar="PATH", help="with `openapi`, `client`, `init`: write it there")
-    parser.add_argument("--oip", action="store_true", help="with `openapi`: only the Open Inference Protocol, /v2")
+    parser.add_argument(
+        "--out", default="", metavar="PATH", help="with `openapi`, `request`, `client`, `init`: write it there"
+    )
+    parser.add_argument(
+        "--oip", action="store_true", help="with `openapi`, `request`: of the Open Inference Protocol, /v2"
+    )
     parser.add_argument(
         "--language", default="python", choices=["python", "typescript"], help="with `client` (default: python)"
     )
@@ -87,6 +91,20 @@ def _openapi(args: argparse.Namespace) -> int:
         _write(args, {Path(args.out): text})
     else:
         data(text.decode())
+    return 0
+
+
+def _request(args: argparse.Namespace) -> int:
+    """Write the example of the description: a row in the middle of what was seen in training."""
+    import json
+
+    routes = _document(args, *args.names)["paths"]
+    path = "/v2/models/{model}/infer" if args.oip else "/predict"
+    text = json.dumps(routes[path]["post"]["requestBody"]["content"]["application/json"]["example"], ensure_ascii=False)
+    if args.out:
+        _write(args, {Path(args.out): text.encode()})
+    else:
+        data(text)
     return 0
 
 
@@ -253,6 +271,7 @@ def _tell(args: argparse.Namespace, paths: Sequence[Path]) -> None:
 # Action -> what does it, and how many names it takes.
 _ACTIONS = {
     "openapi": (_openapi, 0, 1),
+    "request": (_request, 0, 1),
     "client": (_client, 0, 1),
     "init": (_init, 1, 1),
     "check": (_check, 1, 1000),
