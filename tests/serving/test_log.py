@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +20,7 @@ import pytest
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard.serving.observability.log import RequestLog
-from modelyard.store.requests import Turn, newest
+from modelyard.store.requests import Block, Turn, newest, write_block
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
@@ -183,6 +184,30 @@ def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: 
     put(log, "a", 3)
     assert log.close(seconds=0.2) == 3
     assert log.trouble == "database or disk is full"
+
+
+def test_both_logs_are_closed_in_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, each with a time of its own, they would take longer than the server is given."""
+    log = RequestLog(log_path(tmp_path, "hours"))
+    apart = log.apart()
+    written = threading.Event()
+
+    def write(db: sqlite3.Connection, block: Block) -> None:
+        (_, _, path), *_ = db.execute("PRAGMA database_list")
+        if path.endswith(".quarantine.db"):
+            # It ends as late as it may, and the other one ends after it.
+            if not apart._stop.is_set():
+                raise sqlite3.OperationalError("not yet")
+            written.set()
+        elif not written.is_set():
+            raise sqlite3.OperationalError("not yet")
+        write_block(db, block)
+
+    monkeypatch.setattr("modelyard.serving.observability.log.write_block", write)
+    put(log, "a")
+    put(apart, "b")
+    assert log.close(seconds=5) == 0
+    assert (log.logged, apart.logged) == (1, 1)
 
 
 @pytest.mark.parametrize("how", ["folder", "not-a-database"])

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from modelyard.serving import supervisor
+from modelyard.serving.limits import Limits
+from modelyard.serving.server import _patience
 from modelyard.serving.supervisor import Supervisor
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -20,10 +21,9 @@ def end(digest: str, trace: str) -> None:
 
 
 def test_process_that_has_to_be_killed_shows_in_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """What it had answered may not be logged, which is what 0 would say."""
-    monkeypatch.setattr(supervisor, "_PATIENCE", 0.1)
 
     def work(tell: Callable[[str, str], object]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -31,7 +31,7 @@ def test_process_that_has_to_be_killed_shows_in_the_exit_code(
         time.sleep(60)
         return 0
 
-    assert Supervisor(work, 1, end, drain=0.0).run() == 1
+    assert Supervisor(work, 1, end, patience=0.1).run() == 1
     assert "is killed" in capfd.readouterr().err
 
 
@@ -45,4 +45,10 @@ def test_process_that_is_told_to_end_as_it_begins_ends(monkeypatch: pytest.Monke
         return pid
 
     monkeypatch.setattr(os, "fork", told)
-    assert Supervisor(lambda tell: 7, 1, end, drain=0.0).run() == 1
+    assert Supervisor(lambda tell: 7, 1, end, patience=10.0).run() == 1
+
+
+def test_a_process_has_the_time_that_its_parts_may_take() -> None:
+    """Connections have the time to drain, and so do the logs after them."""
+    for seconds in (0.5, 20.0, 300.0):
+        assert _patience(Limits(drain_seconds=seconds)) > 2 * seconds + 15

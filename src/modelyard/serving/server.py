@@ -53,6 +53,8 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 _FILES = 512
 # Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
 _TURNS = 2
+# Seconds to end all beside connections and logs: handshakes, what follows the ledger, a shadow, a last write.
+_CLOSING = 20.0
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -140,7 +142,12 @@ def serve(settings: Settings) -> int:
         gc.collect()
         gc.freeze()
         work = partial(_answer, one, board=Board(settings.processes))
-        return Supervisor(work, settings.processes, ready, drain=limits.drain_seconds).run()
+        return Supervisor(work, settings.processes, ready, patience=_patience(limits)).run()
+
+
+def _patience(limits: Limits) -> float:
+    """Return the seconds that a process may take to end: for its connections, then its logs, and for all else."""
+    return 2 * limits.drain_seconds + _CLOSING
 
 
 def _follows(settings: Settings) -> bool:

@@ -33,8 +33,6 @@ _PR_SET_PDEATHSIG = 1
 _PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 # One that lived so long did not die of how it was started.
 _CALM = 10.0
-# Seconds beyond the time to drain after which one that does not end is killed.
-_PATIENCE = 10.0
 # What tells us to end.
 _ENDS = (signal.SIGTERM, signal.SIGINT)
 
@@ -77,7 +75,7 @@ class Supervisor:
             and the trace, and returns its exit code.
         processes: How many.
         ready: Is called once, here, when all of them answer, with what the last of them told.
-        drain: Seconds that they have to end what is under way.
+        patience: Seconds after which one that was told to end and does not is killed.
     """
 
     def __init__(
@@ -86,11 +84,11 @@ class Supervisor:
         processes: int,
         ready: Callable[[str, str], object],
         *,
-        drain: float,
+        patience: float,
     ) -> None:
         self._work = work
         self._ready = ready
-        self._drain = drain
+        self._patience = patience
         # Number of a place -> process in it, and when it began.
         self._running: dict[int, tuple[int, float]] = {}
         # Number of a place -> when a process is to be started in it.
@@ -213,7 +211,7 @@ class Supervisor:
         for pid, _ in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + self._drain + _PATIENCE
+        until = time.monotonic() + self._patience
         while self._running and time.monotonic() < until:
             found, _, _ = select.select([wake], [], [], min(0.5, max(0.0, until - time.monotonic())))
             if found:

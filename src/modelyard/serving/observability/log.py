@@ -29,6 +29,8 @@ _BATCH, _BLOCK = 2000, 16 << 20
 # Bytes that count as one more row: a row may be as large as a body, and what waits is bounded by memory.
 _ROW = 4096
 _PAUSE = 0.02
+# Seconds beyond its time that a last attempt to write may take: SQLite waits so long for another process.
+_ATTEMPT = 5.0
 
 
 def _writable(turn: Turn) -> Turn:
@@ -133,13 +135,16 @@ class RequestLog:
         return self._came - self._went >= self._backlog
 
     def close(self, *, seconds: float = 20.0) -> int:
-        """Write what waits and close; return how many rows could not be written in time."""
-        self._deadline = time.monotonic() + seconds
-        self._stop.set()
-        self._work.set()
-        self._thread.join(seconds + 5)
-        lost = self._apart.close(seconds=seconds) if self._apart is not None else 0
-        return self.waiting + lost
+        """Write what waits and close, also what is held back; return how many rows could not be written in time."""
+        logs = [self] if self._apart is None else [self, self._apart]
+        deadline = time.monotonic() + seconds
+        for log in logs:
+            log._deadline = deadline
+            log._stop.set()
+            log._work.set()
+        for log in logs:
+            log._thread.join(max(0.0, deadline + _ATTEMPT - time.monotonic()))
+        return sum(log.waiting for log in logs)
 
     def _drain(self) -> None:
         db: sqlite3.Connection | None = None

@@ -186,7 +186,7 @@ def told_of(service: Service) -> Told:
         total = sum(found.buckets)
         requests[_sample("requests_total", {"route": path, **named, "status": "200"})] = total
         seconds.update(_histogram({"route": path, **named}, found, total))
-    samples = {
+    samples: dict[str, dict[str, float]] = {
         "requests_total": requests,
         "request_seconds": seconds,
         "rows_total": {_sample("rows_total", named): service.rows},
