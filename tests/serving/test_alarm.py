@@ -102,7 +102,7 @@ def test_harmful_answers_switch_the_endpoint_off_until_somebody_switches_it_on(t
     yard = Yard(tmp_path)
     model = yard.keep(times(1.0))
     yard.point(model)
-    check = {"use": "guards.py:harmful", "params": {"limit": 5}, "within": 20}
+    check = {"use": "guards.py:harmful", "params": {"limit": 5}, "timeout": 20}
     guards = {"checks": [check], "alarm": {"share": 0.1, "window": 60, "then": "kill"}}
     server = yard.serve(model, "--policy", json.dumps({"guards": guards}))
     try:

@@ -41,7 +41,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 
 def own(name: str = "check", **more: Any) -> dict[str, Any]:
-    return {"use": f"guards.py:{name}", "within": 30, **more}
+    return {"use": f"guards.py:{name}", "timeout": 30, **more}
 
 
 def profiled(made: BundleDraft, signature: Any, columns: dict[str, Any], answers: Any) -> BundleDraft:
@@ -125,7 +125,7 @@ def test_a_check_that_hangs_keeps_nobody_waiting(opened: Open, monkeypatch: pyte
     gate = threading.Event()
     monkeypatch.setattr(threading, "the_gate", gate, raising=False)
     code = "import threading\n\ndef check(batch):\n    threading.the_gate.wait()\n    return [None] * len(batch)\n"
-    with opened(own(within=0.01), code=code) as endpoint:
+    with opened(own(timeout=0.01), code=code) as endpoint:
         for _, body in endpoint.ask(*[YES] * 12):
             assert body["predictions"] == [{"label": None, "withheld": "check"}]
         # As many threads as there are hang; more are not begun.
@@ -181,7 +181,7 @@ def test_an_installed_check_is_loaded_by_its_name_and_no_other(opened: Open, mon
         EntryPoint("broken", "nowhere.at_all:check", plugins.ENTRY_POINTS),
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda group: points if group == plugins.ENTRY_POINTS else [])
-    with opened({"use": "long", "params": {"signs": 2}, "within": 30}) as endpoint:
+    with opened({"use": "long", "params": {"signs": 2}, "timeout": 30}) as endpoint:
         ((_, body),) = endpoint.ask(ROWS)
         assert [row["label"] for row in body["predictions"]] == [None, "no"]
     with pytest.raises(ServeError, match="cannot be loaded: ModuleNotFoundError"):

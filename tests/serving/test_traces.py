@@ -106,8 +106,8 @@ def collector() -> Iterator[Collector]:
     server.server_close()
 
 
-def policy(collector_url: str, share: float) -> str:
-    return json.dumps({"traces": {"to": collector_url, "share": share}})
+def policy(collector_url: str, sample: float) -> str:
+    return json.dumps({"traces": {"to": collector_url, "sample": sample}})
 
 
 @pytest.mark.slow
@@ -157,7 +157,7 @@ def test_without_a_collector_everything_is_answered_and_said_once(fresh: Callabl
 
 
 def test_a_share_is_kept_and_a_callers_word_holds() -> None:
-    taken = Traces("off", to="http://127.0.0.1:1", share=0.2, endpoint="e")
+    taken = Traces("off", to="http://127.0.0.1:1", sample=0.2, endpoint="e")
     exchange = Exchange(None)  # type: ignore[arg-type]
     for _ in range(2000):
         taken.add(exchange, 200, 1.0)
@@ -179,4 +179,4 @@ def test_off_nothing_is_loaded() -> None:
 def test_without_the_library_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"modelyard\[otel\]"):
-        Traces("off", to="http://127.0.0.1:1", share=1.0, endpoint="e")
+        Traces("off", to="http://127.0.0.1:1", sample=1.0, endpoint="e")

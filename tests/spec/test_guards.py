@@ -78,7 +78,7 @@ def test_a_mistake_is_told_with_its_line(
 
 def test_what_is_right_is_taken(tmp_path: Path) -> None:
     checks = "[{use: blocklist, params: {terms: [idiot], patterns: ['(a+)+$'], columns: [city]}, do: warn}, "
-    checks += "{use: guards.py:harmful, params: {words: [x]}, within: 20ms, on_error: accept, above: 0.8}]"
+    checks += "{use: guards.py:harmful, params: {words: [x]}, timeout: 20ms, on_error: accept, above: 0.8}]"
     assert wrong(tmp_path, f"checks: {checks}\n    coerce: [age]\n    fallback: no", more=CONTRACT) == []
 
 

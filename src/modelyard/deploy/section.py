@@ -224,7 +224,7 @@ class OutputCheck(Section, frozen=True, kw_only=True):
             examples=[0.8],
         ),
     ] = 0.5
-    within: Annotated[
+    timeout: Annotated[
         Duration,
         Meta(
             description="Time that it may take for the rows that are answered together; built-in ones are not timed.",
@@ -379,10 +379,10 @@ class Traces(Section, frozen=True, kw_only=True):
             extra_json_schema={"say": "an address: https://, a host and perhaps a path"},
         ),
     ]
-    share: Annotated[
+    sample: Annotated[
         Share,
         Meta(
-            description="Part of the requests that is traced. Of one that comes with a `traceparent` the caller has "
+            description="Share of the requests that is traced. Of one that comes with a `traceparent` the caller has "
             "decided.",
             examples=["1%"],
         ),
@@ -430,6 +430,6 @@ class Deploy(Section, frozen=True, kw_only=True):
         Meta(
             description="Where a span of OpenTelemetry goes for each request that is traced; never a value of a row. "
             "Left out, nowhere.",
-            examples=[{"to": "http://127.0.0.1:4318", "share": "1%"}],
+            examples=[{"to": "http://127.0.0.1:4318", "sample": "1%"}],
         ),
     ] = None

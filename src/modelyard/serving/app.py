@@ -232,7 +232,7 @@ def _access_log(policy: Policy, service: Service) -> AccessLog:
     from modelyard.serving.observability.traces import Traces
 
     told = policy.traces
-    return Traces(policy.access.log, to=told.to, share=told.share, endpoint=service.endpoint, trace=service.trace)
+    return Traces(policy.access.log, to=told.to, sample=told.sample, endpoint=service.endpoint, trace=service.trace)
 
 
 def _asks_first(exchange: Exchange, cors: frozenset[bytes]) -> bool:

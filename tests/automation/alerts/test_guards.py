@@ -102,7 +102,7 @@ def test_harmful_answers_are_told_once_by_hook_and_mail_and_their_end_once(
     model = yard.keep(times(1.0))
     yard.point(model)
     there = Sender(spec, yard.store, draw=lambda low, high: 0.02 * high)
-    check = {"use": "guards.py:harmful", "within": 30}
+    check = {"use": "guards.py:harmful", "timeout": 30}
     guards = {"checks": [check], "alarm": {"share": 0.1, "window": 1}}
     server = yard.serve(model, "--policy", json.dumps({"guards": guards}))
 

@@ -167,7 +167,7 @@ class Checks:
             self._arrived(call, None, "all threads are taken by calls that hang")
             return
         loop = asyncio.get_running_loop()
-        call.timer = loop.call_later(call.loaded.declared.within, self._late, call)
+        call.timer = loop.call_later(call.loaded.declared.timeout, self._late, call)
 
         def work() -> None:
             found, trouble = (None, "") if call.late else _call(call.loaded, call.look.batch)
@@ -188,7 +188,7 @@ class Checks:
     def _late(self, call: _Call) -> None:
         call.late = True
         self._hanging += 1
-        self._arrived(call, None, f"it took more than {call.loaded.declared.within * 1000:g} ms")
+        self._arrived(call, None, f"it took more than {call.loaded.declared.timeout * 1000:g} ms")
 
     def _arrived(self, call: _Call, found: list[str] | None, trouble: str) -> None:
         look = call.look

@@ -67,7 +67,7 @@ class OutputCheck(_Told, frozen=True, kw_only=True):
     params: dict[str, Any] = msgspec.field(default_factory=dict)
     do: Literal["warn", "abstain", "fallback"] = "abstain"
     above: float = 0.5
-    within: float = 0.05
+    timeout: float = 0.05
     on_error: Literal["abstain", "accept"] | None = None
 
     @property
@@ -147,7 +147,7 @@ class Traced(_Told, frozen=True, kw_only=True):
     """See `deploy.traces`."""
 
     to: str
-    share: float = 0.01
+    sample: float = 0.01
 
 
 class Policy(_Told, frozen=True, kw_only=True):

@@ -64,7 +64,7 @@ class Traces(AccessLog):
     Args:
         which: Requests that get a line in the logs.
         to: Address of the collector; spans go to `/v1/traces` there.
-        share: Part of the requests without a `traceparent` that is kept.
+        sample: Share of the requests without a `traceparent` that is kept.
         endpoint: Name of what is served.
         trace: Id that ties the deployment to the run that made the model.
 
@@ -73,7 +73,7 @@ class Traces(AccessLog):
     """
 
     def __init__(
-        self, which: Literal["off", "errors", "all"], *, to: str, share: float, endpoint: str, trace: str = ""
+        self, which: Literal["off", "errors", "all"], *, to: str, sample: float, endpoint: str, trace: str = ""
     ) -> None:
         super().__init__(which, trace=trace)
         try:
@@ -86,7 +86,7 @@ class Traces(AccessLog):
         # Answered requests are wanted, too.
         self.all = True
         self._to = f"{to.rstrip('/')}/v1/traces"
-        self._below = int(share * (1 << 32))
+        self._below = int(sample * (1 << 32))
         self._endpoint = endpoint
         self._spans: deque[_Taken] = deque(maxlen=_WAITING)
         self._sending = threading.Lock()
