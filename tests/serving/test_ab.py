@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import pytest
 
 from modelyard.checks.ab import Arm, Question
+from modelyard.checks.arms import Arms
 from modelyard.records import Event, ModelVersion
 from modelyard.serving.versions import comparing
-from modelyard.store.requests import connect
+from modelyard.store.requests import Turn, connect
+from modelyard.store.tail import turns_after
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .inprocess import Endpoint  # noqa: TID252 - the same
 from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the same
 
 
@@ -120,6 +124,42 @@ def test_challenger_that_is_no_better_in_time_is_taken_back(yard: Yard, begin: B
     assert [d.alias for d in yard.store.ledger.aliases(ENDPOINT)] == ["champion", "challenger", "challenger"]
 
 
+def test_only_what_is_drawn_counts_and_its_key_is_in_the_log(yard: Yard, begin: Begin) -> None:
+    server, first, second = begin(2.0, 3.0)
+    until(lambda: on_trial(server))
+    with server.client("operator") as client:
+        for headers in ({}, {"x-canary-key": "ana"}, {"x-canary-key": "ana"}, {"x-canary-key": ""}):
+            client.post("/predict", json={"a": 2.0}, headers=headers).raise_for_status()
+        for name in ("champion", "challenger"):
+            client.post("/predict", json={"a": 2.0}, headers={"x-model": name}).raise_for_status()
+        row = {"inputs": [{"name": "a", "shape": [1, 1], "datatype": "FP64", "data": [2.0]}]}
+        for model in (first, second):
+            path = f"/v2/models/{ENDPOINT}/versions/{model.digest}/infer"
+            client.post(path, json=row).raise_for_status()
+
+    def logged() -> list[Turn]:
+        with closing(connect(server.log)) as db:
+            turns = [turn for _, some in turns_after(db, 0, 0.0) for turn in some]
+        return turns if sum(len(turn.ids) for turn in turns) == 8 else []
+
+    keys = [key for turn in until(logged) for key in turn.keys]
+    assert keys[0] == keys[3] == ""
+    assert keys[1] == keys[2] != "ana"
+    assert len(keys[1]) == 16
+    assert keys[4:] == [None] * 4
+    with closing(connect(server.log)) as db:
+        arms = Arms((first.digest, second.digest), 0.0, Question(metric="ms"), classes=()).read(db)
+    assert (sum(arm.requests for arm in arms), sum(arm.keys for arm in arms)) == (4, 3)
+
+
+def test_no_keys_are_kept_where_nothing_is_tried(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, times(2.0), {}) as endpoint:
+        assert endpoint.ask({"a": 2.0})[0][0] == 200
+    with closing(connect(tmp_path / "requests.db")) as db:
+        ((_, (turn,)),) = turns_after(db, 0, 0.0)
+    assert (turn.counts, turn.keys) == ([1], [])
+
+
 def test_whoever_follows_the_ledger_does_not_wait_for_a_long_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +170,7 @@ def test_whoever_follows_the_ledger_does_not_wait_for_a_long_log(
         reads.append(gate.wait(2.0))
         return Arm(), Arm()
 
-    monkeypatch.setattr(comparing.Arms, "read", read)
+    monkeypatch.setattr(Arms, "read", read)
     version = SimpleNamespace(version=SimpleNamespace(digest="a"), problem=SimpleNamespace(classes=("a", "b")))
     rollout: Any = SimpleNamespace(champion=version, challenger=version)
     test = comparing.Comparing(rollout, Question(at_most=0.0), tmp_path / "log.db", 0.0)
