@@ -186,6 +186,43 @@ def test_what_cannot_be_written_in_time_is_counted(tmp_path: Path, monkeypatch: 
     assert log.trouble == "database or disk is full"
 
 
+def refuse_large(db: sqlite3.Connection, block: Block) -> None:
+    """Write as SQLite does that takes no more than some kilobytes."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    write_block(db, block)
+
+
+def overflow(db: sqlite3.Connection, block: Block) -> None:
+    """Refuse as Python does what has more bytes than it can tell SQLite."""
+    if sum(map(len, block.turns)) > 10_000:
+        raise OverflowError("BLOB longer than INT_MAX bytes")
+    write_block(db, block)
+
+
+@pytest.mark.parametrize("write", [refuse_large, overflow])
+def test_turn_too_large_for_sqlite_is_lost_alone_and_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    write: Callable[[sqlite3.Connection, Block], None],
+) -> None:
+    path = log_path(tmp_path, "hours")
+    monkeypatch.setattr("modelyard.serving.observability.log.write_block", write)
+    log = RequestLog(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        # So all of them are in one block.
+        other.execute("BEGIN IMMEDIATE")
+        put(log, "before")
+        put(log, "a")
+        put(log, "large", 3, "x" * 20_000)
+        put(log, "b")
+        other.execute("ROLLBACK")
+    assert log.close(seconds=5) == 3
+    assert [row["id"] for row in rows(path)] == ["a", "b", "before"]
+    assert (log.logged, log.lost, log.waiting, log.trouble) == (3, 3, 0, "")
+    assert "error[log-lost]: 3 answered rows" in capsys.readouterr().err
+
+
 def test_both_logs_are_closed_in_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, each with a time of its own, they would take longer than the server is given."""
     log = RequestLog(log_path(tmp_path, "hours"))

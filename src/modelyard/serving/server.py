@@ -221,7 +221,7 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
             one.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:
-        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble}", level="error")
+        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble or 'see above'}", level="error")
         return 3
     which = f" process={os.getpid()}" if tell is not None else ""
     say(f"stopped endpoint={endpoint}{which} answered={models.answered} logged={log.logged}")

@@ -26,9 +26,13 @@ __all__ = ["RequestLog"]
 
 # Rows and bytes of a block, about.
 _BATCH, _BLOCK = 2000, 16 << 20
+# What is raised for a block that no attempt can write: it is larger than SQLite takes, or than there is memory for.
+_TOO_LARGE = (sqlite3.DataError, OverflowError, MemoryError)
 # Bytes that count as one more row: a row may be as large as a body, and what waits is bounded by memory.
 _ROW = 4096
 _PAUSE = 0.02
+# A turn as bytes, its rows, its time.
+_Waiting = tuple[bytes, int, float]
 # Seconds beyond its time that a last attempt to write may take: SQLite waits so long for another process.
 _ATTEMPT = 5.0
 
@@ -58,6 +62,7 @@ class RequestLog:
 
     Attributes:
         logged: Rows written.
+        lost: Rows that could not be written, however often it was tried.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
 
@@ -68,7 +73,7 @@ class RequestLog:
     def __init__(self, path: Path, *, backlog: int = 50_000) -> None:
         self._path = path
         self._backlog = backlog
-        self._queue: deque[tuple[bytes, int, float]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._queued = 0
         self._written = 0
         # The same, with what large rows count more.
@@ -76,7 +81,7 @@ class RequestLog:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
-        self.logged = 0
+        self.logged = self.lost = 0
         self.waited = 0
         self.trouble = ""
         try:
@@ -111,8 +116,8 @@ class RequestLog:
 
     @property
     def waiting(self) -> int:
-        """Rows that are not written yet."""
-        return self._queued - self._written
+        """Rows that are neither written nor lost."""
+        return self._queued - self._written - self.lost
 
     def put(self, turn: Turn, rows: int) -> None:
         """Take what was answered at once, with so many rows; never waits. Ask `full` before it is answered.
@@ -135,7 +140,7 @@ class RequestLog:
         return self._came - self._went >= self._backlog
 
     def close(self, *, seconds: float = 20.0) -> int:
-        """Write what waits and close, also what is held back; return how many rows could not be written in time."""
+        """Write what waits and close, also what is held back; return how many rows were not written."""
         logs = [self] if self._apart is None else [self, self._apart]
         deadline = time.monotonic() + seconds
         for log in logs:
@@ -144,7 +149,7 @@ class RequestLog:
             log._work.set()
         for log in logs:
             log._thread.join(max(0.0, deadline + _ATTEMPT - time.monotonic()))
-        return sum(log.waiting for log in logs)
+        return sum(log.waiting + log.lost for log in logs)
 
     def _drain(self) -> None:
         db: sqlite3.Connection | None = None
@@ -152,17 +157,16 @@ class RequestLog:
             self._work.wait()
             self._work.clear()
             while self._queue:
-                turns: list[bytes] = []
+                turns: list[_Waiting] = []
                 rows = weight = size = 0
-                first = last = 0.0
                 while self._queue and rows < _BATCH and size < _BLOCK:
-                    data, count, last = self._queue.popleft()
-                    first = first or last
+                    turn = self._queue.popleft()
+                    data, count, _ = turn
                     rows += count
                     weight += count + len(data) // _ROW
                     size += len(data)
-                    turns.append(data)
-                db = self._write(db, Block(first, last, rows, turns))
+                    turns.append(turn)
+                db = self._write(db, turns)
                 if db is None:
                     return
                 self._went += weight
@@ -173,13 +177,24 @@ class RequestLog:
             # Let some gather: one transaction for many rows.
             self._stop.wait(_PAUSE)
 
-    def _write(self, db: sqlite3.Connection | None, block: Block) -> sqlite3.Connection | None:
-        """Write a block, trying again until it works or the server has to end; none means it did not work."""
+    def _write(self, db: sqlite3.Connection | None, turns: list[_Waiting]) -> sqlite3.Connection | None:
+        """Write turns as one block, again and again until it works or the server has to end; none: it did not work."""
+        rows = sum(count for _, count, _ in turns)
         pause = 0.05
         while True:
             try:
                 db = db or connect(self._path)
-                write_block(db, block)
+                write_block(db, Block(turns[0][2], turns[-1][2], rows, [data for data, _, _ in turns]))
+            except _TOO_LARGE as error:
+                if len(turns) == 1:
+                    self.lost += rows
+                    say(f"error[log-lost]: {rows} answered rows are too large to be logged: {error}", level="error")
+                    return db
+                for turn in turns:
+                    db = self._write(db, [turn])
+                    if db is None:
+                        return None
+                return db
             except sqlite3.Error as error:
                 self.trouble = str(error)
                 if db is not None:
@@ -190,7 +205,7 @@ class RequestLog:
                 self._stop.wait(pause) if not self._stop.is_set() else time.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
-                self._written += block.rows
-                self.logged += block.rows
+                self._written += rows
+                self.logged += rows
                 self.trouble = ""
                 return db

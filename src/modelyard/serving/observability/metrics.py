@@ -45,6 +45,7 @@ _FAMILIES = {
     "log_backlog_rows": ("gauge", "Rows that wait to be logged."),
     "log_waited_total": ("counter", "Requests that waited for room in the log."),
     "log_rows_total": ("counter", "Rows that were logged."),
+    "log_lost_total": ("counter", "Rows that were too large to be logged."),
 }
 
 
@@ -219,6 +220,7 @@ def _beside(models: Models) -> Told:
         "log_backlog_rows": {_sample("log_backlog_rows", {}): log.waiting},
         "log_waited_total": {_sample("log_waited_total", {}): log.waited},
         "log_rows_total": {_sample("log_rows_total", {}): log.logged},
+        "log_lost_total": {_sample("log_lost_total", {}): log.lost},
     }
     if models.bell is not None:
         alarm = _sample("guard_alarm", {"model": models.default.endpoint})
