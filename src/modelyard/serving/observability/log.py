@@ -1,8 +1,9 @@
 """Keep every answered request, in SQLite, off the way of the answers.
 
 The event loop only appends to a queue; a thread writes what has gathered as one block. The queue is bounded: when the
-disk cannot keep up, requests wait for room rather than pass unrecorded. A power cut may take the last moments (WAL,
-`synchronous=NORMAL`), a SIGTERM takes nothing.
+disk cannot keep up, requests wait for room rather than pass unrecorded. An answer goes out before its record is
+written, some 20 ms later: a SIGTERM takes nothing, a kill with -9 those moments, and a power cut may take more of the
+last ones (WAL, `synchronous=NORMAL`).
 """
 
 from __future__ import annotations
