@@ -50,6 +50,42 @@ def test_a_child_that_dies_is_started_again_and_what_it_said_is_kept(tmp_path: P
     assert any("serve exited with 3, starts again in" in note.text and "it said: hello" in note.text for note in said)
 
 
+def test_a_child_that_was_given_something_wrong_waits_until_that_has_changed(tmp_path: Path) -> None:
+    said: list[Note] = []
+    wrong = "import sys; print('error[guard-unusable] no `agee`'); print('  hint: `age`'); sys.exit(2)"
+    commands = [wrong, "import time; print('well', flush=True); time.sleep(60)"]
+
+    async def story() -> str:
+        child = Child("serve", lambda: python(commands[0]), cwd=tmp_path, say=said.append)
+        task = asyncio.create_task(child.keep())
+        await soon(lambda: child.state.state == "waiting")
+        state = child.state
+        assert (state.next, state.failures) == (0.0, 1)
+        commands.pop(0)
+        child.renew()
+        await soon(lambda: "well" in child.said)
+        await child.stop(5.0)
+        await task
+        return state.ended
+
+    assert asyncio.run(story()) == "exited with 2, error[guard-unusable] no `agee`"
+    assert [note.text for note in said if "agee" in note.text] == ["error[guard-unusable] no `agee`"]
+    assert "serve exited with 2, starts again when what it is given changes" in [note.text for note in said]
+
+
+def test_a_child_whose_port_is_taken_tries_again(tmp_path: Path) -> None:
+    async def story() -> Child:
+        code = "import sys; print('error[port-taken] no'); sys.exit(2)"
+        child = Child("serve", lambda: python(code), cwd=tmp_path, say=lambda note: None)
+        task = asyncio.create_task(child.keep())
+        await soon(lambda: child.state.restarts >= 2)
+        await child.stop(5.0)
+        await task
+        return child
+
+    assert asyncio.run(story()).state.state == "stopped"
+
+
 def test_no_secret_that_a_child_says_is_kept(tmp_path: Path) -> None:
     async def story() -> Child:
         child = Child("serve", lambda: python("print('password=hunter2hunter2')"), cwd=tmp_path, say=lambda note: None)

@@ -267,8 +267,9 @@ class Project:
             self._mark = before
             raise
         for name in ("serve", "alerts"):
-            if name in self._children and not (name == "serve" and serves_on):
-                self._children[name][0].renew()
+            child = self._children[name][0] if name in self._children else None
+            if child is not None and not (name == "serve" and serves_on and child.state.state == "running"):
+                child.renew()
         if spec.alerts and "alerts" not in self._children:
             self._keep("alerts", self._sender)
         elif not spec.alerts and "alerts" in self._children:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.clock import Clock
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.text import seconds_text
 from modelyard.automation.apart import pause
 from modelyard.automation.notes import Say, note
@@ -73,6 +73,11 @@ class Child:
             if self._renewing:
                 self._renewing = False
                 continue
+            error = next((line for line in reversed(self._lines) if line.startswith("error[")), "")
+            # 2: what it was given is wrong, and is so at the next start, too. A port may become free by itself.
+            if code == UserError.exit_code and error and not error.startswith("error[port-taken]"):
+                await self._until_renewed(f"{how(code)}, {error}", code)
+                continue
             failures = 1 if time.monotonic() - began >= _CALM else self.state.failures + 1
             wait = pause(failures)
             self._set(state="waiting", pid=0, failures=failures, next=self._clock() + wait, ended=how(code))
@@ -84,6 +89,13 @@ class Child:
             if not self._ending.is_set():
                 self._set(restarts=self.state.restarts + 1)
         self._set(state="stopped", pid=0, next=0.0)
+
+    async def _until_renewed(self, ended: str, code: int) -> None:
+        """Wait until somebody renews it; its error was said by itself."""
+        self._set(state="waiting", pid=0, failures=self.state.failures + 1, next=0.0, ended=ended)
+        self._tell(f"{self.state.name} {how(code)}, starts again when what it is given changes", code=code)
+        self._nudge.clear()
+        await self._nudge.wait()
 
     @property
     def said(self) -> tuple[str, ...]:

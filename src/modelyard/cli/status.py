@@ -95,7 +95,7 @@ def _daemon(now: Status, seen: Seen, load: dict[str, Load]) -> None:
     rows = []
     for child in here.children:
         used = load.get(child.name)
-        again = f", again in {max(0.0, child.next - time.time()):.0f} s" if child.state == "waiting" else ""
+        again = f", again in {max(0.0, child.next - time.time()):.0f} s" if child.next else ""
         rows.append(
             (
                 f"  {child.name}",
