@@ -236,8 +236,8 @@ def test_outcomes_of_a_log_that_an_older_server_wrote(log: sqlite3.Connection, t
     with closing(connect(tmp_path / "log.db")) as db:
         reader = arms()
         assert reader.read(db)[0].outcomes.mean == 0.5
-        put_truths(db, [("r2", "yes")])
-        assert reader.read(db)[0].outcomes.mean == 1.0
+        put_truths(db, [("r1", "no"), ("r2", "yes")])
+        assert reader.read(db)[0].outcomes == Sample.of([1.0, 1.0])
 
 
 def simulated(times: int, keys: int, each: int, *, seed: int) -> tuple[int, int]:
