@@ -13,7 +13,7 @@ import pytest
 
 from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.connection import CALLS
-from modelyard.serving.grpc.frames import PREFACE, Code, Kind, frame, settings, window_update
+from modelyard.serving.grpc.frames import MAX_FRAME, PREFACE, Code, Kind, frame, settings, window_update
 from modelyard.serving.grpc.heads import HeadReader
 from modelyard.serving.grpc.status import literal
 from modelyard.serving.http.heads import Heads
@@ -255,6 +255,18 @@ def test_an_answer_waits_for_the_caller_to_take_it() -> None:
     data, head = peer.answers()[1]
     assert (len(data), head["grpc-status"]) == (5, "0")
     assert not peer.connection.calls
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_who_takes_answers_byte_by_byte_has_its_credit_for_it(stream: int) -> None:
+    """Each of them may make every answer that waits be looked at."""
+    peer = Peer(window=10)
+    peer.send(peer.call(1, b"a" * 4000) + peer.call(3, b"b" * 4000))
+    assert set(peer.connection.waiting) == {1, 3}
+    peer.send(window_update(0, MAX_FRAME) * 1100)
+    assert peer.end() is None
+    peer.send(window_update(stream, 1) * 1100)
+    assert peer.end() is Code.ENHANCE_YOUR_CALM
 
 
 def test_a_large_answer_goes_by_the_window_of_the_connection() -> None:

@@ -144,12 +144,17 @@ class Flow(Link):
             self._window += size
             if self._window > MAX_WINDOW:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR)
-            self._push_all() if self.waiting else self.spend(1)
+            if not self.waiting or size < MAX_FRAME:
+                self.spend(1)
+            self._push_all()
         else:
             call.window += size
             if call.window > MAX_WINDOW:
                 raise StreamFault(stream, Code.FLOW_CONTROL_ERROR)
-            self._push(call) if stream in self.waiting else self.spend(1)
+            if stream not in self.waiting or size < MAX_FRAME:
+                self.spend(1)
+            if stream in self.waiting:
+                self._push(call)
 
     def resized(self, window: int) -> None:
         """Send what had to wait for a larger window on every stream."""
@@ -164,4 +169,6 @@ class Flow(Link):
 
     def _push_all(self) -> None:
         for call in list(self.waiting.values()):
+            if self._window <= 0:
+                break
             self._push(call)
