@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from modelyard._kit.processes import family
+from modelyard._kit.processes import born, family
+from modelyard.automation import trial
 from modelyard.automation import loadtest
 from modelyard.automation.loadtest import Order, last_of
 from modelyard.checks.capacity import capacity
@@ -183,6 +185,21 @@ def test_test_leaves_evidence_and_nothing_else(yard: Yard, tmp_path: Path) -> No
     out, err = again.communicate(timeout=120)
     assert again.returncode == 1, err
     assert "50% of the last time (600); below 540" in out
+
+
+def test_what_a_killed_one_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = (
+        f"{trial.PREFIX}{os.getpid()}-{born(os.getpid())}-x",
+        f"{trial.PREFIX}{os.getpid()}-1-x",
+        "modelyard-other",
+    )
+    for name in names:
+        (tmp_path / name / ".modelyard").mkdir(parents=True)
+    (tmp_path / f"{trial.PREFIX}1-1-link").symlink_to(tmp_path / "modelyard-other")
+    trial.remove_left()
+    assert {path.name for path in tmp_path.iterdir()} == {names[0], names[2], f"{trial.PREFIX}1-1-link"}
+    assert (tmp_path / "modelyard-other" / ".modelyard").is_dir()
 
 
 @pytest.mark.slow

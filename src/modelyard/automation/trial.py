@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard._kit.errors import ServeError
+from modelyard._kit.processes import born
 from modelyard.automation.process import how, spawn
 from modelyard.deploy.local import command
 from modelyard.deploy.section import Deploy
@@ -22,7 +24,10 @@ from modelyard.security.keys import keys_folder, own_folder
 from modelyard.security.tokens import add_token
 from modelyard.store.base import Store
 
-__all__ = ["Trial", "served"]
+__all__ = ["PREFIX", "Trial", "remove_left", "served"]
+
+# Of the folders in which trials are; then the process follows, and when it began.
+PREFIX = "modelyard-trial-"
 
 _READY = re.compile(r"ready http://127\.0\.0\.1:(\d+) ")
 # Seconds until it has to be ready, and until it has to have ended.
@@ -63,7 +68,8 @@ async def served(
         ServeError: It did not start (`trial-failed`).
     """
     role = declared.access.roles[0] if declared is not None and declared.access.roles else "analyst"
-    with tempfile.TemporaryDirectory(prefix="modelyard-trial-") as made:
+    remove_left()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-{born(os.getpid())}-") as made:
         root = Path(made)
         _trust(store.root, root)
         token = add_token(root, "trial", role)
@@ -98,6 +104,15 @@ async def served(
             await lines.aclose()  # type: ignore[attr-defined]
         if code:
             raise ServeError("trial-failed", f"the server {how(code)} when it was told to end")
+
+
+def remove_left() -> None:
+    """Remove what trials left behind whose process was killed: each has a token and a request log."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*-*"):
+        pid, _, rest = folder.name.removeprefix(PREFIX).partition("-")
+        if pid.isdecimal() and born(int(pid)) != rest.rpartition("-")[0] and not folder.is_symlink():
+            # Those of other users stay: we may not remove them.
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _forget(lines: AsyncIterator[str]) -> None:
