@@ -101,7 +101,7 @@ def test_the_sample_of_triton_is_answered(yard: Path, port: str, monkeypatch: py
 def test_the_generated_client_and_the_contract_of_the_page_hold(
     yard: Path, port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bash(yard, "modelyard contract client --out . && modelyard contract request > row.json && mkdir -p contracts")
+    bash(yard, "modelyard contract client -o . && modelyard contract request > row.json && mkdir -p contracts")
     monkeypatch.chdir(yard)
     monkeypatch.syspath_prepend(str(yard))
     (sample,) = [text for text in blocks("integration.md", "text") if "income_client" in text]

@@ -74,7 +74,7 @@ class TestOpenapi:
     def test_it_is_what_a_server_of_the_version_answers(
         self, yard: Yard, served: Server, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["contract", "openapi", "--out", "described.json"]) == 0
+        assert main(["contract", "openapi", "--output", "described.json"]) == 0
         with served.client("viewer") as client:
             there = client.get("/openapi.json").json()
         here = json.loads(Path("described.json").read_bytes())
@@ -92,7 +92,7 @@ class TestOpenapi:
         assert body.count("\n") == 1
         with served.client() as client:
             assert client.post(path, content=body).status_code == 200
-        main(["contract", "openapi", "--out", "described.json"])
+        main(["contract", "openapi", "--output", "described.json"])
         capfd.readouterr()
         assert main(["contract", "request", "described.json", *flags]) == 0
         assert capfd.readouterr().out == body
@@ -305,7 +305,7 @@ class TestDiff:
         assert moved == {"columns: have another order: rows and tensors without names mean something else": True}
 
     def test_the_verb(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
-        assert main(["contract", "openapi", "--out", "old.json"]) == 0
+        assert main(["contract", "openapi", "--output", "old.json"]) == 0
         assert main(["contract", "diff", "old.json", "champion"]) == 0
         yard.point(yard.keep(changed(city=None)), "challenger")
         capfd.readouterr()
@@ -344,7 +344,7 @@ class TestMock:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_the_verb_says_that_it_is_a_mock_and_ends_clean(self, yard: Yard, number: int) -> None:
-        assert main(["contract", "openapi", "--out", "it.json"]) == 0
+        assert main(["contract", "openapi", "--output", "it.json"]) == 0
         line = [sys.executable, "-m", "modelyard", "contract", "mock", "it.json", "--port", "0", "--token", "secret"]
         process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
         assert process.stderr is not None

@@ -58,9 +58,9 @@ def test_run_names_a_challenger_where_a_trial_is_declared(
     assert f"linear {first[:12]} stays the champion meanwhile" in said
 
     # A trial that a person has ended is not begun again by a run with nothing changed.
-    assert main(["rollback", "--challenger", "--reason", "not on a Friday"]) == 0
+    assert main(["rollback", "--alias", "challenger", "--reason", "not on a Friday"]) == 0
     assert digest(folder, "challenger") == first
-    assert main(["rollback", "--challenger"]) == 1
+    assert main(["rollback", "--alias", "challenger"]) == 1
     assert "error[no-trial]" in capsys.readouterr().err
     assert main(["run"]) == 0
     said = capsys.readouterr().out

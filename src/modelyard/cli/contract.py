@@ -38,16 +38,16 @@ def add(subparsers: Any) -> None:
         "one model when another takes its place. `mock [MODEL]` serves made up answers on the loopback: the same row "
         "has the same answer, and refusals are the real ones. MODEL is an alias (default: champion), the first digits "
         "of a digest, or, where no model is asked, a file that `openapi` wrote.",
-        epilog="example:\n  modelyard contract openapi --out income.json\n  modelyard contract request > row.json\n"
-        "  modelyard contract client --language typescript --out web/src\n"
+        epilog="example:\n  modelyard contract openapi -o income.json\n  modelyard contract request > row.json\n"
+        "  modelyard contract client --language typescript -o web/src\n"
         "  modelyard contract init billing && modelyard contract check contracts/billing.yaml --against challenger\n"
-        "  modelyard contract diff champion challenger\n  modelyard contract mock income.json --port 8081",
+        "  modelyard contract diff champion challenger\n  modelyard contract mock income.json --seed 7",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=list(_ACTIONS), help="what to do")
     parser.add_argument("names", nargs="*", metavar="NAME", help="models, files or a consumer, see above")
     parser.add_argument(
-        "--out", default="", metavar="PATH", help="with `openapi`, `request`, `client`, `init`: write it there"
+        "-o", "--output", default="", metavar="PATH", help="with `openapi`, `request`, `client`, `init`: write it there"
     )
     parser.add_argument(
         "--oip", action="store_true", help="with `openapi`, `request`: of the Open Inference Protocol, /v2"
@@ -59,7 +59,7 @@ def add(subparsers: Any) -> None:
         "--against", default="", metavar="MODEL", help="with `check`: the model that is asked (default: champion)"
     )
     parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
-    parser.add_argument("--port", type=int, default=8080, help="with `mock`: port, 0 for a free one (default: 8080)")
+    parser.add_argument("--port", type=int, default=8081, help="with `mock`: port, 0 for a free one (default: 8081)")
     parser.add_argument("--seed", type=int, default=0, help="with `mock`: another one, other answers (default: 0)")
     parser.add_argument("--token", default="", help="with `mock`: the only token that is taken (default: any)")
     add_file(parser)
@@ -87,8 +87,8 @@ def _openapi(args: argparse.Namespace) -> int:
 
     served = _served(args, *args.names)
     text = described(Endpoint.of(served.bundle, served.endpoint, served.limits), oip=args.oip)
-    if args.out:
-        _write(args, {Path(args.out): text})
+    if args.outputput:
+        _write(args, {Path(args.outputput): text})
     else:
         data(text.decode())
     return 0
@@ -101,8 +101,8 @@ def _request(args: argparse.Namespace) -> int:
     routes = _document(args, *args.names)["paths"]
     path = "/v2/models/{model}/infer" if args.oip else "/predict"
     text = json.dumps(routes[path]["post"]["requestBody"]["content"]["application/json"]["example"], ensure_ascii=False)
-    if args.out:
-        _write(args, {Path(args.out): text.encode()})
+    if args.outputput:
+        _write(args, {Path(args.outputput): text.encode()})
     else:
         data(text)
     return 0
@@ -112,8 +112,8 @@ def _client(args: argparse.Namespace) -> int:
     from modelyard.serving.contract.clients import client_files
 
     files = client_files(_document(args, *args.names), args.language)
-    if args.out:
-        _write(args, {Path(args.out) / name: text.encode() for name, text in files.items()})
+    if args.outputput:
+        _write(args, {Path(args.outputput) / name: text.encode() for name, text in files.items()})
     else:
         data(next(iter(files.values())).rstrip("\n"))
     return 0
@@ -127,11 +127,9 @@ def _init(args: argparse.Namespace) -> int:
 
     served = _served(args)
     endpoint = Endpoint.of(served.bundle, served.endpoint, served.limits)
-    path = Path(args.out or f"contracts/{file_name(args.names[0])}.yaml")
+    path = Path(args.outputput or f"contracts/{file_name(args.names[0])}.yaml")
     if path.exists():
-        raise UserError(
-            "contract-exists", f"`{path}` is there already", where=str(path), hint="name another with --out"
-        )
+        raise UserError("contract-exists", f"`{path}` is there already", where=str(path), hint="name another with -o")
     _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()})
     return 0
 

@@ -21,13 +21,16 @@ def add(subparsers: Any) -> None:
         description="Point the champion back at the model it pointed at before, or at another one that it pointed at "
         "once. Nothing is deleted: rolling back again returns to where you were. A run with nothing changed leaves it.",
         epilog="example:\n  modelyard rollback\n  modelyard rollback --to 3fa9c1d2b4e5 --reason 'errors since noon'\n"
-        "  modelyard rollback --challenger",
+        "  modelyard rollback --alias challenger",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
     parser.add_argument("--to", default="", metavar="MODEL", help="first digits of an earlier champion's digest")
     parser.add_argument(
-        "--challenger", action="store_true", help="end the trial of the challenger instead; the champion stays"
+        "--alias",
+        default="champion",
+        choices=["champion", "challenger"],
+        help="challenger: end its trial instead, the champion stays (default: champion)",
     )
     parser.add_argument("--reason", default="", help="why, for the record")
     add_file(parser)
@@ -41,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     with open_existing(args, model=True) as store:
         endpoint = endpoint_of(store, args.endpoint)
-        before = pointed(store, endpoint, "challenger" if args.challenger else "champion")
-        if args.challenger:
+        before = pointed(store, endpoint, args.alias)
+        if args.alias == "challenger":
             now = withdraw(store, endpoint, actor=user(), reason=args.reason)
         else:
             now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)

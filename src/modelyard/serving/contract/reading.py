@@ -96,7 +96,7 @@ def read_description(text: bytes, name: str) -> dict[str, Any]:
             "contract-unreadable",
             f"`{name}` describes no endpoint of Modelyard",
             where=name,
-            hint="`modelyard contract openapi --out FILE` writes one",
+            hint="`modelyard contract openapi -o FILE` writes one",
         )
     return found
 
