@@ -18,8 +18,7 @@ import msgspec
 import pytest
 
 from modelyard._kit.processes import born, family
-from modelyard.automation import trial
-from modelyard.automation import loadtest
+from modelyard.automation import loadtest, trial
 from modelyard.automation.loadtest import Order, last_of
 from modelyard.checks.capacity import capacity
 from modelyard.cli import loadtest as loadtest_verb
