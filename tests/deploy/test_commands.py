@@ -44,6 +44,12 @@ def test_promote_and_rollback(yard: Yard, store: LocalStore, promoted: list[Mode
     assert third in yard("rollback").stdout
 
 
+def test_each_earlier_model_is_named_once(yard: Yard, promoted: list[ModelVersion]) -> None:
+    assert yard("rollback").returncode == 0
+    said = yard("rollback", "--to", "zz").stderr
+    assert [said.count(model.digest[:12]) for model in promoted] == [1, 1, 0]
+
+
 def test_verbs_say_what_is_wrong(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
     for words, code, says in [
         (("rollback",), 2, "error[endpoint-not-found]"),

@@ -258,7 +258,7 @@ def _matching(models: Iterable[ModelVersion], digits: str) -> ModelVersion:
     known = list(models)
     found = [m for m in known if m.digest.startswith(digits)]
     if not found:
-        raise NotFound.of("model", digits, (short(m.digest) for m in known))
+        raise NotFound.of("model", digits, {short(m.digest) for m in known})
     if len({m.digest for m in found}) > 1:
         names = ", ".join(sorted({short(m.digest) for m in found}))
         raise UserError("model-unclear", f"several models begin with `{digits}`", hint=f"give more digits: {names}")
