@@ -17,10 +17,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from modelyard._kit.errors import UserError
+from modelyard._kit.errors import ServeError, UserError
 from modelyard.security.jwt import Issuer, fetch
 from modelyard.security.roles import MATRIX, ROLES
 from modelyard.serving.access import Days
+from modelyard.serving.http.tls import Tls
 from modelyard.serving.routes import ROUTES, Route
 
 from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -281,6 +282,17 @@ def test_tls_that_cannot_be_used_serves_nothing(tmp_path: Path, fresh: Fresh, fl
     names = {"cert": "--tls-cert", "key": "--tls-key", "client_ca": "--client-ca"}
     with pytest.raises(AssertionError, match="tls-unusable"):
         fresh(None, *(part for flag in flags for part in (names[flag], cert)))
+
+
+def test_the_file_of_tls_that_is_not_there_is_named(tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path, "ca").sign("server")
+    with pytest.raises(ServeError, match=r"no\.key` is not there") as missing:
+        Tls(Path(cert), tmp_path / "no.key")
+    assert missing.value.problem.where == str(tmp_path / "no.key")
+    Path(key).write_text("no key")
+    with pytest.raises(ServeError, match="is no PEM") as wrong:
+        Tls(Path(cert), Path(key))
+    assert "_ssl.c" not in str(wrong.value)
 
 
 def test_pages_of_allowed_origins_only(fresh: Fresh) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import asyncio
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 from modelyard._kit.errors import ServeError
 from modelyard.serving.told import say
 
-__all__ = ["Tls", "subject_of"]
+__all__ = ["Tls", "farewell", "subject_of"]
 
+# Seconds that a caller has to answer the end of TLS before it is cut.
+_FAREWELL = 1.0
 _SHORT = {
     "commonName": "CN",
     "organizationName": "O",
@@ -42,14 +46,20 @@ class Tls:
         self._cert, self._key, self._ca = cert, key, client_ca
         self._protocols = list(protocols)
         self._stamp = self._look()
+        for path in (cert, key, client_ca):
+            if path is not None and not os.access(path, os.R_OK):
+                hint = "give a PEM file that the server may read"
+                raise ServeError(
+                    "tls-unusable", f"`{path}` is not there, or cannot be read", where=str(path), hint=hint
+                )
         try:
             self.context = self._now = self._made()
         except (OSError, ssl.SSLError) as error:
             raise ServeError(
                 "tls-unusable",
-                f"the certificate, its key or the CA cannot be used: {error}",
-                where=str(cert),
-                hint="give PEM files that the server may read; the key has to be that of the certificate",
+                "the certificate, its key or the CA is no PEM, or the key is not that of the certificate",
+                where=", ".join(str(path) for path in (cert, key, client_ca) if path is not None),
+                hint="`openssl x509 -in CERT -noout` and `openssl pkey -in KEY -noout` say which of them cannot be read",
             ) from error
 
         def chosen(sock: Any, name: str | None, context: ssl.SSLContext) -> None:
@@ -91,6 +101,13 @@ class Tls:
             context.load_verify_locations(self._ca)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def farewell(transport: Any) -> None:
+    """Close a connection that has no room: over TLS the other side may leave the end unanswered, and is cut then."""
+    transport.close()
+    if transport.get_extra_info("ssl_object") is not None:
+        asyncio.get_running_loop().call_later(_FAREWELL, transport.abort)
 
 
 def subject_of(certificate: dict[str, Any] | None) -> str:
