@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ class Tls:
                 "tls-unusable",
                 "the certificate, its key or the CA is no PEM, or the key is not that of the certificate",
                 where=", ".join(str(path) for path in (cert, key, client_ca) if path is not None),
-                hint="`openssl x509 -in CERT -noout` and `openssl pkey -in KEY -noout` say which of them cannot be read",
+                hint="`openssl x509 -in CERT -noout` and `openssl pkey -in KEY -noout` say which cannot be read",
             ) from error
 
         def chosen(sock: Any, name: str | None, context: ssl.SSLContext) -> None:
