@@ -30,6 +30,10 @@ def test_the_endpoint_answers_as_scikit_learn_does(
     monkeypatch.chdir(folder)
     assert main(["run"]) == 0
     capsys.readouterr()
+    assert main(["show", "models"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len({row[1] for row in shown}) == len(shown), "each model once"
+    assert [row[-1] for row in shown].count("champion") == 1
     assert main(["token", "add", "story", "--role", "analyst", "--json"]) == 0
     secret = json.loads(capsys.readouterr().out)["token"]
 

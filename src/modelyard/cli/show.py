@@ -72,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
         _checks(list(results.values()), args.json)
     elif name in ("tables", "models"):
         kind = TableVersion if name == "tables" else ModelVersion
-        _list([v for v in versions.values() if isinstance(v, kind) and not isinstance(v, File)], args.json)
+        # A step hands on what another made; of each the last is shown, which has its bundle.
+        once = {(v.name, v.digest): v for v in versions.values() if isinstance(v, kind) and not isinstance(v, File)}
+        _list(list(once.values()), _aliases(store) if name == "models" else {}, args.json)
     elif name in results:
         _checks([results[name]], args.json)
     elif len(name) >= 4 and (of_digest := [v for v in versions.values() if v.digest.startswith(name)]):
@@ -178,15 +180,22 @@ def _checks(results: list[Any], as_json: bool) -> None:
         data(_pretty(plain(results[0].evidence)))
 
 
-def _list(versions: list[TableVersion | ModelVersion], as_json: bool) -> None:
+def _aliases(store: Store) -> dict[str, str]:
+    """Return by the digest of a model what points at it now; of both aliases the champion."""
+    now = {(d.endpoint, d.alias): d for d in store.ledger.aliases()}
+    return {d.model.digest: d.alias for d in sorted(now.values(), key=lambda d: d.alias, reverse=True)}
+
+
+def _list(versions: list[TableVersion | ModelVersion], aliases: dict[str, str], as_json: bool) -> None:
+    """Print versions; `aliases`: by the digest of a model what points at it."""
     if as_json:
         json_line(versions)
         return
     rows = []
     for v in versions:
         what = f"{number(v.rows)} rows" if isinstance(v, TableVersion) else f"{v.family} as {v.format}"
-        rows.append((v.name, short(v.digest), what, v.address[:40]))
-    table(("name", "digest", "what", "address"), rows)
+        rows.append((v.name, short(v.digest), what, v.address[:40], aliases.get(v.digest, "")))
+    table(("name", "digest", "what", "address", "alias" if aliases else ""), rows)
 
 
 def _version(version: TableVersion | ModelVersion | File, store: Store, args: argparse.Namespace) -> None:
