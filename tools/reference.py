@@ -220,8 +220,8 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "champion": "digest of the model that answered usually",
             "challenger": "digest of the model that was tried",
             "began": "number of the event that named the challenger",
-            "found": "metric; requests, keys, keys with an outcome and share held back of both; difference with its interval "
-            "and p, `decision` (`champion`, `challenger` or `none`) and `reason`",
+            "found": "metric; requests, keys, keys with an outcome and share held back of both; difference with "
+            "its interval and p, `decision` (`champion`, `challenger` or `none`) and `reason`",
         },
     ),
     "token.added": (
