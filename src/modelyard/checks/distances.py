@@ -54,8 +54,12 @@ class Distances:
         """Return the distance of each row but the first to the nearest one before it."""
         np = self._np
         distances = np.zeros((len(ranks), len(ranks)))
-        for at in range(ranks.shape[1]):
-            distances += np.minimum(np.abs(ranks[:, at, None] - ranks[None, :, at]), 1.0)
+        # One buffer for all columns: making new ones takes longer than the sums.
+        apart = np.empty_like(distances)
+        for column in np.ascontiguousarray(ranks.T):
+            np.subtract(column[:, None], column, out=apart)
+            np.abs(apart, out=apart)
+            distances += np.minimum(apart, 1.0, out=apart)
         for at in range(texts.shape[1]):
             distances += texts[:, at, None] != texts[None, :, at]
         distances[np.triu_indices(len(ranks))] = np.inf

@@ -32,15 +32,19 @@ __all__ = ["NEAR", "WINDOW", "usual"]
 WINDOW = 256
 # A row that is nearer to one before it than this share of real rows is near.
 NEAR = 0.02
-# Rows that are measured, and values of them at once; windows, and columns of all of them.
+# Rows that are measured, and values of them at once; of them those that windows are drawn from, how many windows, and
+# columns of all windows together.
 _ROWS = 20_000
 _AT_ONCE = 1_000_000
+_DRAWN = 4096
 _WINDOWS, _FEWEST_WINDOWS = 32, 8
 _COLUMNS = 2_000
 
 
 def usual(profile: Mapping[str, Any], signature: Signature, feeds: Sequence[Feeds], *, seed: int = 0) -> dict[str, Any]:
-    """Return what is usual of real rows, as plain JSON; takes about a second at most, however many there are.
+    """Return what is usual of real rows, as plain JSON.
+
+    Of many rows a sample is measured: it takes less than a second, of hundreds of columns a few.
 
     Args:
         profile: The profile of the same model, see `checks.profile`.
@@ -60,7 +64,8 @@ def usual(profile: Mapping[str, Any], signature: Signature, feeds: Sequence[Feed
     parts = [strange.measured(_rows(numeric, at), _rows(categorical, at)) for at in _slices(rows, step)]
     sums, ones = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = {"rows": rows, "outlier": limits(sums, ones)}
-    window = _window(rng, Distances(profile, signature), numeric, categorical)
+    some = slice(_DRAWN)
+    window = _window(rng, Distances(profile, signature), _rows(numeric, some), _rows(categorical, some))
     return {**found, "window": window} if window else found
 
 
