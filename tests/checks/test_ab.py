@@ -175,6 +175,8 @@ def test_what_was_held_back_is_no_answer_and_is_told(log: sqlite3.Connection, me
     fallback, none = {"prediction": "yes", "withheld": "outlier"}, {"prediction": None, "withheld": "confidence"}
     answered(log, 1.0, "a", {"r1": ["yes"], "r2": ["no"], "r3": ["yes"], "r4": ["no"]})
     answered(log, 2.0, "b", {"r5": ["no"], "r6": [fallback], "r7": [none], "r8": ["no", fallback]})
+    # What could not be logged is not known to have been held back.
+    answered(log, 3.0, "b", {"r9": [{}]})
     put_truths(log, [(name, "no") for name in ("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8/0", "r8/1")])
     first, second = arms(metric=metric, label="yes").read(log)
     assert (first.held, first.outcomes.n, first.outcomes.mean) == (0.0, 4, 0.5)

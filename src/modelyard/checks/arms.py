@@ -126,10 +126,12 @@ class Arms:
         for key, ms, outputs in zip(turn.keys, turn.ms, _answers(turn), strict=True):
             if key is None:
                 continue
-            known = [output for output in outputs if not is_held(output)]
+            # Of an empty one the content could not be logged: it is not known to have been held back.
+            given = [output for output in outputs if output]
+            known = [output for output in given if not is_held(output)]
             arm.requests += 1
-            arm.rows += len(outputs)
-            arm.held += len(outputs) - len(known)
+            arm.rows += len(given)
+            arm.held += len(given) - len(known)
             if metric == "ms":
                 total, count = ms, 1
             elif metric == "label":
