@@ -87,8 +87,8 @@ def _openapi(args: argparse.Namespace) -> int:
 
     served = _served(args, *args.names)
     text = described(Endpoint.of(served.bundle, served.endpoint, served.limits), oip=args.oip)
-    if args.outputput:
-        _write(args, {Path(args.outputput): text})
+    if args.output:
+        _write(args, {Path(args.output): text})
     else:
         data(text.decode())
     return 0
@@ -101,8 +101,8 @@ def _request(args: argparse.Namespace) -> int:
     routes = _document(args, *args.names)["paths"]
     path = "/v2/models/{model}/infer" if args.oip else "/predict"
     text = json.dumps(routes[path]["post"]["requestBody"]["content"]["application/json"]["example"], ensure_ascii=False)
-    if args.outputput:
-        _write(args, {Path(args.outputput): text.encode()})
+    if args.output:
+        _write(args, {Path(args.output): text.encode()})
     else:
         data(text)
     return 0
@@ -112,8 +112,8 @@ def _client(args: argparse.Namespace) -> int:
     from modelyard.serving.contract.clients import client_files
 
     files = client_files(_document(args, *args.names), args.language)
-    if args.outputput:
-        _write(args, {Path(args.outputput) / name: text.encode() for name, text in files.items()})
+    if args.output:
+        _write(args, {Path(args.output) / name: text.encode() for name, text in files.items()})
     else:
         data(next(iter(files.values())).rstrip("\n"))
     return 0
@@ -127,7 +127,7 @@ def _init(args: argparse.Namespace) -> int:
 
     served = _served(args)
     endpoint = Endpoint.of(served.bundle, served.endpoint, served.limits)
-    path = Path(args.outputput or f"contracts/{file_name(args.names[0])}.yaml")
+    path = Path(args.output or f"contracts/{file_name(args.names[0])}.yaml")
     if path.exists():
         raise UserError("contract-exists", f"`{path}` is there already", where=str(path), hint="name another with -o")
     _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()})
