@@ -32,6 +32,7 @@ from modelyard.serving.grpc.frames import (
 )
 from modelyard.serving.grpc.heads import HeadReader
 from modelyard.serving.grpc.link import HEADERS, PING
+from modelyard.serving.http.tls import farewell
 from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["CALLS", "Answers", "Connection"]
@@ -129,6 +130,7 @@ class Connection(Flow):
         if self.answers.crowded:
             self.refused(HttpError(503, "too-many-connections", "the server has no room; try again"))
             self.end(Code.ENHANCE_YOUR_CALM)
+            farewell(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it; what is still being answered has nobody to go to."""

@@ -19,6 +19,7 @@ import httptools
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
 from modelyard.serving.http.heads import Head, Heads
+from modelyard.serving.http.tls import farewell
 from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Answers", "Connection"]
@@ -157,6 +158,7 @@ class Connection(asyncio.Protocol):
         self.answers.connections.add(self)
         if self.answers.crowded:
             self._refuse_bytes(HttpError(503, "too-many-connections", "the server has no room; try again"))
+            farewell(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it; what is still being answered has nobody to go to."""
