@@ -108,8 +108,9 @@ def beside(peer: Peer, model: Path) -> Iterator[Target]:
     folder.mkdir(exist_ok=True)
     port = free_port()
     command, env = peer.prepare(python_of(peer), folder, model, port)
-    with running(command, port, peer.ready, wait_s=90, env={**os.environ, **QUIET, **env}) as (process, start):
-        target = Target(process, port, peer.path, peer.form, start_s=start)
+    with running(command, port, peer.ready, wait_s=90, env={**os.environ, **QUIET, **env}) as (process, began):
+        target = Target(process, port, peer.path, peer.form)
+        target.begin(began)
         check(target, model)
         yield target
 

@@ -128,7 +128,7 @@ class Target:
         path: Path of the requests.
         form: Makes a body of rows.
         headers: Headers of each request.
-        start_s: Seconds from the start of the process to the first 200.
+        start_s: Seconds from the start of the process to the first prediction.
         ours: It is our server.
     """
 
@@ -142,6 +142,15 @@ class Target:
 
     def __post_init__(self) -> None:
         self.headers = {"Content-Type": "application/json", **self.headers}
+
+    def begin(self, began: float) -> None:
+        """Ask for one row, and take down how long that took since a moment of `time.perf_counter`.
+
+        Raises:
+            NotServed: The answer is not a 200.
+        """
+        self.ask(encoded(self.form(rows(1, 3))))
+        self.start_s = time.perf_counter() - began
 
     def ask(self, body: bytes, connection: http.client.HTTPConnection | None = None, **headers: str) -> bytes:
         """Send one request and return the answer's body.
@@ -211,7 +220,7 @@ def pss_mb(root: int) -> float:
 def running(
     command: list[str], port: int, ready: str, *, wait_s: float = 30, env: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """Start a server; yield it with the seconds to its first 200 on a path; end it with all that it started.
+    """Start a server; yield it once a path answers 200, and when it was started; end it with all that it started.
 
     Raises:
         NotServed: It ended, or did not answer in time.
@@ -226,7 +235,7 @@ def running(
                     last = said.read().decode(errors="replace").strip()[-300:]
                     raise NotServed(f"{Path(command[0]).name} did not answer within {wait_s:.0f} s: {last}")
                 time.sleep(0.005)
-            yield process, time.perf_counter() - began
+            yield process, began
         finally:
             _end(process)
 
@@ -256,8 +265,10 @@ def served(folder: Path, project: Path, token: str, *options: str) -> Iterator[T
     """Serve the bundle with options of the server, and yield where to ask it."""
     port = free_port()
     command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
-    with running([*command, *options, "--port", str(port)], port, "/v2/health/ready") as (process, start):
-        yield Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, start, ours=True)
+    with running([*command, *options, "--port", str(port)], port, "/v2/health/ready") as (process, began):
+        target = Target(process, port, "/predict", named, {"Authorization": f"Bearer {token}"}, ours=True)
+        target.begin(began)
+        yield target
 
 
 def load(target: Target, folder: Path, seconds: float) -> Load:

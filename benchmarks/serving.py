@@ -222,7 +222,7 @@ def main() -> None:
         for _ in range(effort.starts):
             with served(folder, project, token, *policy) as ours:
                 starts.append(ours.start_s)
-        emit("start_s", middle(iter(starts)), "s", 0.5, "from the start of the process to the first 200")
+        emit("start_s", middle(iter(starts)), "s", 0.5, "from the start of the process to the first prediction")
         with served(folder, project, token, *policy) as ours:
             load(ours, project, 1)
             loads = [load(ours, project, effort.seconds)]

@@ -14,7 +14,9 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from _bench import emit
 from _yard import Served, Yard, header, run, times
@@ -64,9 +66,40 @@ def factors_of(models: list[tuple[ModelVersion, float]]) -> dict[str, float]:
     return {model.digest[:12]: factor for model, factor in models}
 
 
-def client(served: Served, seen: Seen, values: list[float] = VALUES) -> Client:
+def client(served: Served, seen: Seen, values: list[float] = VALUES) -> Watching:
     """Return a client that shows every answer."""
-    return Client("127.0.0.1", served.port, [served.request(v) for v in values], connections=CONNECTIONS, keep=seen)
+    return Watching("127.0.0.1", served.port, [served.request(v) for v in values], connections=CONNECTIONS, keep=seen)
+
+
+class Watching(Client):
+    """A client that knows which of its connections broke with a request under way."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.known: dict[int, Any] = {}
+        self.broken: list[Any] = []
+
+    def opened(self, connection: Any) -> None:
+        """Remember it by its port."""
+        self.known[connection.port] = connection
+        super().opened(connection)
+
+    def lost(self, connection: Any) -> None:
+        """Remember it if its request is lost with it."""
+        if connection.moment:
+            self.broken.append(connection)
+        super().lost(connection)
+
+    def of(self, process: int) -> list[Any]:
+        """Return the connections that a process of this machine has at the other end."""
+        held = set()
+        for one in Path(f"/proc/{process}/fd").iterdir():
+            # Some are closed meanwhile.
+            with suppress(OSError):
+                held.add(str(one.readlink()))
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ports = {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in held}
+        return [self.known[port] for port in ports & self.known.keys()]
 
 
 async def swapped(yard: Yard, served: Served, models: list[tuple[ModelVersion, float]], seconds: float) -> None:
@@ -98,7 +131,8 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     await asyncio.sleep(2.0)
     victim = family(served.process.pid)[0]
     before, seen.gap = set(seen.processes), 0.0
-    under_way, at = asking.under_way, time.monotonic()
+    there = asking.of(victim)
+    at, then = time.monotonic(), sum(connection.moment > 0 for connection in there)
     os.kill(victim, signal.SIGKILL)
     while not (new := set(seen.processes) - before) and not offering.done():
         # Connections that are there stay with the process that is left; others go to the new one, too.
@@ -108,7 +142,10 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     found = await offering
     asking.close()
     lost = found.sent - found.answered
-    emit("kill_lost", lost, "", CONNECTIONS, f"requests under way then: {under_way}; {found.errors or ''}")
+    # Until a broken connection is seen to be, requests are sent on it: they are in flight there as well.
+    limit = sum(connection in there for connection in asking.broken)
+    text = f"at most: in flight there when its connections broke, {then} of them at the signal; {found.errors or ''}"
+    emit("kill_lost", lost, "", limit, text)
     back = seen.processes[new.pop()] - at if new else float("inf")
     emit("kill_back_s", back, "s", 1.0, "until a new process answers in the place of the killed one")
     emit("kill_gap_s", seen.gap, "s", 1.0, "longest time without an answer meanwhile")

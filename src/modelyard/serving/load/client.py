@@ -137,11 +137,6 @@ class Client:
             connections=len(self._open),
         )
 
-    @property
-    def under_way(self) -> int:
-        """Requests that were sent and are not answered yet."""
-        return sum(connection.moment > 0 for connection in self._open)
-
     def within(self, seconds: float) -> int:
         """Return how many of the 200s of the last step came within so many seconds of when they were due."""
         return sum(took <= seconds for took in self._latencies)
@@ -264,6 +259,11 @@ class _Connection(asyncio.Protocol):
         self.moment = 0.0
         self.sent = 0.0
         self.which = 0
+
+    @property
+    def port(self) -> int:
+        """Its port on this side."""
+        return int(self._transport.get_extra_info("sockname")[1])
 
     def send(self, request: bytes, moment: float, which: int) -> None:
         """Send a request that was due at a moment."""
