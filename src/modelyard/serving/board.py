@@ -133,7 +133,7 @@ class Board:
         """
         whole, places = self.tell(own), 1
         for at, file in enumerate(self._files):
-            if file is self._mine:
+            if file == self._mine:
                 continue
             number, told = _newest(file)
             if number:
