@@ -133,6 +133,15 @@ class Models:
         """Whether a request sent now would be answered and logged, whatever its model."""
         return all(service.ready for service in self._all)
 
+    def check_ready(self) -> None:
+        """Say nothing if a request sent now would be answered and logged, whatever its model.
+
+        Raises:
+            HttpError: It would not (503).
+        """
+        if not self.ready:
+            raise HttpError(503, "not-ready", "the server does not take requests at the moment")
+
     def find(self, name: str, version: str = "") -> Service:
         """Return the model of a name and version; without a name the default, without a version the current one.
 

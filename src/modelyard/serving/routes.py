@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import msgspec
 
 from modelyard.security.roles import Action
-from modelyard.serving.errors import HttpError
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.observability.metrics import metrics, stats
@@ -57,8 +56,7 @@ def _live(models: Models, exchange: Exchange) -> bytes:
 
 
 def _ready(models: Models, exchange: Exchange) -> bytes:
-    if not models.ready:
-        raise HttpError(503, "not-ready", "the server does not take requests at the moment")
+    models.check_ready()
     return b'{"ready":true}'
 
 
@@ -72,7 +70,7 @@ def _model(models: Models, exchange: Exchange) -> bytes:
 
 def _model_ready(models: Models, exchange: Exchange) -> bytes:
     service = models.find(exchange.model, exchange.version)
-    _ready(models, exchange)
+    models.check_ready()
     return msgspec.json.encode({"name": service.endpoint, "ready": True})
 
 

@@ -12,10 +12,10 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from modelyard.serving.errors import bad, check_id, killed, named
+from modelyard.serving.errors import bad, check_id, killed
 from modelyard.serving.grpc.messages import message, read
-from modelyard.serving.protocols.binary import FIXED, numbers_out, texts_out
-from modelyard.serving.protocols.oip import outputs_of, supported, version_of
+from modelyard.serving.protocols.binary import FIXED
+from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, supported, version_of
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 
 if TYPE_CHECKING:
@@ -118,10 +118,7 @@ def _wanted(service: Service, outputs: Any) -> tuple[str, ...]:
     """Return the names of the outputs that are asked for."""
     known = [one["name"] for one in outputs_of(service)]
     for one in outputs:
-        if one.name not in known:
-            raise named("tensor-unknown", f"the model has no output `{one.name[:60]}`", one.name, known)
-        if one.parameters:
-            supported(one.name, one.parameters)
+        check_output(one.name, one.parameters, known)
     return tuple(one.name for one in outputs)
 
 
@@ -140,7 +137,7 @@ def _answer(service: Service, asked: Asked, wanted: tuple[str, ...], *, typed: b
         parts = [_typed(service, asked, b"".join(parts), shown)]
     else:
         for name in shown:
-            blob = _blob(service, asked, name)
+            blob = blob_of(service, asked, name)
             parts += (_RAW, _varint(len(blob)), blob)
     return b"".join(parts)
 
@@ -161,17 +158,6 @@ def _same(endpoint: str, version: str, classes: int, count: int, shown: tuple[st
         made.outputs.add(name=name, datatype="BYTES" if name == "label" else "FP32", shape=shape)
     data: bytes = made.SerializeToString()
     return data
-
-
-def _blob(service: Service, asked: Asked, name: str) -> bytes:
-    """Return the values of an output as bytes."""
-    if name == "label":
-        return texts_out(service.problem.classes, asked.picks(service.labels))
-    output = asked.output
-    if isinstance(output, list) and len(output) == 1:
-        row = output[0]
-        return struct.pack(f"<{len(row)}f", *row)
-    return numbers_out(output)
 
 
 def _typed(service: Service, asked: Asked, same: bytes, shown: tuple[str, ...]) -> bytes:

@@ -32,8 +32,7 @@ def ping(models: Models, exchange: Exchange) -> bytes:
     Raises:
         HttpError: It does not (503).
     """
-    if not all(service.ready for service in models):
-        raise HttpError(503, "not-ready", "the server does not take requests at the moment")
+    models.check_ready()
     return b"{}"
 
 

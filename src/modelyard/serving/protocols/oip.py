@@ -5,7 +5,8 @@ The answer is `probabilities` and `label`, or `prediction`; as bytes where the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from modelyard.serving.values import UNREADABLE, decode
 
 __all__ = [
     "EXTENSIONS",
+    "blob_of",
+    "check_output",
     "infer",
     "model",
     "model_metadata",
@@ -170,11 +173,20 @@ def _wanted(service: Service, request: _Request) -> dict[str, bool]:
     binary = request.parameters.get("binary_data_output", False) is True
     wanted = {}
     for output in request.outputs:
-        if output.name not in known:
-            raise named("tensor-unknown", f"the model has no output `{output.name[:60]}`", output.name, known)
-        supported(output.name, output.parameters)
+        check_output(output.name, output.parameters, known)
         wanted[output.name] = output.parameters.get("binary_data", binary) is True
     return wanted or dict.fromkeys(known, binary)
+
+
+def check_output(name: str, parameters: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse an output that the model does not have, or not in the way that it is asked for.
+
+    Raises:
+        HttpError: It is such an output (`tensor-unknown`, `not-supported`).
+    """
+    if name not in known:
+        raise named("tensor-unknown", f"the model has no output `{name[:60]}`", name, known)
+    supported(name, parameters)
 
 
 def supported(name: str, parameters: Mapping[str, Any]) -> None:
@@ -198,7 +210,7 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
             continue
         tensor["shape"][0] = count
         if wanted[name]:
-            blob = _blob(service, asked, name)
+            blob = blob_of(service, asked, name)
             blobs.append(blob)
             tensor["parameters"] = {"binary_data_size": len(blob)}
         elif name == "label":
@@ -221,10 +233,15 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
     return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)),), _OCTETS)
 
 
-def _blob(service: Service, asked: Asked, name: str) -> bytes:
-    if name != "label":
-        return numbers_out(asked.output)
-    return texts_out(service.problem.classes, asked.picks(service.labels))
+def blob_of(service: Service, asked: Asked, name: str) -> bytes:
+    """Return the values of an output as bytes."""
+    if name == "label":
+        return texts_out(service.problem.classes, asked.picks(service.labels))
+    output = asked.output
+    if isinstance(output, list) and len(output) == 1:
+        row = output[0]
+        return struct.pack(f"<{len(row)}f", *row)
+    return numbers_out(output)
 
 
 def _shape_of(body: bytes) -> HttpError:
