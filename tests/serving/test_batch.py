@@ -149,17 +149,17 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         batcher = Batcher(model, joined, answered)
         # Nothing is known of it yet, so nobody is sent away; and few are taken in any case.
         ask(batcher, 60)
-        assert not batcher.crowded
+        assert not batcher.busy
         await asyncio.sleep(0)
         # 60 took 120 ms at least, and a turn has 50.
         most = batcher.most
         assert 16 <= most <= 25
         ask(batcher, most - 1)
-        assert not batcher.crowded
+        assert not batcher.busy
         ask(batcher, 1)
-        assert batcher.crowded
+        assert batcher.busy
         await asyncio.sleep(0)
-        assert not batcher.crowded
+        assert not batcher.busy
         # Where a full turn is done in time, the next may hold more.
         model.seconds = 0.0
         for _ in range(20):
@@ -179,7 +179,7 @@ def test_few_large_requests_leave_room_for_many_small_ones() -> None:
         assert 1000 < batcher.most < 4000
         for _ in range(500):
             batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
-        assert not batcher.crowded
+        assert not batcher.busy
         await asyncio.sleep(0)
 
     asyncio.run(run())

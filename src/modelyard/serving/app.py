@@ -200,7 +200,7 @@ class App:
             if models.killed and exchange.route.action == "infer":
                 self._check_alive(exchange)
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
-            if (models.crowded or models.in_flight >= self.limits.in_flight) and exchange.route.action == "infer":
+            if (models.busy or models.in_flight >= self.limits.in_flight) and exchange.route.action == "infer":
                 exchange.refuse(_BUSY)
                 return
             if b"content-encoding" in exchange.headers:

@@ -97,7 +97,7 @@ class Batcher(Generic[T]):
         self._rows += one.parsed.count
 
     @property
-    def crowded(self) -> bool:
+    def busy(self) -> bool:
         """Whether this turn holds as much as it may."""
         return self._rows >= self.most and len(self._gathered) >= _FEWEST
 

@@ -164,11 +164,11 @@ class Models:
         return iter(self._all)
 
     @property
-    def crowded(self) -> bool:
+    def busy(self) -> bool:
         """Whether one of them is asked in this turn of the loop as often as it can answer in time."""
         if len(self._all) == 1:
-            return self.default.crowded
-        return any(service.crowded for service in self._all)
+            return self.default.busy
+        return any(service.busy for service in self._all)
 
     @property
     def in_flight(self) -> int:

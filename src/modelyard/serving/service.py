@@ -134,9 +134,9 @@ class Service:
         return self._batcher.waiting + self._parked
 
     @property
-    def crowded(self) -> bool:
+    def busy(self) -> bool:
         """Whether it is asked in this turn of the loop as often as it can answer in time."""
-        return self._batcher.crowded
+        return self._batcher.busy
 
     def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         """Have the model answer rows that fit, log the answer and write it.
