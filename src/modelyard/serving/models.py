@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from modelyard._kit.digest import short
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
@@ -16,9 +17,6 @@ from modelyard.serving.protocols.feedback import Feedback
 from modelyard.serving.service import Service
 
 __all__ = ["Models", "Tried"]
-
-# A version may be named by this many first digits of its digest, or by all of them.
-_SHORT = 12
 
 
 class Tried(Protocol):
@@ -85,7 +83,7 @@ class Models:
         service.killed = service.endpoint in self.killed
         service.access = self._access
         versions = self._named.setdefault(service.endpoint, {})
-        versions[service.version.digest[:_SHORT]] = service
+        versions[short(service.version.digest)] = service
         versions[service.version.digest] = service
         self._all = (*(one for one in self._all if one is not service), service)
         if current:

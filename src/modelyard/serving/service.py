@@ -9,6 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
+from modelyard._kit.digest import short
 from modelyard.inference import Bundle
 from modelyard.inference.decode import decode_rows, predictions_of
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
@@ -98,7 +99,7 @@ class Service:
         self.trace = trace
         self.digest = bundle.version.digest.encode()
         # Behind the content type, which is written in any case: naming the version costs an answer nothing.
-        self._named = b"\r\nx-model-version: %s" % bundle.version.digest[:12].encode()
+        self._named = b"\r\nx-model-version: %s" % short(bundle.version.digest).encode()
         self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)

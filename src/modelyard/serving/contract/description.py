@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard._kit.digest import short
 from modelyard.serving.contract.operations import HEADERS, PARAMETERS, paths, responses
 from modelyard.serving.contract.schemas import Endpoint, schemas
 
@@ -25,7 +26,7 @@ def description(endpoint: Endpoint, *, oip: bool = False) -> dict[str, Any]:
     routes = paths(endpoint)
     return {
         "openapi": "3.1.0",
-        "info": {"title": endpoint.name, "version": endpoint.version.digest[:12]},
+        "info": {"title": endpoint.name, "version": short(endpoint.version.digest)},
         "security": [{"token": []}],
         "paths": {path: item for path, item in routes.items() if not oip or path.startswith("/v2")},
         "components": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from modelyard._kit.digest import short
 from modelyard.serving.contract.schemas import Endpoint, example_row, ref
 
 __all__ = ["HEADERS", "PARAMETERS", "paths", "responses"]
@@ -141,7 +142,7 @@ def _protocol(endpoint: Endpoint) -> dict[str, Any]:
     for prefix, of in (("/v2/models/{model}", "model"), ("/v2/models/{model}/versions/{version}", "version")):
         named = [_named("model", [endpoint.name])]
         if of == "version":
-            named.append(_named("version", [endpoint.version.digest[:12], endpoint.version.digest]))
+            named.append(_named("version", [short(endpoint.version.digest), endpoint.version.digest]))
         operations = {
             "": _of_protocol(f"{of}_metadata", "Return the tensors of the model.", "ModelMetadata"),
             "/ready": _of_protocol(f"{of}_ready", "Say that the model takes requests.", "ModelReady"),

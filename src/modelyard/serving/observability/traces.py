@@ -15,6 +15,7 @@ from collections import deque
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from modelyard._kit.digest import short
 from modelyard._kit.errors import MissingExtra
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.told import say
@@ -124,7 +125,7 @@ class Traces(AccessLog):
             "modelyard.ms": ms,
         }
         more: dict[str, str | int] = {
-            "modelyard.version": version[:12],
+            "modelyard.version": short(version),
             "modelyard.rows": rows,
             "modelyard.refused": code,
         }

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard._kit.digest import short
 from modelyard.serving.errors import HttpError, bad, check_id, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
@@ -79,7 +80,7 @@ def server() -> dict[str, Any]:
 
 def version_of(service: Service) -> str:
     """Return the name of the model's version: the first digits of its digest."""
-    return service.version.digest[:12]
+    return short(service.version.digest)
 
 
 def model_metadata(service: Service) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard.records import Feature
 from modelyard.serving.service import Service
@@ -69,7 +70,7 @@ def _round(service: Service, asked: list[Parsed], runs: int) -> float:
 def _failed(service: Service, why: str) -> ServeError:
     return ServeError(
         "rehearsal-failed",
-        f"model `{service.version.digest[:12]}` does not go live: {why}",
+        f"model `{short(service.version.digest)}` does not go live: {why}",
         hint="the version before it goes on answering; `modelyard rollback` points the alias back at it",
     )
 
