@@ -10,9 +10,10 @@ import pytest
 from modelyard._kit.errors import NotFound
 from modelyard.checks.ab import Question
 from modelyard.deploy.aliases import move, trace_of
+from modelyard.deploy.guards import Alarm, Extraction, Guards
 from modelyard.deploy.local import command
 from modelyard.deploy.rollout import Ab, Rollout
-from modelyard.deploy.section import Access, Alarm, Deploy, Extraction, Guards, Traces
+from modelyard.deploy.section import Access, Deploy, Traces
 from modelyard.records import Deployment, Draft, ModelVersion, plain
 from modelyard.serving.guards.policy import read_policy
 from modelyard.serving.versions.rollout import read_plan

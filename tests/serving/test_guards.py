@@ -18,6 +18,7 @@ from modelyard._kit.errors import ServeError
 from modelyard.checks.profile import profile
 from modelyard.checks.strange import Strange, upper_tail
 from modelyard.checks.usual import usual
+from modelyard.deploy import guards as guarding
 from modelyard.deploy import section
 from modelyard.deploy.local import policy_of
 from modelyard.inference import BundleDraft
@@ -58,10 +59,10 @@ def ask(server: Server, *rows: dict[str, Any], role: str = "analyst") -> Any:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(policy.Guarded, section.Guards), (policy.Access, section.Access), (policy.Outlier, section.Outlier),
-     (policy.Confidence, section.Confidence), (policy.Within, section.Within), (policy.Alarm, section.Alarm),
-     (policy.Oidc, section.Oidc), (policy.OutputCheck, section.OutputCheck),
-     (policy.Extraction, section.Extraction), (policy.Requests, section.Requests)],
+    [(policy.Guarded, guarding.Guards), (policy.Access, section.Access), (policy.Outlier, guarding.Outlier),
+     (policy.Confidence, guarding.Confidence), (policy.Within, guarding.Within), (policy.Alarm, guarding.Alarm),
+     (policy.Oidc, section.Oidc), (policy.OutputCheck, guarding.OutputCheck),
+     (policy.Extraction, guarding.Extraction), (policy.Requests, section.Requests)],
 )  # fmt: skip
 def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
     def fields(struct: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -72,10 +73,10 @@ def test_server_knows_the_fields_of_the_file(ours: Any, theirs: Any) -> None:
 
 
 def test_what_is_declared_reaches_the_server() -> None:
-    guards = section.Guards(
+    guards = guarding.Guards(
         out_of_range="clip",
-        outlier=section.Outlier(do="quarantine"),
-        confidence=section.Confidence(at_least=0.6, otherwise="fallback"),
+        outlier=guarding.Outlier(do="quarantine"),
+        confidence=guarding.Confidence(at_least=0.6, otherwise="fallback"),
         fallback="no",
     )
     declared = section.Deploy(guards=guards, access=section.Access(roles=("admin",), show={"admin": "label"}))

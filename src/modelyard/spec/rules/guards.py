@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import ServeError, near
 from modelyard.checks.metrics import METRICS
-from modelyard.deploy.section import Guards, OutputCheck
+from modelyard.deploy.guards import Guards, OutputCheck
 from modelyard.security.roles import ROLES, allowed
 from modelyard.spec.declaration import Declaration
 from modelyard.spec.functions import read_function
