@@ -43,8 +43,8 @@ async def overload(served: Served, work: argparse.Namespace) -> None:
     rate = work.knee
     if not rate:
         knee = await find(calm.offer, first=starting_rate(idle.p50), p99=DEADLINE, errors=0.01, seconds=work.search)
-        if knee.at is None:
-            raise SystemExit("no rate held")
+        if knee.at is None or knee.beyond is None:
+            raise SystemExit(f"no knee was found ({knee.limited or 'no rate held'}): give it more time by --search")
         rate = knee.at.rate
     used = watched.cpu()
     alone = await calm.offer(rate, work.seconds, seed=99)
@@ -86,7 +86,7 @@ async def overload(served: Served, work: argparse.Namespace) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--search", type=float, default=30.0, help="seconds for the knee")
+    parser.add_argument("--search", type=float, default=90.0, help="seconds for the knee")
     parser.add_argument("--knee", type=float, default=0.0, help="requests a second to take for the knee, no search")
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds of a round")
     parser.add_argument("--rounds", type=int, default=3)
