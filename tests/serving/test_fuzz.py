@@ -20,7 +20,8 @@ from .conftest import Server, mixed_answer  # noqa: TID252
 
 # What would tell of the inside: paths, languages, libraries, versions, traces, addresses in memory.
 INSIDE = re.compile(
-    rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|/work/|modelyard[/. ]\w|python|numpy|msgspec|httptools|uvloop"
+    re.escape(bytes(Path(__file__).resolve().parents[2]))
+    + rb"|Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|modelyard[/. ]\w|python|numpy|msgspec|httptools|uvloop"
     rb"|llhttp|onnxruntime|sqlite|polars|asyncio|Error\(|Exception|0x[0-9a-f]{8}|\bversion \d|\d+\.\d+\.\d+",
     re.IGNORECASE,
 )
