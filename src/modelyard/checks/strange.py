@@ -32,6 +32,9 @@ __all__ = ["Strange", "limits", "upper_tail"]
 # Shares of rows for which limits are kept, in each decade.
 _A_DECADE = 8
 
+# From so many rows on halving all columns at once is faster than searching for each number.
+_MANY = 256
+
 
 class Strange:
     """Says of rows whether they are outliers.
@@ -53,6 +56,7 @@ class Strange:
         count = len(numbers) + len(categories)
         self._sum, self._one = _limits(profile.get("usual", {}).get("outlier", {}), count, 1 - score)
         keys, at, gap = [], [], []
+        found: list[tuple[Any, list[float], list[float]]] = []
         for column, name in enumerate(numbers):
             entry = features.get(name, {})
             knots = np.asarray(entry.get("knots", []), np.float32)
@@ -60,6 +64,14 @@ class Strange:
             keys += [*(_ordered(np, knots) + (column << 33)).tolist(), (column + 1 << 33) - (1 << 32)]
             at += [*on, between[-1]]
             gap += between
+            found.append((knots, [*on, between[-1]], between))
+        # For many rows: the knots of each column, filled up to one length, and what is said on and below each.
+        self._length = 1 << max((len(knots) for knots, *_ in found), default=0).bit_length()
+        self._knots = np.full((len(numbers), self._length), np.inf, np.float32)
+        self._said = np.zeros((len(numbers), self._length, 2))
+        for column, (knots, on, between) in enumerate(found):
+            self._knots[column, : len(knots)] = knots
+            self._said[column, : len(on)] = np.stack([between, on], axis=1)
         self._keys = np.asarray(keys, np.int64)
         self._at, self._gap = np.asarray(at), np.asarray(gap)
         self._columns = np.arange(len(numbers), dtype=np.int64) << 33
@@ -81,9 +93,7 @@ class Strange:
         np = self._np
         parts = []
         if numeric is not None:
-            keys = _ordered(np, numeric) + self._columns
-            found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            strange = np.where(self._keys[found] == keys, self._at[found], self._gap[found])
+            strange = self._numbers(numeric) if len(numeric) < _MANY else self._many_numbers(numeric)
             strange[np.isnan(numeric)] = 0.0
             parts.append(strange)
         if categorical is not None:
@@ -94,6 +104,27 @@ class Strange:
             parts.append(np.asarray(columns).T)
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return whole.sum(axis=1), whole.max(axis=1)
+
+    def _numbers(self, numeric: Array) -> Array:
+        """Return -2 log p of each number, by one search for all of them."""
+        np = self._np
+        keys = _ordered(np, numeric) + self._columns
+        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        said: Array = np.where(self._keys[found] == keys, self._at[found], self._gap[found])
+        return said
+
+    def _many_numbers(self, numeric: Array) -> Array:
+        """Return the same of many rows: all halve the knots of their columns together, without a branch to guess."""
+        np = self._np
+        values = np.ascontiguousarray(numeric.T)
+        knots, first = self._knots.ravel(), np.arange(len(values))[:, None] * self._length
+        at = np.repeat(first, values.shape[1], axis=1)
+        half = self._length // 2
+        while half:
+            at += half * (knots.take(at + (half - 1)) < values)
+            half //= 2
+        said: Array = self._said.ravel().take(2 * at + (knots.take(at) == values)).T
+        return said
 
 
 def limits(sums: Array, ones: Array) -> dict[str, list[float]]:
