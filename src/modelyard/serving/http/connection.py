@@ -12,17 +12,17 @@ import asyncio
 import re
 import time
 from collections import deque
-from typing import Any, Protocol
+from typing import Any
 
 import httptools
 
 from modelyard.serving.errors import HttpError, body_of
+from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
-from modelyard.serving.http.heads import Head, Heads
+from modelyard.serving.http.heads import Head
 from modelyard.serving.http.tls import farewell
-from modelyard.serving.limits import Limits, Unfinished
 
-__all__ = ["Answers", "Connection"]
+__all__ = ["Connection"]
 
 # Bytes of a header that comes several times; parts of a body that are joined, since each takes more room than it holds.
 _REPEATED, _PARTS = 8192, 1024
@@ -33,46 +33,6 @@ _UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
 _LINGER_BYTES = 64_000_000
-
-
-class Answers(Protocol):
-    """What answers exchanges; the same for every connection of a server."""
-
-    limits: Limits
-    connections: set[Any]
-    unfinished: Unfinished
-    heads: Heads
-    draining: bool
-    cors: frozenset[bytes]
-
-    @property
-    def crowded(self) -> bool:
-        """Whether there are more connections than there may be."""
-        ...
-
-    def admit(self, exchange: Exchange) -> None:
-        """Say whether the request may be made, as soon as its headers are there and before its body is.
-
-        Raises:
-            HttpError: It may not.
-        """
-        ...
-
-    def admit_again(self, exchange: Exchange) -> None:
-        """Say the same of a request whose head was admitted a moment ago.
-
-        Raises:
-            HttpError: The caller has asked too often.
-        """
-        ...
-
-    def begin(self, exchange: Exchange) -> None:
-        """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
-        ...
-
-    def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
-        """Count a refusal; without an exchange it never became a request."""
-        ...
 
 
 class Connection(asyncio.Protocol):

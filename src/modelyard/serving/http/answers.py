@@ -1,0 +1,52 @@
+"""What a connection asks of the server behind it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from modelyard.serving.errors import HttpError
+from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.http.heads import Heads
+from modelyard.serving.limits import Limits, Unfinished
+
+__all__ = ["Answers"]
+
+
+class Answers(Protocol):
+    """What answers exchanges; the same for every connection of a server."""
+
+    limits: Limits
+    connections: set[Any]
+    unfinished: Unfinished
+    heads: Heads
+    draining: bool
+    cors: frozenset[bytes]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more connections than there may be."""
+        ...
+
+    def admit(self, exchange: Exchange) -> None:
+        """Say whether the request may be made, as soon as its headers are there and before its body is.
+
+        Raises:
+            HttpError: It may not.
+        """
+        ...
+
+    def admit_again(self, exchange: Exchange) -> None:
+        """Say the same of a request whose head was admitted a moment ago.
+
+        Raises:
+            HttpError: The caller has asked too often.
+        """
+        ...
+
+    def begin(self, exchange: Exchange) -> None:
+        """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
+        ...
+
+    def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
+        """Count a refusal; without an exchange it never became a request."""
+        ...
