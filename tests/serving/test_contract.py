@@ -192,6 +192,25 @@ class TestCheck:
         assert main(["contract", "check", "contracts/billing.yaml"]) == 0
         assert sorted(str(path) for path in Path().rglob("*")) == before
 
+    def test_the_declaration_counts_wherever_the_command_is_typed(
+        self, yard: Yard, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = Path().resolve()
+        declared = "project: hours\ndata: {t: {from: t.csv}}\nmodel: {target: y}\ndeploy:\n"
+        (root / "guards.py").write_text("def nothing(batch):\n    return [True] * len(batch)\n")
+        (root / "modelyard.yaml").write_text(
+            f"{declared}  consumers: c/*.yaml\n  guards: {{checks: [{{use: guards.py:nothing}}]}}\n"
+        )
+        (root / "c").mkdir()
+        (root / "elsewhere").mkdir()
+        write("c/it.yaml", answer={"fields": {"/predictions/*/label": {"type": "null"}}})
+        monkeypatch.chdir(root / "elsewhere")
+        assert main(["contract", "check", "-f", "../modelyard.yaml"]) == 0
+        assert "every promise holds" in capfd.readouterr().err
+        (root / "modelyard.yaml").write_text(f"{declared}  access: {{roles: [operator]}}\n")
+        assert main(["contract", "check", "../c/it.yaml", "-f", "../modelyard.yaml", "--json"]) == 1
+        assert json.loads(capfd.readouterr().out)["broken"][0]["got"].startswith("403")
+
     @pytest.mark.parametrize(
         ("text", "code", "line"),
         [

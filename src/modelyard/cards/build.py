@@ -88,7 +88,7 @@ def build(
     model: Made,
     problem: Problem,
     selection: CheckResult | Evidence,
-    results: Sequence[CheckResult],
+    results: Sequence[Any],
     contracts: Sequence[Any] = (),
     rates: Evidence | None = None,
     curves: Evidence | None = None,
@@ -104,7 +104,7 @@ def build(
         model: The bundle.
         problem: What was learned.
         selection: The leaderboard.
-        results: Every check of the model.
+        results: Every check of the model, or lists of them.
         contracts: Results of the data contracts, or lists of them.
         rates: Error rates by group and intersection.
         curves: Curves, calibration, confusion.
@@ -114,7 +114,7 @@ def build(
             `train_rows` and `test_rows` if known; nothing is written of what is none.
     """
     book = Book()
-    rows = [Row(r, *book.result(r)) for r in results]
+    rows = [Row(r, *book.result(r)) for r in _flat(results)]
     verdict = gate_of({row.result.digest: row.result.record for row in rows})
     desk = Desk(
         book=book,

@@ -20,7 +20,7 @@ def card(
     model: Bundle,
     problem: Problem,
     selection: CheckResult | Evidence,
-    results: list[CheckResult],
+    results: list[Any],
     contracts: list[Any] | tuple[Any, ...] = (),
     rates: Evidence | None = None,
     curves: Evidence | None = None,

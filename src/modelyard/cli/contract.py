@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelyard.inference import Bundle
+    from modelyard.serving.contract.steps import Given
     from modelyard.serving.limits import Limits
 
 __all__ = ["add", "run"]
@@ -33,8 +34,9 @@ def add(subparsers: Any) -> None:
         description="The contract between an endpoint and those who call it; what the rows of a table have to keep to "
         "stands in `data.NAME.contract`. `openapi [MODEL]` writes the description that the endpoint's server gives at "
         "GET /openapi.json, `request [MODEL]` a request to begin with, `client [MODEL]` a typed client made of the "
-        "description. `init CONSUMER` writes a file of what a consumer relies on, `check FILE...` makes its requests "
-        "against the real serving code and says which promises do not hold. `diff OLD NEW` says what breaks callers of "
+        "description. `init CONSUMER` writes a file of what a consumer relies on, `check [FILE...]` makes its requests "
+        "against the real serving code and says which promises do not hold; without a FILE those of "
+        "`deploy.consumers`, which each run holds its model against. `diff OLD NEW` says what breaks callers of "
         "one model when another takes its place. `mock [MODEL]` serves made up answers on the loopback: the same row "
         "has the same answer, and refusals are the real ones. MODEL is an alias (default: champion), the first digits "
         "of a digest, or, where no model is asked, a file that `openapi` wrote.",
@@ -136,11 +138,10 @@ def _init(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from modelyard.serving.contract.promises import broken_promises
-    from modelyard.spec.consumers import load_consumer
 
-    consumers = [load_consumer(Path(name)) for name in args.names]
+    consumers = [given.consumer for given in _contracts(args)]
     served = _served(args, args.against)
-    broken = broken_promises(consumers, served.bundle, served.endpoint, served.limits)
+    broken = broken_promises(consumers, served.bundle, served.endpoint, served.limits, roles=served.roles)
     asked = sum(len(consumer.interactions) for consumer in consumers)
     if args.json:
         json_line({"model": served.bundle.version.digest, "interactions": asked, "broken": broken})
@@ -153,6 +154,25 @@ def _check(args: argparse.Namespace) -> int:
         which = f"{served.endpoint} {short(served.bundle.version.digest)}"
         say(f"{paint(MARKS[mark], mark)} {which}: {plural(asked, 'interaction')}, {kept}")
     return 1 if broken else 0
+
+
+def _contracts(args: argparse.Namespace) -> list[Given]:
+    """Read the contract files that are named, or those of the declaration."""
+    from modelyard._kit.errors import UserError
+    from modelyard.spec.consumers import contract_files, load_contract
+
+    if args.names:
+        return [load_contract(name) for name in args.names]
+    root = Path(args.file).resolve().parent
+    patterns = load_spec(args, files=False).deploy.consumers if Path(args.file).exists() else ()
+    names = dict.fromkeys(name for pattern in patterns for name in contract_files(pattern, root))
+    if not names:
+        raise UserError(
+            "contract-names",
+            "`contract check` was given no file, and `deploy.consumers` names none",
+            hint="modelyard contract check FILE...",
+        )
+    return [load_contract(name, root) for name in names]
 
 
 def _diff(args: argparse.Namespace) -> int:
@@ -204,6 +224,7 @@ class _Served:
     bundle: Bundle
     endpoint: str
     limits: Limits
+    roles: tuple[str, ...] = ()
 
 
 def _served(args: argparse.Namespace, name: str = "") -> _Served:
@@ -219,14 +240,16 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
 
     declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
     limits = Limits()
+    roles: tuple[str, ...] = ()
     if declared is not None:
-        limits = replace(limits, policy=read_policy(policy_of(declared)))
+        limits = replace(limits, policy=read_policy(policy_of(declared), Path(args.file).parent))
+        roles = declared.access.roles
     with open_existing(args, model=True) as store:
         endpoint = endpoint_of(store, args.endpoint)
         alias = name or "champion"
         model = pointed(store, endpoint, alias).model if alias in _ALIASES else find_model(store, name)  # type: ignore[arg-type]
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
-    return _Served(bundle, endpoint, limits)
+    return _Served(bundle, endpoint, limits, roles)
 
 
 def _document(args: argparse.Namespace, name: str = "") -> dict[str, Any]:
@@ -272,7 +295,7 @@ _ACTIONS = {
     "request": (_request, 0, 1),
     "client": (_client, 0, 1),
     "init": (_init, 1, 1),
-    "check": (_check, 1, 1000),
+    "check": (_check, 0, 1000),
     "diff": (_diff, 2, 2),
     "mock": (_mock, 0, 1),
 }

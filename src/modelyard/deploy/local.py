@@ -15,7 +15,7 @@ from modelyard.records import Deployment
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 
-__all__ = ["command", "policy_of"]
+__all__ = ["answering", "command", "policy_of"]
 
 # Fields that have a flag of their own.
 _FLAGS = ("roles", "per_minute")
@@ -91,6 +91,12 @@ def _tried(rollout: Rollout) -> list[str]:
     if rollout.ab is not None:
         line += ["--ab", msgspec.json.encode(rollout.ab).decode()]
     return [*line, "--shadow"] if rollout.shadow else line
+
+
+def answering(declared: Deploy) -> Deploy:
+    """Return what of the section decides how a request is answered, whoever asks and however often."""
+    access = Access(roles=declared.access.roles, show=declared.access.show)
+    return Deploy(access=access, guards=_tried_alone(declared).guards)
 
 
 def policy_of(declared: Deploy) -> str:

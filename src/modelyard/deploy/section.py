@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from modelyard._kit.fields import Column, Name, Section, Share
+from modelyard._kit.fields import Column, Name, Section, Share, Texts
 from modelyard.deploy.guards import Guards
 from modelyard.deploy.rollout import Rollout
 from modelyard.security.roles import ROLES, allowed
@@ -195,6 +195,14 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=[{"canary": "10%", "watch": "1h"}],
         ),
     ] = Rollout()
+    consumers: Annotated[
+        Texts,
+        Meta(
+            description="Contract files of those who call the endpoint (`modelyard contract init`), by name or "
+            "pattern. A new version that breaks a promise of one of them stops the run.",
+            examples=[["contracts/*.yaml"]],
+        ),
+    ] = ()
     access: Annotated[
         Access, Meta(description="Who may ask for predictions, and how often.", examples=[{"per_minute": 600}])
     ] = Access()

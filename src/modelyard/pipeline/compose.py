@@ -23,6 +23,7 @@ __all__ = ["all_steps", "compose"]
 
 _OWN = Resources(own_process=True)
 _RATES = "rates"
+_CONSUMERS = "check.consumers"
 
 
 def compose(spec: Spec, *, now: float | None = None) -> Plan:
@@ -54,7 +55,7 @@ def all_steps(spec: Spec) -> Own:
     if spec.features is not None or spec.model is not None:
         steps.append(features_step(spec))
     if spec.model is not None:
-        steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *_release(spec)]
+        steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *_consumers(spec), *_release(spec)]
     retry = to_retry(spec.retries)
     return own_steps(spec, [msgspec.structs.replace(step, retry=retry) for step in steps])
 
@@ -269,8 +270,34 @@ def _checks(spec: Spec) -> list[Step]:
     ]
 
 
+def _consumers(spec: Spec) -> list[Step]:
+    """Return the step that asks the new version what consumers ask; none where no contract is named."""
+    if not spec.deploy.consumers:
+        return []
+    # Few name one, and it loads what opens bundles.
+    from modelyard.deploy.local import answering, policy_of
+
+    return [
+        Step(
+            name=_CONSUMERS,
+            verb="modelyard.serving.contract.steps:consumers",
+            inputs={"model": "fit#model"},
+            params={
+                "endpoint": spec.endpoint,
+                "files": list(spec.deploy.consumers),
+                "policy": policy_of(answering(spec.deploy)),
+                "roles": list(spec.deploy.access.roles),
+            },
+            outputs=("results",),
+            probe="modelyard.pipeline.probes:contracts_now",
+            resources=_OWN,
+            about=f"ask what consumers ask: {', '.join(spec.deploy.consumers)}",
+        )
+    ]
+
+
 def _release(spec: Spec) -> list[Step]:
-    results = [f"check.{check.name}" for check in _claims(spec)]
+    results = [f"check.{check.name}" for check in _claims(spec)] + [step.name for step in _consumers(spec)]
     contracts = ["guard#results", *(f"contract.{name}#results" for name in spec.data)]
     card_inputs: dict[str, str | list[str]] = {
         "model": "fit#model",

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelyard.pipeline.code import find
+import msgspec
+
+from modelyard.pipeline.code import find, version_of
 from modelyard.records import ModelVersion, Step, plain, read_value
 from modelyard.store import Store
 
-__all__ = ["Context", "alias_now", "aliases_now", "comparator", "probe"]
+__all__ = ["Context", "alias_now", "aliases_now", "comparator", "contracts_now", "probe"]
 
 # Entries of a probe's answer that the step gets but that do not count in its key.
 UNKEYED = "unkeyed"
@@ -85,6 +87,25 @@ def aliases_now(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
     return {
         "replaces": _replaced(ctx, endpoint, both),
         UNKEYED: {alias: plain(to) if to else None for alias, to in now.items()},
+    }
+
+
+def contracts_now(ctx: Context, *, files: Collection[str], policy: str, **_: Any) -> dict[str, Any]:
+    """See what consumers rely on, and the code of the project that looks at answers.
+
+    Raises:
+        SpecError: A contract file cannot be read.
+    """
+    from modelyard.serving.guards.policy import read_policy
+    from modelyard.spec.consumers import contract_files, load_contract
+
+    names = dict.fromkeys(name for pattern in files for name in contract_files(pattern, ctx.root))
+    guards = read_policy(policy).guards
+    own = sorted({check.use for check in guards.checks if ":" in check.use}) if guards is not None else []
+    return {
+        "contracts": [msgspec.to_builtins(load_contract(name, ctx.root)) for name in names],
+        "guards": {use: version_of(str(Path(use).expanduser()), ctx.root) for use in own},
+        UNKEYED: {"root": str(ctx.root)},
     }
 
 

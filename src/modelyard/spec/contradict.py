@@ -20,6 +20,7 @@ from modelyard.spec.declaration import Declaration
 from modelyard.spec.outside import function_problems, notebook_problems, source_problems
 from modelyard.spec.report import Finding, Report
 from modelyard.spec.rules.alerts import alert_rules
+from modelyard.spec.rules.consumers import consumer_rules
 from modelyard.spec.rules.guards import guard_rules
 from modelyard.spec.rules.logs import log_rules
 from modelyard.spec.rules.rollout import rollout_rules
@@ -61,7 +62,7 @@ def contradict(
         log_rules,
         rollout_rules,
         store_rules,
-        *([_outside(root)] if files else []),
+        *([_outside(root), consumer_rules(root)] if files else []),
     ]
     findings = [*whole(declaration, places), *(finding for rule in rules for finding in rule(declaration))]
     if declaration.model is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from modelyard._kit.errors import DataError, near
 from modelyard.spec.functions import parsed
 
-__all__ = ["file_problems", "function_problems", "notebook_problems", "source_problems"]
+__all__ = ["file_problems", "function_problems", "notebook_problems", "pattern_problems", "source_problems"]
 
 # Code, message and hint.
 _Found = tuple[str, str, str]
@@ -25,11 +25,23 @@ def source_problems(pattern: str, root: Path) -> Iterator[_Found]:
     if "://" in pattern:
         yield from _address_problems(pattern, root)
         return
+    yield from pattern_problems(pattern, root, "from: data/*.csv")
+
+
+def pattern_problems(pattern: str, root: Path, example: str) -> Iterator[_Found]:
+    """Yield what is wrong with a name of a file, or with a pattern of names.
+
+    Args:
+        pattern: The name, relative to the project.
+        root: Folder of the project.
+        example: The field with a value, as the file has it.
+    """
+    field = example.partition(":")[0]
     if not pattern.strip():
-        yield "spec-bad-value", 'a name in "from" is empty', "for example `from: data/*.csv`"
+        yield "spec-bad-value", f'a name in "{field}" is empty', f"for example `{example}`"
         return
     if "\0" in pattern:
-        yield "spec-bad-value", 'a name in "from" holds a NUL character', "for example `from: data/*.csv`"
+        yield "spec-bad-value", f'a name in "{field}" holds a NUL character', f"for example `{example}`"
         return
     outside = _outside(pattern, root)
     if outside:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,12 +17,14 @@ from modelyard.serving.contract.host import Host
 from modelyard.serving.contract.schemas import Endpoint
 from modelyard.serving.limits import Limits
 
-__all__ = ["broken_promises"]
+__all__ = ["asked", "broken_promises"]
 
 _SECONDS = 60.0
 
 
-def broken_promises(consumers: Sequence[Consumer], bundle: Bundle, endpoint: str, limits: Limits) -> list[Broken]:
+def broken_promises(
+    consumers: Sequence[Consumer], bundle: Bundle, endpoint: str, limits: Limits, *, roles: Collection[str] = ()
+) -> list[Broken]:
     """Make every request of every consumer, and return what did not come back as they rely on it.
 
     Args:
@@ -29,6 +32,7 @@ def broken_promises(consumers: Sequence[Consumer], bundle: Bundle, endpoint: str
         bundle: The version that is asked.
         endpoint: Name under which it answers.
         limits: Limits of the server, with its guards.
+        roles: Roles that may ask for predictions; none named means all that may at all.
 
     Raises:
         UserError: A consumer relies on another endpoint (`contract-endpoint`), or asks what is no request
@@ -41,23 +45,33 @@ def broken_promises(consumers: Sequence[Consumer], bundle: Bundle, endpoint: str
             f"`{other.consumer}` relies on `{other.endpoint}`, and `{endpoint}` is asked",
             hint="name the endpoint with --endpoint, or mend `endpoint` in the file",
         )
+    with asked(bundle, endpoint, limits, roles=roles) as broken_for:
+        return [broken for consumer in consumers for broken in broken_for(consumer)]
+
+
+@contextmanager
+def asked(
+    bundle: Bundle, endpoint: str, limits: Limits, *, roles: Collection[str] = ()
+) -> Iterator[Callable[[Consumer], list[Broken]]]:
+    """Give a function that makes the requests of one consumer, and returns which promises do not hold.
+
+    Args:
+        bundle: The version that is asked.
+        endpoint: Name under which it answers.
+        limits: Limits of the server, with its guards.
+        roles: Roles that may ask for predictions; none named means all that may at all.
+    """
     document = description(Endpoint.of(bundle, endpoint, limits))
-    broken: list[Broken] = []
-    with Host(bundle, endpoint, limits) as host:
-        for consumer in consumers:
-            for interaction in consumer.interactions:
-                asked = _ask(host, consumer, interaction)
-                for field, wanted, got in _held(interaction, document, *asked):
-                    broken.append(
-                        Broken(
-                            consumer=consumer.consumer,
-                            interaction=interaction.name,
-                            field=field,
-                            wanted=wanted,
-                            got=got,
-                        )
-                    )
-    return broken
+    with Host(bundle, endpoint, limits, roles=roles) as host:
+
+        def broken_for(consumer: Consumer) -> list[Broken]:
+            return [
+                Broken(consumer=consumer.consumer, interaction=interaction.name, field=field, wanted=wanted, got=got)
+                for interaction in consumer.interactions
+                for field, wanted, got in _held(interaction, document, *_ask(host, consumer, interaction))
+            ]
+
+        yield broken_for
 
 
 def _ask(host: Host, consumer: Consumer, interaction: Interaction) -> tuple[int, dict[str, str], Any]:
