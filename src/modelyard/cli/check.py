@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.text import plural
-from modelyard.cli.output import data, json_line
+from modelyard.cli.output import data, json_line, say_problem
 from modelyard.cli.project import add_file, add_json, load_spec, say_missing
+
+if TYPE_CHECKING:
+    from modelyard._kit.errors import Problem
+    from modelyard.spec import Spec
 
 __all__ = ["add", "run"]
 
@@ -18,7 +23,8 @@ def add(subparsers: Any) -> None:
         "check",
         help="check the file without running anything",
         description="Read the declaration and say everything that is wrong with it, with lines: unknown fields, wrong "
-        "types, missing files, contradictions. Nothing is written.",
+        "types, missing files, contradictions. Columns that `deploy` names are held against the champion, where there "
+        "is one, and warned of. Nothing is written.",
         epilog="example:\n  modelyard check --json | jq '.problems[] | .where + \" \" + .message'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,20 +43,43 @@ def run(args: argparse.Namespace) -> int:
     except UserError as error:
         if not args.json:
             raise
-        problems = [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in error.problems]
-        json_line({"ok": False, "file": args.file, "problems": problems})
+        json_line({"ok": False, "file": args.file, "problems": _plain(error.problems), "warnings": []})
         return error.exit_code
     counts = {"tables": len(spec.data)}
     if spec.model is not None:
         counts |= {"candidates": len(spec.model.families), "checks": len(spec.checks)}
     if spec.steps:
         counts["steps"] = len(spec.steps)
+    warnings = _warnings(spec)
     if args.json:
-        json_line(
-            {"ok": True, "file": args.file, "project": spec.project, **counts, "digest": spec.digest, "problems": []}
-        )
+        about = {"ok": True, "file": args.file, "project": spec.project, **counts, "digest": spec.digest}
+        json_line({**about, "problems": [], "warnings": _plain(warnings)})
     else:
         said = ", ".join(plural(count, noun[:-1]) for noun, count in counts.items() if count or spec.model)
         data(f"{args.file}: ok: {said}")
         say_missing(spec)
+        for problem in warnings:
+            say_problem(problem, "warning")
     return 0
+
+
+def _warnings(spec: Spec) -> list[Problem]:
+    """Return what only a model that is there can tell; nothing where there is none."""
+    from modelyard._kit.errors import ModelyardError, Problem
+    from modelyard.spec.columns import column_warnings, names_columns
+    from modelyard.store import open_store, store_exists
+
+    try:
+        if not names_columns(spec) or not store_exists(spec.root, file=spec.path.name):
+            return []
+        with open_store(spec.root, file=spec.path.name) as store:
+            return list(column_warnings(spec, store))
+    except ModelyardError as error:
+        # A file is right or wrong wherever it is looked at; the store may be out of reach there.
+        p = error.problem
+        message = f"names of columns were not held against the model: {p.message}"
+        return [Problem(p.code, message, p.where, p.hint)]
+
+
+def _plain(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]

@@ -10,9 +10,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import ModelyardError, Problem
 
-__all__ = ["MARKS", "data", "json_line", "paint", "say", "table", "tell", "width"]
+__all__ = ["MARKS", "data", "json_line", "paint", "say", "say_problem", "table", "tell", "width"]
 
 # One mark a status, readable without colour.
 MARKS = {
@@ -61,9 +61,14 @@ def say(text: str = "") -> None:
 def tell(error: ModelyardError) -> None:
     """Write every problem of an error to stderr: code, place, message, next step."""
     for problem in error.problems:
-        place = f" {problem.where}" if problem.where else ""
-        hint = f"\n  hint: {problem.hint}" if problem.hint else ""
-        say(f"error[{problem.code}]{place}: {problem.message}{hint}")
+        say_problem(problem, "error")
+
+
+def say_problem(problem: Problem, what: str) -> None:
+    """Write one problem to stderr, as an error or a warning."""
+    place = f" {problem.where}" if problem.where else ""
+    hint = f"\n  hint: {problem.hint}" if problem.hint else ""
+    say(f"{what}[{problem.code}]{place}: {problem.message}{hint}")
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
