@@ -192,6 +192,9 @@ def test_the_unit_is_one_that_systemd_takes(store: LocalStore, tmp_path: Path) -
     text = file.read_text()
     assert "TimeoutStopSec=330" in text
     assert yard(root, "up", "--systemd", "-", "--grace", "5m").stdout == text
+    wrong = yard(root, "up", "--systemd", "no/such.service")
+    assert (wrong.returncode, "error[output-folder]" in wrong.stderr) == (2, True)
+    assert not (root / "no").exists()
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("no systemd-analyze here; the text was checked")

@@ -70,11 +70,24 @@ def test_a_run_or_a_model_that_is_no_champion_has_its_card_too(
 def test_a_file_is_written_in_the_format_of_its_name(
     two: tuple[Card, Card], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "out").mkdir()
     for form in ("html", "md", "json"):
         file = tmp_path / "out" / f"card.{form}"
         assert main(["card", "-o", str(file)]) == 0
         assert capsys.readouterr().out == f"{file}\n"
         assert compare_file(file, two[0]) == []
+
+
+def test_a_folder_that_is_not_there_is_not_made(
+    two: tuple[Card, Card], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reports").mkdir()
+    assert main(["card", "-o", "report/card.md"]) == 2
+    said = capsys.readouterr().err
+    assert "error[output-folder]" in said
+    assert "did you mean `reports`?" in said
+    assert not Path("report").exists()
 
 
 def test_without_options_the_page_is_written_and_the_newest_cards_files_stay_its_own(

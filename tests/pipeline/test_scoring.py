@@ -253,7 +253,7 @@ def test_a_folder_that_is_not_there_is_not_made(bundle: Bundle) -> None:
     Path("answers").mkdir()
     with pytest.raises(UserError, match="there is no folder `answer`; did you mean `answers`") as caught:
         done("in.csv", bundle, "answer/out.csv")
-    assert caught.value.code == "predict-output"
+    assert caught.value.code == "output-folder"
     assert not Path("answer").exists()
 
 

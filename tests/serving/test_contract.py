@@ -104,6 +104,21 @@ class TestOpenapi:
         assert all(path.startswith("/v2") for path in found["paths"])
 
 
+@pytest.mark.parametrize("words", [["openapi"], ["openapi", "--oip"], ["request"], ["client"], ["init", "billing"]])
+def test_a_folder_that_is_not_there_is_not_made(
+    yard: Yard, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(["contract", *words, "-o", "no/such"]) == 2
+    said = capfd.readouterr().err
+    assert "error[output-folder]" in said
+    assert "mkdir -p no" in said
+    assert not Path("no").exists()
+    Path("no").mkdir()
+    # What is named itself may be new: a file, or the folder of a client.
+    assert main(["contract", *words, "-o", "no/such"]) == 0
+    assert Path("no/such").exists()
+
+
 class TestCheck:
     def test_a_contract_that_is_begun_holds(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
         assert main(["contract", "init", "the billing"]) == 0

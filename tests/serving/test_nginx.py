@@ -94,6 +94,9 @@ def test_the_verb_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(said.out)["config"] == file.read_text()
     assert "server 10.0.0.2:80 max_fails=2" in file.read_text()
     assert f"include {file};" in said.err
+    assert main(["nginx", "10.0.0.1:80", "-o", str(tmp_path / "no" / "made.conf")]) == 2
+    assert "error[output-folder]" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
     assert main(["nginx", "10.0.0.1"]) == 2
     assert "nginx-address" in capsys.readouterr().err
     assert main(["nginx", "10.0.0.1:80", "--grpc-listen", "127.0.0.1:81"]) == 2

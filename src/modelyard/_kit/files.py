@@ -6,7 +6,31 @@ import os
 import secrets
 from pathlib import Path
 
-__all__ = ["write_atomic"]
+from modelyard._kit.errors import UserError, near
+
+__all__ = ["check_folder", "write_atomic"]
+
+
+def check_folder(output: Path) -> None:
+    """Refuse an output whose folder is not there: it is more often misspelt than meant to be made.
+
+    Args:
+        output: File or folder that a user names.
+
+    Raises:
+        UserError: There is no such folder (`output-folder`).
+    """
+    folder = output.parent
+    if folder.is_dir():
+        return
+    others = (path.name for path in folder.parent.iterdir() if path.is_dir()) if folder.parent.is_dir() else ()
+    close = near(folder.name, others)
+    raise UserError(
+        "output-folder",
+        f"there is no folder `{folder}`" + (f"; did you mean `{folder.with_name(close[0])}`?" if close else ""),
+        where=str(output),
+        hint=f"make it (mkdir -p {folder}), or name another output",
+    )
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.files import write_atomic
-from modelyard.cli.output import data, say
+from modelyard.cli.output import data, say, write_output
 from modelyard.cli.project import add_file, open_existing
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         form = args.form or target.suffix.removeprefix(".")
         if form not in _FORMATS:
             raise NotFound.of("card format", form or str(target), _FORMATS)
-        write_atomic(target, render(card, form).encode())
+        write_output(target, render(card, form).encode())
         data(str(target))
     elif args.form:
         data(render(card, args.form).removesuffix("\n"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.text import plural
-from modelyard.cli.output import MARKS, data, json_line, paint, say, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say, table, write_output
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
 if TYPE_CHECKING:
@@ -111,11 +111,16 @@ def _request(args: argparse.Namespace) -> int:
 
 
 def _client(args: argparse.Namespace) -> int:
+    from modelyard._kit.files import check_folder
     from modelyard.serving.contract.clients import client_files
 
     files = client_files(_document(args, *args.names), args.language)
     if args.output:
-        _write(args, {Path(args.output) / name: text.encode() for name, text in files.items()})
+        folder = Path(args.output)
+        check_folder(folder)
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(args, {folder / name: text.encode() for name, text in files.items()})
     else:
         data(next(iter(files.values())).rstrip("\n"))
     return 0
@@ -132,6 +137,9 @@ def _init(args: argparse.Namespace) -> int:
     path = Path(args.output or f"contracts/{file_name(args.names[0])}.yaml")
     if path.exists():
         raise UserError("contract-exists", f"`{path}` is there already", where=str(path), hint="name another with -o")
+    if not args.output:
+        # The place that we choose is ours to make.
+        path.parent.mkdir(exist_ok=True)
     _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()})
     return 0
 
@@ -274,10 +282,8 @@ def _is_file(name: str) -> bool:
 
 
 def _write(args: argparse.Namespace, files: dict[Path, bytes]) -> None:
-    from modelyard._kit.files import write_atomic
-
     for path, text in files.items():
-        write_atomic(path, text)
+        write_output(path, text)
     _tell(args, list(files))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard._kit.errors import UserError
-from modelyard.cli.output import json_line, say
+from modelyard.cli.output import json_line, say, write_output
 from modelyard.cli.project import add_json
 
 __all__ = ["add", "run"]
@@ -44,9 +44,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the configuration."""
-    from modelyard._kit.files import write_atomic
     from modelyard.serving.nginx import config
-    from modelyard.store.disk import explained
 
     if args.grpc_listen and not args.grpc:
         raise UserError(
@@ -62,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.output:
         path = Path(args.output)
-        with explained(path):
-            write_atomic(path, text.encode())
+        write_output(path, text.encode())
         say(f"written: {path}\nnext: where nginx does not read it yet, add `include {path.resolve()};` to its block")
         say("`http`; then nginx -t && nginx -s reload")
     if args.json:

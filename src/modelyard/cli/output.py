@@ -6,13 +6,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 
 from modelyard._kit.errors import ModelyardError, Problem
 
-__all__ = ["MARKS", "data", "json_line", "paint", "say", "say_problem", "table", "tell", "width"]
+__all__ = ["MARKS", "data", "json_line", "paint", "say", "say_problem", "table", "tell", "width", "write_output"]
 
 # One mark a status, readable without colour.
 MARKS = {
@@ -69,6 +70,20 @@ def say_problem(problem: Problem, what: str) -> None:
     place = f" {problem.where}" if problem.where else ""
     hint = f"\n  hint: {problem.hint}" if problem.hint else ""
     say(f"{what}[{problem.code}]{place}: {problem.message}{hint}")
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user has named, into a folder that is there.
+
+    Raises:
+        UserError: Its folder is not there (`output-folder`) or cannot be written, or the disk is full.
+    """
+    from modelyard._kit.files import check_folder, write_atomic
+    from modelyard.store.disk import explained
+
+    check_folder(path)
+    with explained(path):
+        write_atomic(path, content)
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from modelyard._kit.digest import digest_bytes, digest_file
-from modelyard._kit.errors import Busy, DataError, UserError, near
-from modelyard._kit.files import write_atomic
+from modelyard._kit.errors import Busy, DataError, UserError
+from modelyard._kit.files import check_folder, write_atomic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -72,19 +72,9 @@ def check_output(output: Path, rows: Path | None) -> None:
         rows: File or folder that is read; none where it is no file of the user's.
 
     Raises:
-        UserError: Its folder is missing, or it is, holds or lies in `rows` (`predict-output`).
+        UserError: Its folder is missing (`output-folder`), or it is, holds or lies in `rows` (`predict-output`).
     """
-    folder = output.parent
-    if not folder.is_dir():
-        close = (
-            near(folder.name, (p.name for p in folder.parent.iterdir() if p.is_dir())) if folder.parent.is_dir() else ()
-        )
-        raise UserError(
-            "predict-output",
-            f"there is no folder `{folder}`" + (f"; did you mean `{folder.with_name(close[0])}`?" if close else ""),
-            where=str(output),
-            hint=f"make it (mkdir -p {folder}), or name another output",
-        )
+    check_folder(output)
     if rows is None:
         return
     into, of = output.resolve(), rows.resolve()
