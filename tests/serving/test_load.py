@@ -8,8 +8,9 @@ import random
 import re
 import subprocess
 import sys
+from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import pytest
 from modelyard.checks.profile import profile
 from modelyard.checks.slope import growth, slope
 from modelyard.serving.load.client import Client, arrivals
-from modelyard.serving.load.knee import find
-from modelyard.serving.load.measured import Measured
+from modelyard.serving.load.knee import find, idle, starting_rate
+from modelyard.serving.load.measured import Measured, quantiles
 from modelyard.serving.load.requests import drawn, encoded
 from modelyard.serving.load.watched import Watched
 
@@ -197,6 +198,85 @@ def test_knee_is_found(capacity: float) -> None:
     assert knee.at.rate <= 0.95 * capacity < knee.beyond
     assert not knee.limited
     assert [step.rate for step in knee.steps] == tried
+
+
+class Slow:
+    """A server that takes so many seconds for each answer, one after the other, and a clock that its steps move on.
+
+    Args:
+        takes: Seconds an answer.
+        hiccups: Numbers of the steps in which something else makes a few answers late.
+    """
+
+    def __init__(self, takes: float, hiccups: Collection[int] = ()) -> None:
+        self.now = 0.0
+        self.tried: list[tuple[float, float]] = []
+        self._takes = takes
+        self._hiccups = hiccups
+
+    def clock(self) -> float:
+        return self.now
+
+    async def offer(self, rate: float, seconds: float) -> Measured:
+        self.now += seconds
+        sent = round(rate * seconds)
+        share = rate * self._takes
+        # M/D/1 for what the queue is on average; beyond its capacity it grows until the end of the step.
+        queue = share / 2 / (1 - share) if share < 0.99 else 50.0
+        each = self._takes * (1 + np.random.default_rng(len(self.tried)).exponential(queue, sent))
+        each += max(0.0, share - 1) * np.linspace(0, seconds, sent)
+        if len(self.tried) in self._hiccups:
+            each[: 1 + sent // 20] += 1.0
+        self.tried.append((rate, seconds))
+        found = quantiles(array("d", each))
+        return Measured(rate=rate, seconds=seconds, sent=sent, answered=sent, errors={}, **found)
+
+
+@pytest.mark.parametrize(
+    ("takes", "least"), [(0.005, 0.75), (0.01, 0.75), (0.02, 0.5), (0.05, 0.5)], ids=["5ms", "10ms", "20ms", "50ms"]
+)
+@pytest.mark.parametrize("hiccups", [(), (1, 4), (0,)], ids=["calm", "hiccups", "hiccup-first"])
+def test_knee_of_a_slow_server_is_not_missed_for_want_of_time(
+    takes: float, least: float, hiccups: tuple[int, ...]
+) -> None:
+    slow = Slow(takes, hiccups)
+    limit = max(10 * takes, 0.01)
+    first = starting_rate(1.1 * takes)
+    knee = asyncio.run(find(slow.offer, first=first, p99=limit, errors=0.01, seconds=60, clock=slow.clock))
+    assert knee.at is not None
+    assert knee.at.rate * takes >= least
+    # It is no guess: so many requests were asked at the rate that is told.
+    assert knee.at.sent >= 200 or knee.at.seconds >= 10
+    assert knee.beyond is not None
+    assert knee.beyond * takes <= 1.5
+    assert slow.now <= 75
+
+
+@pytest.mark.parametrize("takes", [0.0002, 0.005, 0.05, 0.3])
+def test_little_is_asked_of_a_server_that_should_be_idle(takes: float) -> None:
+    """What it takes then is what limits are made from: it must not be the time for which requests waited."""
+    slow = Slow(takes)
+    found = asyncio.run(idle(slow.offer))
+    assert found.rate * takes <= 0.5
+    assert found.rate <= 50
+    assert found.sent >= 8
+    assert found.p50 == pytest.approx(takes, rel=0.5)
+    assert slow.now <= 10
+
+
+def test_a_glance_decides_nothing() -> None:
+    """What holds for a moment only is no knee: beyond 100 a second nothing does for longer than a second."""
+
+    async def offer(rate: float, seconds: float) -> Measured:
+        late = rate > 800 or (rate > 100 and seconds > 1)
+        p99 = 1.0 if late else 0.001
+        sent = round(rate * seconds)
+        return Measured(rate=rate, seconds=seconds, sent=sent, answered=sent, errors={}, p50=p99, p90=p99, p99=p99)
+
+    knee = asyncio.run(find(offer, first=10, p99=0.02, errors=0.01, seconds=60))
+    assert knee.at is not None
+    assert knee.at.rate == pytest.approx(100, rel=0.05)
+    assert knee.at.sent >= 200
 
 
 def test_highest_rate_and_busy_client_end_the_search() -> None:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+from onnx import helper
 
 from modelyard._kit.processes import born, family
 from modelyard.automation import loadtest, trial
@@ -23,6 +25,7 @@ from modelyard.automation.loadtest import Order, last_of
 from modelyard.checks.capacity import capacity
 from modelyard.cli import loadtest as loadtest_verb
 from modelyard.cli.main import main
+from modelyard.inference import BundleDraft
 from modelyard.records import Check, CheckResult, Draft, Evidence, plain
 from modelyard.serving.load.knee import Knee
 from modelyard.serving.load.measured import Measured
@@ -135,14 +138,21 @@ def test_rows_without_a_column_are_refused(
     assert "error[loadtest-rows]: `rows.csv` has no column `a`" in capsys.readouterr().err
 
 
-def test_who_is_short_of_connections_is_told_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("limited", "why"),
+    [
+        ("connections", "requests waited for one of 8 connections, try --connections 16"),
+        ("time", "time is up, give it more by --seconds"),
+    ],
+)
+def test_who_is_short_of_something_is_told_what_to_try(
+    capsys: pytest.CaptureFixture[str], limited: str, why: str
+) -> None:
     step = Measured(rate=80, seconds=1, sent=80, answered=80, errors={}, p99=0.2, served=0.1, waited=60)
     for at, says in ((step, "more"), (None, "one")):
-        knee = Knee(at=at, beyond=100, limited="connections", steps=(step,))
+        knee = Knee(at=at, beyond=100, limited=limited, steps=(step,))
         loadtest_verb._print("income 3fa9", loadtest.Tested(knee, 0.2, []), 8)
-        assert f"it may hold {says}: requests waited for one of 8 connections, try --connections 16" in (
-            capsys.readouterr().out
-        )
+        assert f"it may hold {says}: {why}" in capsys.readouterr().out
 
 
 def started(yard: Yard, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -184,6 +194,28 @@ def test_test_leaves_evidence_and_nothing_else(yard: Yard, tmp_path: Path) -> No
     out, err = again.communicate(timeout=120)
     assert again.returncode == 1, err
     assert "50% of the last time (600); below 540" in out
+
+
+def deep() -> BundleDraft:
+    """A model that takes some 5 ms a row, in any batch."""
+    layers = 250
+    nodes = [helper.make_node("Mul", ["numeric", "ones"], ["deep0"])]
+    nodes += [helper.make_node("Tanh", [f"deep{at}"], [f"deep{at + 1}"]) for at in range(layers)]
+    nodes += [helper.make_node("ReduceMean", [f"deep{layers}"], ["prediction"], axes=[1], keepdims=1)]
+    return times(1.0, nodes, {"ones": np.linspace(0, 1, 20_000, dtype=np.float32)[None]})
+
+
+@pytest.mark.slow
+def test_knee_of_a_slow_model_is_found_in_time(yard: Yard, tmp_path: Path) -> None:
+    yard.point(yard.keep(deep()))
+    done = started(yard, tmp_path, "--p99", "300ms", "--seconds", "20")
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    details = json.loads(out)["results"][0]["evidence"]["details"]
+    # What is beyond it was seen, so the search was not cut off on its way there.
+    assert details["beyond"] is not None, err
+    assert details["beyond"] < 2.1 * details["at"]["rate"], err
+    assert details["at"]["sent"] >= 100
 
 
 def test_what_a_killed_one_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

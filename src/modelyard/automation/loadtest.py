@@ -19,7 +19,7 @@ from modelyard.deploy.section import Deploy
 from modelyard.pipeline.machine import cores
 from modelyard.records import CheckResult, Deployment, Draft, Evidence, plain
 from modelyard.serving.load.client import Client
-from modelyard.serving.load.knee import Knee, find, starting_rate
+from modelyard.serving.load.knee import Knee, find, idle, starting_rate
 from modelyard.serving.load.measured import Measured
 from modelyard.serving.load.requests import encoded
 from modelyard.serving.load.watched import Watched
@@ -29,11 +29,9 @@ __all__ = ["Order", "Tested", "last_of", "measure", "record"]
 
 # Without a limit for the slowest of a hundred: so many times what it is while nearly nothing is asked, at least this.
 _TIMES, _LEAST_P99 = 5, 0.01
-# A trickle, from which the limit and the first rate come.
-_IDLE_RATE, _IDLE_SECONDS = 50.0, 2.0
 # Share of the knee that a soak holds.
 _SOAK = 0.6
-_METHOD = "open-loop Poisson arrivals, latency from the planned arrival; doubled, then bisected"
+_METHOD = "open-loop Poisson arrivals, latency from the planned arrival; doubled at a glance, then bisected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,24 +145,24 @@ async def measure(
     """
     last, last_p99 = last_of(store, deployment.endpoint, order)
     async with _asked(order, store, deployment, rows, declared, tell) as asked:
-        idle = await asked.offer(_IDLE_RATE, _IDLE_SECONDS)
-        if idle.p50 is None or idle.p99 is None:
-            codes = ", ".join(idle.errors)
+        calm = await idle(asked.offer)
+        if calm.p50 is None or calm.p99 is None:
+            codes = ", ".join(calm.errors)
             raise ModelyardError(
                 "loadtest-unanswered",
                 f"nothing was answered with 200: {codes}",
                 hint="401, 403: MODELYARD_TOKEN holds no token that may ask; 422: other rows with --rows; "
                 "connection: nobody listens",
             )
-        p99 = order.p99 or last_p99 or max(_TIMES * idle.p99, _LEAST_P99)
+        p99 = order.p99 or last_p99 or max(_TIMES * calm.p99, _LEAST_P99)
         if order.rate:
             only = await asked.offer(order.rate, order.seconds)
             good = only.holds(p99, order.errors)
-            short = not good and only.short_of_connections(idle.served or 0.0)
+            short = not good and only.short_of_connections(calm.served or 0.0)
             limited = "connections" if short else "most"
             knee = Knee(at=only if good else None, beyond=None, limited=limited, steps=(only,))
         else:
-            first = starting_rate(idle.p50)
+            first = starting_rate(calm.p50)
             knee = await find(
                 asked.offer, first=first, p99=p99, errors=order.errors, seconds=order.seconds, most=order.most
             )

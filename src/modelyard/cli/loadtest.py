@@ -264,11 +264,11 @@ def _print(name: str, tested: Tested, connections: int) -> None:
         "client": "the client could ask no faster",
         "connections": f"requests waited for one of {connections} connections, try --connections {2 * connections}",
         "most": "nothing faster was asked",
-        "time": "time is up",
+        "time": "time is up, give it more by --seconds",
     }
     if knee.at is None:
         data(f"{name} holds no rate: not {knee.steps[-1].rate:,.0f} requests a second with {limit}")
-        if knee.limited in ("client", "connections"):
+        if knee.limited in ("client", "connections", "time"):
             data(f"it may hold one: {why[knee.limited]}")
     else:
         at = knee.at
