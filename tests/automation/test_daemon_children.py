@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.automation.daemons import alive, project, until, up
+from tests.typed import typed
 
 from modelyard._kit.errors import NotFound
 from modelyard.automation.apart import pause
@@ -166,9 +167,7 @@ def test_nothing_outlives_a_killed_daemon(tmp_path: Path) -> None:
         tmp_path, steps="import os, time\n\ndef one(fire):\n    time.sleep(60)\n\ndef two(x):\n    return x\n"
     )
     file.write_text(file.read_text().replace('steps.py:one"', 'steps.py:one", resources: {own_process: true}'))
-    subprocess.run(
-        [sys.executable, "-m", "modelyard", "triggers", "fire", "manual"], cwd=tmp_path, check=True, capture_output=True
-    )
+    assert typed(tmp_path, "triggers", "fire", "manual").returncode == 0
     with up(cwd=tmp_path) as daemon:
         # The runner and the worker of its step.
         until(lambda: load_of(daemon.process.pid).processes >= 3)
@@ -193,12 +192,7 @@ def test_a_runner_that_dies_is_replaced_and_a_fire_that_kills_it_is_given_up(tmp
     deadly = "import os\n\ndef one(fire):\n    if fire['payload'] == 1:\n        os.kill(os.getpid(), 9)\n"
     project(tmp_path, steps=f"{deadly}\ndef two(x):\n    return x\n")
     for payload in ("1", "2"):
-        subprocess.run(
-            [sys.executable, "-m", "modelyard", "triggers", "fire", "manual", "--payload", payload],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-        )
+        assert typed(tmp_path, "triggers", "fire", "manual", "--payload", payload).returncode == 0
     with up(cwd=tmp_path) as daemon:
         daemon.wait_for("run", "its process died 3 times in a row")
         daemon.wait_for("run", "succeeded")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.automation.daemons import alive, left, project, runs, until, up, want
+from tests.typed import typed as yard
 
 from modelyard.automation.state import published
 from modelyard.records import Draft
@@ -39,13 +40,9 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
         yield opened
 
 
-def yard(cwd: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "modelyard", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **env})
-
-
 def test_status_and_down_of_a_daemon_in_the_background(store: LocalStore) -> None:
-    begun = yard(store.root, "up", "--detach", "--no-ui")
+    command = [sys.executable, "-m", "modelyard", "up", "--detach", "--no-ui"]
+    begun = subprocess.run(command, cwd=store.root, capture_output=True, text=True, check=False)
     assert begun.returncode == 0, begun.stderr
     pid = int(begun.stdout)
     try:
@@ -296,8 +293,9 @@ def test_down_leaves_a_daemon_of_systemd_alone(store: LocalStore) -> None:
 
 
 def test_an_output_that_nobody_reads_holds_up_neither_the_runs_nor_the_end(store: LocalStore) -> None:
-    project(store.root, SPEC, "def one(fire):\n    print('x' * 10_000)\n    return 1\n\ndef two(x):\n    return x\n")
-    for number in range(30):
+    project(store.root, SPEC, "def one(fire):\n    print('x' * 30_000)\n    return 1\n\ndef two(x):\n    return x\n")
+    # Several times what a pipe holds.
+    for number in range(10):
         want(store, str(number))
     with up(cwd=store.root) as daemon:
         until(lambda: all(fire.state == "succeeded" for fire in store.ledger.fires()))

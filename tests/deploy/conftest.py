@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from tests.typed import typed
 
 from modelyard.inference import BundleDraft
 from modelyard.records import Draft, Feature, ModelVersion, Problem, Signature, plain
@@ -79,12 +79,7 @@ def models(store: LocalStore) -> list[ModelVersion]:
 def yard(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Type a command in the project's folder."""
 
-    def typed(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "modelyard.cli.main", *arguments]
-        env = {**os.environ, "NO_COLOR": "1"}
-        return subprocess.run(line, cwd=tmp_path, input=given, capture_output=True, text=True, timeout=60, env=env)
-
-    return typed
+    return partial(typed, tmp_path)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from modelyard._kit.errors import Busy
+from modelyard._kit.processes import born
 from modelyard.automation.state import HELD, local_lock
 from modelyard.store.locks import Locks
 
@@ -16,7 +17,7 @@ __all__ = ["stop"]
 _PAUSE = 0.05
 # Seconds that a daemon has to end that was told to end at once: its children get some to answer what is under way.
 _AT_ONCE = 30.0
-# Seconds between its letting go of everything and its end, at most; its entry may stay longer than itself.
+# Seconds between its letting go of everything and its end, at most.
 _LAST_MOMENTS = 2.0
 
 
@@ -69,9 +70,6 @@ def stop(root: Path, *, now: bool = False) -> int | None:
 def _wait_for_end(pid: int) -> None:
     """Wait for the last moments of a process that holds nothing any more."""
     until = time.monotonic() + _LAST_MOMENTS
-    while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return
+    # In a container nobody may clear its entry away once it is dead: that is not waited for.
+    while born(pid) and time.monotonic() < until:
         time.sleep(_PAUSE)
