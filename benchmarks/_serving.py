@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 FEATURES = [f"f{i}" for i in range(30)]
@@ -41,8 +42,10 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
     """Seal a model in a project and return the bundle's folder, the model's file and a token."""
     from modelyard.checks.profile import profile
     from modelyard.inference import BundleDraft
+    from modelyard.inference.trees import FILE as TREES
     from modelyard.models.families.lightgbm import LightGBM
     from modelyard.models.graph import Graph
+    from modelyard.models.prepare import learn
     from modelyard.records import Feature, ModelVersion, Problem, Signature
     from modelyard.security.keys import signing_key
     from modelyard.security.seal import seal
@@ -54,11 +57,13 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
     family, graph = LightGBM(), Graph()
     booster = family.build({"n_estimators": 100, "num_leaves": 31, "learning_rate": 0.1}, "binary", 0)
     booster.fit(matrix, target)
-    family.export(booster, graph, graph.input("numeric", len(FEATURES)), "probabilities")
-    model = graph.to_bytes("probabilities", 2)
     numbers = [Feature(name=name, type="number", source="Float64", low=-4, high=4) for name in FEATURES]
     problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes", metric="roc_auc")
     signature = Signature(features=tuple(numbers), problem=problem)
+    preparation = learn({"numeric": matrix}, family.style)
+    trees = family.export(booster, graph, graph.input("numeric", len(FEATURES)), "probabilities")
+    model = graph.to_bytes("probabilities", 2)
+    vectors = msgspec.msgpack.encode(trees.vectors(preparation))
     version = ModelVersion(
         name=ENDPOINT,
         digest="",
@@ -72,7 +77,12 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
     )
     folder, file = project / "bundle", project / "model.onnx"
     seen = profile({name: matrix[:, at] for at, name in enumerate(FEATURES)}, signature)
-    files = {"model.onnx": model, "labels.json": b'["no","yes"]', "profile.json": json.dumps(seen).encode()}
+    files = {
+        "model.onnx": model,
+        TREES: vectors,
+        "labels.json": b'["no","yes"]',
+        "profile.json": json.dumps(seen).encode(),
+    }
     draft = BundleDraft.of(version, files)
     for name, data in seal(draft.files, signing_key(project)).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -159,7 +159,7 @@ def test_a_difference_above_the_limit_is_not_served_as_onnx(
     data = dataset(table("binary"), learned)
     params = winner("lightgbm", learned, n_estimators=5).params
     fitted = fit(LightGBM(), params, data.feeds, data.target, learned, 0)
-    monkeypatch.setattr("modelyard.models.families.lightgbm.add_trees", forgets)
+    monkeypatch.setattr("modelyard.models.boosted.add_trees", forgets)
     exported = export(fitted, data.feeds)
     assert exported.format == "lightgbm"
     assert exported.parity.details["tried"][0]["worst"] > 1e-4

@@ -2,6 +2,7 @@
 
     model.json          the ModelVersion, without the address it is stored under
     model.onnx          the model; or model.txt (LightGBM) / model.skops behind prepare.onnx
+    trees.msgpack       the model again, where trees run faster by bit vectors than in a runtime
     labels.json         the classes in the type they had in the data
     profile.json        what the data and the predictions looked like, for monitoring
     environment.json    interpreter and libraries that made it
@@ -28,6 +29,8 @@ from modelyard._kit.errors import ModelError, Tampered
 from modelyard.inference.decode import Label
 from modelyard.inference.encode import Encoder, Feeds, Rows
 from modelyard.inference.predictor import OnnxPredictor, Predictor
+from modelyard.inference.trees import FILE as TREES
+from modelyard.inference.trees import TreesPredictor
 from modelyard.records import ModelVersion, Signature
 
 __all__ = ["MODEL", "Bundle", "BundleDraft", "digest_of_model", "open_bundle", "own_files"]
@@ -147,6 +150,8 @@ class Bundle:
         return self._predictors[threads]
 
     def _load(self, threads: int) -> Predictor:
+        if TREES in self.names:
+            return TreesPredictor(self.read(TREES))
         if self.version.format == "onnx":
             return OnnxPredictor(self.read("model.onnx"), threads=threads)
         from modelyard.inference.native import LightGBMPredictor, SkopsPredictor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from modelyard.models.boosted import Boosted
 from modelyard.models.graph import Graph
 from modelyard.models.prepare import Style
 from modelyard.records import Task
@@ -77,8 +78,8 @@ class Family(Protocol):
         """
         ...
 
-    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> None:
-        """Add the estimator to a graph.
+    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> Boosted | None:
+        """Add the estimator to a graph, and return its trees if it sums trees whose leaves hold one number.
 
         Args:
             fitted: The fitted estimator.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from modelyard.models.boosted import Boosted
 from modelyard.models.families.base import NODE, Setting
 from modelyard.models.graph import Graph
 from modelyard.models.prepare import Style
 from modelyard.models.safe import skops_bytes
-from modelyard.models.trees import Tree, add_trees
+from modelyard.models.trees import Tree
 from modelyard.records import Task
 
 __all__ = ["HistGradientBoosting"]
@@ -61,17 +62,14 @@ class HistGradientBoosting:
             visited += nodes["count"][inner].sum() / nodes["count"][0]
         return NODE * float(visited)
 
-    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> None:
+    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> Boosted:
         """Add the trees, which are summed by class, and the function behind the sums."""
-        import numpy as np
-
         stages = fitted._predictors
         outputs = len(stages[0])
         trees = [_tree(tree.nodes, at) for stage in stages for at, tree in enumerate(stage)]
-        total = add_trees(graph, matrix, "total", trees, outputs)
-        base = graph.constant("base", fitted._baseline_prediction.reshape(1, -1).astype(np.float32))
-        raw = graph.add("Add", [total, base], "raw")
-        graph.answer(raw, output, "classes" if hasattr(fitted, "classes_") else "regression", outputs)
+        boosted = Boosted.of(trees, outputs, classes=hasattr(fitted, "classes_"), base=fitted._baseline_prediction)
+        boosted.add(graph, matrix, output)
+        return boosted
 
     def native(self, fitted: Any) -> tuple[str, bytes] | None:
         """Return it as skops writes it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from modelyard.models.boosted import Boosted
 from modelyard.models.families.base import NODE, Setting
 from modelyard.models.graph import Graph
 from modelyard.models.prepare import Style
-from modelyard.models.trees import Tree, add_trees
+from modelyard.models.trees import Tree
 from modelyard.records import Task
 
 __all__ = ["LightGBM"]
@@ -60,12 +61,14 @@ class LightGBM:
                 visited += sum(map(float, counts)) / float(counts[0])
         return NODE * visited
 
-    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> None:
+    def export(self, fitted: Any, graph: Graph, matrix: str, output: str) -> Boosted:
         """Add the trees, which are summed by class, and the function behind the sums."""
         dump = fitted.booster.dump_model()
         outputs = dump["num_tree_per_iteration"]
         trees = [_tree(tree["tree_structure"], at % outputs) for at, tree in enumerate(dump["tree_info"])]
-        graph.answer(add_trees(graph, matrix, "raw", trees, outputs), output, fitted.task, outputs)
+        boosted = Boosted.of(trees, outputs, classes=fitted.task != "regression")
+        boosted.add(graph, matrix, output)
+        return boosted
 
     def native(self, fitted: Any) -> tuple[str, bytes] | None:
         """Return it as LightGBM writes it."""

@@ -1,0 +1,315 @@
+"""Run an ensemble of trees by bit vectors: no branch to guess, and all rows of a batch together.
+
+Leaves of a tree are numbered from left to right, a bit each. What a node sends to its right cannot end in the leaves
+below its left: a mask clears their bits. All masks of a column that hold for a value are one word a tree, looked up by
+which thresholds the value is above; the words of all columns are joined by AND, and the lowest bit left is the leaf.
+(QuickScorer: C. Lucchese et al., QuickScorer: a fast algorithm to rank documents with additive ensembles of regression
+trees, SIGIR 2015; with the masks of a column joined beforehand, as its rows are few.)
+
+A threshold is found by one step: the column's span is cut into equal cells, each of which knows how many thresholds lie
+below it; those inside are halved. Subtraction, multiplication and rounding keep the order of numbers, so no value can
+be put into a cell beyond a threshold's that it does not exceed: what is answered is exact.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from modelyard._kit.errors import ModelError
+from modelyard.inference.encode import Feeds
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["FILE", "MOST_LEAVES", "Trees", "TreesPredictor", "word_of"]
+
+# Name of the file in a bundle.
+FILE = "trees.msgpack"
+# Leaves that fit a word, by the bytes of the word; its sign stays free.
+_WORDS = {15: 2, 31: 4, 63: 8}
+MOST_LEAVES = max(_WORDS)
+# What a float says of its exponent: bits behind it, and what is added to it.
+_EXPONENT = {2: (23, 127), 4: (23, 127), 8: (52, 1023)}
+_LARGEST = 3.4028234663852886e38
+# Cells that the span of a column is cut into.
+_CELLS = 1024
+# Bytes of words that are joined at a time: what stays in the cache beside the tables.
+_BLOCK = 100_000
+# Up to so many rows all columns are looked up at once.
+_FEW = 96
+
+
+def word_of(leaves: int) -> int:
+    """Return the bytes of a word that has a bit for each of the leaves of a tree.
+
+    Raises:
+        ValueError: There are more than `MOST_LEAVES`.
+    """
+    for most, size in _WORDS.items():
+        if leaves <= most:
+            return size
+    raise ValueError(f"a tree has {leaves} leaves, more than {MOST_LEAVES}")
+
+
+class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An ensemble of trees as data; arrays are little-endian bytes with one entry an inner node.
+
+    Attributes:
+        fill: float32, what stands for a missing value in each column of numbers; NaN where the trees decide.
+        known: Categories told apart in each column of categories, in the order of their codes; all others share the
+            code after the last.
+        outputs: Sums that are made.
+        link: What makes the answer of the sums.
+        base: Is added to each sum.
+        targets: The sum that each tree is added to.
+        leaves: float32, trees x leaves, filled up with zeros; from left to right.
+        tree: uint32, the tree of a node.
+        column: uint32; numbers come first.
+        threshold: float32; what is up to it goes left. It may be infinite: then only a missing value goes right.
+        first: uint8, the first leaf below the left child.
+        last: uint8, the leaf after the last of them.
+        missing_left: uint8, whether a missing value goes left.
+    """
+
+    fill: bytes
+    known: list[list[str]]
+    outputs: int
+    link: Literal["logistic", "softmax", "identity"]
+    base: list[float]
+    targets: list[int]
+    leaves: bytes
+    tree: bytes
+    column: bytes
+    threshold: bytes
+    first: bytes
+    last: bytes
+    missing_left: bytes
+
+
+class TreesPredictor:
+    """Answers feeds by an ensemble of trees, preparation included.
+
+    A row has the same answer, bit for bit, alone and among others.
+
+    Args:
+        data: A bundle's file `trees.msgpack`.
+
+    Raises:
+        ModelError: It is damaged (`model-unreadable`).
+    """
+
+    def __init__(self, data: bytes) -> None:
+        import numpy as np
+
+        self._np = np
+        try:
+            trees = msgspec.msgpack.decode(data, type=Trees)
+            self._read(trees)
+        except (msgspec.DecodeError, ValueError, IndexError) as error:
+            raise ModelError(
+                "model-unreadable",
+                f"the trees of the model cannot be read: {str(error)[:200]}",
+                hint="take the bundle from the store again",
+            ) from error
+
+    def _read(self, trees: Trees) -> None:
+        np = self._np
+        count = len(trees.targets)
+        leaves = np.frombuffer(trees.leaves, "<f4").reshape(count, -1)
+        word = word_of(leaves.shape[1])
+        tree, column = np.frombuffer(trees.tree, "<u4"), np.frombuffer(trees.column, "<u4")
+        threshold = np.frombuffer(trees.threshold, "<f4")
+        first, last = np.frombuffer(trees.first, np.uint8), np.frombuffer(trees.last, np.uint8)
+        missing_left = np.frombuffer(trees.missing_left, np.uint8)
+        fill = np.frombuffer(trees.fill, "<f4")
+        width = len(fill) + len(trees.known)
+        whole = (
+            len({len(of) for of in (tree, column, threshold, first, last, missing_left)}) == 1
+            and len(trees.base) == trees.outputs > 0
+            and len(tree)
+            and tree.max() < count
+            and column.max() < width
+            and last.max() <= leaves.shape[1]
+            and (first < last).all()
+            and all(0 <= target < trees.outputs for target in trees.targets)
+            and (threshold >= -_LARGEST).all()
+        )
+        if not whole:
+            raise ValueError("its parts do not fit together")
+        self._link, self._outputs = trees.link, trees.outputs
+        self._base = np.array(trees.base, np.float32)
+        used, at = np.unique(column, return_inverse=True)
+        self._columns(trees.known, len(fill), used)
+        finite = np.isfinite(threshold)
+        below, rank = [], np.empty(len(at), np.intp)
+        for one in range(len(used)):
+            mine = at == one
+            # Every value is up to infinity: only one that is missing may go right.
+            found = np.unique(threshold[mine & finite])
+            below.append(found if len(found) else np.array([_LARGEST], np.float32))
+            rank[mine] = np.searchsorted(found, threshold[mine])
+        # In the table each column has a row below its first threshold, one above each, and one for a missing value.
+        sizes = np.array([len(of) + 2 for of in below])
+        starts = np.cumsum(sizes) - sizes
+        self._gone = (starts + sizes - 1)[:, None]
+        self._grid(below, starts)
+        # Trees of one sum stand together.
+        order = np.argsort(trees.targets, kind="stable")
+        place = np.empty(count, np.intp)
+        place[order] = np.arange(count)
+        self._parts = np.searchsorted(np.array(trees.targets)[order], np.arange(trees.outputs + 1)).tolist()
+        one_bit = np.int64(1)
+        mask = ~((one_bit << last.astype(np.int64)) - (one_bit << first.astype(np.int64)))
+        self._table = np.full((int(sizes.sum()), count), -1, f"i{word}")
+        mask = mask.astype(f"i{word}")
+        np.bitwise_and.at(self._table, ((starts[at] + 1 + rank)[finite], place[tree[finite]]), mask[finite])
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            # A value above a threshold is above all before it.
+            part = self._table[start : start + size - 1]
+            np.bitwise_and.accumulate(part, axis=0, out=part)
+        right = np.flatnonzero(missing_left == 0)
+        np.bitwise_and.at(self._table, (self._gone[at[right], 0], place[tree[right]]), mask[right])
+        # What stands for a missing value is looked up once.
+        filled = np.full((len(used), 1), np.nan, np.float32)
+        filled[: self._count, 0] = fill[self._numbers]
+        self._gone = self._bins(filled)
+        self._values = np.ascontiguousarray(leaves[order]).ravel()
+        bits, bias = _EXPONENT[word]
+        self._float, self._same = (np.float64, np.int64) if word == 8 else (np.float32, np.int32)
+        self._bits = bits
+        # From the exponent of a leaf's bit to the place of its value.
+        self._leaf = (np.arange(count) * leaves.shape[1] - bias).astype(self._same)
+        self._block = max(32, _BLOCK // (count * word))
+
+    def _columns(self, known: list[list[str]], count: int, used: Array) -> None:
+        """Keep which columns are used: those of numbers, and of categories with their codes."""
+        np = self._np
+        numbers = used[used < count]
+        self._numbers: Any = slice(None) if len(numbers) == count else numbers.astype(np.intp)
+        self._count = len(numbers)
+        self._categories = []
+        for at in (used[self._count :] - count).tolist():
+            texts = known[at]
+            self._categories.append((at, dict(zip(texts, range(len(texts)), strict=True)), len(texts)))
+
+    def _grid(self, below: list[Array], starts: Array) -> None:
+        """Cut the span of each column's thresholds into cells.
+
+        Args:
+            below: The thresholds of each column, sorted.
+            starts: The first row of each column in the table.
+        """
+        np = self._np
+        self._low = np.array([of[0] for of in below], np.float32)[:, None]
+        with np.errstate(over="ignore", divide="ignore"):
+            above = np.nextafter(np.array([of[-1] for of in below], np.float32), np.float32(np.inf))
+            self._high = np.minimum(above, np.float32(_LARGEST))[:, None]
+            scale = np.float32(_CELLS - 1) / (self._high - self._low)
+        # A span that float32 cannot hold, or one that is next to nothing, is one cell.
+        usable = np.isfinite(scale) & (scale > 0)
+        self._scale = np.where(usable, scale, np.float32(0))
+        self._from = np.where(usable, self._low, np.float32(0))
+        cells = [((of - a) * b).astype(np.intp) for of, a, b in zip(below, self._from, self._scale, strict=True)]
+        most = max(int(np.bincount(of).max()) for of in cells)
+        self._half = 1 << (most.bit_length() - 1)
+        # Halving may look past the end of a column, where nothing is below anything.
+        width = max(map(len, below)) + 2 * self._half
+        knots = np.full((len(below), width), np.inf, np.float32)
+        counts = np.empty((len(below), _CELLS), np.intp)
+        for one, (of, at) in enumerate(zip(below, cells, strict=True)):
+            knots[one, : len(of)] = of
+            counts[one] = one * width + np.searchsorted(at, np.arange(_CELLS))
+        self._knots, self._cells = knots.ravel(), counts.ravel()
+        self._first_cell = (np.arange(len(below)) * _CELLS)[:, None]
+        # From a place among the knots to a row of the table.
+        self._shift = (starts - np.arange(len(below)) * width)[:, None]
+
+    def predict(self, feeds: Feeds) -> np.ndarray[Any, Any]:
+        """Return float32: rows x classes (probabilities) or rows x 1."""
+        np = self._np
+        bins = self._bins(self._matrix(feeds))
+        rows = bins.shape[1]
+        if rows <= _FEW:
+            return self._answer(self._sums(np.bitwise_and.reduce(self._table.take(bins.T, axis=0), axis=1)))
+        sums = np.empty((rows, self._outputs), np.float32)
+        joined = np.empty((min(rows, self._block), self._table.shape[1]), self._table.dtype)
+        other = np.empty_like(joined)
+        for start in range(0, rows, self._block):
+            part = bins[:, start : start + self._block]
+            all_of, more = joined[: part.shape[1]], other[: part.shape[1]]
+            # A mode says what to do with places out of range; there are none, and to raise would take a copy.
+            self._table.take(part[0], axis=0, out=all_of, mode="clip")
+            for column in part[1:]:
+                self._table.take(column, axis=0, out=more, mode="clip")
+                np.bitwise_and(all_of, more, out=all_of)
+            sums[start : start + self._block] = self._sums(all_of)
+        return self._answer(sums)
+
+    def _matrix(self, feeds: Feeds) -> Array:
+        """Return the columns that the trees use, as float32, columns x rows."""
+        np = self._np
+        if not self._categories:
+            numeric: Array = np.ascontiguousarray(feeds["numeric"][:, self._numbers].T)
+            return numeric
+        texts = feeds["categorical"]
+        matrix = np.empty((self._count + len(self._categories), len(texts)), np.float32)
+        if self._count:
+            matrix[: self._count] = feeds["numeric"][:, self._numbers].T
+        for row, (at, codes, other) in enumerate(self._categories, self._count):
+            matrix[row] = [codes.get(text, other) for text in texts[:, at].tolist()]
+        return matrix
+
+    def _bins(self, matrix: Array) -> Array:
+        """Return the row of the table for each value, columns x rows."""
+        np = self._np
+        # What is missing counts as low for now.
+        values = np.fmin(np.fmax(matrix, self._low), self._high)
+        cells = ((values - self._from) * self._scale).astype(np.intp)
+        cells += self._first_cell
+        bins: Array = self._cells.take(cells)
+        half = self._half
+        while half:
+            bins += half * (self._knots.take(bins + (half - 1)) < values)
+            half >>= 1
+        bins += self._shift
+        gone = np.isnan(matrix)
+        if gone.any():
+            bins = np.where(gone, self._gone, bins)
+        return bins
+
+    def _sums(self, words: Array) -> Array:
+        """Return the sums of the leaves that words say, rows x outputs."""
+        np = self._np
+        words &= -words
+        leaf = words.astype(self._float).view(self._same)
+        leaf >>= self._bits
+        leaf += self._leaf
+        values = self._values.take(leaf)
+        if self._outputs == 1:
+            sums: Array = values.sum(axis=1, keepdims=True)
+        else:
+            parts = self._parts
+            sums = np.stack([values[:, a:b].sum(axis=1) for a, b in pairwise(parts)], axis=1)
+        sums += self._base
+        return sums
+
+    def _answer(self, sums: Array) -> Array:
+        np = self._np
+        if self._link == "identity":
+            return sums
+        answer: Array
+        if self._link == "logistic":
+            # As far as the exponential of a float32 goes.
+            away = np.minimum(np.maximum(sums[:, 0], np.float32(-88)), np.float32(88))
+            answer = np.empty((len(sums), 2), np.float32)
+            np.divide(1, 1 + np.exp(-away), out=answer[:, 1])
+            np.subtract(1, answer[:, 1], out=answer[:, 0])
+            return answer
+        raised = np.exp(sums - sums.max(axis=1, keepdims=True))
+        answer = raised / raised.sum(axis=1, keepdims=True)
+        return answer
