@@ -28,8 +28,8 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
     "run.finished": (
         "A run ends; one whose process died is closed by the next run.",
         {
-            "status": "`succeeded`, `failed`, `cancelled` (Ctrl-C), `interrupted` (its process died), `skipped` (stale "
-            "data) or `stopped` (budget spent)",
+            "status": "`succeeded`, `failed`, `cancelled` (Ctrl-C, SIGTERM), `interrupted` (its process died), "
+            "`skipped` (stale data) or `stopped` (budget spent)",
             "reason": "why it did not succeed",
             "result": "digest over the tables and models that were made; not for `interrupted`",
             "cut": "name of a step that was under way -> what it had used; only there",

@@ -82,6 +82,7 @@ def test_there_must_be_something_to_cancel(store: LocalStore) -> None:
 
 def test_how_a_stopped_run_ends(store: LocalStore) -> None:
     assert ending(KeyboardInterrupt(), "run-1", store) == ("cancelled", "stopped by Ctrl-C")
+    assert ending(KeyboardInterrupt("SIGTERM"), "run-1", store) == ("cancelled", "stopped by SIGTERM")
     assert ending(CutOff("the daemon was stopped"), "run-1", store) == ("interrupted", "the daemon was stopped")
     with store.hold("cancel:run-1", who={"actor": "user:ann"}):
         assert ending(KeyboardInterrupt(), "run-1", store) == ("cancelled", "cancelled by user:ann")

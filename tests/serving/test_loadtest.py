@@ -244,7 +244,7 @@ def test_who_stops_it_finds_nothing_left(yard: Yard, tmp_path: Path, number: sig
     assert below
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert out == ""
     until(lambda: not [pid for pid in below if Path(f"/proc/{pid}").exists()])
     assert not list((tmp_path / "tmp").glob("modelyard-*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from modelyard._kit.text import plural, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, add_json, load_spec
+from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from modelyard.pipeline.backfill import Backfill, Done
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     spec = load_spec(args)
     work = planned(spec, args.step, first=args.first, last=args.last)
     store = open_store(spec.root, file=spec.path.name)
-    # A polite stop from outside is a Ctrl-C: workers end, the run is recorded as cancelled.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Workers end, and the run is recorded as cancelled.
+    stoppable()
     executor = LocalExecutor(store, workers=args.workers)
     progress = Progress(len(work.plan.steps), sys.stderr)
     try:

@@ -226,7 +226,7 @@ def _rows(args: argparse.Namespace, bundle: Bundle, store: Store) -> list[dict[s
 
 
 def _run(work: Coroutine[Any, Any, Tested]) -> Tested:
-    """Run in the fastest loop there is; SIGTERM ends it as Ctrl-C does."""
+    """Run in the fastest loop there is; SIGTERM ends it as politely as Ctrl-C does."""
 
     async def until_told() -> Tested:
         task = asyncio.current_task()
@@ -243,7 +243,7 @@ def _run(work: Coroutine[Any, Any, Tested]) -> Tested:
     try:
         return run(until_told())
     except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(signal.SIGTERM.name) from None
 
 
 def _tell(found: Measured) -> None:

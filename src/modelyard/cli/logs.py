@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.fields import parse_duration
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from modelyard.logs import Line
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             asked = resolve(store, newest[0].id)
         asked = replace(asked, step=args.step, since=since)
         if args.follow:
+            stoppable()
             _follow(store, asked, args)
         else:
             for line in trail(store, asked, requests=args.requests):
@@ -132,7 +133,7 @@ def _send(args: argparse.Namespace, store: Store) -> int:
     with Shipper(store, spec.logs, project=spec.project) as shipper:
         if args.follow and spec.logs.to:
             # As `modelyard up` has it done: until somebody stops it.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            stoppable()
             shipper.start()
             say(f"handing over to {', '.join(spec.logs.to)}")
             threading.Event().wait()

@@ -7,6 +7,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,10 +58,13 @@ VERBS = {
     "cancel": "end the run that is under way",
 }
 
+# Verbs that make a run.
+_RUNS = ("run", "backfill")
+
 _EPILOG = """\
 exit codes:
   0 it holds   1 a check or a proof failed   2 the input cannot be used   3 a step broke
-  4 somebody else holds the project   5 not allowed   130 stopped by Ctrl-C
+  4 somebody else holds the project   5 not allowed   130 stopped by Ctrl-C   143 by SIGTERM
 
 begin with:
   modelyard init my-model && cd my-model && modelyard run
@@ -120,9 +124,10 @@ def _exit_code(error: BaseException, verb: str) -> int:
             tell(error)
             return error.exit_code
         case KeyboardInterrupt():
-            kept = "; finished steps are kept and the next run goes on from them" if verb == "run" else ""
+            kept = "; finished steps are kept and the next run goes on from them" if verb in _RUNS else ""
             say(f"stopped by {str(error) or 'Ctrl-C'}{kept}")
-            return 130
+            # As a shell counts what a signal ended.
+            return 128 + (signal.SIGTERM if str(error) == signal.SIGTERM.name else signal.SIGINT)
         case BrokenPipeError():
             # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.fields import parse_duration
 from modelyard.cli.output import say, tell
+from modelyard.cli.stopping import stoppable
 
 __all__ = ["add_every", "repeated"]
 
@@ -27,6 +28,7 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         return once()
     from modelyard.automation import every
 
+    stoppable()
     try:
         seconds = parse_duration(args.every)
     except ValueError as error:

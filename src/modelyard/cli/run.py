@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from modelyard.cli.output import data, json_line, say
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, load_spec, say_missing
 from modelyard.cli.repeat import add_every, repeated
+from modelyard.cli.stopping import stoppable
 
 __all__ = ["add", "run"]
 
@@ -52,8 +52,8 @@ def _once(args: argparse.Namespace) -> int:
     steps = len(compose(spec).steps)
     store = open_store(spec.root, file=spec.path.name)
     say_missing(spec)
-    # A polite stop from outside is a Ctrl-C: workers end, the run is recorded as cancelled.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Workers end, and the run is recorded as cancelled.
+    stoppable()
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:

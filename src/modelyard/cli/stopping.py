@@ -23,7 +23,7 @@ def stoppable() -> Callable[[], None]:
 
     def stop(number: int, frame: FrameType | None = None) -> None:
         came.append(number)
-        raise KeyboardInterrupt(*(["SIGTERM"] if number == signal.SIGTERM else []))
+        raise KeyboardInterrupt(*([signal.SIGTERM.name] if number == signal.SIGTERM else []))
 
     def stopped() -> None:
         if came:

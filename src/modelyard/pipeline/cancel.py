@@ -35,7 +35,10 @@ def ending(stop: KeyboardInterrupt, run: str, store: Store) -> tuple[RunStatus, 
     if isinstance(stop, CutOff):
         return "interrupted", str(stop) or "its process was stopped"
     asked = store.holder(ask(run))
-    return "cancelled", f"cancelled by {asked['actor']}" if asked and "actor" in asked else "stopped by Ctrl-C"
+    return (
+        "cancelled",
+        f"cancelled by {asked['actor']}" if asked and "actor" in asked else f"stopped by {str(stop) or 'Ctrl-C'}",
+    )
 
 
 def cancel(store: Store, *, actor: str, run: str = "", seconds: float = 30.0) -> Run:
