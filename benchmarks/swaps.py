@@ -25,6 +25,7 @@ from modelyard.records import ModelVersion
 from modelyard.serving.load.client import Client
 
 _VALUE = re.compile(rb'"value":([-+0-9.eE]+)')
+_SHOWS = ("swaps", "kill", "canary", "shadow")
 RATE, CONNECTIONS, VALUES = 2000.0, 64, [1 + at % 80 / 10 for at in range(400)]
 
 
@@ -55,10 +56,15 @@ class Seen:
         self.gap, self.last = max(self.gap, now - self.last), now
         version = header(raw, b"x-model-version")
         self.versions[version] += 1
-        self.processes.setdefault(header(raw, b"x-request-id").rpartition("-")[0], now)
+        self.processes.setdefault(process_of(raw), now)
         value = _VALUE.search(raw)
         right = self._factors.get(version, 0.0) * self._values[which]
         self.wrong += value is None or abs(float(value[1]) - right) > 1e-3 * abs(right)
+
+
+def process_of(raw: bytes) -> str:
+    """Return what the process that answered puts before the numbers of its answers."""
+    return header(raw, b"x-request-id").rpartition("-")[0]
 
 
 def factors_of(models: list[tuple[ModelVersion, float]]) -> dict[str, float]:
@@ -72,26 +78,38 @@ def client(served: Served, seen: Seen, values: list[float] = VALUES) -> Watching
 
 
 class Watching(Client):
-    """A client that knows which of its connections broke with a request under way."""
+    """A client that knows who answers on each of its connections, and when one broke with a request under way."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.known: dict[int, Any] = {}
-        self.broken: list[Any] = []
+        # Who answers on an open connection; who would have on one that broke, and when that was.
+        self.homes: dict[Any, str] = {}
+        self.broken: list[tuple[str, float]] = []
 
     def opened(self, connection: Any) -> None:
         """Remember it by its port."""
         self.known[connection.port] = connection
         super().opened(connection)
 
+    def answered(self, connection: Any, status: int, raw: bytes, stays: bool) -> None:
+        """Remember whose it is."""
+        self.homes[connection] = process_of(raw)
+        super().answered(connection, status, raw, stays)
+
     def lost(self, connection: Any) -> None:
         """Remember it if its request is lost with it."""
+        home = self.homes.pop(connection, "")
         if connection.moment:
-            self.broken.append(connection)
+            self.broken.append((home, time.monotonic()))
         super().lost(connection)
 
-    def of(self, process: int) -> list[Any]:
-        """Return the connections that a process of this machine has at the other end."""
+    def under_way(self, name: str) -> int:
+        """Return how many requests are sent to a process and not answered."""
+        return sum(connection.moment > 0 for connection, home in self.homes.items() if home == name)
+
+    def name(self, process: int) -> str:
+        """Learn which connections a process of this machine has at the other end; return its name in its answers."""
         held = set()
         for one in Path(f"/proc/{process}/fd").iterdir():
             # Some are closed meanwhile.
@@ -99,7 +117,12 @@ class Watching(Client):
                 held.add(str(one.readlink()))
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ports = {int(row[2].partition(":")[2], 16) for row in rows if f"socket:[{row[9]}]" in held}
-        return [self.known[port] for port in ports & self.known.keys()]
+        there = [self.known[port] for port in ports if port in self.known]
+        name = next(self.homes[one] for one in there if one in self.homes)
+        for one in there:
+            # Some were opened for a request that another one was free for, and wait for their first.
+            self.homes.setdefault(one, name)
+        return name
 
 
 async def swapped(yard: Yard, served: Served, models: list[tuple[ModelVersion, float]], seconds: float) -> None:
@@ -130,22 +153,27 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     offering = asyncio.create_task(asking.offer(RATE, 6.0, seed=2))
     await asyncio.sleep(2.0)
     victim = family(served.process.pid)[0]
+    # What is due while we look must not come in a burst with the signal.
+    name = await asyncio.to_thread(asking.name, victim)
+    await asyncio.sleep(0.5)
     before, seen.gap = set(seen.processes), 0.0
-    there = asking.of(victim)
-    at, then = time.monotonic(), sum(connection.moment > 0 for connection in there)
+    at, then, strangers = time.monotonic(), asking.under_way(name), 0
     os.kill(victim, signal.SIGKILL)
     while not (new := set(seen.processes) - before) and not offering.done():
         # Connections that are there stay with the process that is left; others go to the new one, too.
         probe = Client("127.0.0.1", served.port, [served.request(v) for v in VALUES], connections=8, keep=seen)
-        await probe.offer(100, 0.05)
+        asked = await probe.offer(100, 0.05)
+        strangers += asked.sent - asked.answered
         probe.close()
     found = await offering
     asking.close()
-    lost = found.sent - found.answered
-    # Until a broken connection is seen to be, requests are sent on it: they are in flight there as well.
-    limit = sum(connection in there for connection in asking.broken)
-    text = f"at most: in flight there when its connections broke, {then} of them at the signal; {found.errors or ''}"
-    emit("kill_lost", lost, "", limit, text)
+    # It is dead for a moment before the system closes its connections; what is sent on them by then is in flight there.
+    there = [when - at for home, when in asking.broken if home == name]
+    text = (
+        f"at most: in flight there when the system closed its connections, {max(there, default=0) * 1000:.0f} ms after "
+    )
+    text += f"the signal; {then} at the signal; {strangers} of the lost by callers that came new"
+    emit("kill_lost", found.sent - found.answered + strangers, "", len(there), text)
     back = seen.processes[new.pop()] - at if new else float("inf")
     emit("kill_back_s", back, "s", 1.0, "until a new process answers in the place of the killed one")
     emit("kill_gap_s", seen.gap, "s", 1.0, "longest time without an answer meanwhile")
@@ -190,8 +218,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="seconds of swaps")
-    seconds = parser.parse_args().seconds
-    for show in ("swaps", "kill", "canary", "shadow"):
+    parser.add_argument("--show", choices=_SHOWS, action="append", help="one of them only; may be given several times")
+    given = parser.parse_args()
+    seconds = given.seconds
+    for show in given.show or _SHOWS:
         with tempfile.TemporaryDirectory() as made:
             yard = Yard(Path(made))
             models = [(yard.keep(times(float(factor))), float(factor)) for factor in range(2, 10)]

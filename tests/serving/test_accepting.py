@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from modelyard._kit.ports import listen_beside, refuse
 from modelyard.serving.grpc.answers import Calls
 from modelyard.serving.grpc.connection import Connection as Call
 from modelyard.serving.http import accepting, tls
@@ -57,6 +58,40 @@ def test_crowd_is_taken_within_a_few_turns(run: Callable[..., Any]) -> None:
 
     assert run(work()) < CROWD // 4
     assert len(made) == CROWD
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_waits_for_another_that_takes_none_is_taken(run: Callable[..., Any], ends: bool) -> None:
+    made: list[asyncio.BaseTransport] = []
+
+    class Silent(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    async def work() -> None:
+        ours, *others = listen_beside("127.0.0.1", 0, 3, backlog=CROWD)
+        # One that does not listen is in nobody's way.
+        refuse(others[0])
+        # As if by another process: ours closes its own hold.
+        theirs = [sock.dup() for sock in others]
+        listener = Listener(ours, Silent, others=others)
+        crowd = [socket.create_connection(ours.getsockname()) for _ in range(CROWD)]
+        if not ends:
+            while len(made) < CROWD:
+                await asyncio.sleep(0.01)
+        await listener.close()
+        # What comes after that is left to those who still listen.
+        late = socket.create_connection(theirs[1].getsockname())
+        theirs[1].accept()[0].close()
+        assert len(made) == CROWD
+        for one in (*crowd, *theirs, late):
+            one.close()
+        for transport in made:
+            transport.close()
+        await asyncio.sleep(0.01)
+
+    run(asyncio.wait_for(work(), 20))
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

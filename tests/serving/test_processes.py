@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -19,8 +20,12 @@ import pytest
 
 from modelyard.store.requests import ids_of
 
-from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import Server, start  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import Yard, times, until  # noqa: TID252 - the same
+
+# Connections of callers that come at once, and how a test has them come.
+CROWD = 40
+Crowd = Callable[[], Callable[[], int]]
 
 
 def children(pid: int) -> set[int]:
@@ -154,3 +159,138 @@ def test_what_keeps_one_from_its_start_ends_all(yard: Yard) -> None:
     assert done.returncode == 2
     assert "error[log-unwritable]" in done.stderr
     assert "ready" not in done.stderr
+
+
+def stop(pid: int) -> None:
+    """Let a process do nothing until it is told to go on."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: state(pid) == "T")
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def crowd(server: Server) -> Iterator[Crowd]:
+    """Connect so often that each process gets some, ask at once, and return what counts those that are answered."""
+    body = b'{"a": 3.0}'
+    head = f"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.tokens['analyst']}\r\n"
+    with ExitStack() as held:
+
+        def connect() -> Callable[[], int]:
+            there = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(CROWD)]
+            for one in map(held.enter_context, there):
+                one.sendall(head.encode() + b"content-length: %d\r\n\r\n%s" % (len(body), body))
+            return lambda: sum(map(answered, there))
+
+        yield connect
+
+
+def answered(caller: socket.socket) -> bool:
+    try:
+        return caller.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    except (ConnectionError, TimeoutError):
+        return False
+
+
+def refused(server: Server) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", server.port), timeout=20).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_who_waits_at_a_process_that_is_killed_is_answered(server: Server, crowd: Crowd) -> None:
+    first, second = children(server.process.pid)
+    stop(first)
+    stop(second)
+    count = crowd()
+    os.kill(first, signal.SIGKILL)
+    os.kill(second, signal.SIGCONT)
+    assert count() == CROWD
+    assert server.stop() == 0
+
+
+def test_who_comes_to_a_process_that_does_nothing_is_answered_by_another(server: Server, crowd: Crowd) -> None:
+    idle = min(children(server.process.pid))
+    stop(idle)
+    count = crowd()
+    assert count() == CROWD
+    os.kill(idle, signal.SIGCONT)
+    assert server.stop() == 0
+
+
+def test_who_comes_while_they_end_is_answered_or_refused(server: Server, crowd: Crowd) -> None:
+    slow = min(children(server.process.pid))
+    stop(slow)
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: children(server.process.pid) == {slow})
+    # One has ended; what comes for it is left to the other.
+    count = crowd()
+    os.kill(slow, signal.SIGCONT)
+    assert count() == CROWD
+    assert server.stop() == 0
+    assert refused(server)
+
+
+@pytest.fixture
+def ailing(yard: Yard, server: Server) -> Iterator[Callable[[], object]]:
+    """Have no process start any more, until this is called."""
+    logs = yard.root / ".modelyard" / "requests"
+    aside = logs.rename(logs.with_name("aside"))
+    logs.write_text("no folder")
+
+    def heal() -> None:
+        if aside.exists():
+            logs.unlink()
+            aside.rename(logs)
+
+    yield heal
+    heal()
+
+
+def test_process_that_does_not_start_again_keeps_nobody_waiting(server: Server, ailing: Callable[[], object]) -> None:
+    os.kill(min(children(server.process.pid)), signal.SIGKILL)
+    assert len({one.rsplit("-", 1)[0] for one in ask(server, 40)}) == 1
+    ailing()
+    until(lambda: len({one.rsplit("-", 1)[0] for one in ask(server, 20)}) == 2)
+    assert server.stop() == 0
+
+
+def test_where_none_starts_again_callers_are_refused_until_one_does(
+    yard: Yard, server: Server, ailing: Callable[[], object]
+) -> None:
+    for pid in children(server.process.pid):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: refused(server))
+    # The port is kept meanwhile.
+    assert run(yard, "--port", str(server.port)).stderr.startswith("error[port-taken]")
+    ailing()
+    until(lambda: not refused(server))
+    assert ask(server, 20)
+    assert server.stop() == 0
+
+
+def test_port_of_a_server_that_has_just_ended_is_taken_again(yard: Yard) -> None:
+    """Its connections are remembered for a minute by the system, with whether the port was shared."""
+    model, port = yard.keep(times(2.0)), "0"
+    for processes in ("1", "2", "1", "2", "2"):
+        server = start(yard.root, yard.folder(model), "--port", port, "--processes", processes, **yard.tokens)
+        port = str(server.port)
+        with server.client() as client:
+            assert client.post("/predict", json={"a": 3.0}).status_code == 200
+            assert server.stop() == 0, server.said
+
+
+def test_address_may_be_one_of_ipv6(yard: Yard) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    model = yard.keep(times(2.0))
+    server = start(yard.root, yard.folder(model), "--host", "::1", "--processes", "2", **yard.tokens)
+    assert server.url.startswith("http://[::1]:")
+    assert ask(server, 20)
+    assert server.stop() == 0

@@ -6,12 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from modelyard.serving.limits import Limits
 from modelyard.serving.server import _patience
 from modelyard.serving.supervisor import Supervisor
+
+from .versions import until  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
@@ -25,13 +28,13 @@ def test_process_that_has_to_be_killed_shows_in_the_exit_code(
 ) -> None:
     """What it had answered may not be logged, which is what 0 would say."""
 
-    def work(tell: Callable[[str, str], object]) -> int:
+    def work(place: int, tell: Callable[[str, str], object]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         tell("digest", "trace")
         time.sleep(60)
         return 0
 
-    assert Supervisor(work, 1, end, patience=0.1).run() == 1
+    assert Supervisor(work, [()], end, patience=0.1).run() == 1
     assert "is killed" in capfd.readouterr().err
 
 
@@ -45,7 +48,24 @@ def test_process_that_is_told_to_end_as_it_begins_ends(monkeypatch: pytest.Monke
         return pid
 
     monkeypatch.setattr(os, "fork", told)
-    assert Supervisor(lambda tell: 7, 1, end, patience=10.0).run() == 1
+    assert Supervisor(lambda place, tell: 7, [()], end, patience=10.0).run() == 1
+
+
+def test_process_that_is_told_to_end_before_it_takes_a_place_again_is_no_failure(tmp_path: Path) -> None:
+    parent, begun = os.getpid(), tmp_path / "begun"
+
+    def work(place: int, tell: Callable[[str, str], object]) -> int:
+        if begun.exists():
+            os.kill(parent, signal.SIGTERM)
+            time.sleep(60)
+        begun.touch()
+        tell("digest", "trace")
+        # Nothing is started again before all have answered once.
+        until(lambda: said.exists())
+        return 3
+
+    said = tmp_path / "said"
+    assert Supervisor(work, [()], lambda digest, trace: said.touch(), patience=60.0).run() == 0
 
 
 def test_a_process_has_the_time_that_its_parts_may_take() -> None:

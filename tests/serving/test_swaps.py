@@ -54,12 +54,13 @@ async def caller(server: Server, until: float, answers: list[tuple[int, str, str
     await writer.wait_closed()
 
 
-async def patient(server: Server, over: asyncio.Event, answered: list[str], lost: list[int]) -> None:
+async def patient(server: Server, over: asyncio.Event, answered: list[str], lost: list[float]) -> None:
     """Ask one after the other until it is over, on a new connection now and then, and whenever one breaks off."""
     body = b'{"a": 2.0}'
     head = f"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.tokens['analyst']}\r\n"
     asked = head.encode() + b"content-length: %d\r\n\r\n%s" % (len(body), body)
     while not over.is_set():
+        began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         try:
             for _ in range(20):
@@ -71,7 +72,7 @@ async def patient(server: Server, over: asyncio.Event, answered: list[str], lost
                 answered.append(headers["x-request-id"])
                 await asyncio.sleep(0.002)
         except (OSError, asyncio.IncompleteReadError):
-            lost.append(len(answered))
+            lost.append(began)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -89,16 +90,19 @@ def test_killed_process_costs_what_it_was_answering_and_is_back(yard: Yard) -> N
     yard.point(model)
     server = yard.serve(model, "--processes", "2")
     answered: list[str] = []
-    lost: list[int] = []
+    lost: list[float] = []
+    killed = 0.0
 
     async def load() -> None:
         over = asyncio.Event()
 
         async def story() -> None:
+            nonlocal killed
             while len(prefixes(answered)) < 2 or len(answered) < 500:
                 await asyncio.sleep(0.01)
             path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
             os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+            killed = time.monotonic()
             # One goes on, and one takes the place of the other.
             while len(prefixes(answered)) < 3:
                 await asyncio.sleep(0.01)
@@ -109,8 +113,9 @@ def test_killed_process_costs_what_it_was_answering_and_is_back(yard: Yard) -> N
 
     asyncio.run(load())
     assert server.stop() == 0, server.said
-    # A connection is lost once, by whom the killed process was answering or had not answered yet.
+    # Lost are connections that the killed process had, and nobody who came after it.
     assert len(lost) <= CONNECTIONS
+    assert max(lost, default=0.0) <= killed
     assert any("was killed by SIGKILL" in line for line in server.said)
 
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
-from modelyard._kit.ports import listen
+from modelyard._kit.ports import listen, listen_beside
 from modelyard.inference import Bundle, open_bundle
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.board import Board
-from modelyard.serving.http.accepting import OPENING, Listener
+from modelyard.serving.http.accepting import BACKLOG, OPENING, Listener
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
 from modelyard.serving.http.tls import Tls
@@ -37,7 +37,7 @@ from modelyard.serving.limits import Limits
 from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
-from modelyard.serving.supervisor import Supervisor, checked, reserved
+from modelyard.serving.supervisor import Supervisor, checked
 from modelyard.serving.told import say, speak_for
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rollout import Plan
@@ -127,22 +127,34 @@ def serve(settings: Settings) -> int:
     speak_for(settings.project, endpoint, settings.trace)
     limits = settings.limits
     share = -(-limits.per_minute // settings.processes)
-    with contextlib.ExitStack() as held:
-        port = held.enter_context(reserved(settings.host, settings.port))
-        calls = settings.grpc_port
-        if calls is not None:
-            # What is imported before they are forked is shared by all of them.
-            import_module("modelyard.serving.grpc.port")
+    ports = _ports(settings)
+    if settings.grpc_port is not None:
+        # What is imported before they are forked is shared by all of them.
+        import_module("modelyard.serving.grpc.port")
+    limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
+    one = replace(settings, endpoint=endpoint, limits=limits)
+    board = Board(settings.processes)
 
-            calls = held.enter_context(reserved(settings.host, calls, "--grpc-port"))
-        limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
-        one = replace(settings, port=port, endpoint=endpoint, limits=limits, grpc_port=calls)
-        ready = partial(_say_ready, port, one, endpoint)
-        # What was made so far is shared by all of them.
-        gc.collect()
-        gc.freeze()
-        work = partial(_answer, one, board=Board(settings.processes))
-        return Supervisor(work, settings.processes, ready, patience=_patience(limits)).run()
+    def work(place: int, tell: Callable[[str, str], object]) -> int:
+        # Its own sockets come first.
+        return _answer(one, [[*port[place:], *port[:place]] for port in ports], tell, board)
+
+    # What was made so far is shared by all of them.
+    gc.collect()
+    gc.freeze()
+    ready = partial(_say_ready, ports, one, endpoint)
+    return Supervisor(work, list(zip(*ports, strict=True)), ready, patience=_patience(limits)).run()
+
+
+def _ports(settings: Settings) -> list[list[socket.socket]]:
+    """Return the sockets of each port, one for each process: they outlive it, and so does who waits there."""
+    asked = [(settings.port, "--port")]
+    if settings.grpc_port is not None:
+        asked.append((settings.grpc_port, "--grpc-port"))
+    if settings.processes == 1:
+        return [[listen(settings.host, port, backlog=BACKLOG, flag=flag)] for port, flag in asked]
+    count = settings.processes
+    return [listen_beside(settings.host, port, count, backlog=BACKLOG, flag=flag) for port, flag in asked]
 
 
 def _patience(limits: Limits) -> float:
@@ -171,17 +183,19 @@ def _endpoint(settings: Settings, bundle: Bundle | None) -> str:
     return endpoint
 
 
-def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None, *, board: Board | None = None) -> int:
-    """Answer in this process; `tell`: it is one of several, and calls this once it answers."""
+def _answer(
+    settings: Settings,
+    ports: list[list[socket.socket]] | None = None,
+    tell: Callable[[str, str], object] | None = None,
+    board: Board | None = None,
+) -> int:
+    """Answer in this process; one of several is given sockets that were made before, and tells once it answers."""
     bundle = None if _follows(settings) else _open(settings)
     endpoint = _endpoint(settings, bundle)
     speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
     _hold_files(settings.limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
-    sock = listen(settings.host, settings.port, backlog=2048, share=tell is not None)
-    calls = None
-    if settings.grpc_port is not None:
-        calls = listen(settings.host, settings.grpc_port, backlog=2048, share=tell is not None, flag="--grpc-port")
+    first, *second = ports = ports or _ports(settings)
     log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
     stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
     # Whoever starts again after a while must not begin with what was the champion then.
@@ -207,11 +221,9 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
             models.bell.follow(follower.later)
         follower.begin()
     try:
-        port = sock.getsockname()[1]
-        shown = settings if calls is None else replace(settings, grpc_port=calls.getsockname()[1])
-        say_ready = tell or partial(_say_ready, port, shown, endpoint)
+        say_ready = tell or partial(_say_ready, ports, settings, endpoint)
         ready = partial(say_ready, models.default.version.digest, models.default.trace)
-        _run(_answer_until_told(app, follower, sock, ready, settings.tls(), _second(app, calls, settings)))
+        _run(_answer_until_told(app, follower, first, ready, settings.tls(), _second(app, second, settings)))
     finally:
         app.callers.close()
         app.models.feedback.close()
@@ -231,7 +243,7 @@ def _answer(settings: Settings, tell: Callable[[str, str], object] | None = None
 async def _answer_until_told(
     app: App,
     follower: Follower | None,
-    sock: socket.socket,
+    sockets: Sequence[socket.socket],
     ready: Callable[[], object],
     tls: Tls | None,
     port: Port | None,
@@ -247,7 +259,9 @@ async def _answer_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, tell)
     context = tls.context if tls is not None else None
-    listener = Listener(sock, lambda: Connection(app), context=context, handshake=app.limits.header_seconds)
+    sock, *others = sockets
+    handshake = app.limits.header_seconds
+    listener = Listener(sock, lambda: Connection(app), others=others, context=context, handshake=handshake)
     if port is not None:
         port.open()
     if follower is not None:
@@ -285,13 +299,14 @@ async def _drain(places: list[set[Any]], seconds: float) -> None:
         connection.transport.abort()
 
 
-def _second(app: App, sock: socket.socket | None, settings: Settings) -> Port | None:
+def _second(app: App, ports: list[list[socket.socket]], settings: Settings) -> Port | None:
     """Return the port for gRPC, if there is one; what it takes is imported for it only."""
-    if sock is None:
+    if not ports:
         return None
     from modelyard.serving.grpc.port import Port
 
-    return Port(app, sock, settings.tls("h2"))
+    [[sock, *others]] = ports
+    return Port(app, sock, settings.tls("h2"), others)
 
 
 def _hold_files(connections: int) -> None:
@@ -312,12 +327,13 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(work)
 
 
-def _say_ready(port: int, settings: Settings, endpoint: str, digest: str, trace: str) -> None:
+def _say_ready(ports: list[list[socket.socket]], settings: Settings, endpoint: str, digest: str, trace: str) -> None:
     """Write the one line that says that requests are taken, and where."""
     host = settings.host
+    port, *calls = [sockets[0].getsockname()[1] for sockets in ports]
     shown = f"[{host}]" if ":" in host else host
     more = f" processes={settings.processes}" if settings.processes > 1 else ""
-    more += f" grpc={shown}:{settings.grpc_port}" if settings.grpc_port is not None else ""
+    more += "".join(f" grpc={shown}:{one}" for one in calls)
     more += f" trace={trace}" if trace else ""
     scheme = "http" if settings.tls_cert is None else "https"
     say(f"ready {scheme}://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")

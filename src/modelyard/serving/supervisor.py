@@ -1,9 +1,10 @@
 """Several processes on one port: start them, say when all answer, start again what dies, end them all together.
 
-Each process has a listening socket of its own with SO_REUSEPORT, so that the system spreads connections over them and
-one that is killed takes nothing with it but what it was answering. They are forked from this process, which imports
-what they need, opens nothing, runs no thread and has no loop: a fork costs milliseconds, and what was imported is
-shared. A child dies with its parent, even if that is killed with -9.
+Each process has a listening socket of its own with SO_REUSEPORT, so that the system spreads connections over them. The
+sockets are made here and outlive it: one that is killed takes nothing with it but what it was answering, and who waits
+at its socket is taken by the others, or by the next one. They are forked from this process, which imports what they
+need, takes no connection, runs no thread and has no loop: a fork costs milliseconds, and what was imported is shared.
+A child dies with its parent, even if that is killed with -9.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from modelyard._kit.errors import ModelyardError, ServeError
-from modelyard._kit.ports import listen
+from modelyard._kit.ports import refuse
 from modelyard.serving.told import say
 
-__all__ = ["MOST", "Supervisor", "checked", "reserved"]
+__all__ = ["MOST", "Supervisor", "checked"]
 
 # Processes at most: each holds the model.
 MOST = 64
@@ -50,50 +50,34 @@ def checked(processes: int) -> int:
     return processes
 
 
-@contextmanager
-def reserved(host: str, port: int, flag: str = "--port") -> Iterator[int]:
-    """Hold a port that several processes will listen on, and give its number; 0 takes a free one.
-
-    Raises:
-        ServeError: The port is taken, or the address cannot be used.
-    """
-    # Without sharing first: who shares a port would be joined by us in silence.
-    with listen(host, port, backlog=1, flag=flag) as alone:
-        port = alone.getsockname()[1]
-        family = alone.family
-    with socket.socket(family, socket.SOCK_STREAM) as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
-        yield port
-
-
 class Supervisor:
     """Keeps processes running.
 
     Args:
-        work: What each does: is called in it with what it has to call, once it answers, with the digest of the model
-            and the trace, and returns its exit code.
-        processes: How many.
+        work: What each does: is called in it with its place and with what it has to call, once it answers, with the
+            digest of the model and the trace, and returns its exit code.
+        places: For each process the sockets that it listens on.
         ready: Is called once, here, when all of them answer, with what the last of them told.
         patience: Seconds after which one that was told to end and does not is killed.
     """
 
     def __init__(
         self,
-        work: Callable[[Callable[[str, str], object]], int],
-        processes: int,
+        work: Callable[[int, Callable[[str, str], object]], int],
+        places: Sequence[Sequence[socket.socket]],
         ready: Callable[[str, str], object],
         *,
         patience: float,
     ) -> None:
         self._work = work
+        self._places = places
         self._ready = ready
         self._patience = patience
         # Number of a place -> process in it, and when it began.
         self._running: dict[int, tuple[int, float]] = {}
         # Number of a place -> when a process is to be started in it.
-        self._due = dict.fromkeys(range(processes), 0.0)
-        self._young = dict.fromkeys(range(processes), 0)
+        self._due = dict.fromkeys(range(len(places)), 0.0)
+        self._young = dict.fromkeys(range(len(places)), 0)
         self._answering: dict[int, tuple[str, str]] = {}
         self._all_said = False
         self._told = False
@@ -139,12 +123,12 @@ class Supervisor:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    self._become(parent)
+                    self._become(place, parent)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
             self._running[place] = (pid, now)
 
-    def _become(self, parent: int) -> None:
+    def _become(self, place: int, parent: int) -> None:
         """Be one of the processes, and never come back."""
         code = 1
         try:
@@ -155,7 +139,7 @@ class Supervisor:
             if sys.platform == "linux":
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
-                code = self._work(self._say_answering)
+                code = self._work(place, self._say_answering)
         except ModelyardError as error:
             sys.stderr.write(f"error{error}\n")
             code = error.exit_code
@@ -193,7 +177,9 @@ class Supervisor:
             del self._running[place]
             code = os.waitstatus_to_exitcode(status)
             if self._told:
-                self._code = max(self._code, code if code >= 0 else 1)
+                # One that was still on its way to take the place of another has answered nothing.
+                idle = code == -signal.SIGTERM and self._all_said
+                self._code = max(self._code, 0 if idle else code if code >= 0 else 1)
                 continue
             if not self._all_said:
                 # What keeps one from its start keeps all of them.
@@ -205,9 +191,20 @@ class Supervisor:
             self._due[place] = time.monotonic() + pause
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             say(f"process {pid} {how}, another starts in {pause:g} s", level="error")
+            if pause and not any(one in self._answering for one, _ in self._running.values()):
+                self._refuse()
+
+    def _refuse(self) -> None:
+        """Have callers go elsewhere where none answers, and it may be long until one does: that one listens again."""
+        for place in self._due:
+            for sock in self._places[place]:
+                refuse(sock)
 
     def _end(self, wake: int) -> None:
-        """Have all of them answer what is under way, and kill those that do not end."""
+        """Have all of them answer what waits and is under way, and kill those that do not end."""
+        # With the last of them that has closed its own, callers are refused.
+        for sock in (one for place in self._places for one in place):
+            sock.close()
         for pid, _ in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -18,6 +19,7 @@ import grpc
 import numpy as np
 import pytest
 
+from modelyard._kit.processes import family
 from modelyard.records import Draft
 from modelyard.serving.grpc.frames import Code, Kind, goaway
 from modelyard.serving.grpc.messages import message
@@ -139,15 +141,24 @@ def test_tls_and_certificates(tmp_path: Path, fresh: Fresh) -> None:
 
 def test_processes_share_the_port(fresh: Fresh) -> None:
     server = fresh(None, "--grpc-port", "0", "--processes", "2")
-    ids = set()
-    for _ in range(30):
-        # Each of them has a connection of its own.
-        with grpc.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-            data = channel.unary_unary(INFER)(row().SerializeToString(), metadata=metadata(server), timeout=20)
-            ids.add(message("ModelInferResponse").FromString(data).id)
-    assert len(ids) == 30
-    # Each process puts its own prefix before the number of a request.
-    assert len({one.rsplit("-", 1)[0] for one in ids}) == 2
+
+    def processes() -> set[str]:
+        ids = set()
+        for _ in range(30):
+            # Each of them has a connection of its own.
+            with grpc.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                data = channel.unary_unary(INFER)(row().SerializeToString(), metadata=metadata(server), timeout=20)
+                ids.add(message("ModelInferResponse").FromString(data).id)
+        assert len(ids) == 30
+        # Each process puts its own prefix before the number of a request.
+        return {one.rsplit("-", 1)[0] for one in ids}
+
+    assert len(processes()) == 2
+    # Who comes to one that does nothing is answered by the other.
+    idle = family(server.process.pid)[0]
+    os.kill(idle, signal.SIGSTOP)
+    assert len(processes()) == 1
+    os.kill(idle, signal.SIGCONT)
     assert server.stop() == 0
 
 

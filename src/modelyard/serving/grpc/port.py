@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modelyard.serving.grpc.answers import Calls
@@ -24,15 +25,17 @@ class Port:
     Args:
         app: What answers on the first port, and here.
         sock: The socket.
+        others: Those of other processes on the same port.
         tls: Certificates that offer HTTP/2; none: it speaks without TLS.
 
     Attributes:
         connections: Connections that are open.
     """
 
-    def __init__(self, app: App, sock: socket.socket, tls: Tls | None) -> None:
+    def __init__(self, app: App, sock: socket.socket, tls: Tls | None, others: Sequence[socket.socket] = ()) -> None:
         self._calls = Calls(app)
         self._sock = sock
+        self._others = others
         self._tls = tls
         self._listener: Listener | None = None
         self.connections = self._calls.connections
@@ -43,8 +46,13 @@ class Port:
     def open(self) -> None:
         """Take connections from now on, in the loop that runs."""
         context = self._tls.context if self._tls is not None else None
-        handshake = self._calls.limits.header_seconds
-        self._listener = Listener(self._sock, lambda: Connection(self._calls), context=context, handshake=handshake)
+        self._listener = Listener(
+            self._sock,
+            lambda: Connection(self._calls),
+            others=self._others,
+            context=context,
+            handshake=self._calls.limits.header_seconds,
+        )
 
     def look(self) -> None:
         """Cut what takes too long, and look at the certificates; call it every second or so."""
