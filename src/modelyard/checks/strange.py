@@ -8,9 +8,6 @@ strange). What of both is strange is measured on real rows when the model is mad
 of rows like those about as many lie above a score as it says, however the columns depend on each other. With a profile
 that does not say, the score is 1 - 2 min of the two probabilities (Bonferroni), as if columns were independent: where
 they are not, more usual rows lie above it. The profile is coarse in its tails, so where they are, fewer do.
-
-All values of all rows are found in the profile by one search: the bits of a float32 are in the order of the numbers, so
-column and value make one integer.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.profile import KNOTS
+from modelyard.inference.grid import Grid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +29,6 @@ __all__ = ["Strange", "limits", "upper_tail"]
 
 # Shares of rows for which limits are kept, in each decade.
 _A_DECADE = 8
-
-# From so many rows on halving all columns at once is faster than searching for each number.
-_MANY = 256
 
 
 class Strange:
@@ -55,26 +50,19 @@ class Strange:
         features = profile.get("features", {})
         count = len(numbers) + len(categories)
         self._sum, self._one = _limits(profile.get("usual", {}).get("outlier", {}), count, 1 - score)
-        keys, at, gap = [], [], []
-        found: list[tuple[Any, list[float], list[float]]] = []
-        for column, name in enumerate(numbers):
+        knots: list[Array] = []
+        said: list[tuple[list[float], list[float]]] = []
+        for name in numbers:
             entry = features.get(name, {})
-            knots = np.asarray(entry.get("knots", []), np.float32)
-            on, between = _number(knots.tolist(), entry.get("below", []), entry.get("n", 0))
-            keys += [*(_ordered(np, knots) + (column << 33)).tolist(), (column + 1 << 33) - (1 << 32)]
-            at += [*on, between[-1]]
-            gap += between
-            found.append((knots, [*on, between[-1]], between))
-        # For many rows: the knots of each column, filled up to one length, and what is said on and below each.
-        self._length = 1 << max((len(knots) for knots, *_ in found), default=0).bit_length()
-        self._knots = np.full((len(numbers), self._length), np.inf, np.float32)
-        self._said = np.zeros((len(numbers), self._length, 2))
-        for column, (knots, on, between) in enumerate(found):
-            self._knots[column, : len(knots)] = knots
-            self._said[column, : len(on)] = np.stack([between, on], axis=1)
-        self._keys = np.asarray(keys, np.int64)
-        self._at, self._gap = np.asarray(at), np.asarray(gap)
-        self._columns = np.arange(len(numbers), dtype=np.int64) << 33
+            knots.append(np.asarray(entry.get("knots", []), np.float32))
+            said.append(_number(knots[-1].tolist(), entry.get("below", []), entry.get("n", 0)))
+        self._grid = Grid(knots)
+        # By the place of a value: what is said below the knot that stands there, and on it.
+        found = np.zeros((len(numbers), self._grid.width, 2))
+        for column, (on, between) in zip(found, said, strict=True):
+            column[: len(between), 0] = between
+            column[: len(on), 1] = on
+        self._said = found.ravel()
         self._texts = [_category(features.get(name, {})) for name in categories]
 
     def outliers(self, numeric: Array | None, categorical: Array | None) -> Array:
@@ -93,7 +81,7 @@ class Strange:
         np = self._np
         parts = []
         if numeric is not None:
-            strange = self._numbers(numeric) if len(numeric) < _MANY else self._many_numbers(numeric)
+            strange = self._numbers(numeric)
             strange[np.isnan(numeric)] = 0.0
             parts.append(strange)
         if categorical is not None:
@@ -106,24 +94,11 @@ class Strange:
         return whole.sum(axis=1), whole.max(axis=1)
 
     def _numbers(self, numeric: Array) -> Array:
-        """Return -2 log p of each number, by one search for all of them."""
-        np = self._np
-        keys = _ordered(np, numeric) + self._columns
-        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        said: Array = np.where(self._keys[found] == keys, self._at[found], self._gap[found])
-        return said
-
-    def _many_numbers(self, numeric: Array) -> Array:
-        """Return the same of many rows: all halve the knots of their columns together, without a branch to guess."""
+        """Return -2 log p of each number."""
         np = self._np
         values = np.ascontiguousarray(numeric.T)
-        knots, first = self._knots.ravel(), np.arange(len(values))[:, None] * self._length
-        at = np.repeat(first, values.shape[1], axis=1)
-        half = self._length // 2
-        while half:
-            at += half * (knots.take(at + (half - 1)) < values)
-            half //= 2
-        said: Array = self._said.ravel().take(2 * at + (knots.take(at) == values)).T
+        places = self._grid.find(values)
+        said: Array = self._said.take(2 * places + (self._grid.flat.take(places) == values)).T
         return said
 
 
@@ -170,12 +145,6 @@ def _limits(usual: Mapping[str, Sequence[float]], count: int, share: float) -> t
     seen = float(np.interp(*at, usual["sum"])), float(np.interp(*at, usual["one"]))
     # Of a smaller share than one in all that were seen only the greatest of them is known.
     return (max(seen[0], total), max(seen[1], one)) if share < usual["share"][0] else seen
-
-
-def _ordered(np: Any, values: Any) -> Any:
-    """Return integers in the order of float32 numbers."""
-    bits = (np.ascontiguousarray(values, np.float32) + np.float32(0.0)).view(np.int32).astype(np.int64)
-    return np.where(bits < 0, ~bits - (1 << 31), bits)
 
 
 def _number(knots: Sequence[float], below: Sequence[int], n: int) -> tuple[list[float], list[float]]:

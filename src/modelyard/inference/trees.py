@@ -5,10 +5,6 @@ below its left: a mask clears their bits. All masks of a column that hold for a 
 which thresholds the value is above; the words of all columns are joined by AND, and the lowest bit left is the leaf.
 (QuickScorer: C. Lucchese et al., QuickScorer: a fast algorithm to rank documents with additive ensembles of regression
 trees, SIGIR 2015; with the masks of a column joined beforehand, as its rows are few.)
-
-A threshold is found by one step: the column's span is cut into equal cells, each of which knows how many thresholds lie
-below it; those inside are halved. Subtraction, multiplication and rounding keep the order of numbers, so no value can
-be put into a cell beyond a threshold's that it does not exceed: what is answered is exact.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ import msgspec
 
 from modelyard._kit.errors import ModelError
 from modelyard.inference.encode import Feeds
+from modelyard.inference.grid import Grid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +33,6 @@ MOST_LEAVES = max(_WORDS)
 # What a float says of its exponent: bits behind it, and what is added to it.
 _EXPONENT = {2: (23, 127), 4: (23, 127), 8: (52, 1023)}
 _LARGEST = 3.4028234663852886e38
-# Cells that the span of a column is cut into.
-_CELLS = 1024
 # Bytes of words that are joined at a time: what stays in the cache beside the tables.
 _BLOCK = 100_000
 # Up to so many rows all columns are looked up at once.
@@ -157,7 +152,9 @@ class TreesPredictor:
         sizes = np.array([len(of) + 2 for of in below])
         starts = np.cumsum(sizes) - sizes
         self._gone = (starts + sizes - 1)[:, None]
-        self._grid(below, starts)
+        self._grid = Grid(below)
+        # From a place in the grid to a row of the table.
+        self._shift = (starts - np.arange(len(below)) * self._grid.width)[:, None]
         # Trees of one sum stand together.
         order = np.argsort(trees.targets, kind="stable")
         place = np.empty(count, np.intp)
@@ -197,38 +194,6 @@ class TreesPredictor:
             texts = known[at]
             self._categories.append((at, dict(zip(texts, range(len(texts)), strict=True)), len(texts)))
 
-    def _grid(self, below: list[Array], starts: Array) -> None:
-        """Cut the span of each column's thresholds into cells.
-
-        Args:
-            below: The thresholds of each column, sorted.
-            starts: The first row of each column in the table.
-        """
-        np = self._np
-        self._low = np.array([of[0] for of in below], np.float32)[:, None]
-        with np.errstate(over="ignore", divide="ignore"):
-            above = np.nextafter(np.array([of[-1] for of in below], np.float32), np.float32(np.inf))
-            self._high = np.minimum(above, np.float32(_LARGEST))[:, None]
-            scale = np.float32(_CELLS - 1) / (self._high - self._low)
-        # A span that float32 cannot hold, or one that is next to nothing, is one cell.
-        usable = np.isfinite(scale) & (scale > 0)
-        self._scale = np.where(usable, scale, np.float32(0))
-        self._from = np.where(usable, self._low, np.float32(0))
-        cells = [((of - a) * b).astype(np.intp) for of, a, b in zip(below, self._from, self._scale, strict=True)]
-        most = max(int(np.bincount(of).max()) for of in cells)
-        self._half = 1 << (most.bit_length() - 1)
-        # Halving may look past the end of a column, where nothing is below anything.
-        width = max(map(len, below)) + 2 * self._half
-        knots = np.full((len(below), width), np.inf, np.float32)
-        counts = np.empty((len(below), _CELLS), np.intp)
-        for one, (of, at) in enumerate(zip(below, cells, strict=True)):
-            knots[one, : len(of)] = of
-            counts[one] = one * width + np.searchsorted(at, np.arange(_CELLS))
-        self._knots, self._cells = knots.ravel(), counts.ravel()
-        self._first_cell = (np.arange(len(below)) * _CELLS)[:, None]
-        # From a place among the knots to a row of the table.
-        self._shift = (starts - np.arange(len(below)) * width)[:, None]
-
     def predict(self, feeds: Feeds) -> np.ndarray[Any, Any]:
         """Return float32: rows x classes (probabilities) or rows x 1."""
         np = self._np
@@ -267,15 +232,7 @@ class TreesPredictor:
     def _bins(self, matrix: Array) -> Array:
         """Return the row of the table for each value, columns x rows."""
         np = self._np
-        # What is missing counts as low for now.
-        values = np.fmin(np.fmax(matrix, self._low), self._high)
-        cells = ((values - self._from) * self._scale).astype(np.intp)
-        cells += self._first_cell
-        bins: Array = self._cells.take(cells)
-        half = self._half
-        while half:
-            bins += half * (self._knots.take(bins + (half - 1)) < values)
-            half >>= 1
+        bins = self._grid.find(matrix)
         bins += self._shift
         gone = np.isnan(matrix)
         if gone.any():

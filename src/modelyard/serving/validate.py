@@ -145,13 +145,17 @@ class Validator:
         Says of each request in `warnings` what is unusual, and in `error` why the model cannot take it; its rows are
         then not among the feeds.
         """
+        return self.held(group)[0]
+
+    def held(self, group: list[Parsed]) -> tuple[Feeds, bool]:
+        """Do what `fit` does, and say whether no number is missing and every value is as in training."""
         feeds, whole = self._feeds(group)
         if not whole:
             for parsed in group:
                 self._look(parsed)
             fitting = [parsed for parsed in group if parsed.error is None]
             feeds = self._feeds(fitting)[0] if fitting else {}
-        return feeds
+        return feeds, whole
 
     def _packed(self, tuples: list[tuple[Any, ...]]) -> bytes:
         """Return numbers as the bytes of float64, which joins faster than arrays do."""

@@ -50,6 +50,8 @@ class Incoming:
         self._low = np.array([low if f.low is None else f.low for f in validator.numbers], np.float32)
         self._high = np.array([high if f.high is None else f.high for f in validator.numbers], np.float32)
         self._seen = [frozenset((*f.categories, "")) if f.categories else None for f in validator.categories]
+        # A missing category is as in training where it was missing there too.
+        self._wanted = policy.missing != "accept" and any(f.nullable for f in validator.categories)
         self._strange: Strange | None = None
         if policy.outlier is not None:
             if not bundle.profile.get("features"):
@@ -72,14 +74,16 @@ class Incoming:
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Return the feeds of a group, see `Validator.fit`."""
-        feeds = self._validator.fit(group)
-        fitting = [parsed for parsed in group if parsed.error is None]
+        feeds, whole = self._validator.held(group)
+        fitting = group if whole else [parsed for parsed in group if parsed.error is None]
         if not fitting:
             return feeds
-        job = _Job(fitting)
         numeric, categorical = feeds.get("numeric"), feeds.get("categorical")
         # Of the values as they came: a clipped row is no less unlike the others.
         strange = self._strange.outliers(numeric, categorical) if self._strange is not None else None
+        if whole and not self._wanted and (strange is None or not strange.any()):
+            return feeds
+        job = _Job(fitting)
         if numeric is not None:
             feeds["numeric"] = self._ranges(numeric, job)
         if categorical is not None and self._policy.unseen == "reject":
