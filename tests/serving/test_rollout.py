@@ -143,6 +143,27 @@ def test_header_forces_a_model_for_operators_only(yard: Yard, serve: Callable[..
         assert got != {challenger.digest[:12]}
 
 
+@pytest.mark.parametrize("arguments", [(), ("--shadow",)])
+def test_a_challenger_that_answers_nobody_is_not_asked_for(
+    yard: Yard, serve: Callable[..., Server], champion: ModelVersion, arguments: tuple[str, ...]
+) -> None:
+    server = serve(*arguments)
+    if arguments:
+        yard.point(yard.keep(times(1.001)), "challenger")
+        until(lambda: rollout(server))
+    tensor = {"name": "a", "shape": [1, 1], "datatype": "FP32", "data": [2.0]}
+    with server.client("operator") as operator, server.client("analyst") as analyst:
+        for path, body in (("/predict", {"a": 2.0}), (f"/v2/models/{ENDPOINT}/infer", {"inputs": [tensor]})):
+            for name, says in (("challenger", "none answers requests"), ("chalenger", "did you mean `challenger`")):
+                refused = operator.post(path, json=body, headers={"x-model": name})
+                assert (refused.status_code, "rollout-model" in refused.text) == (400, True), refused.text
+                assert says in refused.text
+                # Who may not choose is answered as ever.
+                assert analyst.post(path, json=body, headers={"x-model": name}).status_code == 200
+            answer = operator.post(path, json=body, headers={"x-model": "Champion"})
+            assert (answer.status_code, answer.headers["x-model-version"]) == (200, champion.digest[:12])
+
+
 def test_canary_that_errs_is_taken_back_and_the_ledger_says_why(
     yard: Yard, serve: Callable[..., Server], champion: ModelVersion
 ) -> None:

@@ -25,6 +25,7 @@ from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.protocols.writing import writer
 from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Outputs, Turn
 
@@ -148,13 +149,18 @@ class Service:
             render: Makes the body of the answer.
 
         Raises:
-            HttpError: The endpoint is switched off (503).
+            HttpError: The endpoint is switched off (503), or a version is asked for that does not answer (400).
         """
         if self.killed:
             raise killed()
-        if self.rollout is not None and (other := self.rollout.pick(exchange)) is not self:
-            other.ask(exchange, parsed, render)
+        if self.rollout is not None:
+            self.rollout.pick(exchange)._take(exchange, parsed, render)
             return
+        if HEADER in exchange.headers:
+            check_alone(exchange)
+        self._take(exchange, parsed, render)
+
+    def _take(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         if self.log.full:
             self._parked += 1
             self.log.waited += 1

@@ -174,8 +174,12 @@ def test_swaps_canaries_and_the_switch(yard: Yard) -> None:
             return value(infer(number(2.0), metadata=given, timeout=20))
 
         assert ask() == 4.0
+        with pytest.raises(grpc.RpcError, match="none answers requests") as caught:
+            ask("operator", x_model="challenger")
+        assert said(caught.value) == ("INVALID_ARGUMENT", "rollout-model")
         yard.point(second, "challenger")
-        until(lambda: ask("operator", x_model="challenger") == 6.0)
+        until(lambda: ask() == 6.0)
+        assert ask("operator", x_model="challenger") == 6.0
         assert {ask("operator", x_model="champion") for _ in range(5)} == {4.0}
         with pytest.raises(grpc.RpcError, match="did you mean `challenger`") as caught:
             ask("operator", x_model="chalenger")

@@ -22,13 +22,12 @@ import msgspec
 from modelyard._kit.errors import ServeError
 from modelyard.checks.ab import Question
 from modelyard.records import Signature
-from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked
-from modelyard.serving.errors import named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.validate import Parsed
+from modelyard.serving.versions.choosing import chosen
 
 __all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
 
@@ -43,8 +42,6 @@ _DIFFERENT = 0.25
 _BINS = 10
 # Rows of one request that are looked at; copies that wait for the shadow.
 _ROWS, _COPIES = 32, 256
-# What an operator may ask for by name.
-_ASKED = ("champion", "challenger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +216,7 @@ class Rollout:
         Raises:
             HttpError: The header names neither (`rollout-model`).
         """
-        asked = exchange.headers.get(b"x-model", b"")
-        if asked and allowed(exchange.role, "operate"):
-            name = asked.decode("latin-1").lower()
-            if name not in _ASKED:
-                what = f"`x-model` is `champion` or `challenger`, not `{name[:60]}`"
-                raise named("rollout-model", what, name, _ASKED)
+        if name := chosen(exchange):
             return self.challenger if name == "challenger" else self.champion
         if exchange.version:
             return self.champion
