@@ -30,17 +30,17 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 test: $(READY) lint types  ## everything that needs no network and no installed server
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest --thorough
 
 test-all: $(READY) lint types  ## and the slow stories, the kill tests, Postgres and the browser
 	@command -v chromium >/dev/null || (apt-get update -q && apt-get install -y -q chromium)
 	@command -v nginx >/dev/null || ls /usr/sbin/nginx >/dev/null 2>&1 || (apt-get update -q && apt-get install -y -q nginx)
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || (apt-get update -q && apt-get install -y -q postgresql)
-	$(BIN)/pytest -n 2 --dist worksteal --slow --browser --cluster
+	$(BIN)/pytest --thorough --slow --browser --cluster
 
 docs: $(READY)  ## regenerate the reference from the code, and run the examples in the docs
 	$(BIN)/python tools/reference.py
-	$(BIN)/pytest tests/docs
+	$(BIN)/pytest --thorough tests/docs
 
 bench: $(READY)  ## run one benchmark (NAME=steps, with ARGS) or all
 	@for name in $(or $(NAME),$(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py))))); do \

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +18,13 @@ if TYPE_CHECKING:
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
     os.environ.setdefault(name, "1")
 
+# Hundreds of processes start while the tests run: what is new is compiled by the first that needs it, not by each.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 OPTIONS = {
-    "slow": "whole stories and kill tests",
+    "thorough": "whole stories, drills and large samples; every change must pass them too (`make test`)",
+    "slow": "long stories and kill tests",
     "browser": "real Chromium",
     "cluster": "Ray, Spark, Postgres, Azurite",
 }
@@ -28,11 +35,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(f"--{name}", action="store_true", help=f"also run: {about}")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run what is named file by file here, where it can be looked into; all else in a few processes."""
+    if all(Path(asked.partition("::")[0]).is_file() for asked in config.args):
+        return 0
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    # One more than there are cores: many tests wait for a server or a clock.
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for name in OPTIONS:
             if name in item.keywords and not config.getoption(f"--{name}"):
                 item.add_marker(pytest.mark.skip(reason=f"needs --{name}"))
+
+
+def pytest_collection_finish() -> None:
+    # The tests and the libraries they loaded stay to the end: the collector need not look at them again and again.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
