@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -32,7 +31,7 @@ def test_what_stopped_a_verb_is_said(
 ) -> None:
     stoppable()
     with pytest.raises(KeyboardInterrupt) as caught:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this thread, wherever others run
     assert _exit_code(caught.value, "predict") == code
     assert capsys.readouterr().err == f"stopped by {said}\n"
 
@@ -41,7 +40,7 @@ def test_a_stop_that_was_swallowed_is_raised_again() -> None:
     stopped = stoppable()
     stopped()
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # to this thread, wherever others run
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
         stopped()
 
