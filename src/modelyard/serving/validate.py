@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -126,17 +127,14 @@ class Validator:
             elif not many:
                 raw = b"[%s]" % body
         self.check_count(count)
-        if count == 1 and not self.categories:
-            return Parsed(1, self._packed([astuple(rows[0])]), None, rows, raw)
+        if not self.categories:
+            return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None, raw)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
-        numbers = categories = None
-        if split:
-            numbers = self._packed(tuples if split == len(self.names) else [t[:split] for t in tuples])
-        if self.categories:
-            categories = self._np.empty((count, len(self.categories)), object)
-            for at, values in enumerate(tuples):
-                categories[at] = [v if v is not None else "" for v in values[split:]]
+        numbers = self._packed(tuples, itemgetter(slice(split))) if split else None
+        categories = self._np.empty((count, len(self.categories)), object)
+        for at, values in enumerate(tuples):
+            categories[at] = [v if v is not None else "" for v in values[split:]]
         return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, raw)
 
     def fit(self, group: list[Parsed]) -> Feeds:
@@ -157,14 +155,14 @@ class Validator:
             feeds = self._feeds(fitting)[0] if fitting else {}
         return feeds, whole
 
-    def _packed(self, tuples: list[tuple[Any, ...]]) -> bytes:
-        """Return numbers as the bytes of float64, which joins faster than arrays do."""
+    def _packed(self, rows: Sequence[Any], numbers: Callable[[Any], tuple[Any, ...]]) -> bytes:
+        """Return the numbers of rows as the bytes of float64, which joins faster than arrays do."""
         pack = self._pack
         try:
-            return pack(*tuples[0]) if len(tuples) == 1 else b"".join([pack(*t) for t in tuples])
+            return pack(*numbers(rows[0])) if len(rows) == 1 else b"".join([pack(*numbers(row)) for row in rows])
         except struct.error:
             nan = float("nan")
-            return b"".join([pack(*[nan if v is None else v for v in t]) for t in tuples])
+            return b"".join([pack(*[nan if v is None else v for v in numbers(row)]) for row in rows])
 
     def _feeds(self, group: list[Parsed]) -> tuple[Feeds, bool]:
         """Return the feeds of a group, and whether nothing in it is missing, infinite or unusual."""
