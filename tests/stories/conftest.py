@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.once import once
+from tests.typed import typed
 
 SPEC = """\
 project: tumours
@@ -39,6 +43,8 @@ card:
   evaluation_data: A random part of the same.
 monitor: {drift: {psi: 0.2}}
 """
+# The same with one candidate, which is soon trained.
+LOGISTIC = SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]")
 COLUMNS = ["mean_radius", "mean_texture", "mean_smoothness", "worst_area", "worst_concavity"]
 
 
@@ -78,3 +84,20 @@ def make_project(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        write_csv(folder / "data" / "one.csv", samples(0, 300))
+        (folder / "modelyard.yaml").write_text(LOGISTIC)
+        done = typed(folder, "run")
+        assert done.returncode == 0, done.stderr
+
+    return once(tmp_path_factory, "tumours", make)
+
+
+@pytest.fixture
+def ran(_ran: Path, tmp_path: Path) -> Path:
+    """The project `LOGISTIC`, which has run and has a champion."""
+    return Path(shutil.copytree(_ran, tmp_path / "project"))

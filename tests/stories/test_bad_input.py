@@ -136,17 +136,13 @@ def test_duplicate_keys_stop_when_bad_rows_stop(make_project: Make, run_in: Call
     refused(run_in(make_project(spec=spec, rows=rows)), "data-bad-rows", "1010", "quarantine")
 
 
-def test_a_column_that_vanishes_in_the_second_arrival(
-    make_project: Make, run_in: Callable[[Path], tuple[int, str]]
-) -> None:
-    folder = make_project(spec=SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]"))
-    assert run_in(folder)[0] == 0
+def test_a_column_that_vanishes_in_the_second_arrival(ran: Path, run_in: Callable[[Path], tuple[int, str]]) -> None:
     write_csv(
-        folder / "data" / "two.csv",
+        ran / "data" / "two.csv",
         [{k: v for k, v in r.items() if k != "worst_area"} for r in samples(300, 330)],
     )
-    refused(run_in(folder), "data-column-vanished", "worst_area", "two.csv")
-    store = modelyard.open_project(folder)
+    refused(run_in(ran), "data-column-vanished", "worst_area", "two.csv")
+    store = modelyard.open_project(ran)
     assert store.ledger.verify() == []
     assert store.ledger.alias("tumours", "champion") is not None
 
@@ -160,14 +156,10 @@ def test_a_read_only_folder(make_project: Make) -> None:
     refused(code, "store-not-writable")
 
 
-def test_a_read_only_copy_can_be_read_and_verified(
-    make_project: Make, run_in: Callable[[Path], tuple[int, str]]
-) -> None:
-    folder = make_project(spec=SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]"))
-    assert run_in(folder)[0] == 0
-    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+def test_a_read_only_copy_can_be_read_and_verified(ran: Path) -> None:
+    mount = f"mount --bind {ran} {ran} && mount -o remount,bind,ro {ran}"
     for verb in ("runs", "show checks", "plan", "verify", "predict data/one.csv"):
-        answer = _in_namespace(folder, mount, verb=verb)
+        answer = _in_namespace(ran, mount, verb=verb)
         if answer is None:
             pytest.skip("this machine does not allow a mount of its own")
         assert answer[0] == 0, (verb, answer[1])
@@ -198,16 +190,14 @@ def _in_namespace(folder: Path, mount: str, *, verb: str = "run") -> tuple[int, 
     return done.returncode, done.stderr
 
 
-def test_a_port_that_is_taken(make_project: Make, run_in: Callable[[Path], tuple[int, str]], capsys: Capture) -> None:
-    folder = make_project(spec=SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]"))
-    assert run_in(folder)[0] == 0
+def test_a_port_that_is_taken(ran: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "modelyard", "serve", "--port", str(port)],
-            cwd=folder,
+            cwd=ran,
             capture_output=True,
             text=True,
             check=False,

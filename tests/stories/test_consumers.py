@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,10 @@ import yaml
 import modelyard
 from modelyard.cli.main import main
 from modelyard.records import CheckResult, values_of
-from tests.stories.conftest import COLUMNS, SPEC
+from tests.stories.conftest import COLUMNS, LOGISTIC
 from tests.web.conftest import client_of
 
-Make = Callable[..., Path]
-PLAIN = SPEC.replace("candidates: [logistic, lightgbm]", "candidates: [logistic]").replace(
-    "  - beats: {margin: -0.05}\n", ""
-)
+PLAIN = LOGISTIC.replace("  - beats: {margin: -0.05}\n", "")
 WITH = PLAIN + "deploy: {consumers: contracts/*.yaml}\n"
 BOTH = ["benign", "malignant"]
 
@@ -52,11 +48,11 @@ def results(folder: Path) -> list[CheckResult]:
 
 
 @pytest.fixture
-def folder(make_project: Make, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = make_project(spec=WITH)
-    monkeypatch.chdir(folder)
-    contract(folder / "contracts" / "ward.yaml")
-    return folder
+def folder(ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (ran / "modelyard.yaml").write_text(WITH)
+    monkeypatch.chdir(ran)
+    contract(ran / "contracts" / "ward.yaml")
+    return ran
 
 
 def test_a_version_that_breaks_a_promise_is_not_deployed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

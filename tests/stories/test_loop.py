@@ -37,6 +37,7 @@ def runs(folder: Path) -> list[modelyard.Run]:
     return [run for run in found if run is not None]
 
 
+@pytest.mark.thorough
 def test_the_whole_loop(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_whole_loop(
     assert "event 5" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_model_that_comes_back_is_champion_again_and_verify_holds_after_every_kind_of_run(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_model_that_comes_back_is_champion_again_and_verify_holds_after_every_
     assert file.name in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_champion_that_cannot_answer_says_the_way_out(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +181,7 @@ def test_a_champion_that_cannot_answer_says_the_way_out(
     assert "champion: false" in said
 
 
+@pytest.mark.thorough
 def test_a_failed_gate_stops_the_release_and_says_why(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +201,7 @@ def test_a_failed_gate_stops_the_release_and_says_why(
     assert not (folder / "cards").exists()
 
 
+@pytest.mark.thorough
 def test_a_missing_human_part_of_the_card_blocks_the_release(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

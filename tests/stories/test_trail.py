@@ -59,6 +59,7 @@ def predict(address: str, token: str, request_id: str) -> None:
         assert answer.status == 200
 
 
+@pytest.mark.thorough
 def test_one_id_gives_the_whole_path(
     make_project: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def digest(folder: Path, alias: str) -> str:
     return to.model.digest
 
 
+@pytest.mark.thorough
 def test_run_names_a_challenger_where_a_trial_is_declared(
     make_project: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
