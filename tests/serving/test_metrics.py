@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from modelyard.serving.errors import HttpError
 from modelyard.serving.observability.metrics import BOUNDS, Tally
+from modelyard.serving.protocols import feedback
 from modelyard.serving.protocols.feedback import text_of
-from modelyard.store.requests import connect, known_of, truths_of
+from modelyard.store.requests import Block, Turn, connect, encode, known_of, truths_of, write_block
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
@@ -106,6 +108,50 @@ def test_feedback_joins_by_id(fresh: Callable[..., Server]) -> None:
     db.close()
 
 
+def test_an_outcome_is_told_by_who_asked_or_by_an_operator(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+
+    def tell(role: str, truth: str, *ids: str) -> dict[str, Any]:
+        with server.client(role) as client:
+            answer = client.post("/feedback", json=[{"id": name, "truth": truth} for name in ids])
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+    def asked(role: str) -> str:
+        with server.client(role) as client:
+            return str(client.post("/predict", json=ROW).json()["id"])
+
+    of_analyst, of_admin = asked("analyst"), asked("admin")
+    until = time.monotonic() + 10
+    while time.monotonic() < until and tell("operator", "no", of_admin)["joined"] == 0:
+        time.sleep(0.05)  # the log is written in blocks
+    # That of somebody else is unknown to it, as if there were none.
+    said = tell("analyst", "yes", of_analyst, of_admin, "nobody")
+    assert (said["joined"], said["unknown"], said["unchecked"]) == (1, 2, 0)
+    assert said["unknown_ids"] == [of_admin, "nobody"]
+    assert tell("operator", "no", of_analyst)["joined"] == 1
+    found = read(server)
+    assert total(found, "feedback_total", request="foreign") == 1
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert truths_of(db, [of_analyst, of_admin, "nobody"]) == {of_analyst: "no", of_admin: "no"}
+
+
+@pytest.mark.parametrize(("caller", "kept"), [("", {"old": "yes"}), ("analyst", {})])
+def test_what_was_not_looked_for_is_kept_of_an_operator_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caller: str, kept: dict[str, str]
+) -> None:
+    log = tmp_path / "log.db"
+    with closing(connect(log)) as db:
+        turn = Turn(1.0, "m", "", ["new"], ["analyst"], [1.0], [1], [b"[{}]"], [[{}]])
+        write_block(db, Block(1.0, 1.0, 1, [encode(turn)]))
+    # The search has no time at all.
+    monkeypatch.setattr(feedback, "_SECONDS", -1.0)
+    feedback._write(log, [("old", "yes")], caller)
+    with closing(connect(log)) as db:
+        assert truths_of(db, ["old"]) == kept
+
+
 def test_outcome_that_no_answer_can_be_is_refused_and_nothing_is_joined(fresh: Callable[..., Server]) -> None:
     server = fresh()
     with server.client() as client:
@@ -167,6 +213,6 @@ def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:
         client.post("/predict", json=ROW)
     server.stop()
     db = connect(server.log)
-    assert known_of(db, {"nobody"}, seconds=10) == (set(), True)
-    assert known_of(db, {"nobody"}, seconds=-1) == (set(), False)
+    assert known_of(db, {"nobody"}, seconds=10) == ({}, True)
+    assert known_of(db, {"nobody"}, seconds=-1) == ({}, False)
     db.close()

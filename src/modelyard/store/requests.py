@@ -257,15 +257,18 @@ def ids_of(db: sqlite3.Connection) -> set[str]:
     return found
 
 
-def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) -> tuple[set[str], bool]:
-    """Return which of some ids are in the log, and whether as much of it was searched as it takes to say so.
+def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) -> tuple[dict[str, str], bool]:
+    """Return who asked for some rows, of those in the log, and whether as much of it was searched as that takes.
 
     Args:
         db: The log.
         ids: Ids of rows.
         seconds: Time after which the search ends; it begins with the newest block.
+
+    Returns:
+        Id -> name of the caller, empty where several callers used one id at a time; and whether all was searched.
     """
-    left, found = set(ids), set[str]()
+    left, found = set(ids), dict[str, str]()
     until = time.monotonic() + seconds
     below = 1 << 62
     while left:
@@ -275,9 +278,12 @@ def known_of(db: sqlite3.Connection, ids: Collection[str], *, seconds: float) ->
         if time.monotonic() > until:
             return found, False
         below = block[0]
-        here = left.intersection(ids_in(block[1]))
+        here: dict[str, str] = {}
+        for name, caller in _owned_in(block[1]):
+            if name in left:
+                here[name] = caller if here.get(name, caller) == caller else ""
         found |= here
-        left -= here
+        left -= here.keys()
     return found, True
 
 
@@ -289,6 +295,16 @@ def ids_in(data: bytes) -> Iterator[str]:
                 yield name
             else:
                 yield from (f"{name}/{at}" for at in range(count))
+
+
+def _owned_in(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the ids of the rows of a block, each with who asked."""
+    for turn in _decode_names(data):
+        for name, caller, count in zip(turn.ids, turn.callers, turn.counts, strict=True):
+            if count == 1:
+                yield name, caller
+            else:
+                yield from ((f"{name}/{at}", caller) for at in range(count))
 
 
 def put_truths(db: sqlite3.Connection, truths: Iterable[tuple[str, str]]) -> None:

@@ -3,8 +3,11 @@
 A body holds one outcome or a list of them: `{"id": "req-1", "truth": ">50K"}`; row n of a request of several rows is
 `ID/n`. One that can be no answer of the model refuses the body, and none of it is kept. They are written in a thread,
 since the log may be large and its disk slow. An id that is not in the log is no error: the answer names it. The log is
-searched from its newest block on for two seconds; an outcome whose request lies further back is kept without that look,
-for outcomes often come late.
+searched from its newest block on for two seconds.
+
+What becomes of a version may hang on outcomes, so they are taken from whoever made the request: to anybody else its id
+is unknown. Who may operate the server tells them of any request, and of those further back than was searched too, which
+are kept without a look, for outcomes often come late.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from modelyard.inference.encode import as_text
+from modelyard.security.roles import allowed
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.values import UNREADABLE
@@ -60,7 +64,7 @@ class Feedback:
         self._waiting = 0
 
     def join(self, models: Models, exchange: Exchange, path: Path, truths: list[tuple[str, str]]) -> None:
-        """Write outcomes into the log of a model, and answer when they are written.
+        """Write outcomes into the log of a model, those that the caller may tell, and answer when they are written.
 
         Raises:
             HttpError: Too many wait already (429).
@@ -70,7 +74,8 @@ class Feedback:
         self._pool = self._pool or ThreadPoolExecutor(1, thread_name_prefix="feedback")
         self._waiting += 1
         loop = asyncio.get_running_loop()
-        future = self._pool.submit(_write, path, truths)
+        only = "" if allowed(exchange.role, "operate") else exchange.caller
+        future = self._pool.submit(_write, path, truths, only)
         future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._written, models, exchange, truths, f))
 
     def _written(self, models: Models, exchange: Exchange, truths: list[tuple[str, str]], done: Future[Any]) -> None:
@@ -80,16 +85,20 @@ class Feedback:
                 error = HttpError(503, "log-busy", "the outcomes cannot be written now; try again", headers=_LATER)
             fail(exchange, error)
             return
-        known, whole = done.result()
-        others = [name for name, _ in truths if name not in known]
-        unknown = others if whole else []
-        counted = {
-            "joined": len(truths) - len(others),
+        written: _Written = done.result()
+        foreign = [name for name, _ in truths if name in written.foreign]
+        unknown = [name for name, _ in truths if name in written.foreign or name in written.unknown]
+        joined = sum(name in written.joined for name, _ in truths)
+        unchecked = len(truths) - joined - len(unknown)
+        models.metrics.feedback.update(
+            joined=joined, unknown=len(unknown) - len(foreign), unchecked=unchecked, foreign=len(foreign)
+        )
+        answer = {
+            "joined": joined,
             "unknown": len(unknown),
-            "unchecked": len(others) - len(unknown),
+            "unchecked": unchecked,
+            "unknown_ids": unknown[:_SHOWN],
         }
-        models.metrics.feedback.update(counted)
-        answer = {**counted, "unknown_ids": unknown[:_SHOWN]}
         exchange.reply(200, _encode({"id": exchange.id, **answer}))
         models.metrics.count(models, exchange, 200)
 
@@ -155,11 +164,35 @@ def _some(classes: Collection[str]) -> str:
     return f"{shown} and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else shown
 
 
-def _write(path: Path, truths: list[tuple[str, str]]) -> tuple[set[str], bool]:
-    """Write outcomes, and return the ids that the log holds, and whether all of it was searched."""
+class _Written(NamedTuple):
+    """What became of outcomes, by their ids; those that stand nowhere here were kept without a look.
+
+    Attributes:
+        joined: They belong to a request that was found.
+        unknown: No request was found, and nothing was kept.
+        foreign: The request is not the caller's, and nothing was kept.
+    """
+
+    joined: set[str]
+    unknown: set[str]
+    foreign: set[str]
+
+
+def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Written:
+    """Write outcomes.
+
+    Args:
+        path: The log.
+        truths: Ids and outcomes.
+        only: Name of the caller whose requests they may belong to; empty: anybody's.
+    """
     with closing(connect(path)) as db:
-        known, whole = known_of(db, {name for name, _ in truths}, seconds=_SECONDS)
+        ids = {name for name, _ in truths}
+        known, whole = known_of(db, ids, seconds=_SECONDS)
+        foreign = {name for name, caller in known.items() if only and caller != only}
+        # Whose request it is can only be told of one that was found.
+        unknown = ids - known.keys() if whole or only else set()
         db.execute("BEGIN IMMEDIATE")
-        put_truths(db, [pair for pair in truths if not whole or pair[0] in known])
+        put_truths(db, [pair for pair in truths if pair[0] not in unknown and pair[0] not in foreign])
         db.execute("COMMIT")
-    return known, whole
+    return _Written(known.keys() - foreign, unknown, foreign)
