@@ -51,6 +51,7 @@ def matches(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, shape(printed)) is not None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_console_blocks_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     env = {**os.environ, "NO_COLOR": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
