@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.errors import ModelError
+from modelyard._kit.memory import give_back
 from modelyard.inference.encode import Feeds
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class OnnxPredictor:
                 f"ONNX Runtime cannot read the model: {str(error)[:200]}",
                 hint="run again with the versions of environment.json in the bundle",
             ) from error
-        _give_back()
+        # Reading it took as much again.
+        give_back()
         self._outputs = [self._session.get_outputs()[0].name]
         self._inputs = {i.name for i in self._session.get_inputs()}
 
@@ -63,15 +65,3 @@ class OnnxPredictor:
             # A model that uses no category at all has no such input.
             feeds = {name: value for name, value in feeds.items() if name in self._inputs}
         return self._session.run(self._outputs, feeds)[0]
-
-
-def _give_back() -> None:
-    """Give the memory that reading a model took back to the system: of a forest, as much as the model itself."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        # Not every C library has it.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)

@@ -9,6 +9,7 @@ trees, SIGIR 2015; with the masks of a column joined beforehand, as its rows are
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,10 +34,8 @@ MOST_LEAVES = max(_WORDS)
 # What a float says of its exponent: bits behind it, and what is added to it.
 _EXPONENT = {2: (23, 127), 4: (23, 127), 8: (52, 1023)}
 _LARGEST = 3.4028234663852886e38
-# Bytes of words that are joined at a time: what stays in the cache beside the tables.
-_BLOCK = 100_000
-# Up to so many rows all columns are looked up at once.
-_FEW = 96
+# Bytes of words that are joined at a time.
+_BLOCK = 2_000_000
 
 
 def word_of(leaves: int) -> int:
@@ -102,6 +101,7 @@ class TreesPredictor:
         import numpy as np
 
         self._np = np
+        self._rooms = threading.local()
         try:
             trees = msgspec.msgpack.decode(data, type=Trees)
             self._read(trees)
@@ -181,7 +181,7 @@ class TreesPredictor:
         self._bits = bits
         # From the exponent of a leaf's bit to the place of its value.
         self._leaf = (np.arange(count) * leaves.shape[1] - bias).astype(self._same)
-        self._block = max(32, _BLOCK // (count * word))
+        self._block = max(8, _BLOCK // (count * word * len(used)))
 
     def _columns(self, known: list[list[str]], count: int, used: Array) -> None:
         """Keep which columns are used: those of numbers, and of categories with their codes."""
@@ -197,23 +197,9 @@ class TreesPredictor:
     def predict(self, feeds: Feeds) -> np.ndarray[Any, Any]:
         """Return float32: rows x classes (probabilities) or rows x 1."""
         np = self._np
-        bins = self._bins(self._matrix(feeds))
-        rows = bins.shape[1]
-        if rows <= _FEW:
-            return self._answer(self._sums(np.bitwise_and.reduce(self._table.take(bins.T, axis=0), axis=1)))
-        sums = np.empty((rows, self._outputs), np.float32)
-        joined = np.empty((min(rows, self._block), self._table.shape[1]), self._table.dtype)
-        other = np.empty_like(joined)
-        for start in range(0, rows, self._block):
-            part = bins[:, start : start + self._block]
-            all_of, more = joined[: part.shape[1]], other[: part.shape[1]]
-            # A mode says what to do with places out of range; there are none, and to raise would take a copy.
-            self._table.take(part[0], axis=0, out=all_of, mode="clip")
-            for column in part[1:]:
-                self._table.take(column, axis=0, out=more, mode="clip")
-                np.bitwise_and(all_of, more, out=all_of)
-            sums[start : start + self._block] = self._sums(all_of)
-        return self._answer(sums)
+        matrix, step = self._matrix(feeds), self._block
+        sums = [self._sums(matrix[:, at : at + step]) for at in range(0, max(matrix.shape[1], 1), step)]
+        return self._answer(sums[0] if len(sums) == 1 else np.concatenate(sums))
 
     def _matrix(self, feeds: Feeds) -> Array:
         """Return the columns that the trees use, as float32, columns x rows."""
@@ -239,9 +225,22 @@ class TreesPredictor:
             bins = np.where(gone, self._gone, bins)
         return bins
 
-    def _sums(self, words: Array) -> Array:
-        """Return the sums of the leaves that words say, rows x outputs."""
-        np = self._np
+    def _sums(self, matrix: Array) -> Array:
+        """Return the sums of the leaves that rows end in, rows x outputs.
+
+        Args:
+            matrix: columns x rows, see `_matrix`.
+        """
+        np, table = self._np, self._table
+        bins = self._bins(matrix)
+        shape = (*bins.shape, table.shape[1])
+        # Memory of this size would be taken from the system and given back each time.
+        room = getattr(self._rooms, "room", None)
+        if room is None:
+            room = self._rooms.room = np.empty(len(bins) * self._block * table.shape[1], table.dtype)
+        looked_up = room[: bins.size * table.shape[1]].reshape(shape)
+        # A mode says what to do with places out of range; there are none, and to raise would take a copy.
+        words = np.bitwise_and.reduce(table.take(bins, axis=0, out=looked_up, mode="clip"), axis=0)
         words &= -words
         leaf = words.astype(self._float).view(self._same)
         leaf >>= self._bits
