@@ -201,6 +201,18 @@ class TestCheck:
         write("it.yaml", **interaction)
         assert main(["contract", "check", "it.yaml"]) == 0
 
+    def test_a_guard_that_is_slow_at_its_first_call_breaks_nothing(self, yard: Yard) -> None:
+        Path("guards.py").write_text(
+            "import time\n\ncalls = []\n\n\ndef slow(batch):\n    calls.append(1)\n"
+            "    time.sleep(0.5 if len(calls) == 1 else 0)\n    return [None] * len(batch)\n"
+        )
+        Path("modelyard.yaml").write_text(
+            "project: hours\ndata: {t: {from: t.csv}}\nmodel: {target: y}\n"
+            "deploy: {guards: {checks: [{use: guards.py:slow, timeout: 20ms}]}}\n"
+        )
+        write("it.yaml", answer={"fields": {"/predictions/*/label": {"one_of": ["no", "yes"]}}})
+        assert main(["contract", "check", "it.yaml"]) == 0
+
     def test_nothing_is_left_in_the_project(self, yard: Yard) -> None:
         main(["contract", "init", "billing"])
         before = sorted(str(path) for path in Path().rglob("*"))

@@ -141,6 +141,7 @@ def _init(args: argparse.Namespace) -> int:
         # The place that we choose is ours to make.
         path.parent.mkdir(exist_ok=True)
     _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()})
+    say("next: keep what it reads; `deploy: {consumers: contracts/*.yaml}` holds each new version against it")
     return 0
 
 

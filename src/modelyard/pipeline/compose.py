@@ -11,6 +11,7 @@ from modelyard.checks.kinds import KINDS
 from modelyard.checks.section import Parity, to_check
 from modelyard.pipeline.own import Own, own_steps
 from modelyard.pipeline.partitions import newest
+from modelyard.pipeline.release_steps import consumer_steps, promotion_step
 from modelyard.pipeline.table_steps import data_steps, features_step
 from modelyard.records import Check, Plan, Resources, Step
 from modelyard.spec.sections.retries import to_retry
@@ -23,7 +24,6 @@ __all__ = ["all_steps", "compose"]
 
 _OWN = Resources(own_process=True)
 _RATES = "rates"
-_CONSUMERS = "check.consumers"
 
 
 def compose(spec: Spec, *, now: float | None = None) -> Plan:
@@ -55,7 +55,7 @@ def all_steps(spec: Spec) -> Own:
     if spec.features is not None or spec.model is not None:
         steps.append(features_step(spec))
     if spec.model is not None:
-        steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *_consumers(spec), *_release(spec)]
+        steps += [*_models(spec, spec.model), *_measures(spec), *_checks(spec), *consumer_steps(spec), *_release(spec)]
     retry = to_retry(spec.retries)
     return own_steps(spec, [msgspec.structs.replace(step, retry=retry) for step in steps])
 
@@ -270,34 +270,8 @@ def _checks(spec: Spec) -> list[Step]:
     ]
 
 
-def _consumers(spec: Spec) -> list[Step]:
-    """Return the step that asks the new version what consumers ask; none where no contract is named."""
-    if not spec.deploy.consumers:
-        return []
-    # Few name one, and it loads what opens bundles.
-    from modelyard.deploy.local import answering, policy_of
-
-    return [
-        Step(
-            name=_CONSUMERS,
-            verb="modelyard.serving.contract.steps:consumers",
-            inputs={"model": "fit#model"},
-            params={
-                "endpoint": spec.endpoint,
-                "files": list(spec.deploy.consumers),
-                "policy": policy_of(answering(spec.deploy)),
-                "roles": list(spec.deploy.access.roles),
-            },
-            outputs=("results",),
-            probe="modelyard.pipeline.probes:contracts_now",
-            resources=_OWN,
-            about=f"ask what consumers ask: {', '.join(spec.deploy.consumers)}",
-        )
-    ]
-
-
 def _release(spec: Spec) -> list[Step]:
-    results = [f"check.{check.name}" for check in _claims(spec)] + [step.name for step in _consumers(spec)]
+    results = [f"check.{check.name}" for check in _claims(spec)] + [step.name for step in consumer_steps(spec)]
     contracts = ["guard#results", *(f"contract.{name}#results" for name in spec.data)]
     card_inputs: dict[str, str | list[str]] = {
         "model": "fit#model",
@@ -345,30 +319,8 @@ def _release(spec: Spec) -> list[Step]:
             outputs=("release",),
             about="put the card into the bundle and seal it",
         ),
-        _promotion(spec),
+        promotion_step(spec),
     ]
-
-
-def _promotion(spec: Spec) -> Step:
-    if spec.deploy.rollout.trial:
-        return Step(
-            name="promote",
-            verb="modelyard.deploy.steps:challenge",
-            inputs={"model": "package"},
-            params={"endpoint": spec.endpoint},
-            outputs=("deployment",),
-            probe="modelyard.pipeline.probes:aliases_now",
-            about=f"put the new model on trial as {spec.endpoint}/challenger; the first one becomes the champion",
-        )
-    return Step(
-        name="promote",
-        verb="modelyard.deploy.steps:promote",
-        inputs={"model": "package"},
-        params={"endpoint": spec.endpoint, "alias": "champion"},
-        outputs=("deployment",),
-        probe="modelyard.pipeline.probes:alias_now",
-        about=f"point {spec.endpoint}/champion at the new model",
-    )
 
 
 def _claims(spec: Spec) -> tuple[Check, ...]:

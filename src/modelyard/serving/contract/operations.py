@@ -119,7 +119,7 @@ def _predictions(endpoint: Endpoint) -> dict[str, Any]:
         "/feedback": {
             "post": _operation(
                 "feedback",
-                "Join outcomes that became known later to requests of the caller, or of an operator to any, by their ids.",
+                "Join outcomes that became known later to requests of the caller, of an operator to any, by their ids.",
                 "Joined",
                 body={"content": {_JSON: _content(outcome, {"id": "my-request-1", "truth": truth})}},
             )
