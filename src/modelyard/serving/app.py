@@ -141,7 +141,8 @@ class App:
             HttpError: The caller has asked too often.
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
-        self.take(exchange)
+        if self._limited:
+            self.take(exchange)
 
     def take(self, exchange: Exchange) -> None:
         """Count a request of a caller that may ask for so many.
@@ -200,7 +201,7 @@ class App:
             if models.killed and exchange.route.action == "infer":
                 self._check_alive(exchange)
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
-            if (models.busy or models.in_flight >= self.limits.in_flight) and exchange.route.action == "infer":
+            if models.full(self.limits.in_flight) and exchange.route.action == "infer":
                 exchange.refuse(_BUSY)
                 return
             if b"content-encoding" in exchange.headers:

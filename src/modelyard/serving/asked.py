@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from modelyard.inference.decode import Label, described, picked
 from modelyard.records import Problem
@@ -53,8 +53,10 @@ class Asked:
         rows: The model's output.
         predictions: The label or number that is answered to each row; none where it is held back.
         classes: The classes, as text; none for a regression.
+        shaped: The caller sees less than the model said.
     """
 
+    shaped: ClassVar[bool] = False
     __slots__ = ("_decoded", "classes", "exchange", "parsed", "predictions", "render", "rows")
 
     rows: Rows
@@ -88,11 +90,6 @@ class Asked:
     def hidden(self) -> frozenset[str]:
         """Names of outputs that the caller does not see."""
         return _NONE
-
-    @property
-    def shaped(self) -> bool:
-        """Whether the caller sees less than the model said."""
-        return False
 
     def picks(self, labels: Sequence[Label]) -> list[int]:
         """Return the position of the class that each row was given."""

@@ -49,6 +49,13 @@ def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
     """Answer nobody: the version is closed."""
 
 
+class _Gone:
+    """Stands where the model was."""
+
+    def predict(self, feeds: Feeds) -> Array:
+        raise RuntimeError("the version is closed")
+
+
 class Batcher(Generic[T]):
     """Collects rows and hands each group of requests its model's output.
 
@@ -62,6 +69,7 @@ class Batcher(Generic[T]):
         runs: Times the model ran.
         waiting: Requests that are not answered yet.
         most: Rows that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
+        busy: This turn holds as much as it may.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class Batcher(Generic[T]):
         self.runs = 0
         self.waiting = 0
         self.most = _ANY
+        self.busy = False
         # Rows that are gathered.
         self._rows = 0
 
@@ -95,11 +104,8 @@ class Batcher(Generic[T]):
             asyncio.get_running_loop().call_soon(self._flush)
         self._gathered.append(one)
         self._rows += one.parsed.count
-
-    @property
-    def busy(self) -> bool:
-        """Whether this turn holds as much as it may."""
-        return self._rows >= self.most and len(self._gathered) >= _FEWEST
+        if self._rows >= self.most:
+            self.busy = len(self._gathered) >= _FEWEST
 
     def warm(self, feeds: Feeds) -> None:
         """Run the model before anybody waits for it."""
@@ -127,6 +133,8 @@ class Batcher(Generic[T]):
             self._pool.shutdown()
         # Who answers holds us: the collector may come late, or never look at what lived when the server began.
         self._answered = _nobody
+        # Somebody may hold us to the end of the process, too: of a version that is gone, the model is what is large.
+        self._predictor = _Gone()
 
     def _predict(self, group: list[T]) -> Array | None:
         feeds = self._fit([one.parsed for one in group])
@@ -141,7 +149,7 @@ class Batcher(Generic[T]):
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
-        rows, self._rows = self._rows, 0
+        rows, self._rows, self.busy = self._rows, 0, False
         at, began = 0, time.thread_time() if len(gathered) >= _FEWEST else 0.0
         while at < len(gathered):
             size, end = gathered[at].parsed.count, at + 1

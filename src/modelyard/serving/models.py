@@ -161,16 +161,8 @@ class Models:
         """Yield every version once."""
         return iter(self._all)
 
-    @property
-    def busy(self) -> bool:
-        """Whether one of them is asked in this turn of the loop as often as it can answer in time."""
+    def full(self, most: int) -> bool:
+        """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
         if len(self._all) == 1:
-            return self.default.busy
-        return any(service.busy for service in self._all)
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that are being answered."""
-        if len(self._all) == 1:
-            return self.default.in_flight
-        return sum([service.in_flight for service in self._all])
+            return self.default.full(most)
+        return any(service.full(most) for service in self._all) or sum(s.in_flight for s in self._all) >= most

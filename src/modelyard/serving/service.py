@@ -135,10 +135,10 @@ class Service:
         """Requests that are being answered."""
         return self._batcher.waiting + self._parked
 
-    @property
-    def busy(self) -> bool:
-        """Whether it is asked in this turn of the loop as often as it can answer in time."""
-        return self._batcher.busy
+    def full(self, most: int) -> bool:
+        """Say whether it answers so many requests, or is asked in this turn of the loop as often as it can answer."""
+        batcher = self._batcher
+        return batcher.busy or batcher.waiting + self._parked >= most
 
     def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         """Have the model answer rows that fit, log the answer and write it.

@@ -47,6 +47,7 @@ class Shown(Asked):
         hidden: Names of outputs that are not shown.
     """
 
+    shaped = True
     __slots__ = ("_hidden",)
 
     def __init__(self, asked: Asked, rows: Rows, decoded: list[dict[str, Any]], hidden: frozenset[str]) -> None:
@@ -59,11 +60,6 @@ class Shown(Asked):
     def hidden(self) -> frozenset[str]:
         """Names of outputs that the caller does not see."""
         return self._hidden
-
-    @property
-    def shaped(self) -> bool:
-        """Whether the caller sees less than the model said."""
-        return True
 
 
 class Outgoing:

@@ -170,12 +170,7 @@ class Connection(asyncio.Protocol):
 
     def _again(self, head: Head, body: bytes, now: float) -> None:
         """Answer a request whose head was parsed and admitted a moment ago."""
-        exchange = Exchange(self)
-        exchange.method, exchange.target, exchange.headers = head.method, head.target, head.headers
-        exchange.caller, exchange.role, exchange.route = head.caller, head.role, head.route
-        exchange.model, exchange.version = head.model, head.version
-        exchange.body = body
-        exchange.began = now
+        exchange = Exchange.again(self, head, body, now)
         self.idle = 0.0
         self.began = now
         self._queue.append(exchange)

@@ -13,6 +13,7 @@ from modelyard.serving.told import say
 
 if TYPE_CHECKING:
     from modelyard.serving.http.connection import Connection
+    from modelyard.serving.http.heads import Head
 
 __all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body"]
 
@@ -91,6 +92,19 @@ class Exchange:
         self.version = ""
         self.key: str | None = None
         self.began = 0.0
+
+    @classmethod
+    def again(cls, connection: Connection, head: Head, body: bytes, began: float) -> Exchange:
+        """Return a whole request whose head is known."""
+        self = cls.__new__(cls)
+        self._connection = connection
+        self._data = self.key = None
+        self._keep_alive = True
+        self.method, self.target, self.headers = head.method, head.target, head.headers
+        self.caller, self.role, self.route = head.caller, head.role, head.route
+        self.model, self.version = head.model, head.version
+        self.body, self.began = body, began
+        return self
 
     @property
     def keeps(self) -> bool:

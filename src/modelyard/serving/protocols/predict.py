@@ -13,6 +13,7 @@ from modelyard.serving.service import Asked, Service
 
 __all__ = ["predict"]
 
+_JSON = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -24,7 +25,8 @@ def predict(models: Models, exchange: Exchange) -> None:
     """
     service = models.default
     headers = exchange.headers
-    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() == arrow.ARROW:
+    kind = headers.get(b"content-type", _JSON)
+    if kind != _JSON and kind.partition(b";")[0].strip().lower() == arrow.ARROW:
         parsed = arrow.parse(service.validator, exchange.body, service.limits.body)
     else:
         parsed = service.validator.parse(exchange.body)
