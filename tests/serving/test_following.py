@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import shutil
@@ -12,17 +13,22 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from modelyard._kit.errors import ServeError
-from modelyard.inference import Bundle
+from modelyard._kit.processes import own
+from modelyard.inference import Bundle, BundleDraft
 from modelyard.records import Alias, Deployment, Draft, ModelVersion
 from modelyard.serving.limits import Limits
+from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rehearsal import rehearse, rows_of
-from modelyard.serving.versions.stage import standing
+from modelyard.serving.versions.stage import Stage, standing
 
 from .conftest import Server, mixed_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import ENDPOINT, Yard, nothing, times, until  # noqa: TID252 - the same
@@ -278,3 +284,71 @@ def test_version_that_is_closed_is_let_go_at_once(tmp_path: Path) -> None:
     finally:
         gc.enable()
         log.close()
+
+
+def test_model_of_a_version_that_is_closed_is_let_go_whoever_holds_the_version(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log.db")
+    bundle = opened()
+    service = Service(bundle, "credit", log, Limits())
+    gone = weakref.ref(bundle.predictor())
+    del bundle
+    service.warm()
+    service.close()
+    assert gone() is None
+    assert service.closed
+    log.close()
+
+
+def test_version_that_was_replaced_is_freed_beside_the_answers(yard: Yard) -> None:
+    """Memory goes back to where it came from: to the thread that opens versions, and a forest takes a while to free."""
+    models_kept = [yard.keep(times(factor)) for factor in (1.0, 2.0)]
+    first = yard.point(models_kept[0])
+    log = RequestLog(yard.root / "log.db")
+    stage = Stage(yard.root, ENDPOINT, log, Limits())
+    freed: list[str] = []
+
+    async def follow() -> None:
+        models = Models(stage.prepare(yard.store, first))
+        weakref.finalize(models.default._batcher._predictor, lambda: freed.append(threading.current_thread().name))
+        follower = Follower(stage, models, lambda: None, "champion", every=0.01)
+        follower.begin()
+        follower.start(asyncio.get_running_loop())
+        yard.point(models_kept[1])
+        for _ in range(1000):
+            if freed:
+                break
+            await asyncio.sleep(0.01)
+        assert models.default.version.digest == models_kept[1].digest
+        await asyncio.to_thread(follower.close)
+        models.default.close()
+
+    asyncio.run(follow())
+    log.close()
+    assert freed == ["following"]
+
+
+def heavy(factor: float) -> BundleDraft:
+    """A model that answers its input times a factor, and holds 32 MB."""
+    big = np.full(8 << 20, factor, np.float32)
+    # What is asked decides what is looked up, so that nobody works it out beforehand.
+    nodes = [
+        helper.make_node("ReduceMax", ["numeric"], ["top"], keepdims=0),
+        helper.make_node("Cast", ["top"], ["at"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["big", "at"], ["one"], axis=0),
+        helper.make_node("Mul", ["numeric", "one"], ["prediction"]),
+    ]
+    return times(factor, nodes, {"big": big})
+
+
+def test_server_holds_no_model_that_was_replaced(yard: Yard) -> None:
+    kept = [yard.keep(heavy(factor)) for factor in (1.0, 2.0, 3.0)]
+    yard.point(kept[0])
+    server = yard.serve(kept[0])
+    held = own([server.process.pid])
+    assert held > 32 << 20
+    with server.client() as client:
+        for model in (*kept[1:], kept[0]):
+            yard.point(model)
+            until(lambda model=model: ask(client)[1] == model.digest[:12])
+            until(lambda: own([server.process.pid]) < held + (16 << 20))
+    assert server.stop() == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import threading
 import time
@@ -20,6 +21,7 @@ import msgspec
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
+from modelyard._kit.memory import give_back
 from modelyard._kit.text import seconds_text
 from modelyard.records import Alias, Deployment, Event, EventKind
 from modelyard.serving.models import Models
@@ -99,6 +101,9 @@ class Follower:
         # Number of the newest event when we began, once we have: what was deployed before is not for us to undo.
         self._began = math.inf
         self._live = models.default
+        # Versions that are gone. They were made in the thread and are closed there: what one thread takes from the
+        # allocator and another gives back leaves holes, and to free a large model takes longer than an answer may.
+        self._gone: deque[Service] = deque()
         # What is to be written into the ledger.
         self._work: deque[Callable[[Store], None]] = deque()
         self._stop = threading.Event()
@@ -125,6 +130,7 @@ class Follower:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
+        self._close_gone()
         if self._models.rollout is not None:
             self._models.rollout.close()
 
@@ -134,8 +140,18 @@ class Follower:
         while not self._stop.is_set():
             self._look_once()
             self._stop.wait(self._every)
+            self._close_gone()
         if self._store is not None:
             self._store.close()
+
+    def _close_gone(self) -> None:
+        """Close the versions that are gone, and let go of the memory that they took."""
+        if self._gone:
+            while self._gone:
+                self._gone.popleft().close()
+            # The types that rows are read into are circles.
+            gc.collect()
+            give_back()
 
     def _look_once(self) -> None:
         try:
@@ -337,8 +353,9 @@ class Follower:
         if service.in_flight:
             asyncio.get_running_loop().call_later(_LEAVING, self._retire, service)
             return
+        service.closed = True
         self._models.drop(service)
-        service.close()
+        self._gone.append(service)
 
     def _tried(self, rollout: Rollout | None) -> None:
         """Begin the trial of a challenger in the place of the one before it; none: end it."""
