@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.profile import KNOTS
-from modelyard.inference.grid import Grid
+from modelyard.inference.grid import Grid, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,10 +58,10 @@ class Strange:
             said.append(_number(knots[-1].tolist(), entry.get("below", []), entry.get("n", 0)))
         self._grid = Grid(knots)
         # By the place of a value: what is said below the knot that stands there, and on it.
-        found = np.zeros((len(numbers), self._grid.width, 2))
-        for column, (on, between) in zip(found, said, strict=True):
-            column[: len(between), 0] = between
-            column[: len(on), 1] = on
+        found = np.zeros((len(self._grid.flat), 2))
+        for start, (on, between) in zip(self._grid.starts.tolist(), said, strict=True):
+            found[start : start + len(between), 0] = between
+            found[start : start + len(on), 1] = on
         self._said = found.ravel()
         self._texts = [_category(features.get(name, {})) for name in categories]
 
@@ -81,24 +81,26 @@ class Strange:
         np = self._np
         parts = []
         if numeric is not None:
-            strange = self._numbers(numeric)
-            strange[np.isnan(numeric)] = 0.0
-            parts.append(strange)
+            parts.append(self._numbers(np.ascontiguousarray(numeric.T)))
         if categorical is not None:
             columns = [
                 [known.get(text, unseen) for text in categorical[:, at].tolist()]
                 for at, (known, unseen) in enumerate(self._texts)
             ]
-            parts.append(np.asarray(columns).T)
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return whole.sum(axis=1), whole.max(axis=1)
+            parts.append(np.asarray(columns))
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.add.reduce(whole), np.maximum.reduce(whole)
 
-    def _numbers(self, numeric: Array) -> Array:
-        """Return -2 log p of each number."""
-        np = self._np
-        values = np.ascontiguousarray(numeric.T)
-        places = self._grid.find(values)
-        said: Array = self._said.take(2 * places + (self._grid.flat.take(places) == values)).T
+    def _numbers(self, matrix: Array) -> Array:
+        """Return -2 log p of each number, columns x rows."""
+        places = self._grid.find(matrix)
+        on = self._grid.flat.take(places) == matrix
+        places *= 2
+        places += on
+        said: Array = self._said.take(places)
+        gone = missing(matrix)
+        if gone is not None:
+            said[gone] = 0.0
         return said
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from modelyard._kit.errors import ModelError
 from modelyard.inference.encode import Feeds
-from modelyard.inference.grid import Grid
+from modelyard.inference.grid import Grid, missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +138,8 @@ class TreesPredictor:
             raise ValueError("its parts do not fit together")
         self._link, self._outputs = trees.link, trees.outputs
         self._base = np.array(trees.base, np.float32)
+        self._based = bool(self._base.any())
+        self._one, self._far = np.float32(1), np.float32(88)
         used, at = np.unique(column, return_inverse=True)
         self._columns(trees.known, len(fill), used)
         finite = np.isfinite(threshold)
@@ -153,8 +155,9 @@ class TreesPredictor:
         starts = np.cumsum(sizes) - sizes
         self._gone = (starts + sizes - 1)[:, None]
         self._grid = Grid(below)
-        # From a place in the grid to a row of the table.
-        self._shift = (starts - np.arange(len(below)) * self._grid.width)[:, None]
+        # From a place in the grid to a row of the table; mostly they are the same.
+        self._shift = (starts - self._grid.starts)[:, None]
+        self._shifted = bool(self._shift.any())
         # Trees of one sum stand together.
         order = np.argsort(trees.targets, kind="stable")
         place = np.empty(count, np.intp)
@@ -219,9 +222,10 @@ class TreesPredictor:
         """Return the row of the table for each value, columns x rows."""
         np = self._np
         bins = self._grid.find(matrix)
-        bins += self._shift
-        gone = np.isnan(matrix)
-        if gone.any():
+        if self._shifted:
+            bins += self._shift
+        gone = missing(matrix)
+        if gone is not None:
             bins = np.where(gone, self._gone, bins)
         return bins
 
@@ -247,11 +251,12 @@ class TreesPredictor:
         leaf += self._leaf
         values = self._values.take(leaf)
         if self._outputs == 1:
-            sums: Array = values.sum(axis=1, keepdims=True)
+            sums: Array = np.add.reduce(values, axis=1, keepdims=True)
         else:
             parts = self._parts
             sums = np.stack([values[:, a:b].sum(axis=1) for a, b in pairwise(parts)], axis=1)
-        sums += self._base
+        if self._based:
+            sums += self._base
         return sums
 
     def _answer(self, sums: Array) -> Array:
@@ -261,11 +266,11 @@ class TreesPredictor:
         answer: Array
         if self._link == "logistic":
             # As far as the exponential of a float32 goes.
-            away = np.minimum(np.maximum(sums[:, 0], np.float32(-88)), np.float32(88))
-            answer = np.empty((len(sums), 2), np.float32)
-            np.divide(1, 1 + np.exp(-away), out=answer[:, 1])
-            np.subtract(1, answer[:, 1], out=answer[:, 0])
-            return answer
+            away = np.minimum(np.maximum(sums, -self._far), self._far)
+            odds = np.exp(np.negative(away, out=away), out=away)
+            odds += self._one
+            yes = np.reciprocal(odds, out=odds)
+            return np.concatenate([self._one - yes, yes], axis=1)
         raised = np.exp(sums - sums.max(axis=1, keepdims=True))
         answer = raised / raised.sum(axis=1, keepdims=True)
         return answer
