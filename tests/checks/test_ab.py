@@ -266,6 +266,7 @@ def simulated(times: int, keys: int, each: int, *, seed: int) -> tuple[int, int]
     return better, mismatched
 
 
+@pytest.mark.thorough
 def test_requests_that_hang_together_make_no_verdict() -> None:
     """Taken one by one, requests with a key make half of such tests false alarms."""
     better, mismatched = simulated(20, 240, 20, seed=3)

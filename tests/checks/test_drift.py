@@ -147,7 +147,7 @@ def test_psi_by_chance_is_what_unchanged_windows_show(reference):
     assert np.mean(values) == pytest.approx(psi_by_chance(10, 200, 20_000), rel=0.2)
 
 
-@pytest.mark.parametrize("n", [50, 100, 500])
+@pytest.mark.parametrize("n", [50, *(pytest.param(n, marks=pytest.mark.thorough) for n in (100, 500))])
 def test_unchanged_windows_seldom_raise_an_alarm(reference, n):
     _, _, made = reference
     alarms = naive = 0

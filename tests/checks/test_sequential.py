@@ -34,7 +34,9 @@ def drawn(kind: str, apart: float, share: float) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
-@pytest.mark.parametrize("kind", ["0.5", "0.95", "0.01", "normal", "skewed"])
+@pytest.mark.parametrize(
+    "kind", ["0.5", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("0.95", "0.01", "normal", "skewed"))]
+)
 def test_who_peeks_after_each_row_is_seldom_wrong(kind: str, share: float) -> None:
     found, enough = looks(*drawn(kind, 0.0, share))
     alarms = ((found.p <= ALPHA) & enough).any(axis=1)

@@ -173,7 +173,7 @@ def test_what_an_attempt_used_that_was_stopped_or_failed_counts(project: Path) -
     store = open_store(project)
     plan = Plan(
         project="p",
-        steps=(step("slow", "burn", seconds=600, timeout=2.0, retry=Retry(times=0)),),
+        steps=(step("slow", "burn", seconds=600, timeout=1.0, retry=Retry(times=0)),),
     )
     with pytest.raises(StepFailed, match="timeout"):
         run(plan, store)

@@ -57,7 +57,7 @@ def test_branches_run_side_by_side_in_processes(module: object, tmp_path: Path) 
 
 def test_a_worker_that_dies_is_a_failed_step_with_its_signal(module: object, tmp_path: Path) -> None:
     flow = Flow("f")
-    flow.step(module.die, own_process=True, x=1)  # type: ignore[attr-defined]
+    flow.step(module.die, own_process=True, retries=0, x=1)  # type: ignore[attr-defined]
     with pytest.raises(StepFailed, match="SIGKILL") as caught:
         modelyard.run(flow, project=tmp_path)
     assert caught.value.code == "worker-died"

@@ -219,6 +219,7 @@ for _ in range(operations):
 """
 
 
+@pytest.mark.thorough
 def test_no_gpu_is_leased_twice_in_a_thousand_operations_of_processes_that_die(tmp_path: Path) -> None:
     """Four processes, 250 random operations each; one that dies is followed by another that does the rest."""
     script = tmp_path / "gpus.py"

@@ -197,7 +197,7 @@ def broken(x: int) -> int:
 
 def test_a_flow_is_replayed_too(tmp_path: Path) -> None:
     flow = Flow("f")
-    flow.step(broken, x=3)
+    flow.step(broken, retries=0, x=3)
     with pytest.raises(StepFailed):
         modelyard.run(flow, project=tmp_path)
     with modelyard.open_project(tmp_path) as store:

@@ -121,7 +121,7 @@ def test_changed_code_reruns_the_step(tmp_path: Path) -> None:
 
 def test_a_failed_step_keeps_what_was_finished_and_says_where(tmp_path: Path) -> None:
     flow = Flow("f")
-    flow.step(noted, name="after", x=flow.step(broken, x=flow.step(noted, x=1)))
+    flow.step(noted, name="after", x=flow.step(broken, retries=0, x=flow.step(noted, x=1)))
     with pytest.raises(StepFailed, match="no way with 2") as caught:
         modelyard.run(flow, project=tmp_path)
     assert "test_run.py" in caught.value.problem.where
@@ -183,7 +183,7 @@ def leaky(url: str) -> None:
 
 def test_secrets_in_a_failure_are_not_recorded(tmp_path: Path) -> None:
     flow = Flow("f")
-    flow.step(leaky, url="postgresql://me:hunter2@db/x")
+    flow.step(leaky, retries=0, url="postgresql://me:hunter2@db/x")
     with pytest.raises(StepFailed):
         modelyard.run(flow, project=tmp_path)
     events = list(modelyard.open_project(tmp_path).ledger.events(kinds=("step.failed", "run.finished")))
@@ -202,7 +202,7 @@ def prints(x: int) -> int:
 
 def test_a_step_that_exits_is_a_failed_step(tmp_path: Path) -> None:
     flow = Flow("f")
-    flow.step(leaves, x=1)
+    flow.step(leaves, retries=0, x=1)
     with pytest.raises(StepFailed, match="SystemExit: 7"):
         modelyard.run(flow, project=tmp_path)
 

@@ -57,7 +57,7 @@ def test_answers_are_compressed_where_it_pays(served: Server, encoding: str, row
     assert (size > SMALL, size > LARGE) == (rows > 1, rows > 200)
     assert squeezed.headers.get("content-encoding") == (encoding if size > SMALL else None)
     assert squeezed.headers.get("vary") == ("accept-encoding" if size > SMALL else None)
-    assert int(squeezed.headers["content-length"]) <= size
+    assert size <= SMALL or int(squeezed.headers["content-length"]) < size
 
 
 def test_order_of_pipelined_answers_holds_while_one_is_compressed(served: Server) -> None:
@@ -96,8 +96,8 @@ def packed(body: bytes) -> bytes:
         ("gzip", packed(b"{}") + b"rest", 400, "body-compressed"),
         ("deflate", zlib.compress(b"{}") + b"rest", 400, "body-compressed"),
         ("gzip", packed(b"{}")[:-1] + b"\xff", 400, "body-compressed"),
-        ("gzip", packed(b" " * 10_000_001), 413, "body-too-large"),
-        ("deflate", zlib.compress(b" " * 200_000_000), 413, "body-too-large"),
+        ("gzip", gzip.compress(b" " * 10_000_001, 1, mtime=0), 413, "body-too-large"),
+        ("deflate", zlib.compress(b" " * 20_000_000, 1), 413, "body-too-large"),
     ],
 )
 def test_what_is_not_what_it_says_is_refused(
@@ -110,8 +110,8 @@ def test_what_is_not_what_it_says_is_refused(
 
 def test_a_bomb_is_refused_while_it_grows() -> None:
     stream = zlib.compressobj(9)
-    bomb = b"".join(stream.compress(bytes(1_000_000)) for _ in range(1000)) + stream.flush()
-    assert len(bomb) < 1_000_000
+    bomb = b"".join(stream.compress(bytes(1_000_000)) for _ in range(100)) + stream.flush()
+    assert len(bomb) < 100_000
     tracemalloc.start()
     with pytest.raises(HttpError, match="body-too-large"):
         inflate(bomb, b"deflate", 1_000_000)

@@ -194,7 +194,9 @@ def shipped(name: str) -> tuple[Any, Any]:
     return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
 
-@pytest.mark.parametrize("data", [0.3, 0.5, 0.8, "breast_cancer", "digits"])
+@pytest.mark.parametrize(
+    "data", [0.5, *(pytest.param(data, marks=pytest.mark.thorough) for data in (0.3, 0.8, "breast_cancer", "digits"))]
+)
 def test_usual_callers_are_no_copiers_where_columns_depend_on_each_other(data: float | str) -> None:
     seen, fresh = shipped(data) if isinstance(data, str) else correlated(data)
     names = [f"f{at}" for at in range(seen.shape[1])]

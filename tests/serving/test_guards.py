@@ -21,13 +21,17 @@ from modelyard.checks.usual import usual
 from modelyard.deploy import guards as guarding
 from modelyard.deploy import section
 from modelyard.deploy.local import policy_of
-from modelyard.inference import BundleDraft
+from modelyard.inference import BundleDraft, open_bundle
 from modelyard.records import Feature
+from modelyard.security.keys import trusted_keys
 from modelyard.serving.guards import policy
 from modelyard.serving.guards.policy import read_policy
+from modelyard.serving.limits import Limits
+from modelyard.serving.observability.log import RequestLog
+from modelyard.serving.service import Service
 from modelyard.store.requests import newest
 
-from .conftest import MIXED, Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
+from .conftest import MIXED, Server, lay, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
 
 ROW = {"age": 30, "income": 1000.0, "city": "rome"}
 Fresh = Callable[..., Server]
@@ -305,9 +309,17 @@ def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
      {"checks": [{"use": "blocklist", "params": {"terms": ["x"], "columns": ["age"]}}]},
      {"checks": [{"use": "nobody"}]}, {"checks": [{"use": "guards.py:harmful"}]}, {"extraction": {}}],
 )  # fmt: skip
-def test_what_does_not_suit_the_model_serves_nothing(fresh: Fresh, guards: dict[str, Any]) -> None:
+def test_what_does_not_suit_the_model_is_refused(tmp_path: Path, guards: dict[str, Any]) -> None:
+    bundle = open_bundle(lay(tmp_path, mixed_bundle()), trusted=trusted_keys(tmp_path))
+    log = RequestLog(tmp_path / "requests.db")
+    with pytest.raises(ServeError, match="guard-unusable"):
+        Service(bundle, "credit", log, Limits(policy=read_policy(json.dumps({"guards": guards}), tmp_path)))
+    log.close()
+
+
+def test_what_does_not_suit_the_model_serves_nothing(fresh: Fresh) -> None:
     with pytest.raises(AssertionError, match="guard-unusable"):
-        fresh(None, *told(**guards))
+        fresh(None, *told(coerce=["agee"]))
 
 
 def lines(project: Path) -> list[dict[str, Any]]:

@@ -393,6 +393,7 @@ def leaking(mib: float) -> np.ndarray:
     return mib * 2**20 * TIMES / (0.8 * TIMES[-1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("least", "most", "make"),
     [

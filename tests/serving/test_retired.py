@@ -16,7 +16,7 @@ from modelyard.serving.service import Service
 
 from .conftest import lay  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .inprocess import Endpoint  # noqa: TID252
-from .versions import times  # noqa: TID252
+from .versions import times, until  # noqa: TID252
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_a_version_that_comes_back_counts_on(endpoint: Endpoint) -> None:
     swap(endpoint, 2.0)
     swap(endpoint, 1.0)
     asked(endpoint)
-    now = samples(endpoint)
-    assert {name: now[name] for name in rows} == dict.fromkeys(rows, 6.0)
+    # What was logged counts once it is written, a moment after the answer.
+    until(lambda: {name: samples(endpoint)[name] for name in rows} == dict.fromkeys(rows, 6.0))
 
 
 def samples(endpoint: Endpoint) -> dict[str, Any]:

@@ -354,7 +354,9 @@ def start(path: Path, who: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", WRITER, path, who], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(3, marks=pytest.mark.thorough), pytest.param(30, marks=pytest.mark.slow)]
+)
 def test_a_killed_writer_loses_no_event_that_was_written(path: Path, kills: int) -> None:
     chance = random.Random(7)  # noqa: S311 - moments, no secrets
     told: list[str] = []
