@@ -23,6 +23,13 @@ from modelyard.records import Candidate, Problem, Task
 
 FAMILIES = ["linear", "lightgbm", "hist_gradient_boosting", "random_forest"]
 TASKS: list[Task] = ["binary", "multiclass", "regression"]
+# Trees enough to have every kind of node, and to be of use.
+FEW: dict[str, dict[str, int]] = {
+    "linear": {},
+    "lightgbm": {"n_estimators": 40},
+    "hist_gradient_boosting": {"max_iter": 40},
+    "random_forest": {"n_estimators": 10},
+}
 
 Tables = Callable[..., pl.DataFrame]
 Problems = Callable[..., Problem]
@@ -45,8 +52,9 @@ def winner(family: str, problem: Problem, **params: Any) -> Candidate:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_export_agrees_and_is_the_same_twice(family: str, task: Task, table: Tables, problem: Problems) -> None:
     rows, learned = table(task), problem(task)
+    chosen = winner(family, learned, **FEW[family])
     made = [
-        fit_step(table=rows[:200], holdout=rows[200:].lazy(), winner=winner(family, learned), problem=learned, name="m")
+        fit_step(table=rows[:200], holdout=rows[200:].lazy(), winner=chosen, problem=learned, name="m")
         for _ in range(2)
     ]
     (draft, parity), (again, _) = made
@@ -69,7 +77,8 @@ def test_export_agrees_and_is_the_same_twice(family: str, task: Task, table: Tab
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_of_nothing_and_unseen_values_is_answered(family: str, table: Tables, problem: Problems) -> None:
     rows, learned = table("binary"), problem("binary")
-    draft, _ = fit_step(table=rows[:200], holdout=rows[200:], winner=winner(family, learned), problem=learned, name="m")
+    chosen = winner(family, learned, **FEW[family])
+    draft, _ = fit_step(table=rows[:200], holdout=rows[200:], winner=chosen, problem=learned, name="m")
     bundle = draft.bundle()
     strange = {"colour": "ultraviolet", "signal": 1e30, "wide": -(2**70), "flag": None, "name": "", "constant": 0}
     output = bundle.predictor().predict(bundle.encode([{}, strange]))
@@ -127,7 +136,7 @@ def test_without_onnx_the_library_serves_it_itself(family: str, task: Task, tabl
     learned = problem(task)
     data = dataset(table(task), learned)
     broken: Any = _NoOnnx(family)
-    fitted = fit(broken, winner(family, learned).params, data.feeds, data.target, learned, 0)
+    fitted = fit(broken, winner(family, learned, **FEW[family]).params, data.feeds, data.target, learned, 0)
     exported = export(fitted, data.feeds)
     assert exported.format == ("lightgbm" if family == "lightgbm" else "skops")
     assert exported.parity.value is not None
