@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import examples
+
 if TYPE_CHECKING:
     from modelyard.conformance.postgres import PostgresServer
 
@@ -33,6 +35,10 @@ OPTIONS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     for name, about in OPTIONS.items():
         parser.addoption(f"--{name}", action="store_true", help=f"also run: {about}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    examples.whole = config.getoption("--thorough")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

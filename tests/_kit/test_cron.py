@@ -8,6 +8,7 @@ import pytest
 from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.times import Wrong, cron, recurrence, zone
 
@@ -67,7 +68,7 @@ def lines(draw: st.DrawFn) -> str:
     return " ".join(parts)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(line=lines(), start=st.datetimes(datetime(2023, 1, 1), datetime(2101, 1, 1)))  # noqa: DTZ001
 def test_it_is_due_when_croniter_says_so(line: str, start: datetime) -> None:
     start = start.replace(microsecond=0)
@@ -156,7 +157,7 @@ def test_wrong_lines_say_what_is_right(line: str, words: str, hint: str) -> None
     assert hint in found.value.hint
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(alphabet="0123456789*/-,@LW#? monfrijan", max_size=24))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

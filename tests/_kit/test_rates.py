@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.times import Wrong, dates, moment, rates, zone
 from modelyard._kit.times.dates import lines_of
@@ -54,7 +55,7 @@ def test_a_week_and_a_day() -> None:
     assert rates("hour,price (ct/kWh)\n0,1\n", BERLIN).unit == "ct/kWh"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.lists(st.floats(-1, 1), min_size=24, max_size=24),
     st.integers(1_700_000_000, 1_900_000_000),

@@ -10,6 +10,7 @@ import pytest
 from croniter import croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.times import Recurrence, Wrong, dates, iso, moment, recurrence, said, zone
 from modelyard._kit.times.recurrence import upcoming
@@ -156,7 +157,7 @@ ZONES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     name=st.sampled_from(ZONES),
     start=st.integers(
@@ -337,7 +338,7 @@ def test_wrong_words(given: dict[str, object], words: str, hint: str) -> None:
     assert hint in found.value.hint
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(alphabet="lastfirmondywek 1530th:quen,-of", max_size=30))
 def test_any_words_are_read_or_refused(text: str) -> None:
     try:

@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.times import Wrong, moment, windows, zone
 from modelyard._kit.times.spans import overlap, starts, union, without
@@ -110,7 +111,7 @@ def texts(draw: st.DrawFn) -> tuple[str, set[tuple[int, int]]]:
     return text, minutes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(drawn=texts(), start=st.integers(1_600_000_000, 1_900_000_000))
 def test_against_every_quarter_of_an_hour(drawn: tuple[str, set[tuple[int, int]]], start: int) -> None:
     text, minutes = drawn
@@ -161,7 +162,7 @@ def test_wrong_windows_say_what_is_right(text: str, words: str, hint: str) -> No
     assert hint in found.value.hint
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(alphabet="MonTueFri0123456789:-,; ap\u2013", max_size=24))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

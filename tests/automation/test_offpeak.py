@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.times import Rates, Windows, moment, rates, windows, zone
 from modelyard.automation.offpeak import Choice, choose
@@ -103,7 +104,7 @@ def brute(case: Case, base: float, known: Rates | None, avoid: Windows, prefer: 
     return sorted(ranked)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(case=cases(), week=st.sampled_from(["2026-03-23", "2026-10-19", "2026-11-23"]))
 def test_the_choice_is_the_best_of_all_starts(case: Case, week: str) -> None:
     place = zone(case.zone)
@@ -135,7 +136,7 @@ def test_the_choice_is_the_best_of_all_starts(case: Case, week: str) -> None:
     assert (takes - mine if prefer.week else 0) == outside
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     prices=st.lists(st.integers(-20, 80), min_size=10, max_size=48),
     takes=st.integers(1, 20_000),

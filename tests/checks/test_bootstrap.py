@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tests.examples import examples
 
 from modelyard.checks import rates
 from modelyard.checks.bootstrap import (
@@ -70,7 +71,7 @@ def test_interval_of_roc_auc_covers_the_truth_as_often_as_it_says() -> None:
     assert 105 <= held <= 120
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.integers(0, 60), st.integers(1, 60), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_equals_scipy(part: int, more: int, level: float) -> None:
     whole = part + more - 1 or 1

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from tests.examples import examples
 
 from modelyard.checks import section
 from modelyard.checks.kinds import KINDS
@@ -45,7 +46,7 @@ two_classes = st.lists(
 
 
 @pytest.mark.parametrize("name", SCORES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=two_classes)
 def test_binary_scores_equal_scikit_learn_with_ties(name: str, rows: list[tuple[int, float]]) -> None:
     truth, score = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
@@ -53,7 +54,7 @@ def test_binary_scores_equal_scikit_learn_with_ties(name: str, rows: list[tuple[
 
 
 @pytest.mark.parametrize("name", LABELS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
 def test_binary_labels_equal_scikit_learn(name: str, rows: list[tuple[int, int]]) -> None:
     truth, label = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
@@ -64,7 +65,7 @@ def test_binary_labels_equal_scikit_learn(name: str, rows: list[tuple[int, int]]
 
 
 @pytest.mark.parametrize("name", LABELS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_multiclass_labels_equal_scikit_learn_macro(name: str, rows: list[tuple[int, int]]) -> None:
     truth, label = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
@@ -90,7 +91,7 @@ def test_multiclass_scores_equal_scikit_learn(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)), min_size=2, max_size=40))
 def test_regression_equals_scikit_learn(name: str, rows: list[tuple[float, float]]) -> None:
     truth, value = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tests.examples import examples
 
 from modelyard.checks.significance import chi_square_tail, holm, kolmogorov_tail, shares_differ
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.floats(0.001, 200), st.integers(1, 40))
 def test_chi_square_tail_equals_scipy(value: float, freedom: int) -> None:
     assert chi_square_tail(value, freedom) == pytest.approx(stats.chi2.sf(value, freedom), rel=1e-9, abs=1e-300)
@@ -22,7 +23,7 @@ def test_kolmogorov_tail_is_that_of_scipy(n: int, m: int, distance: float) -> No
     assert kolmogorov_tail(distance, n, m) == pytest.approx(expected, rel=0.12, abs=0.01)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.data())
 def test_few_rows_are_compared_as_fisher_does(whole: int, other: int, data: st.DataObject) -> None:
     part, other_part = data.draw(st.integers(0, whole)), data.draw(st.integers(0, other))
@@ -41,7 +42,7 @@ def test_many_rows_with_few_of_a_kind() -> None:
     assert shares_differ(0, 0, 5, 10) == 1.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=12))
 def test_holm_is_monotone_and_never_below_the_raw_value(p: list[float]) -> None:
     adjusted = holm(p)

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.errors import DataError
 from modelyard.data.contract import hold
@@ -260,7 +261,7 @@ def test_results_do_not_depend_on_when_they_are_made(project) -> None:
 numbers = st.lists(st.one_of(st.none(), st.integers(-5, 15)), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(values=numbers)
 def test_accepted_and_quarantine_are_a_partition_that_the_rules_explain(values: list[int | None]) -> None:
     rules = {"v": {"range": [0, 10], "nullable": False, "unique": True}}

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.errors import DataError
 from modelyard.data import csvlines
@@ -224,7 +225,7 @@ def test_parquet_keeps_its_types_and_bad_values(tmp_path: Path) -> None:
 cell = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(cell, cell, cell), min_size=1, max_size=8), block=st.sampled_from([16, 50, 1 << 20]))
 def test_what_the_standard_library_writes_is_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[tuple[str, str, str]], block: int

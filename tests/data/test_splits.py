@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.errors import DataError
 from modelyard.data import splits, steps
@@ -158,7 +159,7 @@ GOLDEN_POSITION = [11, 12, 13, 14]
 GOLDEN_TEXT = [5, 10, 12, 18]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     keys=st.lists(st.integers(0, 30), min_size=20, max_size=120),
     seed=st.integers(0, 5),
@@ -223,7 +224,7 @@ def test_keys_that_tie_all_rows_together_are_named(more: dict[str, str]) -> None
 # ---- time
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(days=st.lists(st.integers(0, 12), min_size=12, max_size=80), share=st.floats(0.05, 0.9), form=st.integers(0, 2))
 def test_time_split_takes_the_newest_and_never_divides_a_moment(days: list[int], share: float, form: int) -> None:
     if len(set(days)) < 2:
@@ -250,7 +251,7 @@ def test_time_split_moves_a_key_with_its_newest_row() -> None:
 # ---- group
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(groups=st.lists(st.integers(0, 9), min_size=12, max_size=80), share=st.floats(0.05, 0.9), seed=st.integers(0, 3))
 def test_no_group_is_on_both_sides(groups: list[int], share: float, seed: int) -> None:
     if len(set(groups)) < 2:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard.inference.grid import Grid, missing
 
@@ -14,7 +15,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 close = st.integers(-3, 3).map(float)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     columns=st.lists(st.lists(st.one_of(finite, close), max_size=40).map(sorted), min_size=1, max_size=4),
     values=st.lists(st.one_of(st.floats(width=32, allow_nan=False), close), min_size=1, max_size=30),

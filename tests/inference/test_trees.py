@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.errors import ModelError
 from modelyard.inference.trees import Trees, TreesPredictor
@@ -77,7 +78,7 @@ SPANS = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     leaves=st.sampled_from([2, 3, 15, 16, 31, 32, 63]),

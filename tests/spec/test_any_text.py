@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from modelyard._kit.errors import SpecError
 from modelyard.spec import load, paths
@@ -58,19 +59,19 @@ def judged(data: bytes) -> None:
 @example(b"? ")
 @example(b"a: &a [*a]")
 @example(b"<<: 1")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_bytes(data: bytes) -> None:
     judged(data)
 
 
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#%@\n \t?,0", max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_yaml_like_text(text: str) -> None:
     judged(text.encode())
 
 
 @given(sections)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_fields(data: dict[str, Any]) -> None:
     judged(inline({"project": "p", "data": {"t": {"from": "a.csv"}}, "model": {"target": "y"}, **data}).encode())
 
@@ -99,7 +100,7 @@ tame = st.recursive(
 @example("0x1F")
 @example("~")
 @example("2026-01-01")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_what_we_write_is_read_back(value: Any) -> None:
     report = Report("f")
     assert plain(read(inline({"a": value}).encode("utf-8", "surrogatepass"), report)) == {"a": value}

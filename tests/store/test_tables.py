@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from tests.examples import examples
 
 from modelyard._kit.errors import DataError, NotFound, Tampered, UserError
 from modelyard.records import Column
@@ -63,7 +64,7 @@ def frame_of(rows: list[tuple[object, ...]]) -> pl.DataFrame:
 
 
 @given(st.lists(ROWS, max_size=8), st.lists(st.integers(0, 8), max_size=3))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 def test_the_digest_is_the_same_however_the_rows_are_cut(rows: list[tuple[object, ...]], cuts: list[int]) -> None:
     frame = frame_of(rows)
     edges = [0, *sorted(min(c, len(rows)) for c in cuts), len(rows)]
@@ -71,7 +72,7 @@ def test_the_digest_is_the_same_however_the_rows_are_cut(rows: list[tuple[object
 
 
 @given(st.lists(ROWS, max_size=4), st.lists(ROWS, max_size=4))
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 def test_two_tables_have_one_digest_only_if_they_are_equal(
     one: list[tuple[object, ...]], other: list[tuple[object, ...]]
 ) -> None:
@@ -280,7 +281,7 @@ def test_a_number_too_large_for_its_stored_type_is_not_cut(store: LocalStore) ->
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.one_of(st.none(), st.integers(0, 4))), max_size=12)
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_the_newest_of_each_key_is_what_a_loop_would_find(rows: list[tuple[int, str, int | None]]) -> None:
     frame = pl.DataFrame(
         [(*row, n) for n, row in enumerate(rows)],
