@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from modelyard._kit.errors import ServeError
 from modelyard.deploy.local import policy_of
 from modelyard.deploy.section import Deploy, Requests
 from modelyard.serving.guards import policy
+from modelyard.serving.http.connection import Connection
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.validate import Validator
 from modelyard.store.requests import Answered, newest
 
-from .conftest import MIXED, Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import MIXED, Server, regression_bundle  # noqa: TID252 - the suite is not installed
+from .echo import Wire  # noqa: TID252
+from .inprocess import Endpoint  # noqa: TID252
 
 ROW = {"age": 30, "income": 500.5, "city": "paris"}
 
@@ -113,3 +118,36 @@ def test_rows_that_come_twice_are_written_as_they_were_answered(body: str, kept:
     written = json.loads(Keeper(validator, policy.Requests()).rows_of(parsed))  # type: ignore[arg-type]
     assert written == [second] if kept else [first, second]
     assert len(written) == parsed.count
+
+
+def test_requests_of_one_turn_are_logged_with_the_numbers_that_were_sent(tmp_path: Path) -> None:
+    """Of one turn: one row, two rows with a gap and an integer that float32 has not, one refused, one as tensors."""
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        tensors = {"inputs": [{"name": "numeric", "shape": [1, 2], "datatype": "FP64", "data": [0.1, 7]}]}
+        bodies = [
+            ("a", "/predict", {"a": 0.1, "b": 2}),
+            ("b", "/predict", {"rows": [{"a": 2**24 + 1, "b": 1.5}, {"b": -0.25, "a": 4}]}),
+            ("c", "/predict", {"a": 1e300, "b": 2}),
+            ("d", "/v2/models/hours/infer", tensors),
+        ]
+
+        async def ask() -> None:
+            wires = []
+            for name, path, body in bodies:
+                wire, connection = Wire(), Connection(endpoint.app)
+                connection.connection_made(wire)  # type: ignore[arg-type]
+                named = b"\r\nx-request-id: %s\r\nhost" % name.encode()
+                connection.data_received(endpoint.request(body, path).replace(b"\r\nhost", named))
+                wires.append(wire)
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0)
+
+        asyncio.run(ask())
+        assert endpoint.service._batcher.runs == 1
+    with closing(sqlite3.connect(endpoint.log.path)) as db:
+        found = {one.id: (one.inputs, [row["prediction"] for row in one.outputs]) for one in newest(db)}
+    assert found == {
+        "a": ([{"a": 0.1, "b": 2}], [pytest.approx(2.2)]),
+        "b": ([{"a": 2**24 + 1, "b": 1.5}, {"a": 4, "b": -0.25}], [pytest.approx(2.0**25, rel=1e-6), 7.75]),
+        "d": ([{"a": 0.1, "b": 7}], [pytest.approx(7.2)]),
+    }

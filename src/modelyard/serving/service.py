@@ -27,7 +27,7 @@ from modelyard.serving.protocols.writing import writer
 from modelyard.serving.validate import Parsed, Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.store.packed import Packed
-from modelyard.store.requests import Outputs, Turn
+from modelyard.store.requests import Inputs, Outputs, Turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,6 +205,7 @@ class Service:
             return
         ended = time.monotonic()
         gate, rows_of, json = self._gate_for(output), self._keeper.rows_of, self._json
+        joins = gate is None and self._keeper.joins
         finite = output is None or self._hand_out(group, output, much=gate is None)
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []
@@ -222,7 +223,7 @@ class Service:
                 else:
                     seen, held = gate.answer(asked)
                     body = seen.render(self, seen)
-                sent = rows_of(parsed)
+                sent = b"" if joins else rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
                 if gate is not None:
@@ -242,7 +243,8 @@ class Service:
             # Where every row was answered, the model's output is written as it came.
             whole = gate is None and len(done) == len(group) and self._keeper.all
             outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
-            took = self._keep(done, inputs, outputs, ended, self.log)
+            given = self._keeper.together([one.parsed for one in done]) if joins else inputs
+            took = self._keep(done, given, outputs, ended, self.log)
         if self.watch is not None:
             self.watch.answered(self, group, took)
 
@@ -287,7 +289,7 @@ class Service:
     def _keep(
         self,
         done: list[Asked],
-        inputs: list[bytes | Packed],
+        inputs: Inputs,
         outputs: Outputs,
         ended: float,
         log: RequestLog,

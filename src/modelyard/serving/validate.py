@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "Parsed", "Validator"]
+__all__ = ["PACKED_ROWS", "Parsed", "Validator", "wide"]
 
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
@@ -119,6 +119,10 @@ class Validator:
         if not rows:
             raise bad("rows-empty", "there is no row to answer")
         count = len(rows)
+        self.check_count(count)
+        if not self.categories:
+            # Of numbers the bytes say as much as the text that they were read from.
+            return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None)
         raw = b""
         # The decoder has read these rows and nothing else, unless `rows` stands there twice: then two lists end.
         if count < PACKED_ROWS and len(body) <= _RAW_BYTES * count:
@@ -126,9 +130,6 @@ class Validator:
                 raw = body[8:-1]
             elif not many:
                 raw = b"[%s]" % body
-        self.check_count(count)
-        if not self.categories:
-            return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None, raw)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = self._packed(tuples, itemgetter(slice(split))) if split else None
@@ -174,7 +175,7 @@ class Validator:
             if len(group) == 1:
                 numeric = self.numbers_of(group[0])
             else:
-                parts = [p.numbers if type(p.numbers) is bytes else _wide(p.numbers) for p in group]
+                parts = [p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group]
                 numeric = np.frombuffer(b"".join(parts), np.float64).reshape(-1, len(self.numbers))
             # One comparison says so of most requests.
             whole = bool(self._inside(numeric).all())
@@ -376,8 +377,8 @@ def _usual(feature: Feature) -> frozenset[str]:
     return frozenset(feature.categories) | ({""} if feature.nullable else set())
 
 
-def _wide(numeric: Any) -> bytes:
-    """Return the bytes of float64."""
+def wide(numeric: Any) -> bytes:
+    """Return numbers as the bytes of float64."""
     return numeric.astype("float64", copy=False).tobytes()  # type: ignore[no-any-return]
 
 

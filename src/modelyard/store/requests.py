@@ -24,6 +24,7 @@ from modelyard.store.packed import Packed
 __all__ = [
     "Answered",
     "Block",
+    "Inputs",
     "Outputs",
     "Turn",
     "connect",
@@ -60,6 +61,8 @@ COMMIT;
 """
 
 
+# Rows of each request: the JSON of their list, or packed; or those of all of them, packed.
+Inputs = list[bytes | Packed] | Packed
 # Answers to requests, one a row; or those to all of them, packed.
 Outputs = list[list[Any] | Packed] | Packed
 
@@ -103,8 +106,8 @@ class Turn(msgspec.Struct, array_like=True, gc=False):
         callers: Name of who asked.
         ms: Milliseconds from the parsed request to the answer.
         counts: Rows of each request.
-        inputs: Rows of each request: the JSON of their list, or packed.
-        outputs: Answers to each request, one a row; or those to all of them, packed.
+        inputs: What was sent.
+        outputs: What was answered.
         keys: By what the version of each request was drawn: a digest of its key, empty for its id, none where nothing
             was drawn. No entries outside of trials, and in blocks from before this field.
     """
@@ -116,27 +119,32 @@ class Turn(msgspec.Struct, array_like=True, gc=False):
     callers: list[str]
     ms: list[float]
     counts: list[int]
-    inputs: list[bytes | Packed]
+    inputs: Inputs
     outputs: Outputs
     keys: list[str | None] = []
 
     def only(self, chosen: Sequence[bool]) -> Turn:
-        """Return the turn with some of its requests; their answers must not be packed together."""
+        """Return the turn with some of its requests; neither rows nor answers must be packed together."""
         parts = (self.ids, self.callers, self.ms, self.counts, self.inputs, self.outputs, self.keys)
         return Turn(self.time, self.model, self.trace, *(list(compress(part, chosen)) for part in parts))  # type: ignore[arg-type]
 
     def requests(self) -> Iterator[Answered]:
         """Yield each request by itself."""
-        for which, (name, mine) in enumerate(zip(self.ids, self.answers(), strict=True)):
-            inputs, caller, ms = _listed(self.inputs[which]), self.callers[which], self.ms[which]
-            yield Answered(name, self.time, self.model, caller, ms, self.trace, inputs, mine)
+        sent, answered = self._each(self.inputs), self.answers()
+        for one in zip(self.ids, self.callers, self.ms, sent, answered, strict=True):
+            name, caller, ms, inputs, outputs = one
+            yield Answered(name, self.time, self.model, caller, ms, self.trace, inputs, outputs)
 
     def answers(self) -> Iterator[list[Any]]:
         """Yield the outputs of each request, one a row."""
-        if not isinstance(self.outputs, Packed):
-            yield from map(_listed, self.outputs)
+        return self._each(self.outputs)
+
+    def _each(self, part: Inputs | Outputs) -> Iterator[list[Any]]:
+        """Yield what a part holds of each request, one a row."""
+        if not isinstance(part, Packed):
+            yield from map(_listed, part)
             return
-        together, at = self.outputs.rows(), 0
+        together, at = part.rows(), 0
         for count in self.counts:
             yield together[at : at + count]
             at += count

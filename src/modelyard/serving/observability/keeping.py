@@ -9,8 +9,9 @@ import msgspec
 
 from modelyard._kit.errors import ServeError, near
 from modelyard.serving.guards.policy import Requests
-from modelyard.serving.validate import PACKED_ROWS, Parsed, Validator
+from modelyard.serving.validate import PACKED_ROWS, Parsed, Validator, wide
 from modelyard.store.packed import Packed
+from modelyard.store.requests import Inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ class Keeper:
 
     Attributes:
         all: Every request is written down.
+        joins: Every column too, and all are numbers: the rows of several requests are written down together.
 
     Raises:
         ServeError: A column that should be left out is none of the model's (`policy-unusable`).
@@ -56,6 +58,7 @@ class Keeper:
         self._categories = [at for at, f in enumerate(validator.categories) if f.name not in redacted]
         self._numeric = [validator.numbers[at].name for at in self._numbers]
         self._textual = [validator.categories[at].name for at in self._categories]
+        self.joins = self.all and self._whole and not validator.categories
 
     def keeps(self, name: str) -> bool:
         """Say whether the request of an id is written down."""
@@ -81,6 +84,13 @@ class Keeper:
             for row, some in zip(rows, values, strict=False):
                 row.update(zip(names, some, strict=True))
         return _encode(rows)
+
+    def together(self, group: list[Parsed]) -> Inputs:
+        """Return the rows of several requests; only where it `joins`."""
+        if len(group) == 1 and group[0].count >= PACKED_ROWS:
+            return [self._packed(group[0])]
+        data = b"".join([p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group])
+        return Packed(sum([p.count for p in group]), self._numeric, data, True, {})
 
     def _matrix(self, parsed: Parsed) -> Array:
         """Return the numbers that are written down."""

@@ -41,7 +41,11 @@ _ATTEMPT = 5.0
 def _writable(turn: Turn) -> Turn:
     """Return a turn without the content of those of its requests that cannot be written down, and say so."""
     outputs = turn.outputs
-    inputs: list[bytes | Packed] = list(turn.inputs)
+    if isinstance(turn.inputs, Packed):
+        # Numbers can be written down whatever they are: it is an answer that cannot.
+        inputs: list[bytes | Packed] = [msgspec.json.encode(one.inputs) for one in turn.requests()]
+    else:
+        inputs = list(turn.inputs)
     given: list[list[Any] | Packed] = [outputs] * len(inputs) if isinstance(outputs, Packed) else list(outputs)
     for at, content in enumerate(zip(inputs, given, strict=True)):
         try:
