@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def lay(folder: Path, files: dict[str, bytes]) -> Path:
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
     return lay(tmp_path / "bundle", seal(FILES, KEY))
+
+
+def upper(signed: str) -> str:
+    """Return a signature in other letters, which are the same number."""
+    return re.sub(r"[0-9a-f]{64,}", lambda found: found[0].upper(), signed)
 
 
 def refused(folder: Path, trusted: list[bytes] | None = None) -> Tampered:
@@ -76,6 +82,7 @@ def test_any_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, dat
         (lambda b: (b / "empty").mkdir(), "empty"),
         (lambda b: (b / "manifest.json").unlink(), "manifest.json"),
         (lambda b: (b / "manifest.sig").write_bytes(b"not json"), "manifest.sig"),
+        (lambda b: (b / "manifest.sig").write_text(upper((b / "manifest.sig").read_text())), "manifest.sig"),
         (lambda b: (b / "manifest.json").write_bytes((b / "manifest.json").read_bytes() + b" "), "manifest.json"),
     ],
 )
