@@ -106,9 +106,9 @@ def test_several_projects_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_fire_waits_for_its_time_and_for_whoever_has_the_project(store: LocalStore) -> None:
-    want(store, "later", not_before=time.time() + 2.0)
     with up(cwd=store.root) as daemon:
         daemon.wait_for("ready")
+        want(store, "later", not_before=time.time() + 2.0)
         with LocalStore(store.root) as other, other.hold("run", who={"run": "run-by-hand"}):
             want(store, "now")
             until(lambda: published(store.root).queued == 2)
