@@ -264,6 +264,16 @@ def test_little_is_asked_of_a_server_that_should_be_idle(takes: float) -> None:
     assert slow.now <= 10
 
 
+@pytest.mark.parametrize("seconds", [5, 20])
+def test_search_that_has_little_time_says_what_held(seconds: int) -> None:
+    """Nine times to be doubled, and a limit that takes a while to be broken: there is time for a last word still."""
+    slow = Slow(0.00005)
+    knee = asyncio.run(find(slow.offer, first=30, p99=0.3, errors=0.01, seconds=seconds, clock=slow.clock))
+    assert knee.at is not None
+    assert 0.2 < knee.at.rate * 0.00005 < 1
+    assert slow.now <= 1.5 * seconds
+
+
 def test_a_glance_decides_nothing() -> None:
     """What holds for a moment only is no knee: beyond 100 a second nothing does for longer than a second."""
 

@@ -130,26 +130,28 @@ async def find(
             sure = rate == high
             high = rate
     at = None
-    while low is not None and low >= _LEAST and at is None:
+    # Of one that none but a glance was passed at before the time was short, less is known: then further down.
+    rate, lower = (low, _EXACT) if low is not None else (_next(low, high, first, most), 2.0)
+    while rate >= _LEAST and at is None:
         if search.over:
             at, limited = search.best(below=high), "time"
             break
-        if await search.holds(low, times=2):
+        if await search.holds(rate, times=2):
             at = search.steps[-1]
         else:
-            high, low = low, low / _EXACT
+            high, rate = rate, rate / lower
     return Knee(at=at, beyond=high, limited=search.held_back or limited, steps=tuple(search.steps))
 
 
 async def _near(search: _Search, rate: float, most: float) -> tuple[float, float | None]:
     """Return the highest of rates that double or halve that looks as if it held, and the next if it does not."""
     if await search.glance(rate):
-        while rate < most and not search.short:
+        while rate < most and not search.late:
             if not await search.glance(min(rate * 2, most)):
                 return rate, min(rate * 2, most)
             rate = min(rate * 2, most)
         return rate, None
-    while rate / 2 >= _LEAST and not search.short:
+    while rate / 2 >= _LEAST and not search.late:
         rate /= 2
         if await search.glance(rate):
             return rate, rate * 2
@@ -174,11 +176,17 @@ class _Search:
         self.step = min(max(seconds * _STEP, _LIMITS * p99, 0.25), seconds * _LONGEST)
         self._clock = clock
         self._until = clock() + seconds
+        self._late = self._until - seconds / 2
         self.steps: list[Measured] = []
         # Those that held for a whole step.
         self._held: list[Measured] = []
         # What of the client kept the last rate from holding: `client`, `connections`; empty: nothing.
         self.held_back = ""
+
+    @property
+    def late(self) -> bool:
+        """Whether the other half of the time is needed for whole steps."""
+        return self._clock() > self._late
 
     @property
     def short(self) -> bool:
@@ -197,7 +205,7 @@ class _Search:
 
     async def glance(self, rate: float) -> bool:
         """Say whether it looks as if a rate held, from a few requests."""
-        seconds = min(max(_GLANCED / rate, _GLANCE_LIMITS * self._p99, 0.25), self.step)
+        seconds = min(max(_GLANCED / rate, min(_GLANCE_LIMITS * self._p99, self.step / 2), 0.25), self.step)
         return await self._try(rate, seconds, roughly=True) is not None
 
     async def holds(self, rate: float, *, times: int = 1) -> bool:
