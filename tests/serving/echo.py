@@ -7,7 +7,7 @@ from typing import Any
 from modelyard.serving.errors import HttpError
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.http.heads import Heads
+from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Echo", "Unknowing", "Wire", "talk"]
@@ -71,7 +71,7 @@ class Echo:
         self.connections: set[Any] = set()
         self.unfinished = Unfinished(self.limits.unfinished)
         self.heads = heads
-        self.crowded = self.draining = False
+        self.crowded = self.draining = self.pressed = False
         self.cors: frozenset[bytes] = frozenset({b"https://page.example"})
         self.everybody = everybody
         self.again = 0
@@ -93,6 +93,9 @@ class Echo:
     def admit_again(self, exchange: Exchange) -> None:
         exchange.id = "one"
         self.again += 1
+
+    def shed(self, head: Head) -> bytes:
+        return b""
 
     def begin(self, exchange: Exchange) -> None:
         seen = (exchange.method, exchange.target, exchange.headers, exchange.body, exchange.caller, exchange.route)

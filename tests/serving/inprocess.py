@@ -37,13 +37,16 @@ class Endpoint:
         made: The bundle.
         guards: `deploy.guards`.
         folder: Where the bundle lies, if it was laid before.
+        in_flight: Requests that may be answered at a time.
     """
 
-    def __init__(self, root: Path, made: BundleDraft, guards: Any, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, made: BundleDraft, guards: Any, *, folder: Path | None = None, in_flight: int = 100_000
+    ) -> None:
         self.log = RequestLog(root / "requests.db")
         policy = read_policy(json.dumps({"guards": guards}), root)
         bundle = open_bundle(folder or lay(root, made), trusted=trusted_keys(root))
-        limits = Limits(policy=policy, in_flight=100_000)
+        limits = Limits(policy=policy, in_flight=in_flight)
         self.service = Service(bundle, made.version.name, self.log, limits)
         self.models = Models(self.service)
         self.token = add_token(root, new_id("caller"), "analyst")

@@ -25,13 +25,14 @@ from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.encodings import inflate
 from modelyard.serving.http.exchange import Exchange, fail
-from modelyard.serving.http.heads import Heads
+from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.limits import Limits, Rate, Unfinished
 from modelyard.serving.models import Models
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import tell
 from modelyard.serving.routes import Found, Route, match
 from modelyard.serving.service import Service
+from modelyard.serving.shedding import Shedding
 
 __all__ = ["App"]
 
@@ -60,6 +61,7 @@ class App:
         access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
         draining: Nothing new is taken, and each connection closes after its answer.
+        pressed: A request has found no room a moment ago, and those that find none now are refused at once.
     """
 
     def __init__(self, models: Models, limits: Limits, tokens: TokenBook, roles: Collection[str] = ()) -> None:
@@ -84,6 +86,10 @@ class App:
         self._limited = bool(limits.per_minute or access.per_day or watched)
         self.heads = Heads()
         self.access = _access_log(limits.policy, models.default)
+        self.pressed = False
+        # Nothing else is to be counted, told or allowed where a request is refused.
+        self._sheds = not (self._limited or self.cors or limits.policy.traces is not None)
+        self._shedding = Shedding(_BUSY, models, self.access, self._new_id)
         if self.access.all:
             models.tell(self.access)
 
@@ -130,7 +136,7 @@ class App:
         Raises:
             HttpError: The caller's cannot be one.
         """
-        exchange.id = f"{self._prefix}-{next(self._count):x}"
+        exchange.id = self._new_id()
         if b"x-request-id" in exchange.headers:
             exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
 
@@ -143,6 +149,17 @@ class App:
         exchange.id = f"{self._prefix}-{next(self._count):x}"
         if self._limited:
             self.take(exchange)
+
+    def shed(self, head: Head) -> bytes:
+        """Return the refusal of a request that finds no room, as `begin` would give it; empty if it finds some."""
+        if not self.models.full(self.limits.in_flight):
+            self.pressed = False
+            return b""
+        plain = head.route.action == "infer" and not self.models.killed and not self.draining
+        return self._shedding.answer(head) if plain else b""
+
+    def _new_id(self) -> str:
+        return f"{self._prefix}-{next(self._count):x}"
 
     def take(self, exchange: Exchange) -> None:
         """Count a request of a caller that may ask for so many.
@@ -202,6 +219,7 @@ class App:
                 self._check_alive(exchange)
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
             if models.full(self.limits.in_flight) and exchange.route.action == "infer":
+                self.pressed = self._sheds
                 exchange.refuse(_BUSY)
                 return
             if b"content-encoding" in exchange.headers:

@@ -6,20 +6,24 @@ from typing import Any, Protocol
 
 from modelyard.serving.errors import HttpError
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.http.heads import Heads
+from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.limits import Limits, Unfinished
 
 __all__ = ["Answers"]
 
 
 class Answers(Protocol):
-    """What answers exchanges; the same for every connection of a server."""
+    """What answers exchanges; the same for every connection of a server.
+
+    While it is `pressed`, requests may be refused at once by `shed`.
+    """
 
     limits: Limits
     connections: set[Any]
     unfinished: Unfinished
     heads: Heads
     draining: bool
+    pressed: bool
     cors: frozenset[bytes]
 
     @property
@@ -41,6 +45,10 @@ class Answers(Protocol):
         Raises:
             HttpError: The caller has asked too often.
         """
+        ...
+
+    def shed(self, head: Head) -> bytes:
+        """Return the whole refusal of a request whose head was admitted a moment ago; empty if it finds room."""
         ...
 
     def begin(self, exchange: Exchange) -> None:

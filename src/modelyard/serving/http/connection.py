@@ -170,11 +170,16 @@ class Connection(asyncio.Protocol):
 
     def _again(self, head: Head, body: bytes, now: float) -> None:
         """Answer a request whose head was parsed and admitted a moment ago."""
+        answers = self.answers
+        if answers.pressed and not self._queue and (refusal := answers.shed(head)):
+            self.began = 0.0
+            self.idle = now
+            self.transport.write(refusal)
+            return
         exchange = Exchange.again(self, head, body, now)
         self.idle = 0.0
         self.began = now
         self._queue.append(exchange)
-        answers = self.answers
         try:
             answers.admit_again(exchange)
         except HttpError as error:

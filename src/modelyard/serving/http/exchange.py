@@ -94,10 +94,10 @@ class Exchange:
         self.began = 0.0
 
     @classmethod
-    def again(cls, connection: Connection, head: Head, body: bytes, began: float) -> Exchange:
-        """Return a whole request whose head is known."""
+    def again(cls, connection: Connection | None, head: Head, body: bytes, began: float) -> Exchange:
+        """Return a whole request whose head is known; without a connection it can only be told of."""
         self = cls.__new__(cls)
-        self._connection = connection
+        self._connection = connection  # type: ignore[assignment]
         self._data = self.key = None
         self._keep_alive = True
         self.method, self.target, self.headers = head.method, head.target, head.headers

@@ -16,9 +16,14 @@ _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"
 
 
 class Head:
-    """The line and headers of a request that was admitted, and what came of them."""
+    """The line and headers of a request that was admitted, and what came of them.
 
-    __slots__ = ("caller", "headers", "length", "method", "model", "role", "route", "target", "version")
+    Attributes:
+        refusal: What such a request is told while there is no room, ready but for its id; how long that is without
+            the id; and the label by which it is counted.
+    """
+
+    __slots__ = ("caller", "headers", "length", "method", "model", "refusal", "role", "route", "target", "version")
 
     def __init__(self, exchange: Exchange, length: int) -> None:
         self.method = exchange.method
@@ -30,6 +35,7 @@ class Head:
         self.model = exchange.model
         self.version = exchange.version
         self.length = length
+        self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
 
 
 class Heads:

@@ -65,10 +65,7 @@ class AccessLog:
             version: Digest of the model.
             held: A guard held the answer back.
         """
-        if self._off:
-            return
-        if len(self._lines) >= self._most:
-            self._left_out += 1
+        if self.full():
             return
         line: dict[str, Any] = {
             "id": exchange.id,
@@ -82,6 +79,13 @@ class AccessLog:
         if code:
             line["code"] = code
         self._lines.append((exchange.id, _encode(line).decode()))
+
+    def full(self) -> bool:
+        """Say whether a line of now is left out, and count it if there is no room for it."""
+        if not self._off and len(self._lines) < self._most:
+            return False
+        self._left_out += not self._off
+        return True
 
     def flush(self) -> None:
         """Write what waits; called about once a second, and at the end."""

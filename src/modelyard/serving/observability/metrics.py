@@ -20,6 +20,7 @@ from modelyard.serving.board import Family, Told
 
 if TYPE_CHECKING:
     from modelyard.serving.http.exchange import Exchange
+    from modelyard.serving.http.heads import Head
     from modelyard.serving.models import Models
     from modelyard.serving.service import Service
 
@@ -138,6 +139,11 @@ class Metrics:
 
     def count(self, models: Models, exchange: Exchange, status: int) -> None:
         """Count a request that was refused, or answered without the model."""
+        self.other[self.label(models, exchange, status)] += 1
+
+    @staticmethod
+    def label(models: Models, exchange: Exchange | Head, status: int) -> tuple[str, str, str, int]:
+        """Return by what such a request is counted: path, endpoint, version, status."""
         path = getattr(exchange.route, "path", "") or "none"
         name = version = ""
         # What a stranger asked for is not a label: only what was found is.
@@ -145,7 +151,7 @@ class Metrics:
             service = models.known(exchange.model, exchange.version)
             if service is not None:
                 name, version = service.endpoint, short(service.version.digest)
-        self.other[path, name, version, status] += 1
+        return path, name, version, status
 
 
 def metrics(models: Models, exchange: Exchange) -> None:

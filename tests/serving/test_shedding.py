@@ -1,0 +1,95 @@
+"""What finds no room is refused at a glance, and told, counted and logged as every other refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from modelyard.serving.http.connection import Connection
+
+from .conftest import regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .echo import Wire  # noqa: TID252
+from .inprocess import Endpoint  # noqa: TID252
+
+ROOM = 3
+PATHS = {
+    "/predict": {"rows": [{"a": 1, "b": 2}]},
+    "/v2/models/hours/infer": {"inputs": [{"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]},
+}
+
+
+def crowd(endpoint: Endpoint, count: int, path: str) -> list[bytes]:
+    """Ask on so many connections in one turn of the loop, whose heads are known, and return the answers."""
+    request = endpoint.request(PATHS[path], path)
+
+    async def ask() -> list[bytes]:
+        wires, connections = [Wire() for _ in range(count)], []
+        for wire in wires:
+            connections.append(Connection(endpoint.app))
+            connections[-1].connection_made(wire)  # type: ignore[arg-type]
+        # Whose head is seen for the first time is parsed.
+        connections[0].data_received(request)
+        while not wires[0].sent:
+            await asyncio.sleep(0)
+        wires[0]._sent.clear()
+        for connection in connections:
+            connection.data_received(request)
+        while not all(wire.sent for wire in wires):
+            await asyncio.sleep(0)
+        return [wire.sent for wire in wires]
+
+    return asyncio.run(ask())
+
+
+def nameless(answer: bytes) -> bytes:
+    """Return an answer without the id, which is another for each."""
+    return re.sub(rb"req-[0-9a-z]+-[0-9a-f]+", b"ID", answer)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_crowd_is_refused_as_one_is(tmp_path: Path, path: str) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+        answers = crowd(endpoint, ROOM + 5, path)
+        assert [answer[9:12] for answer in answers] == [b"200"] * ROOM + [b"429"] * 5
+        # The first of them was refused by the way that every refusal takes.
+        first, *others = map(nameless, answers[ROOM:])
+        assert set(others) == {first}
+        assert b"\r\nretry-after: 1\r\n" in first
+        for answer in answers[ROOM:]:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert int(re.findall(rb"content-length: (\d+)", head)[0]) == len(body)
+            assert json.loads(body)["error"]
+            assert re.findall(rb"x-request-id: (\S+)", head)[0] in body
+        assert len(set(answers)) == len(answers)
+        assert endpoint.models.refused == {"too-many-requests": 5}
+        assert [n for key, n in endpoint.models.metrics.other.items() if key[3] == 429] == [5]
+        lines = [json.loads(text) for _, text in endpoint.app.access._lines]
+        assert [(line["status"], line["code"], line["route"]) for line in lines] == [
+            (429, "too-many-requests", lines[0]["route"])
+        ] * 5
+        assert all(line["caller"].startswith("caller") for line in lines)
+        # Where there is room again, everybody is answered.
+        assert [answer[9:12] for answer in crowd(endpoint, ROOM, path)] == [b"200"] * ROOM
+        assert not endpoint.app.pressed
+
+
+def test_lines_about_a_flood_are_left_out_and_counted(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+        endpoint.app.access._most = 4
+        crowd(endpoint, ROOM + 10, "/predict")
+        assert len(endpoint.app.access._lines) == 4
+        assert endpoint.app.access._left_out == 6
+        assert endpoint.models.refused == {"too-many-requests": 10}
+
+
+def test_what_is_switched_off_says_so_under_load_too(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+        crowd(endpoint, ROOM + 1, "/predict")
+        endpoint.app.pressed = True
+        endpoint.models.kill("hours", "a drill")
+        answers = crowd(endpoint, ROOM + 2, "/predict")
+        assert {answer[9:12] for answer in answers} == {b"503"}
