@@ -83,11 +83,12 @@ def part(partition):
     ("words", "step"),
     [
         (("run",), "{function: steps.py:slow}"),
-        (("run", "--json"), "{function: steps.py:slow}"),
-        (("run", "--every", "1h"), "{function: steps.py:slow}"),
-        (
+        pytest.param(("run", "--json"), "{function: steps.py:slow}", marks=pytest.mark.thorough),
+        pytest.param(("run", "--every", "1h"), "{function: steps.py:slow}", marks=pytest.mark.thorough),
+        pytest.param(
             ("backfill", "one", "--from", "2026-01-01", "--to", "2026-01-01"),
             "{function: steps.py:part, partition: daily}",
+            marks=pytest.mark.thorough,
         ),
     ],
 )

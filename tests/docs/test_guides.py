@@ -31,7 +31,13 @@ def run_blocks(text: str, page: str) -> None:
         del sys.modules["guide"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+# These two start processes.
+LONG = ("resources", "steps")
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.thorough) if p.stem in LONG else p for p in PAGES], ids=lambda p: p.stem
+)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_blocks(page.read_text(encoding="utf-8"), str(page))

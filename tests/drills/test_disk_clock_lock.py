@@ -18,6 +18,8 @@ from modelyard.pipeline import run
 from modelyard.records import Plan, Retry, Step
 from modelyard.store import LocalStore
 
+pytestmark = pytest.mark.thorough
+
 STEPS = """
 from pathlib import Path
 

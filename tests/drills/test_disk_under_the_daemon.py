@@ -14,6 +14,8 @@ from tests.automation.daemons import SPEC, project
 from modelyard.automation.daemon import Daemon, Settings
 from modelyard.automation.dispatch import Dispatcher
 
+pytestmark = pytest.mark.thorough
+
 # Inside a mount namespace: `.modelyard` on a small disk of its own, filled under a living daemon, then freed.
 DRILL = """
 import os, subprocess, sys, time

@@ -18,6 +18,8 @@ from modelyard.pipeline.executors import LocalExecutor
 from modelyard.records import Plan, Resources, Retry, Step
 from modelyard.store import open_store
 
+pytestmark = pytest.mark.thorough
+
 CHILD = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -38,6 +38,10 @@ def threads(x: int) -> dict:
     pools = {f"{p['internal_api']} {p['filepath']}": p["num_threads"] for p in threadpool_info()}
     return {**pools, "polars": polars.thread_pool_size(), "joblib": joblib.cpu_count(), "pid": os.getpid()}
 
+def threads_of_one(x: int) -> int:
+    import polars
+    return polars.thread_pool_size()
+
 def gpus(x: int) -> dict:
     return {"seen": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
 
@@ -180,6 +184,7 @@ def test_without_room_a_task_waits_and_what_is_not_wanted_any_more_keeps_nothing
     assert one.again()
 
 
+@pytest.mark.thorough
 def test_nested_libraries_start_no_more_threads_than_their_step_has_cores(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,8 +206,8 @@ def test_nested_libraries_start_no_more_threads_than_their_step_has_cores(
 
 def test_what_the_user_set_lower_stays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLARS_MAX_THREADS", "1")
-    plan = Plan(project="p", steps=(step("s", "threads", Resources(cpus=2, own_process=True), x=1),))
-    assert run(plan, open_store(project))["s"]["polars"] == 1
+    plan = Plan(project="p", steps=(step("s", "threads_of_one", Resources(cpus=2, own_process=True), x=1),))
+    assert run(plan, open_store(project))["s"] == 1
 
 
 def test_a_step_sees_the_gpus_it_has_and_no_others(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +257,7 @@ def test_a_step_that_never_fits_fails_its_run_as_the_users_mistake(project: Path
     assert done.status == "failed"
 
 
+@pytest.mark.thorough
 def test_many_pipelines_on_this_machine_take_turns_and_never_exceed_it(project: Path) -> None:
     """Ten runs at once, each with two steps of one core and one of two: all end."""
     both = Resources(cpus=min(2, cores()), own_process=True)

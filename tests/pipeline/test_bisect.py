@@ -33,10 +33,10 @@ def worse_parameters(history: History) -> None:
     history.edit("modelyard.yaml", f"weight: {weight}", "weight: 0.25")
 
 
-def recorded(history: History, bad: int, spoil: Callable[[History], None]) -> list[Run]:
-    """Record 20 runs, each with one change; the one of run `bad` is bad."""
+def recorded(history: History, bad: int, spoil: Callable[[History], None], count: int = RUNS) -> list[Run]:
+    """Record runs, each with one change; the one of run `bad` is bad."""
     runs = [history.run()]
-    for number in range(1, RUNS):
+    for number in range(1, count):
         if number == bad:
             spoil(history)
             runs.append(history.run())
@@ -86,9 +86,9 @@ def test_other_changes_are_named_for_what_they_are(
     tmp_path: Path, spoil: Callable[[History], None], kind: str, step: str, says: str
 ) -> None:
     history = History(tmp_path)
-    runs = recorded(history, 8, spoil)
+    runs = recorded(history, 5, spoil, count=8)
     result = found(history, check="share")
-    assert result.first_bad == runs[8].id
+    assert result.first_bad == runs[5].id
     assert result.kinds == (kind,)
     assert result.step == step
     assert says in result.changes[0].what

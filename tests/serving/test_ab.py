@@ -76,7 +76,7 @@ def decided(yard: Yard) -> list[Event]:
     return list(yard.store.ledger.events(kinds=("ab.finished",)))
 
 
-@pytest.mark.parametrize("promote", [True, False])
+@pytest.mark.parametrize("promote", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_challenger_that_is_better_wins(yard: Yard, begin: Begin, promote: bool) -> None:
     server, first, second = begin(3.0, 2.0, promote=promote)
     until(lambda: on_trial(server))
@@ -115,6 +115,7 @@ def test_challenger_that_is_worse_is_taken_back(yard: Yard, begin: Begin) -> Non
     until(lambda: not on_trial(server))
 
 
+@pytest.mark.thorough
 def test_challenger_that_is_no_better_in_time_is_taken_back(yard: Yard, begin: Begin) -> None:
     _, first, _ = begin(2.0, 2.0001, at_most=0.5, metric="label", label="none", promote=True)
     (event,) = until(lambda: decided(yard))

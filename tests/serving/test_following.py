@@ -340,6 +340,7 @@ def heavy(factor: float) -> BundleDraft:
     return times(factor, nodes, {"big": big})
 
 
+@pytest.mark.thorough
 def test_server_holds_no_model_that_was_replaced(yard: Yard) -> None:
     kept = [yard.keep(heavy(factor)) for factor in (1.0, 2.0, 3.0)]
     yard.point(kept[0])

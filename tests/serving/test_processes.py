@@ -251,6 +251,7 @@ def ailing(yard: Yard, server: Server) -> Iterator[Callable[[], object]]:
     heal()
 
 
+@pytest.mark.thorough
 def test_process_that_does_not_start_again_keeps_nobody_waiting(server: Server, ailing: Callable[[], object]) -> None:
     os.kill(min(children(server.process.pid)), signal.SIGKILL)
     assert len({one.rsplit("-", 1)[0] for one in ask(server, 40)}) == 1
@@ -259,6 +260,7 @@ def test_process_that_does_not_start_again_keeps_nobody_waiting(server: Server, 
     assert server.stop() == 0
 
 
+@pytest.mark.thorough
 def test_where_none_starts_again_callers_are_refused_until_one_does(
     yard: Yard, server: Server, ailing: Callable[[], object]
 ) -> None:
@@ -273,6 +275,7 @@ def test_where_none_starts_again_callers_are_refused_until_one_does(
     assert server.stop() == 0
 
 
+@pytest.mark.thorough
 def test_port_of_a_server_that_has_just_ended_is_taken_again(yard: Yard) -> None:
     """Its connections are remembered for a minute by the system, with whether the port was shared."""
     model, port = yard.keep(times(2.0)), "0"

@@ -188,6 +188,7 @@ def test_canary_that_errs_is_taken_back_and_the_ledger_says_why(
     assert newest.actor == "server"
 
 
+@pytest.mark.thorough
 def test_canary_that_held_becomes_the_champion(yard: Yard, serve: Callable[..., Server]) -> None:
     server = serve("--canary", "0.5", "--watch", "0.2")
     challenger = yard.keep(times(1.001))

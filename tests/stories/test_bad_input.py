@@ -156,6 +156,7 @@ def test_a_read_only_folder(make_project: Make) -> None:
     refused(code, "store-not-writable")
 
 
+@pytest.mark.thorough
 def test_a_read_only_copy_can_be_read_and_verified(ran: Path) -> None:
     mount = f"mount --bind {ran} {ran} && mount -o remount,bind,ro {ran}"
     for verb in ("runs", "show checks", "plan", "verify", "predict data/one.csv"):

@@ -55,6 +55,7 @@ def folder(ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return ran
 
 
+@pytest.mark.thorough
 def test_a_version_that_breaks_a_promise_is_not_deployed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run"]) == 0
     said = capsys.readouterr().out
@@ -113,6 +114,7 @@ def test_what_a_consumer_does_not_know_stops_the_run_and_the_file_is_seen_to_cha
     assert main(["run"]) == 0
 
 
+@pytest.mark.thorough
 def test_guards_of_the_project_and_roles_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "guards.py").write_text("def strict(batch):\n    return [True] * len(batch)\n")
     spec = PLAIN + "deploy:\n  consumers: [contracts/ward.yaml]\n  guards: {checks: [{use: guards.py:strict}]}\n"
