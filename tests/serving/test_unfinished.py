@@ -1,9 +1,12 @@
-"""Bodies that have not come whole have one bound for the whole server, by both protocols."""
+"""Bodies that have not come whole, or are large and wait, have one bound for the whole server, by both protocols."""
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,9 +16,11 @@ from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Heads
 from modelyard.serving.limits import Unfinished
 
-from .echo import Echo, Wire  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .echo import Echo, Wire  # noqa: TID252
 from .grpc.wire import Echo as Calls  # noqa: TID252
 from .grpc.wire import Peer  # noqa: TID252
+from .inprocess import Endpoint  # noqa: TID252
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n"
 PART = b"x" * 4000
@@ -137,3 +142,30 @@ def test_calls_share_the_room_with_requests() -> None:
     assert echo.unfinished.held == 7000
     peer.connection.connection_lost(None)
     assert echo.unfinished.held == 4000
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_large_bodies_that_wait_for_the_model_are_bounded_together(tmp_path: Path, gzipped: bool) -> None:
+    """Each is whole and within the limits; together they would take as much memory as there are requests."""
+    rows = json.dumps({"rows": [{"a": at, "b": 2.5} for at in range(5000)]}).encode()
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        endpoint.app.unfinished = Unfinished(int(2.5 * len(rows)))
+        request = endpoint.request(gzip.compress(rows) if gzipped else rows)
+        if gzipped:
+            request = request.replace(b"\r\nhost", b"\r\ncontent-encoding: gzip\r\nhost")
+        small = endpoint.request({"a": 1, "b": 2})
+
+        async def ask(sent: list[bytes]) -> list[bytes]:
+            wires = []
+            for data in sent:
+                wires.append(Wire())
+                connection = Connection(endpoint.app)
+                connection.connection_made(wires[-1])  # type: ignore[arg-type]
+                connection.data_received(data)
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0.001)
+            return [wire.sent[9:12] for wire in wires]
+
+        assert asyncio.run(ask([request] * 4 + [small])) == [b"200", b"200", b"429", b"429", b"200"]
+        assert endpoint.app.unfinished.held == 0
+        assert asyncio.run(ask([request] * 2)) == [b"200"] * 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import weakref
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -36,6 +37,8 @@ from modelyard.serving.shedding import Shedding
 
 __all__ = ["App"]
 
+# Bytes of a body from which on it is counted: of smaller ones there are no more than requests may be answered at once.
+_LARGE = 65_536
 # Made once: under overload nine of ten requests get it, and what it costs is taken from the tenth.
 _BUSY = HttpError(429, "too-many-requests", "the server is busy; try again", headers=((b"retry-after", b"1"),))
 # Who asks for what is open to all.
@@ -224,6 +227,8 @@ class App:
                 return
             if b"content-encoding" in exchange.headers:
                 exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
+            if len(exchange.body) > _LARGE:
+                self._hold(exchange)
             body = exchange.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
@@ -233,6 +238,16 @@ class App:
                 models.metrics.count(models, exchange, 200)
                 if self.access.all:
                     self.access.add(exchange, 200, (time.monotonic() - exchange.began) * 1000)
+
+    def _hold(self, exchange: Exchange) -> None:
+        """Count a large body among those of which there may be so many, until its request is answered and gone.
+
+        Raises:
+            HttpError: There are too many (429).
+        """
+        size = len(exchange.body)
+        weakref.finalize(exchange, self.unfinished.add, -size).atexit = False
+        self.unfinished.add(size)
 
     def _check_alive(self, exchange: Exchange) -> None:
         """Refuse what is asked of an endpoint that is switched off, whatever its body holds.

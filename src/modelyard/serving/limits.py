@@ -18,7 +18,8 @@ class Limits:
 
     Attributes:
         body: Bytes of a request's body.
-        unfinished: Bytes of bodies that have not come whole, of all connections together; more is answered 429.
+        unfinished: Bytes of bodies that have not come whole, or are large and wait for their answer, of all connections
+            together; more is answered 429.
         rows: Rows of a request.
         header: Bytes of a request's line and headers.
         header_seconds: Time in which they must have arrived.
@@ -77,7 +78,7 @@ class Rate:
 
 
 class Unfinished:
-    """Bytes of bodies and messages that have not come whole, of all connections of a server.
+    """Bytes of bodies and messages that have not come whole, or are large and not answered, of all connections.
 
     Args:
         most: How many there may be.

@@ -59,6 +59,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "__weakref__",
         "_connection",
         "_data",
         "_keep_alive",
