@@ -18,14 +18,15 @@ import httptools
 
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.answers import Answers
+from modelyard.serving.http.body import RequestBody, check_coding
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
 from modelyard.serving.http.heads import Head
 from modelyard.serving.http.tls import farewell
 
 __all__ = ["Connection"]
 
-# Bytes of a header that comes several times; parts of a body that are joined, since each takes more room than it holds.
-_REPEATED, _PARTS = 8192, 1024
+# Bytes of a header that comes several times.
+_REPEATED = 8192
 # Bytes of a body that nobody reads.
 _UNREAD_BYTES = 1024
 _UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
@@ -50,21 +51,17 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_begun",
+        "_body",
         "_clean",
         "_done",
         "_exchange",
         "_fed",
         "_full",
         "_header_bytes",
-        "_held",
-        "_joined",
         "_linger",
-        "_most",
         "_parser",
-        "_parts",
         "_paused",
         "_queue",
-        "_size",
         "answers",
         "began",
         "headers_whole",
@@ -81,12 +78,9 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._queue: deque[Exchange] = deque()
-        self._parts: list[bytes] = []
-        # Parts at the beginning that are joined; bytes of the body; how many it may have; bytes around it.
-        self._joined = self._size = self._most = 0
+        self._body = RequestBody(answers.unfinished)
+        # Bytes of reads that neither begin nor end a request: of its headers, or of its body and what stands around it.
         self._header_bytes = 0
-        # Bytes of the body that are counted for the whole server: those that did not come in one read.
-        self._held = 0
         # Bytes out of which the request under way is parsed: its head has no more.
         self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
@@ -125,7 +119,7 @@ class Connection(asyncio.Protocol):
         self.answers.connections.discard(self)
         self.transport = None
         self._queue.clear()
-        self._drop_body()
+        self._body.drop()
 
     def eof_received(self) -> bool:
         """Go on answering a caller that has said all it has to say and still listens."""
@@ -212,13 +206,16 @@ class Connection(asyncio.Protocol):
                 wrong = HttpError(400, "not-http", "this is not a request in HTTP/1.1")
                 self._refuse_bytes(error.__context__ if known else wrong)
             return
-        if self._begun and self._parts and self._linger < 0:
-            self._hold()
+        if self._begun and self._linger < 0:
+            try:
+                self._body.hold()
+            except HttpError as error:
+                self._hang_up(error)
         if before is not None and before is self._exchange:
             self._header_bytes += len(data)
             most = self.answers.limits.header
             # A chunk of one byte comes with five others; what is more is an extension or a trailer without end.
-            if self._header_bytes > most + 9 * self._size:
+            if self._header_bytes > most + 9 * self._body.size:
                 if self._linger >= 0:
                     self.transport.abort()
                 else:
@@ -258,7 +255,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - the parser has said that a message begins
         self.headers_whole = True
-        self._header_bytes = self._size = 0
+        self._header_bytes = self._body.size = 0
         if self._linger >= 0:
             return
         exchange.method = self._parser.get_method()
@@ -271,35 +268,28 @@ class Connection(asyncio.Protocol):
                 raise _headers_too_large(most)
             self.answers.admit(exchange)
             # None of the routes that are open to all reads a body: a stranger takes no room.
-            self._most = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
-            # The parser has seen to it that it is a number.
-            if int(exchange.headers.get(b"content-length", 0)) > self._most:
-                raise _too_large(self._most)
-            if b"transfer-encoding" in exchange.headers:
-                self._check_coding(exchange.headers[b"transfer-encoding"])
+            room = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
+            self._body.begin(exchange.headers, room)
+            if (coding := exchange.headers.get(b"transfer-encoding")) is not None:
+                check_coding(coding, self._parser.get_http_version())
         except HttpError as error:
             if has_body(exchange):
-                self._hang_up(exchange, error)
+                self._hang_up(error)
             else:
                 exchange.route = error
             return
         if b"expect" in exchange.headers and exchange is self._queue[0]:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, part: bytes) -> None:
         """Take a part of the body."""
-        self._size += len(body)
         if self._linger >= 0:
+            self._body.size += len(part)
             return
-        if self._size > self._most:
-            assert self._exchange is not None  # noqa: S101 - the parser has said that a message begins
-            self._hang_up(self._exchange, _too_large(self._most))
-            return
-        parts = self._parts
-        parts.append(body)
-        if len(parts) - self._joined > _PARTS:
-            parts[self._joined :] = [b"".join(parts[self._joined :])]
-            self._joined += 1
+        try:
+            self._body.add(part)
+        except HttpError as error:
+            self._hang_up(error)
 
     def on_message_complete(self) -> None:
         """Hand the whole request over."""
@@ -311,14 +301,7 @@ class Connection(asyncio.Protocol):
         if self._linger >= 0:
             self._finish()
             return
-        parts = self._parts
-        if parts:
-            exchange.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            if self._held:
-                self._drop_body()
-            else:
-                parts.clear()
-                self._joined = 0
+        exchange.body = self._body.take()
         if type(exchange.route) is HttpError:
             exchange.refuse(exchange.route)
         else:
@@ -351,25 +334,12 @@ class Connection(asyncio.Protocol):
         if not self._queue and self._exchange is None and self.transport is not None:
             self.transport.close()
 
-    def _hold(self) -> None:
-        """Count what has come of a body that is not whole, or refuse it where there is too much of all bodies."""
-        more, self._held = self._size - self._held, self._size
-        try:
-            self.answers.unfinished.add(more)
-        except HttpError as error:
-            assert self._exchange is not None  # noqa: S101 - it has a body
-            self._hang_up(self._exchange, error)
-
-    def _drop_body(self) -> None:
-        """Let go of what has come of a body."""
-        self.answers.unfinished.add(-self._held)
-        self._held = self._joined = 0
-        self._parts.clear()
-
-    def _hang_up(self, exchange: Exchange, error: HttpError) -> None:
+    def _hang_up(self, error: HttpError) -> None:
         """Answer at once although the caller still sends, listen to the rest for a while, then close."""
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - its headers have come
         self._linger = _LINGER_BYTES
-        self._drop_body()
+        self._body.drop()
         self.began = time.monotonic()
         exchange._keep_alive = True
         extra = (*error.headers, (b"connection", b"close"))
@@ -388,15 +358,6 @@ class Connection(asyncio.Protocol):
         head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(head % (STATUS_LINES[error.status], JSON, len(body)) + body)
         self.transport.close()
-
-    def _check_coding(self, coding: bytes) -> None:
-        """Refuse a body whose end, or whose content, others would take for something else.
-
-        Raises:
-            HttpError: It is coded in more ways than one, or in a version of HTTP that has no chunks (400).
-        """
-        if coding.lower() != b"chunked" or self._parser.get_http_version() != "1.1":
-            raise HttpError(400, "not-http", "a body comes with its length or in chunks, and in no other coding")
 
     def _finish(self) -> None:
         """Take nothing more, and close once all that was asked is answered."""
@@ -431,9 +392,3 @@ def _head_bytes(exchange: Exchange) -> int:
 
 def _headers_too_large(most: int) -> HttpError:
     return HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes")
-
-
-def _too_large(most: int) -> HttpError:
-    return HttpError(
-        413, "body-too-large", f"the body is larger than {most:,} bytes; send the rows in several requests"
-    )
