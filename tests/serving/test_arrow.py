@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from modelyard.serving.columns import Columns
 from modelyard.serving.errors import HttpError
 from modelyard.serving.protocols.arrow import parse
 from modelyard.serving.protocols.arrow_frames import look
-from modelyard.serving.validate import Validator
 from tests.serving.conftest import MIXED, Server, mixed_answer
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -130,7 +130,7 @@ def test_one_text_that_every_row_means_is_refused(dtype: Any) -> None:
     rows.with_columns(text).write_ipc_stream(out, compat_level=pl.CompatLevel.newest())
     assert len(out.getvalue()) < 2_000_000
     with pytest.raises(HttpError) as caught:
-        parse(Validator(MIXED), out.getvalue(), 10_000_000)
+        parse(Columns(MIXED), out.getvalue(), 10_000_000)
     assert (caught.value.status, caught.value.code) == (413, "body-too-large")
 
 
@@ -142,12 +142,12 @@ def test_too_many_rows_are_refused(served: Server) -> None:
 
 def test_no_length_in_a_stream_is_believed() -> None:
     """Put every large number in every place of the headers: it is refused, or makes no difference."""
-    validator = Validator(MIXED)
+    columns = Columns(MIXED)
     whole = stream(ROWS.with_columns(pl.col("city").cast(pl.Categorical)), compression="zstd")
     refused = 0
     for at in range(0, min(len(whole), 2200), 4):
         for lie in (struct.pack("<i", -8), struct.pack("<i", 1 << 30), struct.pack("<q", 1 << 40)):
-            refused += not _survives(validator, whole[:at] + lie + whole[at + len(lie) :])
+            refused += not _survives(columns, whole[:at] + lie + whole[at + len(lie) :])
     assert refused > 500
 
 
@@ -164,7 +164,7 @@ def test_many_mutated_streams_are_answered_or_refused(seed: int) -> None:
 
 def _mutate(seed: int, times: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - what to change, no secret
-    validator = Validator(MIXED)
+    columns = Columns(MIXED)
     seeds = [
         stream(ROWS, ROWS[:2]),
         stream(ROWS, compression="zstd"),
@@ -187,13 +187,13 @@ def _mutate(seed: int, times: int) -> None:
                     del body[at : at + chance.choice((1, 8, 64))]
             if not body:
                 break
-        _survives(validator, bytes(body))
+        _survives(columns, bytes(body))
 
 
-def _survives(validator: Validator, body: bytes) -> bool:
+def _survives(columns: Columns, body: bytes) -> bool:
     """Whether a stream is read; anything but rows or a refusal fails the test."""
     try:
-        return parse(validator, body, 1_000_000).count > 0
+        return parse(columns, body, 1_000_000).count > 0
     except HttpError:
         return False
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelyard.serving.batch import INLINE_ROWS, Batcher
-from modelyard.serving.validate import Parsed
+from modelyard.serving.parsed import Parsed
 
 
 class Double:

@@ -230,7 +230,7 @@ def test_nothing_is_made_room_for_before_sizes_add_up() -> None:
         if whole == "categorical":
             given.insert(0, Tensor("numeric", [1, 2], "FP32", blob=memoryview(b"\0" * 8)))
         with pytest.raises(HttpError, match=r"tensor-binary|rows-uneven"):
-            parse_tensors(validator, given)
+            parse_tensors(validator.columns, given)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 100_000
@@ -247,7 +247,7 @@ def test_float32_reaches_the_model_without_another_copy() -> None:
         Tensor("numeric", [1000, 2], "FP32", blob=memoryview(data)),
         Tensor("categorical", [1000, 1], "BYTES", blob=memoryview(towns)),
     ]
-    parsed = parse_tensors(validator, blobs)
+    parsed = parse_tensors(validator.columns, blobs)
     assert validator.fit([parsed])["numeric"] is not None
     assert np.shares_memory(parsed.numbers, np.frombuffer(data, "u1"))
 

@@ -255,7 +255,7 @@ def opened() -> Bundle:
 
 
 def test_rehearsal_asks_what_was_seen_in_training(mixed: Service) -> None:
-    asked = rows_of(mixed.validator)
+    asked = rows_of(mixed.validator.columns)
     numbers = [mixed.validator.numbers_of(parsed)[0] for parsed in asked]  # type: ignore[index]
     assert min(n[0] for n in numbers) == 18
     assert max(n[0] for n in numbers) == 90

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from modelyard.records import Feature, Problem, Signature
+from modelyard.serving.columns import Columns
 from modelyard.serving.errors import HttpError
 from modelyard.serving.protocols.tensors import DATATYPES, Tensor, parse_tensors
-from modelyard.serving.validate import Validator
 
 from .conftest import (  # noqa: TID252 - the suite is not installed, so there is no absolute name
     MIXED,
@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_named(served: Server, inputs: Any, code: str, says
 def test_shape_alone_takes_no_room(datatype: str, rows: int) -> None:
     """What is allocated follows the data that came, whatever the shape says."""
     one = b'["a"]' if datatype == "BYTES" else b"[true]" if datatype == "BOOL" else b"[1]"
-    validator = Validator(MIXED)
+    columns = Columns(MIXED)
     whole = "categorical" if datatype == "BYTES" else "numeric"
     width = 1 if datatype == "BYTES" else 2
     given = [Tensor(whole, [rows, width], datatype, one)]
@@ -256,7 +256,7 @@ def test_shape_alone_takes_no_room(datatype: str, rows: int) -> None:
     for tensors in (given, alone):
         tracemalloc.start()
         with pytest.raises(HttpError) as caught:
-            parse_tensors(validator, tensors)
+            parse_tensors(columns, tensors)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert caught.value.status == 413
@@ -265,21 +265,21 @@ def test_shape_alone_takes_no_room(datatype: str, rows: int) -> None:
 
 
 def test_as_many_values_as_the_shape_says_or_none_are_made() -> None:
-    validator = Validator(MIXED)
+    columns = Columns(MIXED)
     city = Tensor("categorical", [1, 1], "BYTES", b'["rome"]')
     long = b"[" + b"1," * 500_000 + b"1]"
     tracemalloc.start()
     with pytest.raises(HttpError, match="tensor-shape"):
-        parse_tensors(validator, [Tensor("numeric", [1, 2], "FP32", long), city])
+        parse_tensors(columns, [Tensor("numeric", [1, 2], "FP32", long), city])
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 4_000_000
     texts = Tensor("categorical", [100_000, 1], "BYTES", b'["a,b"]')
     numbers = Tensor("numeric", [1, 2], "FP32", b"[30,500]")
     with pytest.raises(HttpError, match="rows-uneven"):
-        parse_tensors(validator, [numbers, texts])
+        parse_tensors(columns, [numbers, texts])
     texts.shape = [1, 1]
-    assert parse_tensors(validator, [numbers, texts]).count == 1
+    assert parse_tensors(columns, [numbers, texts]).count == 1
 
 
 def test_huge_shape_is_refused_over_http(served: Server) -> None:

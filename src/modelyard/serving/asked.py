@@ -9,7 +9,7 @@ from modelyard.inference.decode import Label, described, picked
 from modelyard.records import Problem
 from modelyard.serving.batch import Rows
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.validate import Parsed
+from modelyard.serving.parsed import Parsed
 
 if TYPE_CHECKING:
     import numpy as np

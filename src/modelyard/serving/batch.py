@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from modelyard.inference import Feeds, Predictor
-from modelyard.serving.validate import Parsed
+from modelyard.serving.parsed import Parsed
 
 # The model's output as lists: rows x classes, or rows x 1.
 Rows = list[list[float]]

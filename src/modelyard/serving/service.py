@@ -23,8 +23,9 @@ from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import writer
-from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Inputs, Outputs, Turn

@@ -1,13 +1,13 @@
-"""Check what a caller sends against the model's signature and turn it into arrays.
+"""Read rows at the parser's speed, hold them against the model's signature, and make feeds of them.
 
-A signature is compiled once: a typed decoder that reads rows at the parser's speed and accepts only what is right.
-What it does not accept is read again, slowly, to say exactly what is wrong and where.
+A signature is compiled once: a typed decoder accepts only what is right, and what is as in training is known by one
+comparison. What the decoder does not accept is read again, slowly, to say what is wrong and where (`columns`).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -15,66 +15,35 @@ import msgspec
 from msgspec.structs import astuple
 
 from modelyard.inference import Feeds
-from modelyard.inference.encode import as_text
 from modelyard.records import Feature, Signature
-from modelyard.serving.errors import HttpError, bad, named
-from modelyard.serving.values import UNREADABLE, category, coerced, decode, number
+from modelyard.serving.columns import Columns, too_many
+from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.parsed import PACKED_ROWS, Parsed, wide
+from modelyard.serving.values import UNREADABLE
 
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "Parsed", "Validator", "wide"]
+__all__ = ["Validator"]
 
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
 _FLOAT32_MAX = 3.4028234663852886e38
-# From so many rows on they are logged as bytes.
-PACKED_ROWS = 256
-
-
-class Parsed:
-    """Rows of one request that have the columns and types of the signature.
-
-    Args:
-        count: How many.
-        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, the bytes of that,
-            or float32.
-        categories: Their texts, rows x categories; a missing one is empty.
-        rows: The rows as the typed decoder read them, if it did.
-        raw: The JSON list of the rows as it was sent, if it stands alone.
-
-    Attributes:
-        warnings: What is unusual but no mistake; known once they are fitted.
-        error: Why the model cannot take them; known once they are fitted.
-    """
-
-    __slots__ = ("categories", "count", "error", "numbers", "raw", "rows", "warnings")
-
-    def __init__(
-        self,
-        count: int,
-        numbers: Array | bytes | None,
-        categories: Array | None,
-        rows: list[Any] | None = None,
-        raw: bytes = b"",
-    ) -> None:
-        self.count = count
-        self.numbers = numbers
-        self.categories = categories
-        self.rows = rows
-        self.raw = raw
-        self.warnings: Sequence[dict[str, Any]] = ()
-        self.error: HttpError | None = None
 
 
 class Validator:
-    """Checks rows, columns and tensors against one signature.
+    """Checks the rows of requests against one signature.
 
     Args:
         signature: What the model takes.
         rows: Rows that one request may hold.
+
+    Attributes:
+        numbers: The number columns, in the order in which the model takes them.
+        categories: The category columns.
+        columns: Reads whatever else names its columns.
     """
 
     def __init__(self, signature: Signature, *, rows: int = 100_000) -> None:
@@ -84,12 +53,8 @@ class Validator:
         self._most = rows
         self.numbers = signature.numbers
         self.categories = signature.categories
-        # The order of everything below: numbers first, then categories.
-        self.features: dict[str, Feature] = {f.name: f for f in (*self.numbers, *self.categories)}
-        self.names = tuple(self.features)
-        # Columns in which a text is taken for the number that it shows, and a number for its text.
-        self.coerce: frozenset[str] = frozenset()
-        self._decoders = _decoders(tuple(self.features.values()))
+        self.columns = Columns(signature, rows=rows)
+        self._decoders = _decoders(tuple(self.columns.features.values()))
         most = _FLOAT32_MAX
         self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
         self._high = np.array([most if f.high is None else f.high for f in self.numbers])
@@ -108,18 +73,19 @@ class Validator:
             HttpError: What does not fit, and where.
         """
         if self._decoders is None:
-            return self._explain(body)
+            return self.columns.read_json(body)
         decode_rows, decode_row = self._decoders
         tight = body.startswith(b'{"rows":[{')
         try:
             many = tight or body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
             rows = decode_rows(body).rows if many else [decode_row(body)]
         except UNREADABLE:
-            return self._explain(body)
+            return self.columns.read_json(body)
         if not rows:
             raise bad("rows-empty", "there is no row to answer")
         count = len(rows)
-        self.check_count(count)
+        if count > self._most:
+            raise too_many(self._most)
         if not self.categories:
             # Of numbers the bytes say as much as the text that they were read from.
             return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None)
@@ -195,23 +161,6 @@ class Validator:
         except HttpError as error:
             parsed.error = error
 
-    def check_count(self, rows: int) -> None:
-        """Refuse a request of too many rows: an answer takes more room than the rows that it answers.
-
-        Raises:
-            HttpError: There are more than one request may hold (413).
-        """
-        if rows > self._most:
-            raise HttpError(
-                413, "rows-too-many", f"a request holds {self._most:,} rows at most; send them in several requests"
-            )
-
-    def arrays(self, numeric: Array | None, categorical: Array | None) -> Parsed:
-        """Take arrays in the order of the signature: float64 or float32, and text."""
-        one = numeric if numeric is not None else categorical
-        assert one is not None  # noqa: S101 - a model takes something
-        return Parsed(len(one), numeric, categorical)
-
     def _inside(self, numeric: Array) -> Array:
         """Say of each number whether it is there and within the range seen in training."""
         low, high = (self._low, self._high) if numeric.dtype == self._low.dtype else self._narrow
@@ -262,104 +211,6 @@ class Validator:
             if count
         ]
 
-    def columns(self, columns: Mapping[str, Any]) -> Parsed:
-        """Check columns by name, each a list with one value a row.
-
-        Raises:
-            HttpError: What does not fit, and where.
-        """
-        self.check_names(columns, "")
-        lengths = {name: len(v) if isinstance(v, list) else -1 for name, v in columns.items()}
-        for name, length in lengths.items():
-            if length < 0:
-                raise bad("column-type", f"column `{name}` is not a list of values")
-        count = next(iter(lengths.values()))
-        uneven = next((name for name, length in lengths.items() if length != count), None)
-        if uneven is not None:
-            first = next(iter(lengths))
-            raise bad(
-                "rows-uneven", f"`{first}` has {count} values and `{uneven}` has {lengths[uneven]}; give one a row"
-            )
-        if not count:
-            raise bad("rows-empty", "there is no row to answer")
-        self.check_count(count)
-        np = self._np
-        numeric = categorical = None
-        if self.numbers:
-            numeric = np.empty((count, len(self.numbers)), np.float64)
-            for at, feature in enumerate(self.numbers):
-                numeric[:, at] = self.number(feature, columns[feature.name])
-        if self.categories:
-            categorical = np.empty((count, len(self.categories)), object)
-            for at, feature in enumerate(self.categories):
-                categorical[:, at] = self.category(feature, columns[feature.name])
-        return self.arrays(numeric, categorical)
-
-    def number(self, feature: Feature, values: Sequence[Any]) -> Array:
-        """Return the values of a number column as float64, a missing one as NaN.
-
-        Raises:
-            HttpError: One of them is no number.
-        """
-        np = self._np
-        try:
-            checked = msgspec.convert(values, list[float | None])
-        except msgspec.ValidationError:
-            if feature.name in self.coerce:
-                values = [coerced(value) for value in values]
-            checked = [number(feature, row, value) for row, value in enumerate(values)]
-        wide: Array = np.array(checked, np.float64)
-        return wide
-
-    def category(self, feature: Feature, values: Sequence[Any]) -> list[str]:
-        """Return the values of a category column as text, a missing one as "".
-
-        Raises:
-            HttpError: One of them has the wrong type.
-        """
-        if feature.name in self.coerce:
-            values = [as_text(v) if type(v) in (int, float, bool) else v for v in values]
-        return [v if type(v) is str else category(feature, row, v) for row, v in enumerate(values)]
-
-    def _explain(self, body: bytes) -> Parsed:
-        """Read a body that the typed decoder did not take: say what is wrong, or accept what is only unusual."""
-        data = decode(body)
-        if not isinstance(data, dict):
-            raise bad("body-shape", 'send {"rows": [{"column": value, ...}, ...]}, {"columns": {...}} or one row')
-        if isinstance(data.get("columns"), dict) and len(data) == 1:
-            return self.columns(data["columns"])
-        if isinstance(data.get("rows"), list) and len(data) == 1:
-            rows = data["rows"]
-        elif any(word in data and word not in self.features for word in ("rows", "columns")):
-            raise bad(
-                "body-shape", "`rows` holds a list of rows, `columns` lists by column name, and either stands alone"
-            )
-        else:
-            rows = [data]
-        if not rows:
-            raise bad("rows-empty", "there is no row to answer")
-        self.check_count(len(rows))
-        for at, row in enumerate(rows):
-            if not isinstance(row, dict):
-                raise bad("body-shape", f"row {at} is not an object of column names and values")
-            self.check_names(row, f"row {at}: ")
-        return self.columns({name: [row[name] for row in rows] for name in self.names})
-
-    def check_names(self, given: Mapping[str, Any], place: str) -> None:
-        """Refuse columns that the model does not take, and the lack of one that it does.
-
-        Raises:
-            HttpError: There is one.
-        """
-        if given.keys() == self.features.keys():
-            return
-        for name in given:
-            if name not in self.features:
-                raise named("column-unknown", f"{place}the model takes no column `{_cut(name)}`", name, self.names)
-        missing = [name for name in self.names if name not in given]
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise bad("column-missing", f"{place}column `{missing[0]}`{more} is not given; give null where it is not known")
-
     def _cell(self, code: str, wrong: Array, what: str) -> HttpError:
         row, column = (int(i) for i in self._np.argwhere(wrong)[0])
         return bad(code, f"row {row}: `{self.numbers[column].name}` is {what}")
@@ -375,11 +226,6 @@ class _Any(frozenset[str]):
 def _usual(feature: Feature) -> frozenset[str]:
     """Return the texts of which nothing has to be said: those seen in training, and none where that is allowed."""
     return frozenset(feature.categories) | ({""} if feature.nullable else set())
-
-
-def wide(numeric: Any) -> bytes:
-    """Return numbers as the bytes of float64."""
-    return numeric.astype("float64", copy=False).tobytes()  # type: ignore[no-any-return]
 
 
 def _narrowed(numeric: Array) -> Array:
@@ -404,10 +250,6 @@ def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Ca
 def _type_of(feature: Feature) -> Any:
     kind = float if feature.type == "number" else str
     return kind | None if feature.nullable else kind
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= 60 else f"{name[:60]}…"
 
 
 def _warning(column: str, rows: int, what: str) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def infer(models: Models, call: Exchange) -> None:
         call.id = check_id(given)
     raw = request.raw_input_contents
     wanted = _wanted(service, request.outputs) if request.outputs else ()
-    parsed = parse_tensors(service.validator, _tensors(request.inputs, raw))
+    parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, raw))
     service.ask(call, parsed, lambda service, asked: _answer(service, asked, wanted, typed=not raw))
 
 

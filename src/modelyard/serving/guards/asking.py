@@ -18,8 +18,9 @@ from modelyard.checks.usual import WINDOW
 from modelyard.inference import Bundle
 from modelyard.serving.guards.extraction import Likeness
 from modelyard.serving.guards.policy import Extraction
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.told import say
-from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
     import numpy as np

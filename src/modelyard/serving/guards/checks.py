@@ -24,8 +24,9 @@ from modelyard.serving.guards.crew import Crew
 from modelyard.serving.guards.plugins import check_of
 from modelyard.serving.guards.policy import OutputCheck
 from modelyard.serving.guards.rules import BUILT_IN
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.told import say
-from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,7 +234,7 @@ class Checks:
 
     def _columns(self, fitting: list[Parsed]) -> dict[str, list[Any]]:
         """Return the inputs by column."""
-        columns: dict[str, list[Any]] = {name: [] for name in self._validator.names}
+        columns: dict[str, list[Any]] = {name: [] for name in self._validator.columns.names}
         for parsed in fitting:
             numbers = self._validator.numbers_of(parsed)
             if numbers is not None:

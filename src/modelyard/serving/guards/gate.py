@@ -12,7 +12,8 @@ from modelyard.serving.guards.outgoing import Outgoing
 from modelyard.serving.guards.policy import Guarded, Policy
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
-from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.parsed import Parsed
+from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,8 @@ from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
-from modelyard.serving.validate import Parsed, Validator
+from modelyard.serving.parsed import Parsed
+from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,15 +63,16 @@ class Incoming:
                 )
             self._strange = Strange(bundle.profile, self._numbers, self._categories, policy.outlier.score)
         self.held: dict[int, list[int]] = {}
+        columns = validator.columns
         for name in policy.coerce:
-            if name not in validator.features:
-                close = near(name, validator.names)
+            if name not in columns.features:
+                close = near(name, columns.names)
                 raise ServeError(
                     "guard-unusable",
                     f"`coerce` names `{name}`, and the model takes no such column",
-                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(validator.names)}",
+                    hint=f"did you mean `{close[0]}`?" if close else f"columns: {', '.join(columns.names)}",
                 )
-        validator.coerce = frozenset(policy.coerce)
+        columns.coerce = frozenset(policy.coerce)
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Return the feeds of a group, see `Validator.fit`."""

@@ -9,7 +9,8 @@ import msgspec
 
 from modelyard._kit.errors import ServeError, near
 from modelyard.serving.guards.policy import Requests
-from modelyard.serving.validate import PACKED_ROWS, Parsed, Validator, wide
+from modelyard.serving.parsed import PACKED_ROWS, Parsed, wide
+from modelyard.serving.validate import Validator
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Inputs
 
@@ -41,14 +42,14 @@ class Keeper:
     def __init__(self, validator: Validator, declared: Requests) -> None:
         redacted = frozenset(declared.redact)
         for name in declared.redact:
-            if name not in validator.features:
-                close = near(name, validator.features)
+            if name not in validator.columns.features:
+                close = near(name, validator.columns.features)
                 raise ServeError(
                     "policy-unusable",
                     f"`deploy.requests.redact` names `{name}`, and the model takes no such column",
                     hint=f"did you mean `{close[0]}`?"
                     if close
-                    else "its columns are: " + ", ".join(validator.features),
+                    else "its columns are: " + ", ".join(validator.columns.features),
                 )
         self.all = declared.sample >= 1
         self._below = int(declared.sample * 2**32)

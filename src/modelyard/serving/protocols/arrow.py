@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.inference import picked
 from modelyard.serving.asked import Asked, Body
 from modelyard.serving.errors import HttpError, bad
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.arrow_frames import look
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from modelyard.records import Feature
+    from modelyard.serving.columns import Columns
     from modelyard.serving.service import Service
-    from modelyard.serving.validate import Parsed, Validator
 
     Array = np.ndarray[Any, Any]
 
@@ -38,11 +39,11 @@ def wanted(accept: bytes) -> bool:
     return any(part.partition(b";")[0].strip().lower() == ARROW for part in accept.split(b","))
 
 
-def parse(validator: Validator, body: bytes, most: int) -> Parsed:
+def parse(columns: Columns, body: bytes, most: int) -> Parsed:
     """Read a stream and hold its columns against the signature.
 
     Args:
-        validator: The model's.
+        columns: The model's.
         body: The stream.
         most: Bytes that it may have once unpacked.
 
@@ -53,10 +54,10 @@ def parse(validator: Validator, body: bytes, most: int) -> Parsed:
     import polars as pl
 
     frames = look(body, most)
-    validator.check_names(dict.fromkeys(frames.names), "")
+    columns.check_names(dict.fromkeys(frames.names), "")
     if not frames.rows:
         raise bad("rows-empty", "there is no row to answer")
-    validator.check_count(frames.rows)
+    columns.check_count(frames.rows)
     try:
         frame = pl.read_ipc_stream(io.BytesIO(body))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, OSError):
@@ -64,28 +65,28 @@ def parse(validator: Validator, body: bytes, most: int) -> Parsed:
     if frame is None or frame.height != frames.rows:
         raise bad("arrow-unreadable", "the body is not a whole Arrow IPC stream")
     numeric = categorical = None
-    if validator.numbers:
-        narrow = all(frame.schema[f.name] == pl.Float32 for f in validator.numbers)
-        numeric = np.empty((frame.height, len(validator.numbers)), np.float32 if narrow else np.float64)
-        for at, feature in enumerate(validator.numbers):
-            numeric[:, at] = _number(validator, feature, frame[feature.name])
-    if validator.categories:
-        categorical = np.empty((frame.height, len(validator.categories)), object)
-        for at, feature in enumerate(validator.categories):
-            categorical[:, at] = _category(validator, feature, frame[feature.name], most)
-    return validator.arrays(numeric, categorical)
+    if columns.numbers:
+        narrow = all(frame.schema[f.name] == pl.Float32 for f in columns.numbers)
+        numeric = np.empty((frame.height, len(columns.numbers)), np.float32 if narrow else np.float64)
+        for at, feature in enumerate(columns.numbers):
+            numeric[:, at] = _number(columns, feature, frame[feature.name])
+    if columns.categories:
+        categorical = np.empty((frame.height, len(columns.categories)), object)
+        for at, feature in enumerate(columns.categories):
+            categorical[:, at] = _category(columns, feature, frame[feature.name], most)
+    return Parsed.of(numeric, categorical)
 
 
-def _number(validator: Validator, feature: Feature, series: pl.Series) -> Array:
+def _number(columns: Columns, feature: Feature, series: pl.Series) -> Array:
     import polars as pl
 
     if series.dtype.is_float() or series.dtype.is_integer():
         wide = series if series.dtype == pl.Float32 else series.cast(pl.Float64)
         return wide.to_numpy()
-    return validator.number(feature, _plain(series).to_list())
+    return columns.number(feature, _plain(series).to_list())
 
 
-def _category(validator: Validator, feature: Feature, series: pl.Series, most: int) -> Array | list[str]:
+def _category(columns: Columns, feature: Feature, series: pl.Series, most: int) -> Array | list[str]:
     import polars as pl
 
     series = _plain(series)
@@ -94,7 +95,7 @@ def _category(validator: Validator, feature: Feature, series: pl.Series, most: i
         if series.str.len_bytes().cast(pl.Int64).sum() > most:
             raise HttpError(413, "body-too-large", f"`{feature.name}` is larger than {most:,} bytes, row by row")
         return series.fill_null("").to_numpy()
-    return validator.category(feature, series.to_list())
+    return columns.category(feature, series.to_list())
 
 
 def _plain(series: pl.Series) -> pl.Series:

@@ -16,8 +16,8 @@ import msgspec
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Asked, Service
-from modelyard.serving.validate import Parsed
 from modelyard.serving.values import decode
 
 __all__ = ["invocations", "ping"]
@@ -71,7 +71,7 @@ def _parse_json(service: Service, body: bytes) -> Parsed:
     if given[0] == "dataframe_split":
         return _split(service, value)
     if isinstance(value, dict) and given[0] == "inputs":
-        return service.validator.columns({n: v if isinstance(v, list) else [v] for n, v in value.items()})
+        return service.validator.columns.read({n: v if isinstance(v, list) else [v] for n, v in value.items()})
     if not isinstance(value, list):
         raise bad("body-shape", f"`{given[0]}` holds a list of rows")
     if given[0] == "dataframe_records" or (value and isinstance(value[0], dict)):
@@ -106,25 +106,25 @@ def _split(service: Service, value: Any) -> Parsed:
 
 
 def _records(service: Service, rows: list[Any]) -> Parsed:
-    validator = service.validator
+    columns = service.validator.columns
     if not rows:
         raise bad("rows-empty", "there is no row to answer")
-    validator.check_count(len(rows))
+    columns.check_count(len(rows))
     names = rows[0].keys() if isinstance(rows[0], dict) else ()
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
             raise bad("body-shape", f"row {at} is not an object of column names and values")
         if row.keys() != names:
             raise bad("rows-uneven", f"row {at} has other columns than the row before it")
-    return validator.columns({name: [row[name] for row in rows] for name in names})
+    return columns.read({name: [row[name] for row in rows] for name in names})
 
 
 def _rows(service: Service, names: list[str], rows: list[Any]) -> Parsed:
     """Check rows whose columns have names elsewhere."""
-    validator = service.validator
+    columns = service.validator.columns
     if not rows:
         raise bad("rows-empty", "there is no row to answer")
-    validator.check_count(len(rows))
+    columns.check_count(len(rows))
     if len(set(names)) != len(names):
         raise bad("body-shape", "a column is given twice")
     for at, row in enumerate(rows):
@@ -132,7 +132,7 @@ def _rows(service: Service, names: list[str], rows: list[Any]) -> Parsed:
             raise bad("body-shape", f"row {at} is not a list of values")
         if len(row) != len(names):
             raise bad("rows-uneven", f"row {at} has {len(row)} values and there are {len(names)} columns")
-    return validator.columns({name: [row[at] for row in rows] for at, name in enumerate(names)})
+    return columns.read({name: [row[at] for row in rows] for at, name in enumerate(names)})
 
 
 def _parse_csv(service: Service, body: bytes) -> Parsed:

@@ -145,7 +145,7 @@ def infer(models: Models, exchange: Exchange) -> None:
     if request.id:
         exchange.id = check_id(request.id)
     wanted = _wanted(service, request)
-    parsed = parse_tensors(service.validator, _tensors(request.inputs, rest))
+    parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, rest))
     service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted))
 
 

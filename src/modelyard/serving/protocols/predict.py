@@ -27,7 +27,7 @@ def predict(models: Models, exchange: Exchange) -> None:
     headers = exchange.headers
     kind = headers.get(b"content-type", _JSON)
     if kind != _JSON and kind.partition(b";")[0].strip().lower() == arrow.ARROW:
-        parsed = arrow.parse(service.validator, exchange.body, service.limits.body)
+        parsed = arrow.parse(service.validator.columns, exchange.body, service.limits.body)
     else:
         parsed = service.validator.parse(exchange.body)
     as_arrow = b"accept" in headers and arrow.wanted(headers[b"accept"])

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard.records import Feature
+from modelyard.serving.columns import Columns
 from modelyard.serving.errors import HttpError, bad, named
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.binary import FIXED, numbers_in, texts_in
-from modelyard.serving.validate import Parsed, Validator
 from modelyard.serving.values import UNREADABLE
 
 if TYPE_CHECKING:
@@ -56,33 +57,33 @@ class Tensor:
     blob: memoryview | None = None
 
 
-def parse_tensors(validator: Validator, tensors: list[Tensor]) -> Parsed:
+def parse_tensors(columns: Columns, tensors: list[Tensor]) -> Parsed:
     """Return the rows that tensors hold.
 
     Raises:
         HttpError: What does not fit the signature, and where.
     """
     given: dict[str, Tensor] = {}
-    kinds = {"numeric": validator.numbers, "categorical": validator.categories}
-    known = (*(kind for kind, features in kinds.items() if features), *validator.names)
+    kinds = {"numeric": columns.numbers, "categorical": columns.categories}
+    known = (*(kind for kind, features in kinds.items() if features), *columns.names)
     for tensor in tensors:
         if tensor.name not in known:
             raise named("tensor-unknown", f"the model takes no tensor `{tensor.name[:60]}`", tensor.name, known)
         if tensor.name in given:
             raise bad("tensor-shape", f"tensor `{tensor.name[:60]}` is given twice")
         given[tensor.name] = tensor
-    numeric, rows = _group(validator, given, "numeric", validator.numbers, None)
-    categorical, rows = _group(validator, given, "categorical", validator.categories, rows)
+    numeric, rows = _group(columns, given, "numeric", columns.numbers, None)
+    categorical, rows = _group(columns, given, "categorical", columns.categories, rows)
     if given:
         name = next(iter(given))
         raise bad("tensor-shape", f"`{name}` is given twice: by itself and with all columns of its kind")
     if not rows:
         raise bad("rows-empty", "there is no row to answer")
-    return validator.arrays(numeric, categorical)
+    return Parsed.of(numeric, categorical)
 
 
 def _group(
-    validator: Validator, given: dict[str, Tensor], whole: str, features: tuple[Feature, ...], rows: int | None
+    columns: Columns, given: dict[str, Tensor], whole: str, features: tuple[Feature, ...], rows: int | None
 ) -> tuple[Array | None, int | None]:
     """Take the columns of one kind out of what was given, as one tensor or as one a column."""
     import numpy as np
@@ -90,35 +91,35 @@ def _group(
     if not features:
         return None, rows
     one = given.get(whole)
-    if one is not None and (whole not in validator.features or len(one.shape) == 2):
+    if one is not None and (whole not in columns.features or len(one.shape) == 2):
         del given[whole]
-        count = _rows(validator, one, len(features), rows)
+        count = _rows(columns, one, len(features), rows)
         # Nothing is made room for before as many values are there as the shape says.
         flat = _numbers(one) if whole == "numeric" else np.array(_texts(one), object)
         return flat.reshape(count, len(features)), count
-    columns: list[Any] = []
+    found: list[Any] = []
     for feature in features:
         tensor = given.pop(feature.name, None)
         if tensor is None:
-            what = f"tensor `{whole}`" if not columns else f"tensor `{feature.name}`"
+            what = f"tensor `{whole}`" if not found else f"tensor `{feature.name}`"
             raise bad("tensor-missing", f"{what} is not given; send `{whole}` with all its columns, or each by name")
-        rows = _rows(validator, tensor, 1, rows)
-        columns.append(_numbers(tensor) if whole == "numeric" else _texts(tensor))
-    kind = np.result_type(*columns) if whole == "numeric" else object
+        rows = _rows(columns, tensor, 1, rows)
+        found.append(_numbers(tensor) if whole == "numeric" else _texts(tensor))
+    kind = np.result_type(*found) if whole == "numeric" else object
     made: Array = np.empty((rows or 0, len(features)), kind)
-    for at, column in enumerate(columns):
+    for at, column in enumerate(found):
         made[:, at] = column
     return made, rows
 
 
-def _rows(validator: Validator, tensor: Tensor, width: int, rows: int | None) -> int:
+def _rows(columns: Columns, tensor: Tensor, width: int, rows: int | None) -> int:
     """Check a shape and return its number of rows."""
     shape = tensor.shape
     fits = (len(shape) == 2 and shape[1] == width) or (len(shape) == 1 and width == 1)
     if not fits or shape[0] < 0:
         want = f"[rows, {width}]" if width > 1 else "[rows] or [rows, 1]"
         raise bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(shape)}; the model takes {want}")
-    validator.check_count(shape[0])
+    columns.check_count(shape[0])
     if rows is not None and shape[0] != rows:
         raise bad("rows-uneven", f"`{tensor.name[:60]}` has {shape[0]} rows and the tensor before it {rows}")
     return shape[0]

@@ -8,8 +8,9 @@ import time
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard.records import Feature
+from modelyard.serving.columns import Columns
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
-from modelyard.serving.validate import Parsed, Validator
 
 __all__ = ["rehearse", "rows_of"]
 
@@ -19,16 +20,16 @@ _RUNS, _ATTEMPTS = 200, 3
 _FIRST = 5
 
 
-def rows_of(validator: Validator, count: int = 16) -> list[Parsed]:
+def rows_of(columns: Columns, count: int = 16) -> list[Parsed]:
     """Return requests of one row each, spread over what was seen of every column in training."""
     import numpy as np
 
     found = []
     for at in range(count):
-        numbers = [_number(f, at / max(count - 1, 1)) for f in validator.numbers]
-        texts = [f.categories[at % len(f.categories)] if f.categories else "" for f in validator.categories]
+        numbers = [_number(f, at / max(count - 1, 1)) for f in columns.numbers]
+        texts = [f.categories[at % len(f.categories)] if f.categories else "" for f in columns.categories]
         numeric = np.array([numbers], np.float64) if numbers else None
-        found.append(validator.arrays(numeric, np.array([texts], object) if texts else None))
+        found.append(Parsed.of(numeric, np.array([texts], object) if texts else None))
     return found
 
 
@@ -42,7 +43,7 @@ def rehearse(service: Service, *, p99: float = 0.0) -> float:
     Raises:
         ServeError: An answer is not finite, or takes too long (`rehearsal-failed`).
     """
-    asked = rows_of(service.validator)
+    asked = rows_of(service.validator.columns)
     took = math.inf
     # Where no time was declared, each row is asked once.
     runs = _RUNS if p99 else len(asked)

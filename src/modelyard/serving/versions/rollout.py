@@ -24,9 +24,9 @@ from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.serving.asked import Asked
 from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
-from modelyard.serving.validate import Parsed
 from modelyard.serving.versions.choosing import chosen
 
 __all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]

@@ -1,0 +1,65 @@
+"""The rows of one request, whatever they came as, and what is said of them once they are fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from modelyard.serving.errors import HttpError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["PACKED_ROWS", "Parsed", "wide"]
+
+# From so many rows on they are logged as bytes.
+PACKED_ROWS = 256
+
+
+class Parsed:
+    """Rows of one request that have the columns and types of the signature.
+
+    Args:
+        count: How many.
+        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, the bytes of that,
+            or float32.
+        categories: Their texts, rows x categories; a missing one is empty.
+        rows: The rows as the typed decoder read them, if it did.
+        raw: The JSON list of the rows as it was sent, if it stands alone.
+
+    Attributes:
+        warnings: What is unusual but no mistake; known once they are fitted.
+        error: Why the model cannot take them; known once they are fitted.
+    """
+
+    __slots__ = ("categories", "count", "error", "numbers", "raw", "rows", "warnings")
+
+    def __init__(
+        self,
+        count: int,
+        numbers: Array | bytes | None,
+        categories: Array | None,
+        rows: list[Any] | None = None,
+        raw: bytes = b"",
+    ) -> None:
+        self.count = count
+        self.numbers = numbers
+        self.categories = categories
+        self.rows = rows
+        self.raw = raw
+        self.warnings: Sequence[dict[str, Any]] = ()
+        self.error: HttpError | None = None
+
+    @classmethod
+    def of(cls, numeric: Array | None, categorical: Array | None) -> Parsed:
+        """Take arrays in the order of the signature: float64 or float32, and text."""
+        one = numeric if numeric is not None else categorical
+        assert one is not None  # noqa: S101 - a model takes something
+        return cls(len(one), numeric, categorical)
+
+
+def wide(numeric: Any) -> bytes:
+    """Return numbers as the bytes of float64."""
+    return numeric.astype("float64", copy=False).tobytes()  # type: ignore[no-any-return]
