@@ -196,6 +196,20 @@ def test_test_leaves_evidence_and_nothing_else(yard: Yard, tmp_path: Path) -> No
     assert "50% of the last time (600); below 540" in out
 
 
+@pytest.mark.slow
+def test_server_is_warm_before_its_memory_is_looked_at(yard: Yard, tmp_path: Path) -> None:
+    """Where no search went before, it has had a crowd all the same; and what is told of the rate is without that."""
+    done = started(yard, tmp_path, "--rate", "100", "--seconds", "5", "--p99", "2s", "--soak", "6")
+    out, err = done.communicate(timeout=120)
+    assert done.returncode == 0, err
+    asked = [line.split()[0] for line in err.splitlines() if "/s  p50" in line]
+    assert asked[-4:] == ["100/s", "1,000/s", "128,000/s", "100/s"]
+    rate, memory = [msgspec.convert(result, CheckResult) for result in json.loads(out)["results"]]
+    assert [step["rate"] for step in rate.evidence.details["steps"]] == [100]
+    assert memory.evidence.interval is not None
+    assert memory.status == "passed", memory.reason
+
+
 def deep() -> BundleDraft:
     """A model that takes some 5 ms a row, in any batch."""
     layers = 250

@@ -31,6 +31,9 @@ __all__ = ["Order", "Tested", "last_of", "measure", "record"]
 _TIMES, _LEAST_P99 = 5, 0.01
 # Share of the knee that a soak holds.
 _SOAK = 0.6
+# Before a soak that no search went before: so many times its rate for some seconds, and as many requests for each
+# connection at once.
+_WARM_TIMES, _WARM_SECONDS, _AT_ONCE = 10, 5.0, 2
 _METHOD = "open-loop Poisson arrivals, latency from the planned arrival; doubled at a glance, then bisected"
 
 
@@ -168,6 +171,8 @@ async def measure(
             )
         results = [_judged(order, knee, p99, last)]
         if order.soak and knee.at is not None:
+            if order.rate:
+                await _warm(asked, order)
             results.append(await _soak(asked, order.rate or _SOAK * knee.at.rate, order.soak))
     model = deployment.model.digest
     stamped = (msgspec.structs.replace(r.evidence, model=model) for r in results)
@@ -241,6 +246,13 @@ def _judged(order: Order, knee: Knee, p99: float, last: float | None) -> CheckRe
     if order.rate:
         return capacity(evidence, at_least=order.at_least, name="load.rate")
     return capacity(evidence, at_least=order.at_least, share=order.share, last=last)
+
+
+async def _warm(asked: _Asked, order: Order) -> None:
+    """Ask as a search does: what a server takes for a crowd, and for its log, the first time is no leak."""
+    await asked.offer(_WARM_TIMES * order.rate, _WARM_SECONDS)
+    moment = 0.001
+    await asked.offer(_AT_ONCE * order.connections / moment, moment)
 
 
 async def _soak(asked: _Asked, rate: float, seconds: float) -> CheckResult:
