@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from modelyard.automation.alerts.anomalies import anomalies
-from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost
+from modelyard.automation.alerts.happening import Happening
+from modelyard.automation.alerts.rules import happenings, is_moot, is_over
+from modelyard.automation.alerts.runs import lost
 from modelyard.automation.alerts.stuck import UnderWay, stuck
 from modelyard.records import (
     Candidate,

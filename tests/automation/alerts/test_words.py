@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from modelyard.automation.alerts.happening import Happening
 from modelyard.automation.alerts.routes import here, targets
-from modelyard.automation.alerts.rules import Happening
 from modelyard.automation.alerts.text import clean, message, one_line, page, plain_text, title
 from modelyard.records import Alert
 from modelyard.spec import Spec

@@ -1,8 +1,8 @@
 """Who is told what: from the ledger to mail, chats and web addresses, through a queue that loses nothing.
 
-`rules` and `stuck` say what is worth telling, `routes` whom and when, `text` in which words; `outbox` writes each
-message down once, in the ledger; `sender` hands over what is due, each target in a thread of its own, and notes what
-came of it. Runs know nothing of all that: they write their events, and one process for a project (`python -m
+`rules`, `runs` and `stuck` say what is worth telling, `routes` whom and when, `text` in which words; `outbox` writes
+each message down once, in the ledger; `sender` hands over what is due, each target in a thread of its own, and notes
+what came of it. Runs know nothing of all that: they write their events, and one process for a project (`python -m
 modelyard.automation.alerts`) reads them. `nudge` starts it where no daemon does.
 """
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import digest_of
 from modelyard._kit.errors import NotFound, Taken
+from modelyard.automation.alerts.happening import Happening
 from modelyard.automation.alerts.routes import Target
-from modelyard.automation.alerts.rules import TROUBLES, Happening
+from modelyard.automation.alerts.rules import TROUBLES
 from modelyard.automation.alerts.text import clean, plain_text, title
 from modelyard.records import Alert, Draft
 from modelyard.store import Store

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelyard._kit.times import Windows, windows, zone
-from modelyard.automation.alerts.rules import Happening
+from modelyard.automation.alerts.happening import Happening
 from modelyard.records import Urgency
 from modelyard.spec import Spec
 from modelyard.spec.sections.addresses import names, source_of

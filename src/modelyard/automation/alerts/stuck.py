@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from modelyard._kit.text import seconds_text
-from modelyard.automation.alerts.rules import Happening
+from modelyard.automation.alerts.happening import Happening
 from modelyard.records import Event, EventKind
 from modelyard.store.base import Ledger
 

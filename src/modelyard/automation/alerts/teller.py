@@ -8,10 +8,12 @@ from functools import cache, partial
 
 from modelyard._kit.clock import Clock, as_text, system_clock
 from modelyard._kit.text import seconds_text
+from modelyard.automation.alerts.happening import Happening
 from modelyard.automation.alerts.history import History
 from modelyard.automation.alerts.outbox import Outbox
 from modelyard.automation.alerts.routes import Target, targets
-from modelyard.automation.alerts.rules import Happening, happenings, is_moot, is_over, lost, well
+from modelyard.automation.alerts.rules import happenings, is_moot, is_over, well
+from modelyard.automation.alerts.runs import lost
 from modelyard.automation.alerts.stuck import UnderWay, stuck
 from modelyard.records import Alert, Event
 from modelyard.spec import Spec

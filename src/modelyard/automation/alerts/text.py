@@ -15,7 +15,7 @@ from urllib.parse import quote
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import digest_of
 from modelyard._kit.text import plural
-from modelyard.automation.alerts.rules import Happening
+from modelyard.automation.alerts.happening import Happening
 from modelyard.records import Alert, Urgency
 from modelyard.security.redact import redact
 

@@ -16,7 +16,7 @@ from modelyard.spec.sections.alerts import Told
 
 __all__ = ["alert_rules"]
 
-# What is ever of high urgency; see `automation.alerts.rules`.
+# What is ever of high urgency; see `automation.alerts`.
 _URGENT = ("failure", "stuck", "guards")
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
