@@ -15,8 +15,9 @@ from tests.pipeline.history import History
 import modelyard
 from modelyard import Flow
 from modelyard._kit.errors import NotFound, StepFailed, UserError
+from modelyard.cli.debugger import user_frame
 from modelyard.pipeline.capsule import opened
-from modelyard.pipeline.replay import Replayed, newest_failed, replay, user_frame
+from modelyard.pipeline.replay import Replayed, newest_failed, replay
 from modelyard.store import Store
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.text import seconds_text
+from modelyard.cli.debugger import debug
 from modelyard.cli.output import MARKS, data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, open_existing
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args) as store:
         found, step = _meant(store, args.run_id, args.step)
         say(f"… {step} of {found.id}")
-        result = replay(store, found, step, old_code=args.old_code, caught=_debug if args.pdb else None)
+        result = replay(store, found, step, old_code=args.old_code, caught=debug if args.pdb else None)
     if args.json:
         json_line(result)
     else:
@@ -83,22 +83,6 @@ def _newest_with(store: Store, step: str) -> Run:
             if one.name == step and one.status in ("succeeded", "cached", "failed") and found is not None:
                 return found
     raise NotFound.of("step", step, names)
-
-
-def _debug(error: BaseException) -> None:
-    """Open a debugger at the user's deepest frame; leaving it goes on with the replay."""
-    import pdb
-
-    from modelyard.pipeline.replay import user_frame
-
-    say(f"{type(error).__name__}: {error}")
-    trace, below = user_frame(error) or (error.__traceback__, 0)
-    debugger = pdb.Pdb()
-    if below:
-        debugger.cmdqueue.append(f"up {below}")
-    debugger.reset()
-    debugger.interaction(None, trace)
-    sys.stdout.flush()
 
 
 def _print(result: Replayed) -> None:
