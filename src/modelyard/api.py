@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import UserError
 from modelyard.pipeline.flow import Flow
-from modelyard.pipeline.run import Observer
+from modelyard.pipeline.journal import Observer
 from modelyard.pipeline.run import run as run_plan
 from modelyard.records import Plan, Run
 from modelyard.store import Store, open_store

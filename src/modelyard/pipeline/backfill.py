@@ -11,9 +11,10 @@ from modelyard._kit.clock import system_clock
 from modelyard._kit.errors import ModelyardError, NotFound, UserError
 from modelyard.pipeline.compose import all_steps
 from modelyard.pipeline.executors import Executor
+from modelyard.pipeline.journal import Observer
 from modelyard.pipeline.own import Own
 from modelyard.pipeline.partitions import MARK, Partition, current, expand, requested, starts
-from modelyard.pipeline.run import Observer, run
+from modelyard.pipeline.run import run
 from modelyard.records import Event, Plan, Run
 from modelyard.store import Store
 

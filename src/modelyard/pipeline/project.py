@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from modelyard.pipeline.executors import Executor
-from modelyard.pipeline.run import Observer
+from modelyard.pipeline.journal import Observer
 from modelyard.pipeline.run import run as run_plan
 from modelyard.records import Fire, Run
 from modelyard.store import Store

@@ -1,4 +1,4 @@
-"""Run a plan: steps to events, skipping what the ledger already has."""
+"""Run a plan: what comes next, from what the ledger already has and from what has ended."""
 
 from __future__ import annotations
 
@@ -6,42 +6,34 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
 from graphlib import TopologicalSorter
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-import msgspec
-
 from modelyard._kit.actor import user
-from modelyard._kit.digest import canonical
 from modelyard._kit.errors import Spent
 from modelyard._kit.ids import new_id
 from modelyard.logs import listening
-from modelyard.pipeline.bodies import cached_body, failed_body, finished_body, order_of, result_of, retried_body
-from modelyard.pipeline.cancel import ending, unstopped
-from modelyard.pipeline.capsule import keep
+from modelyard.pipeline.bodies import order_of
+from modelyard.pipeline.cancel import ending
 from modelyard.pipeline.code import code_version, find
-from modelyard.pipeline.dead import left_running
 from modelyard.pipeline.environment import environment
 from modelyard.pipeline.execute import Failure, Outcome, Task, wants
 from modelyard.pipeline.executors import Executor, LocalExecutor
+from modelyard.pipeline.journal import Journal, Observer
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.raised import error_of
 from modelyard.pipeline.ready import Ready
 from modelyard.pipeline.retry import again
 from modelyard.pipeline.sources import kept_source, written_source
-from modelyard.records import Budget, Draft, Event, Fire, Plan, Run, Step, Usage, plain, read_value
+from modelyard.records import Budget, Fire, Plan, Run, Step, Usage
 from modelyard.security.redact import redact
 from modelyard.store import Held, Store
 
-__all__ = ["Observer", "Runner", "run"]
-
-# Sees each event after it was written; progress displays and `--json` are observers.
-Observer = Callable[[Event], None]
+__all__ = ["run"]
 
 # Seconds between two looks at what the tasks under way have cost.
 _TICK = 0.5
@@ -92,7 +84,7 @@ def run(
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)
         try:
-            runner = Runner(
+            runner = _Runner(
                 plan,
                 store,
                 run_id,
@@ -111,8 +103,8 @@ def run(
                 executor.close()
 
 
-class Runner:
-    """One run of one plan: it decides, records and nothing else; executors do the work."""
+class _Runner:
+    """One run of one plan: it decides what comes next; executors do the work, and the journal has what came of it."""
 
     def __init__(
         self,
@@ -133,9 +125,7 @@ class Runner:
         self._by_name = {step.name: step for step in plan.steps}
         self._store = store
         self._id = run_id
-        self._actor = actor
         self._executor = executor
-        self._observe = observe
         self._functions = functions
         self._fire = fire
         self._trace = (fire and fire.trace) or secrets.token_hex(16)
@@ -143,6 +133,7 @@ class Runner:
         self._held = held
         self._keep_going = keep_going
         self._environment = environment()
+        self._journal = Journal(store, run_id, actor, self._environment, observe)
         self._outputs: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, Key] = {}
         self._sources: dict[str, str] = {}
@@ -154,47 +145,33 @@ class Runner:
 
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
-        self._write(*left_running(self._store))
-        self._write(Draft(kind="run.started", run=self._id, actor=self._actor, payload=self._start()), durable=True)
+        self._journal.begin(self._plan, self._trace, self._fire, self._budget)
         try:
             self._steps()
         except KeyboardInterrupt as stop:
             cut = self._executor.close()
-            self._finish(*ending(stop, self._id, self._store), cut)
+            self._journal.end(*ending(stop, self._id, self._store), self._outputs, cut)
             raise
         except Spent as spent:
             cut = self._executor.close()
-            self._finish("stopped", spent.problem.message, cut)
+            self._journal.end("stopped", spent.problem.message, self._outputs, cut)
             raise
         except BaseException as error:
             cut = self._executor.close()
-            self._finish("failed", redact(f"{type(error).__name__}: {error}"), cut)
+            self._journal.end("failed", redact(f"{type(error).__name__}: {error}"), self._outputs, cut)
             raise
         if self._failures:
             step, failure = self._failures[0]
             if failure.stale:
-                self._skip_rest(failure)
+                known = {*self._outputs, *(step.name for step, _ in self._failures)}
+                self._journal.skipped([step for step in self._plan.steps if step.name not in known], failure.message)
             reason = "; ".join(f.message for _, f in self._failures)
-            self._finish("skipped" if failure.stale else "failed", reason)
+            self._journal.end("skipped" if failure.stale else "failed", reason, self._outputs)
             raise error_of(step, failure)
-        self._finish("succeeded", "")
+        self._journal.end("succeeded", "", self._outputs)
         finished = self._store.ledger.run(self._id)
         assert finished is not None  # noqa: S101 - its start was written above
         return finished
-
-    def _start(self) -> dict[str, Any]:
-        body = {
-            "project": self._plan.project,
-            "plan": self._store.blobs.put(msgspec.json.encode(self._plan)),
-            "environment": self._store.blobs.put(canonical(self._environment)),
-            "pid": os.getpid(),
-            "trace": self._trace,
-        }
-        if self._fire is not None:
-            body["fire"] = self._fire.id
-        if self._budget is not None:
-            body["prices"] = msgspec.to_builtins(self._budget.prices)
-        return body
 
     def _steps(self) -> None:
         """Start what is ready while nothing has failed, and take in what has ended."""
@@ -217,7 +194,7 @@ class Runner:
                 self._check_budget()
             ended: list[tuple[Task, Outcome]] = []
             if task := prepared.take():
-                self._write(Draft(kind="step.started", run=self._id, step=task.step.name, payload={"key": task.key}))
+                self._journal.started(task)
                 outcome = self._executor.submit(task)
                 under_way += outcome is None
                 ended = [(task, outcome)] if outcome else []
@@ -288,8 +265,7 @@ class Runner:
         hit = self._store.ledger.output(key.digest)
         if hit is not None:
             self._outputs[step.name] = hit.outputs
-            payload = {**cached_body(key, hit), "from_seconds": hit.seconds, "seconds": 0.0, "cpu_seconds": 0.0}
-            self._write(Draft(kind="step.cached", run=self._id, step=step.name, payload=payload))
+            self._journal.cached(step, key, hit)
             return None
         if source := kept_source(step, function, key.made_of, self._store):
             self._sources[step.name] = source
@@ -325,32 +301,14 @@ class Runner:
             return False
         step = task.step
         self._outputs[step.name] = outcome.outputs
-        body = finished_body(
+        self._journal.finished(
             task,
             outcome,
             self._keys[step.name].made_of,
             source=self._sources.get(step.name, ""),
             beside=self._executor.beside(task),
         )
-        finished = Draft(kind="step.finished", run=self._id, step=step.name, payload=body)
-        with ExitStack() as held:
-            # A deployment takes effect in the same transaction in which its step is finished: never one without the
-            # other. What it replaces is worked out anew under the alias's lock, since a person may have moved it.
-            moves = [
-                Draft(kind="alias.moved", run=self._id, step=step.name, actor=self._actor, payload={"deployment": now})
-                for value in outcome.outputs.values()
-                if isinstance(value, dict) and value.get("kind") == "deployment"
-                if (now := self._settled(value, held)) is not None
-            ]
-            # A champion that moved has moved even after a power cut.
-            self._write(finished, *moves, durable=bool(moves))
         return True
-
-    def _settled(self, value: dict[str, Any], held: ExitStack) -> dict[str, Any] | None:
-        from modelyard.deploy.aliases import settle
-
-        deployment = held.enter_context(settle(self._store, read_value(value), actor=self._actor))
-        return None if deployment is None else plain(deployment)
 
     def _retried(self, task: Task, outcome: Outcome, failure: Failure) -> bool:
         """Queue another attempt if the failure may pass, and say so; nothing new is begun once a step has failed."""
@@ -358,53 +316,17 @@ class Runner:
         if following is None:
             return False
         heappush(self._later, (time.monotonic() + following.wait, next(self._numbers), following.task))
-        payload = retried_body(task, outcome, failure, following)
-        self._write(Draft(kind="step.retried", run=self._id, step=task.step.name, payload=payload))
+        self._journal.retried(task, outcome, failure, following)
         return True
 
     def _record_failure(self, step: Step, task: Task | None, outcome: Outcome) -> None:
         failure = outcome.failure
         assert failure is not None  # noqa: S101 - the caller looked
         self._failures.append((step, failure))
-        payload = failed_body(task, outcome)
         if task is None:
             # It may have failed because its file cannot be read as code: what stood there is worth keeping.
-            payload["source"] = written_source(step, self._functions.get(step.verb), self._store)
+            source = written_source(step, self._functions.get(step.verb), self._store)
+            self._journal.unready(step, outcome, source=source)
         else:
-            made_of, source = self._keys[step.name].made_of, self._sources.get(step.name, "")
-            payload |= {"made_of": made_of, "source": source}
-            payload["capsule"] = keep(
-                self._store,
-                task,
-                failure,
-                environment=self._environment.digest,
-                made_of=made_of,
-                source=source,
-                log=outcome.log,
-            )
-        self._write(Draft(kind="step.failed", run=self._id, step=step.name, payload=payload))
-
-    def _skip_rest(self, failure: Failure) -> None:
-        """Say of every step that did not come to run why, and what the newest time it ran had cost."""
-        known = {*self._outputs, *(step.name for step, _ in self._failures)}
-        drafts = []
-        for step in self._plan.steps:
-            if step.name not in known:
-                latest = self._store.ledger.latest(step.name)
-                saved = msgspec.to_builtins(latest.usage) if latest else None
-                payload = {"reason": failure.message, "saved": saved}
-                drafts.append(Draft(kind="step.skipped", run=self._id, step=step.name, payload=payload))
-        self._write(*drafts)
-
-    def _finish(self, status: str, reason: str, cut: Sequence[tuple[Task, Usage]] = ()) -> None:
-        payload: dict[str, Any] = {"status": status, "reason": reason, "result": result_of(self._outputs)}
-        if cut:
-            # What was given up was paid for as well.
-            payload["cut"] = {task.step.name: msgspec.to_builtins(used) for task, used in cut}
-        with unstopped():
-            self._write(Draft(kind="run.finished", run=self._id, payload=payload), durable=True)
-
-    def _write(self, *drafts: Draft, durable: bool = False) -> None:
-        for event in self._store.ledger.append(*drafts, durable=durable):
-            if self._observe is not None:
-                self._observe(event)
+            source = self._sources.get(step.name, "")
+            self._journal.failed(task, outcome, failure, self._keys[step.name].made_of, source=source)
