@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, also after a power cut."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import UserError, near
 
-__all__ = ["check_folder", "write_atomic"]
+__all__ = ["check_folder", "sync", "write_atomic"]
 
 
 def check_folder(output: Path) -> None:
@@ -55,3 +55,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def sync(*paths: Path) -> None:
+    """Have the disk hold files, and what folders list, even after a power cut."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

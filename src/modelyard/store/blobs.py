@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from modelyard._kit.digest import digest_bytes, short
 from modelyard._kit.errors import NotFound, Tampered, UserError
-from modelyard._kit.files import write_atomic
+from modelyard._kit.files import sync, write_atomic
 from modelyard.store.disk import explained
 
 __all__ = ["FolderBlobs"]
@@ -89,7 +88,7 @@ class FolderBlobs:
                 for name, data in files.items():
                     write_atomic(part / names[name], data, mode=_READ_ONLY)
                 part.rename(target)
-                _sync(target.parent)
+                sync(target.parent)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 # Another process stored the same folder first.
@@ -134,11 +133,3 @@ def _inside(name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise UserError("blob-bad-path", f"`{name}` is not a path inside the folder", hint="give a relative path")
     return path
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

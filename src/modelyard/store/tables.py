@@ -6,62 +6,37 @@ the key of the step that made it: a step that is done again after a crash finds 
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from modelyard._kit.digest import digest_file
-from modelyard._kit.errors import DataError, NotFound, Tampered, UserError
-from modelyard.records import Column, TableVersion
+from modelyard._kit.errors import DataError, NotFound, Tampered
+from modelyard.records import TableVersion
 from modelyard.store.base import Appended
-from modelyard.store.content import ContentDigest
+from modelyard.store.delta import commit, noted, opened
 from modelyard.store.disk import check_writable, explained
-from modelyard.store.dtypes import kept_type, restored_type, stored_type
+from modelyard.store.dtypes import restored_type
 from modelyard.store.locks import Locks
+from modelyard.store.parquet import File, Rows, number_of, remove_left
 from modelyard.store.parts import described, new_parts, newest_by_key, same_columns
 
 if TYPE_CHECKING:
     import polars as pl
-    from deltalake import DeltaTable, Schema
+    from deltalake import DeltaTable
 
 __all__ = ["DeltaTables"]
 
-# Rows decoded at once when a file is read back for its digest: also the size of a row group.
-_ROWS_AT_ONCE = 1 << 18
 # How far back a version with the same key is looked for.
 _RECENT = 32
 # What does not stand in the name of a folder as it is; a leading dot would hide it.
 _ODD = re.compile(r"^\.|[^A-Za-z0-9._-]")
-# What a URL would decode.
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _KEY = "modelyard.key"
 _TABLE = "modelyard.table"
-# No version expires: runs and cards point at old ones.
-_CONFIGURATION: Mapping[str, str | None] = {
-    # Every opening reads the log from the last checkpoint on.
-    "delta.checkpointInterval": "10",
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A Parquet file that is written and hidden until it is committed."""
-
-    path: Path
-    rows: int
-
-    @property
-    def final(self) -> Path:
-        return self.path.with_name(self.path.name.removeprefix(".").removesuffix(".part"))
 
 
 class DeltaTables:
@@ -85,12 +60,12 @@ class DeltaTables:
             DataError: A column has a type that no table can keep, or there is no column.
         """
         with self._writing(name):
-            delta = self._open(name)
+            delta = opened(self._folder(name))
             if delta is not None and (found := self._adopt(delta, name, key)):
                 return found
-            rows = _Rows.of(frame)
-            file = self._put(name, rows, number=1)
-            content = self._read_back(file, rows)
+            rows = Rows.of(frame)
+            file = rows.write(self._folder(name), number=1)
+            content = file.content(rows.columns)
             version = TableVersion(
                 name=name,
                 digest=content.hexdigest(),
@@ -121,8 +96,8 @@ class DeltaTables:
                 # The same rows, perhaps read by another key.
                 same = described(name, load, previous.columns, [])
                 return previous if same.digest == previous.digest else same
-            delta = self._open(name)
-            rows = [_Rows.of(part.frame) for part in new]
+            delta = opened(self._folder(name))
+            rows = [Rows.of(part.frame) for part in new]
             columns = previous.columns if previous else rows[0].columns
             for part in rows:
                 same_columns(name, columns, part.columns)
@@ -132,9 +107,9 @@ class DeltaTables:
             number = 1
             if previous is not None:
                 delta = self._back_to(previous, delta)
-                number += max(map(_number, self._files(previous, delta)))
+                number += max(map(number_of, self._files(previous, delta)))
             order = [c.name for c in columns]
-            files = [self._put(name, part.select(order), number + i) for i, part in enumerate(rows)]
+            files = [part.select(order).write(self._folder(name), number + i) for i, part in enumerate(rows)]
             version = msgspec.structs.replace(
                 version,
                 rows=version.rows + sum(f.rows for f in files),
@@ -200,24 +175,14 @@ class DeltaTables:
                 yield
             finally:
                 # Ours if something failed, or of a process that was killed: nobody else writes here now.
-                for left in folder.glob(".*.part"):
-                    left.unlink(missing_ok=True)
-
-    def _open(self, name: str, version: int | None = None) -> DeltaTable | None:
-        from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
-
-        try:
-            return DeltaTable(_uri(self._folder(name)), version=version)
-        except TableNotFoundError:
-            return None
+                remove_left(folder)
 
     def _at(self, version: TableVersion) -> DeltaTable:
         from deltalake.exceptions import DeltaError
 
         name, _, number = version.address.rpartition("@")
         try:
-            delta = self._open(name, int(number)) if number.isdigit() else None
+            delta = opened(self._folder(name), int(number)) if number.isdigit() else None
         except DeltaError:
             delta = None
         if delta is None:
@@ -243,13 +208,13 @@ class DeltaTables:
                     where=str(path),
                     hint="put the file back, or run again with the step forced",
                 )
-        return [folder / name for name in sorted(sizes, key=_number)]
+        return [folder / name for name in sorted(sizes, key=number_of)]
 
     def _adopt(self, delta: DeltaTable, name: str, key: str) -> TableVersion | None:
         """Return the recent version that was written for this key, if its files are all there."""
         head = delta.version()
         for number in range(head, max(-1, head - _RECENT), -1):
-            info = _commit_info(self._folder(name), number)
+            info = noted(self._folder(name), number)
             if info.get(_KEY) != key:
                 continue
             found = msgspec.json.decode(info[_TABLE], type=TableVersion)
@@ -271,142 +236,16 @@ class DeltaTables:
         table.restore(at.version())
         return table
 
-    def _put(self, name: str, rows: _Rows, number: int) -> _File:
-        import polars as pl
-
-        path = self._folder(name) / f".part-{number:06d}-{secrets.token_hex(4)}.parquet.part"
-        # Snappy: what Delta writes everywhere, and with zstd a quarter more CPU for 15 % less disk.
-        rows.frame.sink_parquet(path, compression="snappy", row_group_size=_ROWS_AT_ONCE, maintain_order=True)
-        _sync(path)
-        return _File(path, pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
-
-    def _read_back(self, file: _File, rows: _Rows) -> ContentDigest:
-        """Digest what readers will see, from the file: never two copies of the table in memory."""
-        import polars as pl
-
-        content = ContentDigest(rows.columns)
-        written = pl.scan_parquet(file.path, glob=False)
-        for start in range(0, file.rows, _ROWS_AT_ONCE):
-            content.update(written.slice(start, _ROWS_AT_ONCE).collect())
-        return content
-
     def _commit(
         self,
         delta: DeltaTable | None,
         version: TableVersion,
         schema: pl.Schema,
-        files: Sequence[_File],
+        files: Sequence[File],
         *,
         key: str,
         mode: str,
     ) -> TableVersion:
-        from deltalake import CommitProperties, PostCommitHookProperties, Schema
-        from deltalake.transaction import AddAction, create_table_with_add_actions
-
-        folder = self._folder(version.name)
-        added = []
-        for file in files:
-            at = file.path.rename(file.final).stat()
-            stats = msgspec.json.encode({"numRecords": file.rows}).decode()
-            added.append(AddAction(file.final.name, at.st_size, {}, int(at.st_mtime * 1000), True, stats))
-        properties = CommitProperties(custom_metadata={_KEY: key, _TABLE: msgspec.json.encode(version).decode()})
-        hook = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
-        columns = Schema.from_arrow(schema)
-        if delta is None:
-            create_table_with_add_actions(
-                _uri(folder),
-                columns,
-                added,
-                configuration=_CONFIGURATION,
-                commit_properties=properties,
-                post_commithook_properties=hook,
-            )
-        else:
-            _allow(delta, columns)
-            delta.create_write_transaction(
-                added, mode, columns, commit_properties=properties, post_commithook_properties=hook
-            )
-            delta.update_incremental()
-        number = 0 if delta is None else delta.version()
-        _sync(_log(folder, number), folder / "_delta_log", folder)
+        notes = {_KEY: key, _TABLE: msgspec.json.encode(version).decode()}
+        number = commit(self._folder(version.name), delta, schema, files, mode=mode, notes=notes)
         return msgspec.structs.replace(version, address=f"{version.name}@{number}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows on their way into a table: as they will lie in the file."""
-
-    frame: pl.LazyFrame
-    columns: tuple[Column, ...]
-    stored: pl.Schema
-
-    @classmethod
-    def of(cls, frame: pl.LazyFrame | pl.DataFrame) -> _Rows:
-        import polars as pl
-
-        lazy = frame.lazy()
-        given = lazy.collect_schema()
-        if not given:
-            raise DataError("data-no-columns", "a table needs at least one column", hint="return a frame with columns")
-        kept = {n: kept_type(n, t) for n, t in given.items()}
-        stored = pl.Schema({n: stored_type(n, t) for n, t in kept.items()})
-        lazy = lazy.with_columns(pl.col(n).cast(t) for n, t in stored.items() if t != given[n])
-        return cls(lazy, tuple(Column(n, str(t)) for n, t in kept.items()), stored)
-
-    def select(self, names: Sequence[str]) -> _Rows:
-        import polars as pl
-
-        if names == [c.name for c in self.columns]:
-            return self
-        by_name = {c.name: c for c in self.columns}
-        stored = pl.Schema({n: self.stored[n] for n in names})
-        return _Rows(self.frame.select(names), tuple(by_name[n] for n in names), stored)
-
-
-def _allow(delta: DeltaTable, columns: Schema) -> None:
-    """Let the table hold times without a zone; Delta wants that said before the first one comes."""
-    from deltalake import TableFeatures
-
-    if "timestamp_ntz" in columns.to_json() and "timestampNtz" not in (delta.protocol().writer_features or ()):
-        delta.alter.add_feature(TableFeatures.TimestampWithoutTimezone, allow_protocol_versions_increase=True)
-
-
-def _log(folder: Path, number: int) -> Path:
-    return folder / "_delta_log" / f"{number:020d}.json"
-
-
-def _commit_info(folder: Path, number: int) -> dict[str, Any]:
-    """Return what was noted when a version was committed; `DeltaTable.history` finds nothing under a folder `#1`."""
-    for line in _log(folder, number).read_bytes().splitlines():
-        action = msgspec.json.decode(line)
-        if "commitInfo" in action:
-            info: dict[str, Any] = action["commitInfo"]
-            return info
-    return {}
-
-
-def _uri(folder: Path) -> str:
-    path = folder.absolute()
-    if odd := _ESCAPE.search(str(path)):
-        # Delta decodes it once too often, and writes beside the table.
-        raise UserError(
-            "store-odd-path",
-            f"tables cannot be kept under a folder with `{odd[0]}` in its name: `{path}`",
-            hint="rename the folder",
-        )
-    # A bare path with `%` or `#` in it would be read as a URL.
-    return path.as_uri()
-
-
-def _number(path: Path | str) -> int:
-    """Return the place of a file in the order of loading."""
-    return int(Path(path).name.split("-")[1])
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
