@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from threading import Lock
 
 from modelyard._kit.digest import digest_file, digest_of
 
-__all__ = ["imported_sources", "local_sources", "source_digest"]
+__all__ = ["imported_sources", "local_sources", "parse", "source_digest"]
+
+_parsing = Lock()
+
+
+def parse(data: bytes, name: str) -> ast.Module:
+    """Parse the text of a file, in one thread at a time.
+
+    CPython 3.11 counts the depth of its own recursion for all threads together, and gives up when they differ.
+
+    Args:
+        data: The text.
+        name: Name of the file, for errors.
+
+    Raises:
+        SyntaxError: It is not Python.
+        ValueError: It holds a NUL character.
+    """
+    with _parsing:
+        return ast.parse(data, filename=name)
 
 
 def local_sources(path: Path, root: Path) -> list[Path]:
@@ -44,7 +64,7 @@ def _closed(todo: list[Path], root: Path) -> list[Path]:
         file = todo.pop()
         if file not in seen:
             seen.add(file)
-            todo += _beside(ast.parse(file.read_bytes(), filename=str(file)), file, root)
+            todo += _beside(parse(file.read_bytes(), str(file)), file, root)
     return sorted(seen)
 
 

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from modelyard._kit.source import parse
+
 __all__ = ["GIVEN", "Taken", "parsed", "read_function"]
 
 # Parameters that the runner fills in by itself.
@@ -61,7 +63,7 @@ def parsed(data: bytes, name: str) -> ast.Module:
         SyntaxError: It is not Python.
         ValueError: It holds a NUL character.
     """
-    return ast.parse(data, filename=name)
+    return parse(data, name)
 
 
 def read_function(path: str, root: Path) -> Taken | None:
