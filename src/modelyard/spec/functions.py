@@ -53,16 +53,7 @@ class Taken:
 
 @lru_cache(maxsize=8)
 def parsed(data: bytes, name: str) -> ast.Module:
-    """Return the parsed text of a file; many steps stand in one.
-
-    Args:
-        data: The text.
-        name: Name of the file, for errors.
-
-    Raises:
-        SyntaxError: It is not Python.
-        ValueError: It holds a NUL character.
-    """
+    """Return the parsed text of a file, see `parse`; many steps stand in one."""
     return parse(data, name)
 
 
