@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -115,6 +117,16 @@ def test_a_row_has_the_same_answer_alone_and_among_others() -> None:
         assert (np.concatenate(parts)[:600] == whole[:600]).all(), size
 
 
+def test_several_threads_have_the_answers_of_one() -> None:
+    random = np.random.default_rng(4)
+    model = predictor([grown(random, 20, 31, random.normal(size=200)) for _ in range(100)], 20)
+    parts = [random.normal(size=(size, 20)).astype(np.float32) for size in (300, 200, 100) * 40]
+    alone = [model.predict({"numeric": part}) for part in parts]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda part: model.predict({"numeric": part}), parts))
+    assert all((one == other).all() for one, other in zip(alone, together, strict=True))
+
+
 def test_two_classes_have_probabilities_however_sure_the_trees_are() -> None:
     tree = Tree(
         feature=np.array([0, 0, 0]),
@@ -176,6 +188,46 @@ def test_so_many_columns_are_left_to_a_runtime() -> None:
     random = np.random.default_rng(0)
     trees = [grown(random, 200, 63, random.normal(size=50)) for _ in range(20)]
     assert Boosted(trees, 1, "identity").vectors(preparation(200)) is None
+
+
+@pytest.mark.parametrize(
+    "style",
+    [replace(NATIVE, scale=True), replace(NATIVE, missing="fill"), replace(NATIVE, categories="onehot")],
+)
+def test_numbers_that_are_changed_before_the_trees_are_left_to_a_runtime(style: Style) -> None:
+    random = np.random.default_rng(0)
+    made = replace(preparation(2), style=style)
+    assert Boosted([grown(random, 2, 3, [0.0])], 1, "identity").vectors(made) is None
+
+
+def test_tables_that_are_too_large_are_left_to_a_runtime() -> None:
+    random = np.random.default_rng(0)
+    trees = [grown(random, 4, 63, random.normal(size=10_000)) for _ in range(300)]
+    assert Boosted(trees, 1, "identity").vectors(preparation(4)) is None
+
+
+@pytest.mark.parametrize("columns", [1, 20_000])
+def test_a_small_file_that_asks_for_much_memory_is_refused(columns: int) -> None:
+    """Of 700 kB: the table of a column would take 800 MB, that of many columns three times as much."""
+    nodes = 20_000
+    one, index = np.ones(nodes, np.uint8).tobytes(), np.arange(nodes)
+    asking = Trees(
+        fill=np.full(columns, np.nan, "<f4").tobytes(),
+        known=[],
+        outputs=1,
+        link="identity",
+        base=[0.0],
+        targets=[0] * nodes,
+        leaves=np.zeros((nodes, 2), "<f4").tobytes(),
+        tree=index.astype("<u4").tobytes(),
+        column=(index % columns).astype("<u4").tobytes(),
+        threshold=index.astype("<f4").tobytes(),
+        first=bytes(nodes),
+        last=one,
+        missing_left=one,
+    )
+    with pytest.raises(ModelError, match="ever written"):
+        TreesPredictor(msgspec.msgpack.encode(asking))
 
 
 @pytest.mark.parametrize(

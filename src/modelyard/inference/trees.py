@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["FILE", "MOST_LEAVES", "Trees", "TreesPredictor", "word_of"]
+__all__ = ["FILE", "MOST_LEAVES", "MOST_TABLE", "MOST_WORDS", "Trees", "TreesPredictor", "word_of"]
 
 # Name of the file in a bundle.
 FILE = "trees.msgpack"
 # Leaves that fit a word, by the bytes of the word; its sign stays free.
 _WORDS = {15: 2, 31: 4, 63: 8}
 MOST_LEAVES = max(_WORDS)
+# Bytes of words that a row joins for a tree, a word a column: beyond it (measured) walking down the trees is faster.
+MOST_WORDS = 300
+# Bytes of a table at most; what does not fit into the cache of a processor is slow, and the server holds it.
+MOST_TABLE = 32_000_000
 # What a float says of its exponent: bits behind it, and what is added to it.
 _EXPONENT = {2: (23, 127), 4: (23, 127), 8: (52, 1023)}
 _LARGEST = 3.4028234663852886e38
@@ -141,6 +145,8 @@ class TreesPredictor:
         self._based = bool(self._base.any())
         self._one, self._far = np.float32(1), np.float32(88)
         used, at = np.unique(column, return_inverse=True)
+        if len(used) * word > MOST_WORDS:
+            raise ValueError("it has more columns than are ever written")
         self._columns(trees.known, len(fill), used)
         finite = np.isfinite(threshold)
         below, rank = [], np.empty(len(at), np.intp)
@@ -152,6 +158,9 @@ class TreesPredictor:
             rank[mine] = np.searchsorted(found, threshold[mine])
         # In the table each column has a row below its first threshold, one above each, and one for a missing value.
         sizes = np.array([len(of) + 2 for of in below])
+        # A file of some megabytes could ask for more memory than there is.
+        if int(sizes.sum()) * count * word > MOST_TABLE:
+            raise ValueError("its table is larger than is ever written")
         starts = np.cumsum(sizes) - sizes
         self._gone = (starts + sizes - 1)[:, None]
         self._grid = Grid(below)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelyard.inference.trees import MOST_LEAVES, Trees, word_of
+from modelyard.inference.trees import MOST_LEAVES, MOST_TABLE, MOST_WORDS, Trees, word_of
 from modelyard.models.graph import Graph
 from modelyard.models.prepare import Preparation
 from modelyard.models.trees import Tree, add_trees, below
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 __all__ = ["Boosted"]
-
-# Bytes of words that a row joins for a tree, a word a column: beyond it (measured) walking down the trees is faster.
-_WORTH = 300
-# Bytes of a table at most; what does not fit into the cache of a processor is slow, and the server holds it.
-_TABLE = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +81,7 @@ class Boosted:
         threshold = np.maximum(threshold, np.finfo(np.float32).min)
         word = word_of(max(sizes))
         rows = len(set(zip(column.tolist(), threshold.tolist(), strict=True))) + 2 * len(set(column.tolist()))
-        if len(set(column.tolist())) * word > _WORTH or rows * len(self.trees) * word > _TABLE:
+        if len(set(column.tolist())) * word > MOST_WORDS or rows * len(self.trees) * word > MOST_TABLE:
             return None
         leaves = np.zeros((len(self.trees), max(sizes)), "<f4")
         for row, tree, (_, order, *_) in zip(leaves, self.trees, nodes, strict=True):
