@@ -63,7 +63,23 @@ class Strange:
             found[start : start + len(between), 0] = between
             found[start : start + len(on), 1] = on
         self._said = found.ravel()
+        self._bound = self._grid.bound(found[:, 0], found[:, 1])
         self._texts = [_category(features.get(name, {})) for name in categories]
+
+    def harmless(self, numeric: Array | None, categorical: Array | None) -> bool:
+        """Say at a glance that no row is an outlier; of rows that are near to one it says nothing, and so no.
+
+        Args:
+            numeric: float32, rows x numbers.
+            categorical: Text, rows x categories.
+        """
+        np = self._np
+        parts = [] if numeric is None else [self._bound.take(self._grid.cells(numeric.T))]
+        if categorical is not None:
+            parts.append(self._categories(categorical))
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        most = np.maximum.reduce
+        return bool(most(np.add.reduce(whole)) <= self._sum and most(whole, axis=None) <= self._one)
 
     def outliers(self, numeric: Array | None, categorical: Array | None) -> Array:
         """Return for each row whether it is one; a missing value is not strange.
@@ -83,13 +99,17 @@ class Strange:
         if numeric is not None:
             parts.append(self._numbers(np.ascontiguousarray(numeric.T)))
         if categorical is not None:
-            columns = [
-                [known.get(text, unseen) for text in categorical[:, at].tolist()]
-                for at, (known, unseen) in enumerate(self._texts)
-            ]
-            parts.append(np.asarray(columns))
+            parts.append(self._categories(categorical))
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return np.add.reduce(whole), np.maximum.reduce(whole)
+
+    def _categories(self, categorical: Array) -> Array:
+        """Return -2 log p of each text, columns x rows."""
+        columns = [
+            [known.get(text, unseen) for text in categorical[:, at].tolist()]
+            for at, (known, unseen) in enumerate(self._texts)
+        ]
+        return self._np.asarray(columns)
 
     def _numbers(self, matrix: Array) -> Array:
         """Return -2 log p of each number, columns x rows."""

@@ -39,7 +39,6 @@ class Grid:
     Attributes:
         flat: The knots of all columns, as one row; behind those of each column some places are infinite.
         starts: The first place of each column.
-        spare: Places behind the knots of a column.
     """
 
     def __init__(self, knots: Sequence[Array]) -> None:
@@ -59,8 +58,7 @@ class Grid:
         most = max((int(np.bincount(of).max()) for of in cells if len(of)), default=1)
         self._half = 1 << (most.bit_length() - 1)
         # Halving may look past the end of a column, where nothing is below anything.
-        self.spare = 2 * self._half
-        sizes = [len(of) + self.spare for of in knots]
+        sizes = [len(of) + 2 * self._half for of in knots]
         self.starts = np.cumsum([0, *sizes])[:-1]
         self.flat = np.full(sum(sizes), np.inf, np.float32)
         counts = np.empty((len(knots), _CELLS), np.intp)
@@ -69,6 +67,37 @@ class Grid:
             row[:] = start + np.searchsorted(at, np.arange(_CELLS))
         self._counts = counts.ravel()
         self._first = (np.arange(len(knots)) * _CELLS)[:, None]
+        whole = zip(self.starts.tolist(), cells, strict=True)
+        self._knots = np.concatenate([start + np.arange(len(of)) for start, of in whole] or [np.empty(0, np.intp)])
+        self._around = np.concatenate([at * _CELLS + of for at, of in enumerate(cells)] or [np.empty(0, np.intp)])
+
+    def bound(self, below: Array, on: Array) -> Array:
+        """Return for each cell the largest of what is said of the values that it may hold.
+
+        Args:
+            below: What is said of a value whose place has a larger knot, by place.
+            on: What is said of one that equals the knot at its place, by place.
+        """
+        np = self._np
+        largest: Array = below.take(self._counts)
+        at = self._knots
+        np.maximum.at(largest, self._around, np.maximum(np.maximum(below[at], on[at]), below[at + 1]))
+        return largest
+
+    def cells(self, matrix: Array) -> Array:
+        """Return the cell of each value.
+
+        Args:
+            matrix: float32, columns x rows; of a missing value the answer is some cell of its column.
+        """
+        np = self._np
+        values = np.fmax(matrix, self._low)
+        np.fmin(values, self._high, out=values)
+        np.subtract(values, self._from, out=values)
+        np.multiply(values, self._scale, out=values)
+        cells: Array = values.astype(np.intp)
+        cells += self._first
+        return cells
 
     def find(self, matrix: Array) -> Array:
         """Return for each value the place in `flat` of the first knot of its column that is not below it.
@@ -76,14 +105,7 @@ class Grid:
         Args:
             matrix: float32, columns x rows; of a missing value the answer is some place of its column.
         """
-        np = self._np
-        values = np.fmax(matrix, self._low)
-        np.fmin(values, self._high, out=values)
-        np.subtract(values, self._from, out=values)
-        np.multiply(values, self._scale, out=values)
-        cells = values.astype(np.intp)
-        cells += self._first
-        places: Array = self._counts.take(cells)
+        places: Array = self._counts.take(self.cells(matrix))
         half = self._half
         while half > 1:
             places += half * (self.flat.take(places + (half - 1)) < matrix)

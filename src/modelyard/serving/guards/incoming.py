@@ -82,9 +82,10 @@ class Incoming:
             return feeds
         numeric, categorical = feeds.get("numeric"), feeds.get("categorical")
         # Of the values as they came: a clipped row is no less unlike the others.
-        strange = self._strange.outliers(numeric, categorical) if self._strange is not None else None
-        if whole and not self._wanted and (strange is None or not strange.any()):
+        harmless = self._strange is None or self._strange.harmless(numeric, categorical)
+        if whole and harmless and not self._wanted:
             return feeds
+        strange = None if harmless else self._strange.outliers(numeric, categorical)  # type: ignore[union-attr]
         job = _Job(fitting)
         if numeric is not None:
             feeds["numeric"] = self._ranges(numeric, job)
