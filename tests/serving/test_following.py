@@ -327,6 +327,7 @@ def test_version_that_was_replaced_is_freed_beside_the_answers(yard: Yard) -> No
     assert freed == ["following"]
 
 
+@pytest.mark.thorough
 def test_swaps_leave_nothing_behind(yard: Yard) -> None:
     """More versions than the counters tell apart come and go: what is left does not grow with their number."""
     kept = [yard.keep(times(float(factor))) for factor in range(12)]

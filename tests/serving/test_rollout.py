@@ -107,7 +107,8 @@ def test_canary_answers_its_share_and_each_answer_names_its_model(yard: Yard, se
     challenger = yard.keep(times(1.001))
     yard.point(challenger, "challenger")
     until(lambda: rollout(server))
-    count, took = 600, 0
+    # So few that nobody compares their times yet, which on a machine with other work say little.
+    count, took = 400, 0
     with server.client() as client:
         for _ in range(count):
             answer = client.post("/predict", json={"a": 2.0})

@@ -182,7 +182,8 @@ def test_a_target_that_never_answers_holds_up_neither_runs_nor_others(
         # Both mails are there, and a second run went to its end, while the first message still hangs.
         run_project(spec, real)
         until(lambda: len(post.mails) == 4, there)
-        assert {a.target for a in real.ledger.alerts(states=("waiting",))} == {"deaf"}
+        # The ledger knows of a mail a moment after its receiver.
+        until(lambda: {a.target for a in real.ledger.alerts(states=("waiting",))} == {"deaf"}, there)
         assert list(real.ledger.events(kinds=("alert.failed",))) == []
         assert [run.status for run in real.ledger.runs()] == ["succeeded", "succeeded"]
 
