@@ -37,20 +37,28 @@ class Endpoint:
         made: The bundle.
         guards: `deploy.guards`.
         folder: Where the bundle lies, if it was laid before.
-        in_flight: Requests that may be answered at a time.
+        declared: What else is declared of `deploy`.
+        limits: Limits of the server; what is not said of requests at a time is no limit.
     """
 
     def __init__(
-        self, root: Path, made: BundleDraft, guards: Any, *, folder: Path | None = None, in_flight: int = 100_000
+        self,
+        root: Path,
+        made: BundleDraft,
+        guards: Any,
+        *,
+        folder: Path | None = None,
+        declared: dict[str, Any] | None = None,
+        **limits: Any,
     ) -> None:
         self.log = RequestLog(root / "requests.db")
-        policy = read_policy(json.dumps({"guards": guards}), root)
+        policy = read_policy(json.dumps({"guards": guards, **(declared or {})}), root)
         bundle = open_bundle(folder or lay(root, made), trusted=trusted_keys(root))
-        limits = Limits(policy=policy, in_flight=in_flight)
-        self.service = Service(bundle, made.version.name, self.log, limits)
+        whole = Limits(policy=policy, **{"in_flight": 100_000, **limits})
+        self.service = Service(bundle, made.version.name, self.log, whole)
         self.models = Models(self.service)
         self.token = add_token(root, new_id("caller"), "analyst")
-        self.app = App(self.models, limits, TokenBook(root, every=0.5))
+        self.app = App(self.models, whole, TokenBook(root, every=0.5))
 
     def request(self, body: Any, path: str = "/predict") -> bytes:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

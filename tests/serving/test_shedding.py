@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from .conftest import regression_bundle  # noqa: TID252 - the suite is not insta
 from .echo import Wire  # noqa: TID252
 from .inprocess import Endpoint  # noqa: TID252
 
+Change = tuple[int, Callable[[], object] | None]
+
 ROOM = 3
 PATHS = {
     "/predict": {"rows": [{"a": 1, "b": 2}]},
@@ -22,9 +25,20 @@ PATHS = {
 }
 
 
-def crowd(endpoint: Endpoint, count: int, path: str) -> list[bytes]:
-    """Ask on so many connections in one turn of the loop, whose heads are known, and return the answers."""
-    request = endpoint.request(PATHS[path], path)
+def crowd(
+    endpoint: Endpoint, count: int, path: str, more: bytes = b"", *, often: int = 1, change: Change = (0, None)
+) -> list[bytes]:
+    """Ask on so many connections in one turn of the loop, whose heads are known, and return what each was told.
+
+    Args:
+        endpoint: Whom to ask.
+        count: How many connections.
+        path: What to ask.
+        more: Further headers.
+        often: Requests on each connection; they do not wait for answers.
+        change: What happens in between: before the request of which connection, and what.
+    """
+    request = endpoint.request(PATHS[path], path).replace(b"\r\nhost", more + b"\r\nhost", 1)
 
     async def ask() -> list[bytes]:
         wires, connections = [Wire() for _ in range(count)], []
@@ -36,9 +50,11 @@ def crowd(endpoint: Endpoint, count: int, path: str) -> list[bytes]:
         while not wires[0].sent:
             await asyncio.sleep(0)
         wires[0]._sent.clear()
-        for connection in connections:
+        for at, connection in enumerate(connections * often):
+            if at == change[0] and change[1] is not None:
+                change[1]()
             connection.data_received(request)
-        while not all(wire.sent for wire in wires):
+        while not all(wire.sent.count(b"HTTP/1.1 ") == often for wire in wires):
             await asyncio.sleep(0)
         return [wire.sent for wire in wires]
 
@@ -88,8 +104,55 @@ def test_lines_about_a_flood_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_what_is_switched_off_says_so_under_load_too(tmp_path: Path) -> None:
     with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
-        crowd(endpoint, ROOM + 1, "/predict")
-        endpoint.app.pressed = True
-        endpoint.models.kill("hours", "a drill")
-        answers = crowd(endpoint, ROOM + 2, "/predict")
-        assert {answer[9:12] for answer in answers} == {b"503"}
+        killed = ROOM + 2, lambda: endpoint.models.kill("hours", "a drill")
+        answers = crowd(endpoint, ROOM + 5, "/predict", change=killed)
+        assert [answer[9:12] for answer in answers] == [b"200"] * ROOM + [b"429"] * 2 + [b"503"] * 3
+
+
+def test_answers_keep_the_order_of_the_requests_on_a_connection(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+        told = crowd(endpoint, ROOM + 2, "/predict", often=2)
+        found = [re.findall(rb"HTTP/1.1 (\d+)", answers) for answers in told]
+        assert found == [[b"200", b"429"]] * ROOM + [[b"429", b"429"]] * 2
+
+
+def test_pages_that_may_ask_may_read_the_refusal(tmp_path: Path) -> None:
+    cors = {"access": {"cors": ["https://page.example"]}}
+    with Endpoint(tmp_path, regression_bundle(), None, declared=cors, in_flight=ROOM) as endpoint:
+        answers = crowd(endpoint, ROOM + 5, "/predict", b"\r\norigin: https://page.example")
+        assert [answer[9:12] for answer in answers[ROOM:]] == [b"429"] * 5
+        assert all(b"access-control-allow-origin: https://page.example" in answer for answer in answers)
+
+
+def test_whoever_finds_no_room_has_asked_all_the_same(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM, per_minute=ROOM + 5) as endpoint:
+        answers = crowd(endpoint, ROOM + 9, "/predict")
+        assert [answer[9:12] for answer in answers] == [b"200"] * ROOM + [b"429"] * 9
+        # One has asked before all of them.
+        assert endpoint.models.refused == {"too-many-requests": 4, "rate-exceeded": 5}
+
+
+def test_a_server_that_ends_closes_the_connections_that_it_refuses(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+
+        def end() -> None:
+            endpoint.app.draining = True
+
+        answers = crowd(endpoint, ROOM + 5, "/predict", change=(ROOM + 2, end))
+        assert [answer[9:12] for answer in answers[ROOM:]] == [b"429"] * 5
+        closed = [b"\r\nconnection: close\r\n" in answer for answer in answers[ROOM:]]
+        assert closed == [False] * 2 + [True] * 3
+
+
+def test_whether_it_lives_is_told_under_load_too(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
+        wire, connection = Wire(), Connection(endpoint.app)
+
+        def look() -> None:
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            for _ in range(3):
+                connection.data_received(b"GET /v2/health/live HTTP/1.1\r\nhost: here\r\n\r\n")
+
+        answers = crowd(endpoint, ROOM + 5, "/predict", change=(ROOM + 2, look))
+        assert [answer[9:12] for answer in answers[ROOM:]] == [b"429"] * 5
+        assert re.findall(rb"HTTP/1.1 (\d+)", wire.sent) == [b"200"] * 3
