@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from modelyard._kit.errors import ServeError
+from modelyard.checks.profile import profile
 from modelyard.deploy.local import policy_of
 from modelyard.deploy.section import Deploy, Requests
+from modelyard.inference import BundleDraft
 from modelyard.serving.guards import policy
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.observability.keeping import Keeper
@@ -115,13 +117,37 @@ def test_rows_that_come_twice_are_written_as_they_were_answered(body: str, kept:
     validator = Validator(MIXED)
     first, second = ROW, {**ROW, "city": "a ] b"}
     parsed = validator.parse((body % (json.dumps(first), json.dumps(second))).encode())
-    written = json.loads(Keeper(validator, policy.Requests()).rows_of(parsed))  # type: ignore[arg-type]
-    assert written == [second] if kept else [first, second]
-    assert len(written) == parsed.count
+    found = json.loads(Keeper(validator, policy.Requests()).rows_of(parsed))  # type: ignore[arg-type]
+    assert found == ([second] if kept else [first, second])
+    assert len(found) == parsed.count
+
+
+def at_once(endpoint: Endpoint, bodies: list[tuple[str, str, Any]]) -> None:
+    """Ask by id, path and body, all in one turn of the loop."""
+
+    async def ask() -> None:
+        wires = []
+        for name, path, body in bodies:
+            wire, connection = Wire(), Connection(endpoint.app)
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            named = b"\r\nx-request-id: %s\r\nhost" % name.encode()
+            connection.data_received(endpoint.request(body, path).replace(b"\r\nhost", named))
+            wires.append(wire)
+        while not all(wire.sent for wire in wires):
+            await asyncio.sleep(0)
+
+    asyncio.run(ask())
+    assert endpoint.service._batcher.runs == 1
+
+
+def written(path: Path) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Return inputs and predictions by id."""
+    with closing(sqlite3.connect(path)) as db:
+        return {one.id: (one.inputs, [row["prediction"] for row in one.outputs]) for one in newest(db)}
 
 
 def test_requests_of_one_turn_are_logged_with_the_numbers_that_were_sent(tmp_path: Path) -> None:
-    """Of one turn: one row, two rows with a gap and an integer that float32 has not, one refused, one as tensors."""
+    """Of one turn: one row, two rows with an integer that float32 has not, one refused, one as tensors."""
     with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
         tensors = {"inputs": [{"name": "numeric", "shape": [1, 2], "datatype": "FP64", "data": [0.1, 7]}]}
         bodies = [
@@ -130,24 +156,43 @@ def test_requests_of_one_turn_are_logged_with_the_numbers_that_were_sent(tmp_pat
             ("c", "/predict", {"a": 1e300, "b": 2}),
             ("d", "/v2/models/hours/infer", tensors),
         ]
-
-        async def ask() -> None:
-            wires = []
-            for name, path, body in bodies:
-                wire, connection = Wire(), Connection(endpoint.app)
-                connection.connection_made(wire)  # type: ignore[arg-type]
-                named = b"\r\nx-request-id: %s\r\nhost" % name.encode()
-                connection.data_received(endpoint.request(body, path).replace(b"\r\nhost", named))
-                wires.append(wire)
-            while not all(wire.sent for wire in wires):
-                await asyncio.sleep(0)
-
-        asyncio.run(ask())
-        assert endpoint.service._batcher.runs == 1
-    with closing(sqlite3.connect(endpoint.log.path)) as db:
-        found = {one.id: (one.inputs, [row["prediction"] for row in one.outputs]) for one in newest(db)}
-    assert found == {
+        at_once(endpoint, bodies)
+    assert written(endpoint.log.path) == {
         "a": ([{"a": 0.1, "b": 2}], [pytest.approx(2.2)]),
         "b": ([{"a": 2**24 + 1, "b": 1.5}, {"a": 4, "b": -0.25}], [pytest.approx(2.0**25, rel=1e-6), 7.75]),
         "d": ([{"a": 0.1, "b": 7}], [pytest.approx(7.2)]),
     }
+
+
+def test_of_a_turn_of_numbers_a_sample_is_drawn_too(tmp_path: Path) -> None:
+    declared = {"requests": {"sample": 0.4}}
+    bodies = [(f"r{at}", "/predict", {"a": at, "b": 1}) for at in range(60)]
+    with Endpoint(tmp_path, regression_bundle(), None, declared=declared) as endpoint:
+        at_once(endpoint, bodies)
+        keeps = endpoint.service._keeper.keeps
+    sent = {name: ([body], [2 * body["a"] + 1]) for name, _, body in bodies if keeps(name)}
+    assert written(endpoint.log.path) == sent
+    assert 10 < len(sent) < 50
+
+
+def test_of_a_turn_of_numbers_a_redacted_column_stands_nowhere(tmp_path: Path) -> None:
+    declared = {"requests": {"redact": ["a"]}}
+    with Endpoint(tmp_path, regression_bundle(), None, declared=declared) as endpoint:
+        at_once(endpoint, [(f"r{at}", "/predict", {"a": 61987, "b": at}) for at in range(5)])
+    assert [inputs for inputs, _ in written(endpoint.log.path).values()] == [[{"b": at}] for at in reversed(range(5))]
+
+
+def test_of_a_turn_of_numbers_what_is_held_back_is_logged_apart(tmp_path: Path) -> None:
+    made = regression_bundle()
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=2000).tolist() for name in ("a", "b")}
+    files = {**made.files, "profile.json": json.dumps(profile(columns, made.version.signature)).encode()}
+    files.pop("model.json")
+    guards = {"outlier": {"score": 0.99, "do": "quarantine"}, "fallback": "0"}
+    bodies = [(f"r{at}", "/predict", {"a": 1000 * (at % 3 == 1), "b": at / 8}) for at in range(6)]
+    with Endpoint(tmp_path, BundleDraft.of(made.version, files), guards) as endpoint:
+        at_once(endpoint, bodies)
+    usual, apart = written(endpoint.log.path), written(endpoint.log.path.with_suffix(".quarantine.db"))
+    assert usual == {name: ([body], [body["b"]]) for name, _, body in bodies if not body["a"]}
+    assert apart == {name: ([body], [0]) for name, _, body in bodies if body["a"]}
+    assert len(apart) == 2

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import pytest
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard.serving.observability.log import RequestLog
+from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, newest, write_block
 
 from .conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -139,6 +141,19 @@ def test_what_cannot_be_written_down_stops_nothing(tmp_path: Path, capsys: pytes
         ("b", '{"x":0}'),
     ]
     assert "a is logged without its content: " in capsys.readouterr().err
+
+
+def test_an_answer_that_cannot_be_written_down_leaves_the_rest_of_its_turn(tmp_path: Path) -> None:
+    log = RequestLog(log_path(tmp_path, "hours"))
+    sent = Packed(3, ["x"], struct.pack("<3d", 1, float("nan"), 3), True, {})
+    outputs: list[Any] = [[{"prediction": 1.0}], [{"prediction": object()}] * 2]
+    log.put(Turn(1000.0, "d" * 64, "", ["a", "b"], ["ana"] * 2, [0.5] * 2, [1, 2], sent, outputs), 3)
+    assert log.close() == 0
+    assert [(r["id"], r["inputs"], r["output"]) for r in rows(log_path(tmp_path, "hours"))] == [
+        ("a", '{"x":1.0}', '{"prediction":1.0}'),
+        ("b/0", "{}", "{}"),
+        ("b/1", "{}", "{}"),
+    ]
 
 
 def test_locked_database_is_waited_for_and_said(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ def outputs(problem: Problem, rng: np.random.Generator) -> np.ndarray[Any, Any]:
     if rng.random() < 0.4:
         wrong = rng.choice([np.nan, np.inf, -np.inf, -0.2, 3.0, 0.0])
         made[rng.integers(4), rng.integers(made.shape[1])] = wrong
+    elif problem is not NUMBERS and rng.random() < 0.2:
+        # What one class has too much another has too little: the sum is right.
+        made[rng.integers(4)] += np.float32([0.9, 0, -0.9])
     return made
 
 
