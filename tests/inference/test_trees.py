@@ -206,6 +206,17 @@ def test_tables_that_are_too_large_are_left_to_a_runtime() -> None:
     assert Boosted(trees, 1, "identity").vectors(preparation(4)) is None
 
 
+def test_a_file_of_another_format_is_refused_as_such() -> None:
+    good = Boosted([grown(np.random.default_rng(0), 2, 3, [0.0, 1.0])], 1, "identity").vectors(preparation(2))
+    assert good is not None
+    plain = msgspec.structs.asdict(good)
+    assert plain["format"] == 1
+    with pytest.raises(ModelError, match="format 2") as raised:
+        TreesPredictor(msgspec.msgpack.encode({**plain, "format": 2, "more": b""}))
+    assert raised.value.code == "model-unreadable"
+    assert "environment.json" in str(raised.value)
+
+
 @pytest.mark.parametrize("columns", [1, 20_000])
 def test_a_small_file_that_asks_for_much_memory_is_refused(columns: int) -> None:
     """Of 700 kB: the table of a column would take 800 MB, that of many columns three times as much."""

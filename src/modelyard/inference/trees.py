@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["FILE", "MOST_LEAVES", "MOST_TABLE", "MOST_WORDS", "Trees", "TreesPredictor", "word_of"]
+__all__ = ["FILE", "FORMAT", "MOST_LEAVES", "MOST_TABLE", "MOST_WORDS", "Trees", "TreesPredictor", "word_of"]
 
 # Name of the file in a bundle.
 FILE = "trees.msgpack"
+FORMAT = 1
 # Leaves that fit a word, by the bytes of the word; its sign stays free.
 _WORDS = {15: 2, 31: 4, 63: 8}
 MOST_LEAVES = max(_WORDS)
@@ -54,6 +55,12 @@ def word_of(leaves: int) -> int:
     raise ValueError(f"a tree has {leaves} leaves, more than {MOST_LEAVES}")
 
 
+class _Numbered(msgspec.Struct):
+    """What every format has; a file without it is of the first."""
+
+    format: int = 1
+
+
 class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An ensemble of trees as data; arrays are little-endian bytes with one entry an inner node.
 
@@ -72,6 +79,7 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         first: uint8, the first leaf below the left child.
         last: uint8, the leaf after the last of them.
         missing_left: uint8, whether a missing value goes left.
+        format: Number of this form.
     """
 
     fill: bytes
@@ -87,6 +95,7 @@ class Trees(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first: bytes
     last: bytes
     missing_left: bytes
+    format: int = FORMAT
 
 
 class TreesPredictor:
@@ -98,7 +107,7 @@ class TreesPredictor:
         data: A bundle's file `trees.msgpack`.
 
     Raises:
-        ModelError: It is damaged (`model-unreadable`).
+        ModelError: It is damaged, or of another format (`model-unreadable`).
     """
 
     def __init__(self, data: bytes) -> None:
@@ -107,14 +116,21 @@ class TreesPredictor:
         self._np = np
         self._rooms = threading.local()
         try:
-            trees = msgspec.msgpack.decode(data, type=Trees)
-            self._read(trees)
+            found = msgspec.msgpack.decode(data, type=_Numbered).format
+            if found == FORMAT:
+                self._read(msgspec.msgpack.decode(data, type=Trees))
         except (msgspec.DecodeError, ValueError, IndexError) as error:
             raise ModelError(
                 "model-unreadable",
                 f"the trees of the model cannot be read: {str(error)[:200]}",
                 hint="take the bundle from the store again",
             ) from error
+        if found != FORMAT:
+            raise ModelError(
+                "model-unreadable",
+                f"the trees of the model have format {found}, and here format {FORMAT} is read",
+                hint="run again with the versions of environment.json in the bundle",
+            )
 
     def _read(self, trees: Trees) -> None:
         np = self._np
