@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -172,6 +173,30 @@ def test_a_difference_above_the_limit_is_not_served_as_onnx(
     exported = export(fitted, data.feeds)
     assert exported.format == "lightgbm"
     assert exported.parity.details["tried"][0]["worst"] > 1e-4
+
+
+def test_bit_vectors_that_differ_are_left_out_and_the_graph_serves(
+    table: Tables, problem: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelyard.models.boosted import Boosted
+
+    vectors = Boosted.vectors
+
+    def shifted(self: Boosted, preparation: Any) -> Any:
+        found = vectors(self, preparation)
+        assert found is not None
+        return msgspec.structs.replace(found, base=[1.0])
+
+    learned = problem("binary")
+    data = dataset(table("binary"), learned)
+    fitted = fit(LightGBM(), winner("lightgbm", learned, n_estimators=5).params, data.feeds, data.target, learned, 0)
+    assert "trees.msgpack" in export(fitted, data.feeds).files
+    monkeypatch.setattr(Boosted, "vectors", shifted)
+    exported = export(fitted, data.feeds)
+    assert (exported.format, list(exported.files)) == ("onnx", ["model.onnx"])
+    assert exported.parity.value is not None
+    assert exported.parity.value < 1e-6
+    assert [one["format"] for one in exported.parity.details["tried"]] == ["trees", "onnx"]
 
 
 def test_cost_grows_with_the_model(table: Tables, problem: Problems) -> None:

@@ -87,7 +87,12 @@ def export(fitted: Fitted, feeds: Feeds, *, limit: float = LIMIT) -> Exported:
         try:
             found, files, predictors = _onnx(fitted) if form == "onnx" else _native(fitted)
             # Whatever may serve it is compared, and the farthest off counts.
-            parity = max((compare(truth, one.predict(rows), problem) for one in predictors), key=lambda p: p.worst)
+            each = {name: compare(truth, one.predict(rows), problem) for name, one in predictors.items()}
+            if TREES in each and each[TREES].worst > limit:
+                # The graph serves it as well.
+                tried.append({"format": "trees", "worst": each.pop(TREES).worst})
+                del files[TREES]
+            parity = max(each.values(), key=lambda one: one.worst)
         except Exception as error:  # noqa: BLE001 - a converter may raise anything; the next form is tried
             why = f"{type(error).__name__}: {str(error)[:200]}"
             tried.append({"format": form, "error": why})
@@ -134,19 +139,19 @@ def _exported(fitted: Fitted) -> tuple[bytes, Boosted | None]:
     return graph.to_bytes(output, columns), boosted
 
 
-def _onnx(fitted: Fitted) -> tuple[Format, dict[str, bytes], list[Predictor]]:
+def _onnx(fitted: Fitted) -> tuple[Format, dict[str, bytes], dict[str, Predictor]]:
     data, boosted = _exported(fitted)
     files = {"model.onnx": data}
-    predictors: list[Predictor] = [OnnxPredictor(data)]
+    predictors: dict[str, Predictor] = {"model.onnx": OnnxPredictor(data)}
     vectors = boosted.vectors(fitted.preparation) if boosted is not None else None
     if vectors is not None:
         # The graph stays beside it, for other runtimes.
         files[TREES] = msgspec.msgpack.encode(vectors)
-        predictors.append(TreesPredictor(files[TREES]))
+        predictors[TREES] = TreesPredictor(files[TREES])
     return "onnx", files, predictors
 
 
-def _native(fitted: Fitted) -> tuple[Format, dict[str, bytes], list[Predictor]]:
+def _native(fitted: Fitted) -> tuple[Format, dict[str, bytes], dict[str, Predictor]]:
     found = fitted.family.native(fitted.estimator)
     if found is None:
         raise ValueError("its library has no format that is safe to load")
@@ -155,8 +160,10 @@ def _native(fitted: Fitted) -> tuple[Format, dict[str, bytes], list[Predictor]]:
     prepare = graph.to_bytes(add_preparation(graph, fitted.preparation), fitted.preparation.width)
     task = fitted.problem.task
     if form == "lightgbm":
-        return "lightgbm", {"model.txt": data, "prepare.onnx": prepare}, [LightGBMPredictor(prepare, data, task=task)]
-    return "skops", {"model.skops": data, "prepare.onnx": prepare}, [SkopsPredictor(prepare, data, task=task)]
+        booster = LightGBMPredictor(prepare, data, task=task)
+        return "lightgbm", {"model.txt": data, "prepare.onnx": prepare}, {"model.txt": booster}
+    estimator = SkopsPredictor(prepare, data, task=task)
+    return "skops", {"model.skops": data, "prepare.onnx": prepare}, {"model.skops": estimator}
 
 
 def _with_traps(feeds: Feeds) -> Feeds:
