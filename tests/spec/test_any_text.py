@@ -48,7 +48,7 @@ def judged(data: bytes) -> None:
             problems = list(error.problems)
 
         for problem in problems:
-            assert problem.code.startswith(("spec-", "data-source-"))
+            assert problem.code.startswith(("spec-", "data-source-", "store-address"))
             assert problem.message
             assert problem.hint
             assert problem.where.startswith(os.fspath(file))
@@ -71,6 +71,7 @@ def test_any_yaml_like_text(text: str) -> None:
 
 
 @given(sections)
+@example({"store": "NAME"})
 @settings(max_examples=examples(200), deadline=None)
 def test_any_fields(data: dict[str, Any]) -> None:
     judged(inline({"project": "p", "data": {"t": {"from": "a.csv"}}, "model": {"target": "y"}, **data}).encode())
