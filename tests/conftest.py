@@ -38,12 +38,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    examples.whole = config.getoption("--thorough")
+    if _named(config):
+        config.option.thorough = True
+    examples.whole = config.option.thorough
+
+
+def _named(config: pytest.Config) -> bool:
+    """Say whether files are named one by one: whoever does so wants all that is in them."""
+    return all(Path(asked.partition("::")[0]).is_file() for asked in config.args)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run what is named file by file here, where it can be looked into; all else in a few processes."""
-    if all(Path(asked.partition("::")[0]).is_file() for asked in config.args):
+    """Run files that are named here, where they can be looked into; all else in a few processes."""
+    if _named(config):
         return 0
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
@@ -59,8 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    # The tests and the libraries they loaded stay to the end: the collector need not look at them again and again.
+    # The tests and the libraries they loaded stay to the end: the collector need not look at them again and again,
+    # and what a test leaves is so little that it may wait.
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")
