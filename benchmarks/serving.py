@@ -89,23 +89,37 @@ WHOLE = Effort(rounds=5, slow_rounds=2, seconds=3, batches=40, starts=5)
 QUICK = Effort(rounds=3, slow_rounds=1, seconds=1, batches=15, starts=2)
 
 
-def beside_peer(peer: Peer, ours: Target, model: Path, effort: Effort) -> list[Load]:
-    """Print what a peer does beside us, and return our own rounds."""
+def beside_peer(peer: Peer, ours: Target, several: Target, model: Path, effort: Effort) -> list[Load]:
+    """Print what a peer does beside us, and return our own rounds.
+
+    Args:
+        peer: The peer.
+        ours: Our server, one process.
+        several: The same with a process for each of two cores, beside a peer whose threads take as many.
+        model: The model's file.
+        effort: How much is measured.
+    """
     project = model.parent
     ran = f"{versions(peer)}: {peer.said}"
     # A peer that speaks the open protocol is asked as we are, byte for byte.
     same = replace(ours, path=INFER, form=tensors, headers=dict(ours.headers))
     count = effort.rounds if peer.quick else effort.slow_rounds
     pairs: list[tuple[Load, Load, Load]] = []
+    shared: list[float] = []
     with beside(peer, model) as other:
         load(other, project, 1)
         for _ in range(count):
             mine = load(ours, project, effort.seconds)
             theirs = load(other, project, effort.seconds)
+            if peer.name == "triton":
+                shared.append(load(several, project, effort.seconds).rate / theirs.rate)
             pairs.append((mine, load(same, project, effort.seconds) if peer.path == INFER else mine, theirs))
         memory = pss_mb(other.process.pid)
     rate, p99 = LIMITS.get(peer.name, (None, None))
     emit(f"row_rps_vs_{peer.name}", middle(a.rate / b.rate for a, _, b in pairs), "x", rate, f"at least; {ran}")
+    if shared:
+        text = "ours with --processes 2: the peer's threads take both cores, and one process of ours takes one"
+        emit(f"row_rps_2_processes_vs_{peer.name}", middle(iter(shared)), "x", rate, text)
     emit(f"row_p99_vs_{peer.name}", middle(a.p99_ms / b.p99_ms for a, _, b in pairs), "x", p99, "at most")
     if reference := REFERENCE_US.get(peer.name):
         text = f"at most: {ROW_US} us beside {reference} us"
@@ -223,12 +237,16 @@ def main() -> None:
             with served(folder, project, token, *policy) as ours:
                 starts.append(ours.start_s)
         emit("start_s", middle(iter(starts)), "s", 0.5, "from the start of the process to the first prediction")
-        with served(folder, project, token, *policy) as ours:
+        with (
+            served(folder, project, token, *policy) as ours,
+            served(folder, project, token, *policy, "--endpoint", "several", "--processes", "2") as several,
+        ):
             load(ours, project, 1)
+            load(several, project, 1)
             loads = [load(ours, project, effort.seconds)]
             for peer in peers:
                 try:
-                    loads += beside_peer(peer, ours, model, effort)
+                    loads += beside_peer(peer, ours, several, model, effort)
                 except NotServed as error:
                     print(json.dumps({"name": peer.name, "skipped": str(error)}))
             emit(

@@ -47,6 +47,12 @@ class TablesSuite(OpenStore):
         assert [c.name for c in version.columns] == frame.columns
         assert [c.type for c in version.columns] == [str(t) for t in back.dtypes]
 
+    def test_a_table_that_is_there_is_held_and_no_other(self, store: Store) -> None:
+        version = store.tables.write("a.b", _of_every_type(), key="k")
+        assert store.tables.holds(version)
+        for address in ("a.b@7", "other@0", "a.b", ""):
+            assert not store.tables.holds(msgspec.structs.replace(version, address=address)), address
+
     def test_an_empty_table_keeps_its_columns(self, store: Store) -> None:
         frame = _of_every_type().clear()
         version = store.tables.write("t", frame, key="k")

@@ -11,6 +11,7 @@ from modelyard.pipeline.code import version_of
 from modelyard.pipeline.environment import Environment, environment
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
+from modelyard.pipeline.there import gone
 from modelyard.records import Plan
 from modelyard.store import Store
 
@@ -59,9 +60,13 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
             continue
         key = output_key(step, code=code, inputs=inputs, state=keyed, environment=env)
         hit = store.ledger.output(key.digest)
-        if hit is not None:
+        lost = gone(hit.outputs, store) if hit is not None else ""
+        if hit is not None and lost:
+            verdict: Literal["cached", "run"] = "run"
+            why = f"{lost}, which it made, is gone from the store"
+        elif hit is not None:
             outputs[step.name] = hit.outputs
-            verdict: Literal["cached", "run"] = "cached"
+            verdict = "cached"
             why = "nothing it depends on changed"
         else:
             verdict = "run"

@@ -29,6 +29,7 @@ from modelyard.pipeline.raised import error_of
 from modelyard.pipeline.ready import Ready
 from modelyard.pipeline.retry import again
 from modelyard.pipeline.sources import kept_source, written_source
+from modelyard.pipeline.there import gone
 from modelyard.records import Budget, Fire, Plan, Run, Step, Usage
 from modelyard.security.redact import redact
 from modelyard.store import Held, Store
@@ -263,7 +264,7 @@ class _Runner:
             return None
         self._keys[step.name] = key
         hit = self._store.ledger.output(key.digest)
-        if hit is not None:
+        if hit is not None and not gone(hit.outputs, self._store):
             self._outputs[step.name] = hit.outputs
             self._journal.cached(step, key, hit)
             return None

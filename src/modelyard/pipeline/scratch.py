@@ -80,6 +80,7 @@ class _Tables:
         self._beneath = beneath
         self.read = real.read
         self.verify = real.verify
+        self.holds = real.holds
 
     def write(
         self, name: str, frame: pl.LazyFrame | pl.DataFrame, *, key: str, parents: Sequence[str] = ()

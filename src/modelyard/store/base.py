@@ -235,6 +235,10 @@ class Tables(Protocol):
         """Return the rows of exactly this version, newest by key unless `raw`."""
         ...
 
+    def holds(self, version: TableVersion) -> bool:
+        """Say at a glance whether a version is there; `verify` looks at every byte."""
+        ...
+
     def verify(self, version: TableVersion) -> None:
         """Hold every stored byte of a version against what was recorded of it.
 

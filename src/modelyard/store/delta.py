@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable, Schema
 
-__all__ = ["commit", "noted", "opened"]
+__all__ = ["commit", "noted", "opened", "stands"]
 
 # What a URL would decode.
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -103,6 +103,11 @@ def noted(folder: Path, number: int) -> dict[str, Any]:
             info: dict[str, Any] = action["commitInfo"]
             return info
     return {}
+
+
+def stands(folder: Path, number: int) -> bool:
+    """Say whether a version was committed and its record is there."""
+    return _log(folder, number).is_file()
 
 
 def _allow(delta: DeltaTable, columns: Schema) -> None:

@@ -18,7 +18,7 @@ from modelyard._kit.digest import digest_file
 from modelyard._kit.errors import DataError, NotFound, Tampered
 from modelyard.records import TableVersion
 from modelyard.store.base import Appended
-from modelyard.store.delta import commit, noted, opened
+from modelyard.store.delta import commit, noted, opened, stands
 from modelyard.store.disk import check_writable, explained
 from modelyard.store.dtypes import restored_type
 from modelyard.store.locks import Locks
@@ -135,6 +135,11 @@ class DeltaTables:
         if raw or not version.newest_by:
             return frame
         return newest_by_key(frame, version.newest_by, version.newest_order)
+
+    def holds(self, version: TableVersion) -> bool:
+        """Say at a glance whether a version is there; `verify` looks at every byte."""
+        name, _, number = version.address.rpartition("@")
+        return number.isdigit() and stands(self._folder(name), int(number))
 
     def verify(self, version: TableVersion) -> None:
         """Hold every byte of a version against what was recorded; see `Tables.verify`.

@@ -1,0 +1,70 @@
+"""What somebody has deleted is made again: the ledger alone does not say that an output is there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import modelyard
+from modelyard import Flow
+from modelyard.inference import BundleDraft
+from modelyard.pipeline import preview
+from modelyard.records import Feature, ModelVersion, Problem, Signature
+
+MADE: list[str] = []
+
+
+def rows() -> pl.DataFrame:
+    MADE.append("rows")
+    return pl.DataFrame({"a": [1, 2, 3]})
+
+
+def fitted(table: Any) -> BundleDraft:
+    MADE.append("fitted")
+    problem = Problem(task="regression", target="y", metric="rmse")
+    signature = Signature(features=(Feature(name="a", type="number", source="Int64"),), problem=problem)
+    version = ModelVersion(
+        name="m", digest="", family="f", params={}, format="onnx", signature=signature, trained_on=(), environment=""
+    )
+    return BundleDraft.of(version, {"model.onnx": b"weights"})
+
+
+def size(model: Any) -> int:
+    MADE.append("size")
+    return len(model.read("model.onnx"))
+
+
+def flow() -> Flow:
+    made = Flow("f")
+    made.step(size, model=made.step(fitted, table=made.step(rows)))
+    return made
+
+
+def statuses(run: modelyard.Run) -> dict[str, str]:
+    return {step.name: step.status for step in run.steps}
+
+
+@pytest.mark.parametrize(
+    ("lost", "again"),
+    [
+        ("tables", {"rows": "succeeded", "fitted": "cached", "size": "cached"}),
+        ("blobs/folders", {"rows": "cached", "fitted": "succeeded", "size": "cached"}),
+    ],
+)
+def test_what_is_gone_is_made_again_and_nothing_else(tmp_path: Path, lost: str, again: dict[str, str]) -> None:
+    first = modelyard.run(flow(), project=tmp_path)
+    assert first["size"] == len(b"weights")
+    shutil.rmtree(tmp_path / ".modelyard" / lost)
+    foreseen = {one.step: one for one in preview(flow().plan(), modelyard.open_project(tmp_path))}
+    (remade,) = [name for name, status in again.items() if status == "succeeded"]
+    assert foreseen[remade].verdict == "run"
+    assert "is gone from the store" in foreseen[remade].why
+    MADE.clear()
+    run = modelyard.run(flow(), project=tmp_path)
+    assert (statuses(run), MADE) == (again, [remade])
+    assert run["fitted"] == first["fitted"]
+    assert statuses(modelyard.run(flow(), project=tmp_path)) == dict.fromkeys(again, "cached")
