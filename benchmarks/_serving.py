@@ -281,6 +281,25 @@ def served(folder: Path, project: Path, token: str, *options: str) -> Iterator[T
         yield target
 
 
+@contextlib.contextmanager
+def apart(pid: int) -> Iterator[None]:
+    """Give a process a core and us another: where the system moves threads, cold caches decide what is measured."""
+    ours = os.sched_getaffinity(0)
+    first, *others = sorted(ours)
+    if not others:
+        yield
+        return
+    tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    try:
+        for task in tasks:
+            os.sched_setaffinity(task, {others[0]})
+        os.sched_setaffinity(0, {first})
+        yield
+    finally:
+        for task in (0, *tasks):
+            os.sched_setaffinity(task, ours)
+
+
 def load(target: Target, folder: Path, seconds: float) -> Load:
     """Run wrk against a server once: 500 bodies of one row each, in turns.
 
