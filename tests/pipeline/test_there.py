@@ -68,3 +68,22 @@ def test_what_is_gone_is_made_again_and_nothing_else(tmp_path: Path, lost: str, 
     assert (statuses(run), MADE) == (again, [remade])
     assert run["fitted"] == first["fitted"]
     assert statuses(modelyard.run(flow(), project=tmp_path)) == dict.fromkeys(again, "cached")
+
+
+def grown(label: str, previous: Any = None) -> pl.DataFrame:
+    MADE.append("new" if previous is None else "on")
+    return pl.DataFrame({"a": [label]})
+
+
+def test_nothing_is_built_on_a_table_that_is_gone(tmp_path: Path) -> None:
+    def labelled(label: str) -> Flow:
+        made = Flow("f")
+        made.step(grown, label=label)
+        return made
+
+    MADE.clear()
+    modelyard.run(labelled("a"), project=tmp_path)
+    modelyard.run(labelled("b"), project=tmp_path)
+    shutil.rmtree(tmp_path / ".modelyard/tables")
+    assert modelyard.run(labelled("c"), project=tmp_path).status == "succeeded"
+    assert MADE == ["new", "on", "new"]

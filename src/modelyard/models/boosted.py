@@ -80,8 +80,9 @@ class Boosted:
         threshold = below(np.concatenate([tree.threshold[w] for tree, (w, *_) in zip(self.trees, nodes, strict=True)]))
         threshold = np.maximum(threshold, np.finfo(np.float32).min)
         word = word_of(max(sizes))
-        rows = len(set(zip(column.tolist(), threshold.tolist(), strict=True))) + 2 * len(set(column.tolist()))
-        if len(set(column.tolist())) * word > MOST_WORDS or rows * len(self.trees) * word > MOST_TABLE:
+        used = len(set(column.tolist()))
+        rows = len(set(zip(column.tolist(), threshold.tolist(), strict=True))) + 2 * used
+        if used * word > MOST_WORDS or rows * len(self.trees) * word > MOST_TABLE:
             return None
         leaves = np.zeros((len(self.trees), max(sizes)), "<f4")
         for row, tree, (_, order, *_) in zip(leaves, self.trees, nodes, strict=True):

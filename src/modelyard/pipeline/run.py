@@ -273,7 +273,9 @@ class _Runner:
         previous = None
         if wants(function, "previous"):
             latest = self._store.ledger.latest(step.name)
-            previous = next(iter(latest.outputs.values()), None) if latest else None
+            # Nothing is appended to what is gone: it begins anew.
+            if latest is not None and not gone(latest.outputs, self._store):
+                previous = next(iter(latest.outputs.values()), None)
         return Task(
             step=step,
             key=key.digest,

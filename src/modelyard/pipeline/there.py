@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import NotFound
 from modelyard.records import ModelVersion, TableVersion, read_value
 from modelyard.store.base import Store
 
@@ -29,7 +29,7 @@ def gone(outputs: Mapping[str, Any], store: Store) -> str:
         if isinstance(value, ModelVersion) and value.address:
             try:
                 store.blobs.folder(value.address)
-            except ModelyardError:
+            except NotFound:
                 return f"model `{value.name}`"
     return ""
 
