@@ -174,5 +174,33 @@ def test_the_gate_names_all_that_did_not_hold():
     assert "gap" not in message
 
 
+def hint_of(results: list[CheckResult]) -> str:
+    with pytest.raises(CheckFailed) as caught:
+        gate(results=results)
+    return caught.value.problem.hint
+
+
+def test_who_broke_a_contract_is_told_whose_and_what_to_do():
+    broken = CheckResult(
+        check=Check(name="consumer.the-ward", type="consumer"),
+        status="failed",
+        reason="contracts/ward.yaml:6: `ask for one`: status: wanted 200, got 400: no column `area`",
+        limit=None,
+        evidence=Evidence(
+            measure="broken_promises", value=1, details={"file": "contracts/ward.yaml", "consumer": "the ward"}
+        ),
+    )
+    hint = hint_of([broken])
+    assert "what the ward relies on" in hint
+    assert "modelyard contract check contracts/ward.yaml" in hint
+    assert "modelyard show consumer.the-ward" in hint
+    # A contract has no such field: the hint would lead nowhere.
+    assert "blocking: false" not in hint
+    both = hint_of([broken, result("roc_auc", "failed")])
+    assert "the ward" in both
+    assert "blocking: false" in both
+    assert "contract check" not in hint_of([result("roc_auc", "failed")])
+
+
 def test_a_gate_without_checks_is_open():
     assert gate(results=[]) == []

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, Tampered, UserError
 from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed, released, rollback, settle
 from modelyard.deploy.steps import promote
@@ -51,6 +52,30 @@ def test_aliases_and_endpoints_are_apart(store: LocalStore, models: list[ModelVe
     assert endpoint_of(store, "days") == "days"
     with pytest.raises(NotFound, match="did you mean `hours`"):
         endpoint_of(store, "hour")
+
+
+def test_who_asks_for_an_alias_that_is_not_there_is_told_which_is_and_how_one_is_made(
+    store: LocalStore, models: list[ModelVersion]
+) -> None:
+    champion(store, models[0])
+    with pytest.raises(NotFound, match="`hours` has no challenger yet") as caught:
+        pointed(store, "hours", "challenger")
+    hint = caught.value.problem.hint
+    assert f"its champion is {short(models[0].digest)}" in hint
+    assert "modelyard promote MODEL --alias challenger" in hint
+    assert "deploy: {rollout:" in hint
+    assert "modelyard run" not in hint
+
+    move(store, "days", "challenger", models[1], reason="try", actor="user:ana")
+    with pytest.raises(NotFound, match="`days` has no champion yet") as caught:
+        pointed(store, "days")
+    assert f"its challenger is {short(models[1].digest)}" in caught.value.problem.hint
+    assert "modelyard run" in caught.value.problem.hint
+    # That another endpoint has one makes this endpoint no unknown one.
+    with pytest.raises(NotFound, match="alias-not-found"):
+        pointed(store, "hours", "challenger")
+    with pytest.raises(NotFound, match="endpoint-not-found"):
+        pointed(store, "hour", "challenger")
 
 
 def test_model_without_a_card_is_refused(

@@ -11,6 +11,9 @@ from modelyard.records import CheckResult
 
 __all__ = ["gate"]
 
+# The type of the checks that ask what a consumer asks.
+_CONSUMER = "consumer"
+
 
 def gate(*, results: Iterable[Any]) -> list[dict[str, Any]]:
     """Stop if a blocking check did not hold.
@@ -33,8 +36,7 @@ def gate(*, results: Iterable[Any]) -> list[dict[str, Any]]:
         raise CheckFailed(
             "check-failed",
             f"{count} did not hold: {'; '.join(_line(result) for result in stopping)}",
-            hint="nothing was released and the champion stays; mend the model or its data, or set `blocking: false` "
-            "on a check that should only report",
+            hint=f"nothing was released and the champion stays; {'; '.join(_next_steps(stopping))}",
         )
     return [
         {
@@ -55,6 +57,23 @@ def _flat(results: Iterable[Any]) -> Iterator[CheckResult]:
             yield item
         elif isinstance(item, list | tuple):
             yield from _flat(item)
+
+
+def _next_steps(stopping: Iterable[CheckResult]) -> Iterator[str]:
+    """Yield what to do: who broke what a caller relies on cannot choose to only report it, and needs the caller."""
+    own = False
+    for result in stopping:
+        if result.check.type != _CONSUMER:
+            own = True
+            continue
+        file, consumer = (result.evidence.details.get(name, result.check.name) for name in ("file", "consumer"))
+        yield (
+            f"let the model take and answer again what {consumer} relies on, or mend {consumer} first and then {file}: "
+            f"`modelyard show {result.check.name}` lists each broken promise, and `modelyard contract check {file}` "
+            "says whether the champion keeps them"
+        )
+    if own:
+        yield "mend the model or its data, or set `blocking: false` on a check that should only report"
 
 
 def _line(result: CheckResult) -> str:

@@ -28,23 +28,37 @@ __all__ = [
 ]
 
 
+# How an alias comes to be.
+_MADE = {
+    "champion": "`modelyard run` makes a champion once every blocking check passes, and `modelyard promote MODEL` "
+    "points at a model by hand",
+    "challenger": "`modelyard promote MODEL --alias challenger` makes a challenger of any model with a card, and with "
+    "`deploy: {rollout: {canary: 10%}}` each run puts its model there",
+}
+
+
 def pointed(store: Store, endpoint: str, alias: Alias = "champion") -> Deployment:
     """Return where an alias points now.
 
     Raises:
-        NotFound: Nowhere yet (`alias-not-found`).
+        NotFound: Nowhere yet (`alias-not-found`), or no alias is of this endpoint (`endpoint-not-found`).
     """
     now = store.ledger.alias(endpoint, alias)
     if now is None:
-        known = sorted({d.endpoint for d in store.ledger.aliases() if d.alias == alias})
+        known = sorted({d.endpoint for d in store.ledger.aliases()})
         if endpoint not in known and known:
             raise NotFound.of("endpoint", endpoint, known)
         raise NotFound(
             "alias-not-found",
             f"`{endpoint}` has no {alias} yet",
-            hint="`modelyard run` makes one, once every blocking check passes",
+            hint=f"{_present(store, endpoint)}{_MADE[alias]}",
         )
     return now
+
+
+def _present(store: Store, endpoint: str) -> str:
+    now = {d.alias: d for d in store.ledger.aliases(endpoint)}
+    return "".join(f"its {alias} is {short(to.model.digest)}; " for alias, to in sorted(now.items()))
 
 
 def trace_of(store: Store, deployment: Deployment) -> str:
