@@ -119,6 +119,8 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "why": "why it does not run",
             "items": "what changed, where it was not queued before",
             "queued": "true if it stood in the queue before",
+            "joined": "id of the fire whose run stands for it too: deliveries of a webhook within `debounce`",
+            "payload": "what came with it, where it joined another",
         },
     ),
     "trigger.seen": (

@@ -18,10 +18,14 @@ import httpx
 import msgspec
 import pytest
 
+import modelyard
 from modelyard._kit.errors import UserError
 from modelyard.automation.hooks import app
 from modelyard.automation.triggers.signature import sign
 from modelyard.automation.triggers.webhook import WebhookTrigger
+from modelyard.pipeline.fired import given
+from modelyard.pipeline.project import run_project
+from modelyard.pipeline.replay import replay
 from modelyard.records import Draft, Fire
 from modelyard.spec.sections.triggers import OwnTrigger
 from modelyard.store import LocalStore
@@ -260,6 +264,43 @@ def test_several_within_debounce_are_one_run(tmp_path: Path) -> None:
     assert house.fires[0].not_before == NOW + 60
     house.now += 31
     assert house.send(id="3").json()["fire"] != first["fire"]
+
+
+def test_a_run_sees_every_body_that_its_fire_stands_for(tmp_path: Path) -> None:
+    house = House(tmp_path, debounce=60.0)
+    (tmp_path / "own.py").write_text("def seen(fire):\n    return fire\n")
+    (tmp_path / "modelyard.yaml").write_text("project: p\nsteps:\n  seen: {function: own.py:seen}\n")
+    first = house.send(b'{"n": 1}', id="1").json()["fire"]
+    house.send(b'{"n": 2, "password": "hunter2"}', id="2")
+    house.send(b"", id="3")
+    # Another process, and one that was told of it twice.
+    assert House(tmp_path, debounce=60.0).send(b'{"n": 2}', id="2").status_code == 200
+    fire = house.store.ledger.fire(first)
+    assert fire is not None
+    # Answered 202 with the id of that fire, when its run had begun already: it is not lost with it.
+    waits = house.trigger._waiting
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(house.trigger, "_waiting", lambda *_: fire)
+        done = run_project(modelyard.load(tmp_path / "modelyard.yaml"), house.store, fire=fire)
+        late = house.send(b'{"n": 4}', id="4").json()["fire"]
+    assert waits(house.now, 0).id == late != first
+    (told,) = done.step("seen").outputs.values()
+    assert told["payload"] == {"n": 1}
+    assert told["payloads"] == [{"n": 1}, {"n": 2, "password": "[redacted]"}, None]
+    # And so does who replays the step.
+    assert replay(house.store, done, "seen").same
+
+
+def test_what_has_no_room_waits_for_a_run_of_its_own(tmp_path: Path) -> None:
+    house = House(tmp_path, debounce=60.0)
+    large = json.dumps("x" * 900_000).encode()
+    fires = [house.send(large, id=str(number)).json()["fire"] for number in range(6)]
+    assert fires == [fires[0]] * 4 + [fires[4]] * 2
+    assert fires[4] != fires[0]
+    many = [house.send(b"1", id=f"m{number}", client=(f"192.0.2.{number}", 1)).json()["fire"] for number in range(100)]
+    assert many == [fires[4]] * 98 + [many[98]] * 2
+    bodies = [given(fire, house.store)["payloads"] for fire in house.fires if fire.state == "queued"]
+    assert [len(one) for one in bodies] == [4, 100, 2]
 
 
 @pytest.mark.parametrize("by_file", [False, True])

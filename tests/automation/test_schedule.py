@@ -344,7 +344,7 @@ def test_the_cheapest_start_is_queued_with_its_saving(world: World) -> None:
     assert fire.payload["start"] == fire.not_before
     assert fire.payload["saved"] == pytest.approx(0.3)
     assert fire.payload["unit"] == "EUR/kW"
-    assert fire.given["payload"]["why"] == "waits 13 h: where it is cheapest"
+    assert fire.given()["payload"]["why"] == "waits 13 h: where it is cheapest"
     assert Queue(world.store).ready(at("2026-11-23T21:59")) == []
     assert [f.id for f in Queue(world.store).ready(at("2026-11-23T22:00"))] == [fire.id]
 

@@ -37,8 +37,10 @@ def write(trigger: Trigger, look: Look, store: Store) -> list[Fire]:
     return new
 
 
-def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor: str, drop: str = "") -> Fire | None:
-    """Write one fire down, durably; none if its key was written before.
+def ask(
+    trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor: str, drop: str = "", joins: str = ""
+) -> Fire | None:
+    """Write one fire down, durably; none if its key was written before, or the fire that it joins waits no longer.
 
     Args:
         trigger: Name of the trigger.
@@ -47,6 +49,7 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         store: Where the queue is.
         actor: Who asks: `trigger:NAME` or `user:NAME`.
         drop: Why it is left out; empty: it is queued.
+        joins: Id of a fire that waits and whose run is to see what came with this one too.
     """
     fire_id = new_id("fire")
     body: dict[str, Any] = {
@@ -58,7 +61,10 @@ def ask(trigger: str, kind: TriggerKind, wanted: Wanted, store: Store, *, actor:
         "items": plain(list(wanted.items)),
         "seen": dict(wanted.seen),
     }
-    if drop:
+    if joins:
+        told = {"why": f"joined fire {joins}", "joined": joins, "payload": wanted.payload}
+        draft = Draft(kind="fire.dropped", actor=actor, payload={**body, **told})
+    elif drop:
         draft = Draft(kind="fire.dropped", actor=actor, payload={**body, "why": drop})
     else:
         body |= {

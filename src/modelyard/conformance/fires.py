@@ -154,6 +154,20 @@ class FiresSuite(OpenStore):
             with pytest.raises(Taken):
                 store.ledger.append(fire_dropped(name, "too late", queued=True))
 
+    def test_nothing_joins_a_fire_whose_run_has_begun(self, store: Store) -> None:
+        def joining(name: str) -> Draft:
+            draft = fire_dropped(name, "joined fire fire-a")
+            return Draft(kind=draft.kind, payload={**draft.payload, "joined": "fire-a"})
+
+        store.ledger.append(fire_queued("a"))
+        store.ledger.append(joining("b"))
+        store.ledger.append(_start("run-1", "fire-a"))
+        for after in ([], [_end("run-1", "interrupted")]):
+            store.ledger.append(*after)
+            with pytest.raises(Taken):
+                store.ledger.append(joining("c"))
+        assert [(f.key, f.joined) for f in store.ledger.fires()] == [("arrivals/a", ""), ("arrivals/b", "fire-a")]
+
     def test_rebuilt_fires_equal_the_live_ones(self, store: Store) -> None:
         store.ledger.append(fire_queued("a", seen={"a": "1"}), fire_queued("b"), fire_dropped("c", "paused"))
         store.ledger.append(_start("run-1", "fire-a"), _end("run-1", "failed", "said \0 why"))

@@ -53,7 +53,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         inputs: Parameter -> plain JSON of the value (or of a list of values).
         state: What the probe saw.
         previous: The newest recorded first output of a step of this name, for functions that ask for `previous`.
-        fire: What the run was fired by (`Fire.given`), for functions that ask for `fire`.
+        fire: What the run was fired by (`fired.given`), for functions that ask for `fire`.
         run: Id of the run.
         trace: Id that ties the run to its fire, log lines and requests.
         attempt: 1 for the first.

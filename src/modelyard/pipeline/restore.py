@@ -19,6 +19,7 @@ from modelyard._kit.errors import NotFound, Tampered, UserError
 from modelyard.pipeline.capsule import Capsule, opened
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, wants
+from modelyard.pipeline.fired import given
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.recompute import plan_of
 from modelyard.pipeline.sources import Source, named_code, read_source
@@ -178,7 +179,7 @@ class Recorded:
         fire = self._store.ledger.fire(self._run.fire)
         if fire is None:
             raise _gone(f"fire `{self._run.fire}`")
-        return fire.given
+        return given(fire, self._store)
 
     def _look_for_inputs(self, task: Task) -> None:
         """Say which inputs are gone before anything is run."""

@@ -22,6 +22,7 @@ from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.environment import environment
 from modelyard.pipeline.execute import Failure, Outcome, Task, wants
 from modelyard.pipeline.executors import Executor, LocalExecutor
+from modelyard.pipeline.fired import given
 from modelyard.pipeline.journal import Journal, Observer
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
@@ -283,7 +284,7 @@ class _Runner:
             inputs=inputs,
             state=state,
             previous=previous,
-            fire=fire.given if fire else None,
+            fire=given(fire, self._store) if fire else None,
             run=self._id,
             trace=self._trace,
             fire_id=self._fire.id if self._fire else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -44,6 +45,8 @@ class Fire(msgspec.Struct, frozen=True, kw_only=True):
         trace: Id that ties the fire to its runs, log lines, alerts and requests: 32 hex digits.
         items: What changed.
         payload: Plain JSON that came with it: a webhook's body, the price that was saved.
+        joined: Id of the fire whose run stands for this one too; this one is dropped.
+        seq: Number of the event that wrote it down.
         state: How it stands. `queued`: waits for its turn, also after its run was cut off.
         run: Id of the newest run that it started.
         why: Why it did not start, or why its run ended as it did.
@@ -60,15 +63,20 @@ class Fire(msgspec.Struct, frozen=True, kw_only=True):
     trace: str = ""
     items: tuple[Item, ...] = ()
     payload: Any = None
+    joined: str = ""
+    seq: int = 0
     state: FireState = "queued"
     run: str = ""
     why: str = ""
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """Return what a step's function gets that asks for `fire`: the same however often the fire is resumed."""
+    def given(self, joined: Sequence[Any] = ()) -> dict[str, Any]:
+        """Return what a step's function gets that asks for `fire`: the same however often the fire is resumed.
+
+        Args:
+            joined: What came with those that joined it, in order.
+        """
         about = {"id": self.id, "trigger": self.trigger, "kind": self.kind, "due": self.due, "payload": self.payload}
-        return {**about, "items": msgspec.to_builtins(self.items)}
+        return {**about, "payloads": [self.payload, *joined], "items": msgspec.to_builtins(self.items)}
 
 
 def fire_of(event: Event, *, state: str = "", run: str = "", why: str = "") -> Fire:
@@ -89,6 +97,8 @@ def fire_of(event: Event, *, state: str = "", run: str = "", why: str = "") -> F
         trace=body.get("trace", ""),
         items=msgspec.convert(body.get("items", []), tuple[Item, ...]),
         payload=body.get("payload"),
+        joined=body.get("joined", ""),
+        seq=event.seq,
         state=known,
         run=run,
         why=why or body.get("why", ""),

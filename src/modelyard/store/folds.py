@@ -162,8 +162,13 @@ def _fire_dropped(execute: Execute, event: Event) -> None:
         ).fetchall()
         if not left:
             raise Taken("fire-taken", f"fire `{event.payload['id']}` is not queued", hint="look at its run")
-    else:
-        _fire(execute, event, "dropped")
+        return
+    if fire := event.payload.get("joined", ""):
+        # A run that has begun has been told what it stands for.
+        waits = execute("SELECT id FROM fires WHERE id = ? AND state = 'queued' AND run = ''", (fire,)).fetchall()
+        if not waits:
+            raise Taken("fire-taken", f"fire `{fire}` waits no longer", hint="write down one of its own")
+    _fire(execute, event, "dropped")
 
 
 def _seen(execute: Execute, event: Event) -> None:

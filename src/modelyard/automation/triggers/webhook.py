@@ -14,11 +14,12 @@ import msgspec
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import canonical
 from modelyard._kit.errors import UserError
-from modelyard.automation.base import Look
+from modelyard.automation.base import Look, Wanted
 from modelyard.automation.fires import ask, is_paused
 from modelyard.automation.triggers.common import PAUSED, Common
 from modelyard.automation.triggers.secret import read_secret
 from modelyard.automation.triggers.signature import Unsigned, key_of, sender_id
+from modelyard.pipeline.fired import joined_to
 from modelyard.records import Fire, TriggerKind
 from modelyard.security.redact import redact
 from modelyard.spec.sections.triggers import Hook, OwnTrigger
@@ -29,6 +30,8 @@ __all__ = ["Receipt", "WebhookTrigger"]
 # A shorter secret can be guessed by whoever has caught one delivery.
 _SHORTEST = 16
 _MASK = "[redacted]"
+# A run is given so many bodies of deliveries that came within `debounce` at most; the next one waits for its own run.
+_MOST_BODIES, _MOST_BYTES = 100, 4_000_000
 # Words that name harmless things as often as secrets: `{"key": "in/2026-11-21.csv"}`.
 _HARMLESS = ("key", "sig")
 
@@ -107,15 +110,20 @@ class WebhookTrigger(Common):
         except (Unsigned, ValueError) as error:
             self.refused[str(error)[:40]] += 1
             raise
+        wanted = self._wanted(key, now, payload=payload, not_before=now + (self.section.debounce or 0.0))
         with self._turn:
-            joined = self._waiting(now)
-            why = self._why() or (f"joined fire {joined.id}" if joined else "")
-            wanted = self._wanted(key, now, payload=payload, not_before=now + (self.section.debounce or 0.0))
-            fire = ask(self.name, self.kind, wanted, self._store, actor=f"trigger:{self.name}", drop=why)
+            why = self._why()
+            joined = None if why else self._waiting(now, len(body))
+            fire = None
+            if joined:
+                fire = self._ask(wanted, joins=joined.id)
+            if fire is None:
+                # Nothing waits for it, or the run of what waited has begun meanwhile.
+                fire = self._ask(wanted, drop=why)
         if fire is None:
             return Receipt("known")
-        if joined and fire.state == "dropped":
-            return Receipt("queued", joined.id)
+        if fire.joined:
+            return Receipt("queued", fire.joined)
         self._wake()
         return Receipt("dropped" if fire.state == "dropped" else "queued", fire.id, fire.why)
 
@@ -124,12 +132,20 @@ class WebhookTrigger(Common):
             return PAUSED
         return "the trigger is paused" if is_paused(self.name, self._store) else ""
 
-    def _waiting(self, now: float) -> Fire | None:
-        """Return the fire that still waits for others to join it."""
+    def _ask(self, wanted: Wanted, **more: str) -> Fire | None:
+        return ask(self.name, self.kind, wanted, self._store, actor=f"trigger:{self.name}", **more)
+
+    def _waiting(self, now: float, size: int) -> Fire | None:
+        """Return the fire that still waits for others to join it and has room for so many bytes more."""
         if not self.section.debounce:
             return None
         queued = self._store.ledger.fires(trigger=self.name, states=("queued",), newest=True, limit=1)
-        return queued[0] if queued and queued[0].kind == self.kind and queued[0].not_before > now else None
+        if not queued or queued[0].kind != self.kind or queued[0].not_before <= now:
+            return None
+        fire = queued[0]
+        bodies = [fire.payload, *joined_to(fire, self._store)]
+        room = _MOST_BYTES - sum(len(msgspec.json.encode(body)) for body in bodies)
+        return fire if len(bodies) < _MOST_BODIES and size <= room else None
 
     def _secrets(self) -> list[bytes]:
         """Return the keys that are set; while a secret is exchanged, one of them may be gone already."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.errors import NotFound
+from modelyard.pipeline.fired import joined_to
 from modelyard.records import Fire, Item
 from modelyard.security.redact import redact
 from modelyard.web.answer import answer
@@ -101,7 +102,7 @@ class FirePage:
         key: What makes it one and the same however often it is seen.
         trace: Id that ties it to its runs, log lines, alerts and requests.
         items: What changed, at most 100.
-        payload: What came with it, as JSON without secrets, cut at 24 kB.
+        payload: What came with it, and with those that joined it, as JSON without secrets, cut at 24 kB.
         cut: Whether it was cut.
         alerts: Messages that were sent of it or its runs, newest first.
         live: Whether it waits or its run is under way.
@@ -178,7 +179,9 @@ def load(store: Reader, query: Query) -> FirePage:
     fire = store.ledger.fire(name)
     if fire is None:
         raise NotFound.of("fire", name, (one.id for one in store.ledger.fires(newest=True, limit=200)))
-    text = "" if fire.payload is None else msgspec.json.format(msgspec.json.encode(fire.payload), indent=2).decode()
+    more = joined_to(fire, store)
+    body = [fire.payload, *more] if more else fire.payload
+    text = "" if body is None else msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
     alerts = store.ledger.alerts(newest=True, limit=_ALERTS) if fire.trace else []
     return FirePage(
         title=f"{fire.trigger} fired",
