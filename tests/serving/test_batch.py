@@ -69,6 +69,12 @@ def feeds(first: int, rows: int) -> dict[str, Any]:
     return {"numeric": np.arange(first, first + rows, dtype=np.float32).reshape(-1, 1)}
 
 
+async def turn() -> None:
+    """Let a turn of many requests end: a look that brings more, one that does not."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 def test_one_turn_is_one_run() -> None:
     model = Double()
 
@@ -80,6 +86,25 @@ def test_one_turn_is_one_run() -> None:
     assert model.sizes == [10]
     for n, output in enumerate(outputs, 1):
         assert [value for row in output for value in row] == [2.0 * (n * 10 + i) for i in range(n)]
+
+
+def test_turn_goes_on_while_looks_bring_more_and_ends_when_there_are_enough() -> None:
+    model = Double()
+
+    async def main(looks: int, each: int) -> list[int]:
+        model.sizes = []
+        batcher = Batcher(model, joined, answered)
+        for _ in range(looks):
+            for _ in range(each):
+                batcher.ask(Asking(feeds(0, 1), 1))
+            await asyncio.sleep(0)
+        await turn()
+        return model.sizes
+
+    # Alone, nobody waits for a second look.
+    assert asyncio.run(main(3, 1)) == [1, 1, 1]
+    assert asyncio.run(main(3, 5)) == [15]
+    assert asyncio.run(main(6, 20)) == [80, 40]
 
 
 def test_large_requests_run_beside_and_small_ones_do_not_grow_without_end() -> None:
@@ -150,7 +175,7 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         # Nothing is known of it yet, so nobody is sent away; and few are taken in any case.
         ask(batcher, 60)
         assert not batcher.busy
-        await asyncio.sleep(0)
+        await turn()
         # 60 took 120 ms at least, and a turn has 50.
         most = batcher.most
         assert 16 <= most <= 25
@@ -158,13 +183,13 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         assert not batcher.busy
         ask(batcher, 1)
         assert batcher.busy
-        await asyncio.sleep(0)
+        await turn()
         assert not batcher.busy
         # Where a full turn is done in time, the next may hold more.
         model.seconds = 0.0
         for _ in range(20):
             ask(batcher, batcher.most)
-            await asyncio.sleep(0)
+            await turn()
         assert batcher.most > 500
 
     asyncio.run(run())
@@ -175,11 +200,11 @@ def test_few_large_requests_leave_room_for_many_small_ones() -> None:
         batcher = Batcher(Slow(0.00003), joined, answered)
         for _ in range(20):
             batcher.ask(Asking({"numeric": np.ones((200, 1))}, 200))
-        await asyncio.sleep(0)
+        await turn()
         assert 1000 < batcher.most < 4000
         for _ in range(500):
             batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
         assert not batcher.busy
-        await asyncio.sleep(0)
+        await turn()
 
     asyncio.run(run())

@@ -1,4 +1,8 @@
-"""Run the model once for all rows that came in during one turn of the event loop; no timer, no waiting."""
+"""Run the model once for all rows that came in during one turn of the event loop; no timer, no waiting.
+
+A turn of several requests goes on while a look at the sockets brings more: those whose answers were just written send
+their next ones while the first of them are read, and a run of the model costs as much as thirty rows more in it.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,8 @@ INLINE_ROWS = 256
 TURN = 0.05
 # Requests that a turn may hold however long they take; before one took too long, only the server's limit counts.
 _FEWEST, _ANY = 16, 1 << 30
+# Requests from which on a turn does not wait for another look.
+_ENOUGH = 64
 
 
 class _Asking(Protocol):
@@ -87,8 +93,8 @@ class Batcher(Generic[T]):
         self.waiting = 0
         self.most = _ANY
         self.busy = False
-        # Rows that are gathered.
-        self._rows = 0
+        # Rows that are gathered, and how many requests there were at the last look.
+        self._rows = self._seen = 0
 
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
@@ -101,7 +107,8 @@ class Batcher(Generic[T]):
             future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
             return
         if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._seen = 1
+            asyncio.get_running_loop().call_soon(self._look)
         self._gathered.append(one)
         self._rows += one.parsed.count
         if self._rows >= self.most:
@@ -146,6 +153,15 @@ class Batcher(Generic[T]):
     def _ended(self, one: T, future: Future[Array | None]) -> None:
         self.waiting -= 1
         self._answered([one], future.exception() or future.result())
+
+    def _look(self) -> None:
+        """Let the loop read once more if the last time brought something, else end the turn."""
+        count = len(self._gathered)
+        if self._seen < count < _ENOUGH and self._rows < self.most:
+            self._seen = count
+            asyncio.get_running_loop().call_soon(self._look)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
