@@ -23,6 +23,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "trace": "32 hex digits that tie the run to its fire, log lines, alerts and requests",
             "fire": "id of the fire that asked for it; only there",
             "prices": "what the machine costs; only where prices are declared",
+            "backfill": "the step whose older partitions are run; only of a backfill",
         },
     ),
     "run.finished": (

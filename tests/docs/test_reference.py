@@ -50,4 +50,4 @@ def test_events_carry_what_the_page_says(tmp_path: Path) -> None:
     }
     for kind, fields in seen.items():
         # `state` is there for steps that measure, others for runs and steps that have them; these do not.
-        assert payload(kind) - {"state", "fire", "prices", "asked_cpus", "notes", "cut"} == fields, kind
+        assert payload(kind) - {"state", "fire", "prices", "backfill", "asked_cpus", "notes", "cut"} == fields, kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from modelyard._kit.errors import ModelyardError, NotFound, StepFailed, UserErro
 from modelyard.api import open_project
 from modelyard.cli.main import main
 from modelyard.pipeline.backfill import Done, backfill, planned
+from modelyard.pipeline.bisect import asked, bisect
 
 NOW = datetime(2026, 3, 1, 0, 30, tzinfo=UTC).timestamp()
 FILE = """\
@@ -181,3 +183,27 @@ def test_a_budget_that_is_spent_stops_it(project: Path) -> None:
     with open_project(project) as store, pytest.raises(ModelyardError) as error:
         backfill(work, store, budget=budget)
     assert error.value.code == "budget-spent"
+
+
+def test_a_backfill_is_no_run_that_bisect_compares_with(project: Path) -> None:
+    def ran() -> str:
+        with contextlib.suppress(ModelyardError):
+            modelyard.run(project / "modelyard.yaml")
+        with open_project(project) as store:
+            return store.ledger.runs(limit=1)[0].id
+
+    good = ran()
+    fill(project, "2026-02-01", "2026-02-02")
+    (project / "own.py").write_text(OWN.replace("def report(x): return x", "def report(x): raise ValueError(x)"))
+    fill(project, "2026-02-03", "2026-02-04")
+    bad = ran()
+    (project / "bad.txt").write_text("2026-02-05")
+    fill(project, "2026-02-05", "2026-02-05")
+    with open_project(project) as store:
+        backfills = [run.id for run in store.ledger.runs() if run.id not in (good, bad)]
+        assert len(backfills) == 3
+        found = bisect(store, asked())
+        assert (found.last_good, found.first_bad, found.between) == (good, bad, ())
+        assert [one.run for one in found.judged] == [good, bad]
+        # Whoever names one knows why.
+        assert bisect(store, asked(), good=backfills[-1], bad=bad).last_good == backfills[-1]

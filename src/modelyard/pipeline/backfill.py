@@ -173,7 +173,9 @@ def backfill(
 
     failed: ModelyardError | None = None
     try:
-        run(work.plan, store, actor=actor, executor=executor, observe=noted, keep_going=True, **more)
+        run(
+            work.plan, store, actor=actor, executor=executor, observe=noted, keep_going=True, backfill=work.step, **more
+        )
     except ModelyardError as error:
         failed = error
     finished = store.ledger.run(ids[0]) if ids else None

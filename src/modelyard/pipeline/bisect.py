@@ -203,6 +203,8 @@ def _values(step: StepRun) -> list[object]:
 def bisect(store: Store, question: Question, *, good: str = "", bad: str = "") -> Bisected:
     """Find the first bad run.
 
+    Backfills are passed over unless they are named: they run other partitions than the runs before and after them.
+
     Args:
         store: Where the runs are.
         question: What makes a run bad.
@@ -231,7 +233,7 @@ def bisect(store: Store, question: Question, *, good: str = "", bad: str = "") -
         changes=tuple(changes),
         tables=tuple(table_changes(*runs, names)),
         judged=search.judged(),
-        between=tuple(search.ids[last + 1 : first]),
+        between=search.between(last, first),
         steady=search.steady(first),
         target=target,
     )
@@ -245,6 +247,7 @@ class _Search:
         self._question = question
         self._runs: dict[int, Run] = {}
         self._verdicts: dict[int, Verdict] = {}
+        self._backfills: set[str] = set()
         listed = store.ledger.runs(limit=_MOST)[::-1]
         known = [run.id for run in listed]
         for named in (good, bad):
@@ -276,8 +279,17 @@ class _Search:
     def verdict(self, at: int) -> Verdict:
         """Return what a run says."""
         if at not in self._verdicts:
-            self._verdicts[at] = self._question.judge(self.run(at))
+            run = self.run(at)
+            self._verdicts[at] = Verdict(None) if self._passed_over(run) else self._question.judge(run)
         return self._verdicts[at]
+
+    def _passed_over(self, run: Run) -> bool:
+        """Say whether a run is left out: one that filled older partitions says nothing of the newest, unless named."""
+        if run.id in (self._good, self._bad):
+            return False
+        begun = next(self._store.ledger.events(run=run.id, kinds=("run.started",), limit=1))
+        self._backfills |= {run.id} if "backfill" in begun.payload else set()
+        return run.id in self._backfills
 
     def find(self) -> tuple[int, int]:
         """Return the places of the first bad run and of the last good one before it."""
@@ -363,7 +375,12 @@ class _Search:
         return tuple(
             Judged(run=self.ids[at], time=self.run(at).started, verdict=words[v.bad], value=v.value)
             for at, v in sorted(self._verdicts.items())
+            if self.ids[at] not in self._backfills
         )
+
+    def between(self, last: int, first: int) -> tuple[str, ...]:
+        """Return the runs between two places that have no verdict and might have."""
+        return tuple(run for run in self.ids[last + 1 : first] if run not in self._backfills)
 
     def steady(self, first: int) -> bool:
         """Say whether what was looked at was good before the first bad run and bad from it on."""

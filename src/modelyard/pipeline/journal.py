@@ -48,7 +48,7 @@ class Journal:
         self._environment = environment
         self._observe = observe
 
-    def begin(self, plan: Plan, trace: str, fire: Fire | None, budget: Budget | None) -> None:
+    def begin(self, plan: Plan, trace: str, fire: Fire | None, budget: Budget | None, backfill: str = "") -> None:
         """Close the runs whose process died, and begin this one."""
         self._write(*left_running(self._store))
         body = {
@@ -62,6 +62,8 @@ class Journal:
             body["fire"] = fire.id
         if budget is not None:
             body["prices"] = msgspec.to_builtins(budget.prices)
+        if backfill:
+            body["backfill"] = backfill
         self._write(Draft(kind="run.started", run=self._run, actor=self._actor, payload=body), durable=True)
 
     def end(

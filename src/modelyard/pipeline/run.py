@@ -52,6 +52,7 @@ def run(
     fire: Fire | None = None,
     budget: Budget | None = None,
     keep_going: bool = False,
+    backfill: str = "",
 ) -> Run:
     """Run a plan to its end.
 
@@ -65,6 +66,7 @@ def run(
         fire: What asked for the run; it is started once, and again only if its run was cut off.
         budget: What it may cost, and what the machine costs.
         keep_going: After a failure, still start what does not depend on it.
+        backfill: The step whose older partitions are run; empty for the project as it stands now.
 
     Returns:
         The finished run.
@@ -98,6 +100,7 @@ def run(
                 budget=budget,
                 held=held,
                 keep_going=keep_going,
+                backfill=backfill,
             )
             return runner.run()
         finally:
@@ -122,6 +125,7 @@ class _Runner:
         budget: Budget | None = None,
         held: Held | None = None,
         keep_going: bool = False,
+        backfill: str = "",
     ) -> None:
         self._plan = plan
         self._by_name = {step.name: step for step in plan.steps}
@@ -134,6 +138,7 @@ class _Runner:
         self._budget = budget
         self._held = held
         self._keep_going = keep_going
+        self._backfill = backfill
         self._environment = environment()
         self._journal = Journal(store, run_id, actor, self._environment, observe)
         self._outputs: dict[str, dict[str, Any]] = {}
@@ -147,7 +152,7 @@ class _Runner:
 
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
-        self._journal.begin(self._plan, self._trace, self._fire, self._budget)
+        self._journal.begin(self._plan, self._trace, self._fire, self._budget, self._backfill)
         try:
             self._steps()
         except KeyboardInterrupt as stop:
