@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from modelyard.pipeline.machine import advice
-from modelyard.records import Attempt, Plan, Resources, Run, Step, StepRun, StepStatus, Usage
+from modelyard.records import Attempt, Plan, Resources, Retry, Run, Step, StepRun, StepStatus, Usage
 
 MB, GB = 10**6, 10**9
 
@@ -57,6 +59,32 @@ def test_a_limit_that_is_nearly_reached_or_was_is_named() -> None:
     assert texts(Resources(memory=200 * MB), *short) == [
         "asked 200 MB, and ran out of memory in 2 of 2 runs: ask 400 MB"
     ]
+
+
+def test_a_kill_at_a_smaller_limit_than_today_says_nothing_of_this_one() -> None:
+    killed = [ran(peak=180 * MB, status="failed", error="out-of-memory")] * 2
+    well = ran(peak=1100 * MB)
+    small, large = Resources(memory=200 * MB), Resources(memory=2 * GB)
+
+    def then(asked: Resources, now: Resources, *steps: StepRun, retry: int = 0) -> list[str]:
+        old = plan(s=asked)
+        old = msgspec.structs.replace(old, steps=(msgspec.structs.replace(old.steps[0], retry=Retry(memory=retry)),))
+        before = [msgspec.structs.replace(run, plan="old") for run in runs(*steps)]
+        return [one.text for one in advice(plan(s=now), [*before, *runs(well)], lambda run: old if run.plan else None)]
+
+    assert then(small, large, *killed) == []
+    # Nor is it a peak: it would have been higher.
+    assert [one.text for one in advice(plan(s=large), runs(*killed), lambda _: plan(s=small))] == []
+    # Killed at what it asks now, or at more, counts.
+    assert then(large, large, *killed) == ["asked 2 GB, and ran out of memory in 2 of 3 runs: ask 4 GB"]
+    assert then(large, small, *killed)[0].startswith("asked 200 MB, and ran out of memory in 2 of 3 runs")
+    # The attempt after the first kill had more, and was killed too.
+    twice = ran(peak=450 * MB, short=True, status="failed", error="out-of-memory")
+    again = Resources(memory=400 * MB)
+    assert then(small, again, twice, retry=500 * MB)[0].startswith("asked 400 MB, and ran out of memory in 1 of 2 runs")
+    # One that went on with more has told what it needs.
+    (text,) = then(small, again, ran(peak=390 * MB, short=True), retry=500 * MB)
+    assert "ran out" not in text
 
 
 def test_much_memory_without_a_limit_is_named() -> None:

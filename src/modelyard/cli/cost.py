@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
 if TYPE_CHECKING:
     from modelyard.pipeline.cost import Costs, RunCost
-    from modelyard.records import Prices, Usage
+    from modelyard.records import Plan, Prices, Run, Usage
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
@@ -78,10 +79,16 @@ def _advice(args: argparse.Namespace, store: Store) -> int:
     """Print which steps ask too much or too little of the machine."""
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.machine import advice
+    from modelyard.pipeline.recompute import plan_of
+
+    def followed(run: Run) -> Plan | None:
+        with suppress(NotFound):
+            return plan_of(run, store)
+        return None
 
     plan = compose(load_spec(args, files=False))
     whole = (store.ledger.run(one.id) for one in store.ledger.runs(limit=_RUNS))
-    found = advice(plan, [one for one in whole if one is not None])
+    found = advice(plan, [one for one in whole if one is not None], followed)
     if args.json:
         json_line(found)
         return 0

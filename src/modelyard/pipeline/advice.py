@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -48,32 +48,42 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
-def advice(plan: Plan, runs: Iterable[Run]) -> list[Advice]:
+class _Ran(NamedTuple):
+    step: StepRun
+    killed_at: float
+
+
+def advice(plan: Plan, runs: Iterable[Run], followed: Callable[[Run], Plan | None] = lambda _: None) -> list[Advice]:
     """Compare what the steps of a plan ask with what they used when they ran last.
 
     Args:
         plan: What is asked now.
         runs: Runs of the project, in any order; of each step the five newest that it ran in count. Steps out of the
             cache used nothing and say nothing.
+        followed: Returns the plan that a run followed, if it is known: a step that was killed at a smaller limit than
+            the one of now says nothing of this one.
 
     Returns:
         In the order of the plan; nothing for steps that ask well.
     """
-    seen: dict[str, list[StepRun]] = defaultdict(list)
+    seen: dict[str, list[_Ran]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.started, reverse=True):
         for one in run.steps:
             if one.status in ("succeeded", "failed") and len(seen[one.name]) < _NEWEST:
-                seen[one.name].append(one)
+                seen[one.name].append(_Ran(one, _killed_at(one, run, followed)))
     found = []
     for step in plan.steps:
         if ran := seen.get(step.name):
-            found += [one for one in (_of_memory(step, ran), _of_cpus(step, ran)) if one is not None]
+            found += [one for one in (_of_memory(step, ran), _of_cpus(step, [one.step for one in ran])) if one]
     return found
 
 
-def _of_memory(step: Step, ran: list[StepRun]) -> Advice | None:
-    asked, peak, runs = step.resources.memory, max(one.used.peak_bytes for one in ran), plural(len(ran), "run")
-    short = sum(_ran_short(one) for one in ran)
+def _of_memory(step: Step, ran: list[_Ran]) -> Advice | None:
+    asked = step.resources.memory
+    # Killed at less than is asked now: its peak is what it was allowed, and the limit was raised since.
+    ran = [one for one in ran if not (one.step.error.get("code") == _OUT_OF_MEMORY and one.killed_at < asked)]
+    peak, runs = max((one.step.used.peak_bytes for one in ran), default=0), plural(len(ran), "run")
+    short = sum(one.killed_at >= asked for one in ran)
     ask = _round_up(peak * _ROOM)
     if short and asked:
         ask = max(ask, _round_up(2 * asked))
@@ -91,9 +101,17 @@ def _of_memory(step: Step, ran: list[StepRun]) -> Advice | None:
     return Advice(step=step.name, kind="memory", asked=asked, used=peak, ask=ask, runs=len(ran), text=text)
 
 
-def _ran_short(one: StepRun) -> bool:
-    errors = [attempt.error for attempt in one.attempts] + [one.error]
-    return any(error.get("code") == _OUT_OF_MEMORY for error in errors)
+def _killed_at(one: StepRun, run: Run, followed: Callable[[Run], Plan | None]) -> float:
+    """Return the largest limit at which a step ran out of memory; `inf` if none is known, -1 if it never did."""
+    kills = sum(error.get("code") == _OUT_OF_MEMORY for error in (*(a.error for a in one.attempts), one.error))
+    if not kills:
+        return -1.0
+    plan = followed(run)
+    then = next((step for step in plan.steps if step.name == one.name), None) if plan else None
+    if then is None or not then.resources.memory:
+        return math.inf
+    # The attempt after the first kill has more.
+    return float(max(then.resources.memory, then.retry.memory if kills > 1 else 0))
 
 
 def _of_cpus(step: Step, ran: list[StepRun]) -> Advice | None:

@@ -261,7 +261,8 @@ def _advice(store: Reader) -> tuple[Advice, ...]:
     plan = next((plan for run in listed if (plan := plan_of(store, run))), None)
     if plan is None:
         return ()
-    return tuple(advice(plan, [run for one in listed if (run := store.ledger.run(one.id))]))
+    whole = [run for one in listed if (run := store.ledger.run(one.id))]
+    return tuple(advice(plan, whole, lambda run: plan_of(store, run)))
 
 
 def _chart(runs: list[RunCost], currency: str, limit: float | None) -> str:
