@@ -51,7 +51,9 @@ def test_answers_are_compressed_where_it_pays(served: Server, encoding: str, row
         asked = {"rows": [ROW] * rows}
         plain = client.post("/predict", json=asked, headers={"accept-encoding": "identity"})
         assert "content-encoding" not in plain.headers
-        squeezed = client.post("/predict", json=asked, headers={"accept-encoding": f"br, {encoding};q=0.5"})
+        # The head of the second is known by its bytes.
+        for _ in range(2):
+            squeezed = client.post("/predict", json=asked, headers={"accept-encoding": f"br, {encoding};q=0.5"})
     assert squeezed.json()["predictions"] == plain.json()["predictions"]
     size = len(plain.content)
     assert (size > SMALL, size > LARGE) == (rows > 1, rows > 200)

@@ -24,7 +24,7 @@ from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.parsed import Parsed
-from modelyard.serving.protocols.writing import writer
+from modelyard.serving.protocols.writing import Writer
 from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.store.packed import Packed
@@ -71,7 +71,7 @@ class Service:
 
     Attributes:
         digest: Digest of the version, as it stands in answers.
-        write: Writes the answers of `POST /predict`.
+        writer: Writes the answers of `POST /predict`.
         draining: The server ends: what is under way is answered, nothing new is taken.
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
@@ -105,7 +105,7 @@ class Service:
         self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
         self.validator = Validator(bundle.signature, rows=limits.rows)
-        self.write = writer(self.problem)
+        self.writer = Writer(self.problem, bundle.version.digest)
         self._keeper = Keeper(self.validator, limits.policy.requests)
         self.log = log
         self.limits = limits

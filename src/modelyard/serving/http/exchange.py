@@ -63,6 +63,7 @@ class Exchange:
         "_connection",
         "_data",
         "_keep_alive",
+        "_usual",
         "began",
         "body",
         "caller",
@@ -81,6 +82,7 @@ class Exchange:
         self._connection = connection
         self._data: bytes | None = None
         self._keep_alive = True
+        self._usual = False
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
@@ -100,7 +102,7 @@ class Exchange:
         self = cls.__new__(cls)
         self._connection = connection  # type: ignore[assignment]
         self._data = self.key = None
-        self._keep_alive = True
+        self._keep_alive, self._usual = True, head.usual
         self.method, self.target, self.headers = head.method, head.target, head.headers
         self.caller, self.role, self.route = head.caller, head.role, head.route
         self.model, self.version = head.model, head.version
@@ -130,6 +132,17 @@ class Exchange:
         self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = JSON
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
+        connection = self._connection
+        if self._usual and not extra and not connection.answers.draining:
+            self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
+                STATUS_LINES[status],
+                content_type,
+                len(body),
+                self.id.encode(),
+                body,
+            )
+            connection.answered(self)
+            return
         if len(body) > SMALL and (name := self._takes(extra)):
             extra = (*extra, (b"content-encoding", name), (b"vary", b"accept-encoding"))
             if len(body) > LARGE:

@@ -13,17 +13,32 @@ __all__ = ["Head", "Heads"]
 _HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
 # Headers that make one request unlike the next, or its body unlike a plain one.
 _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
+# Headers that make an answer unlike the usual one.
+_ASKS = frozenset((b"accept-encoding", b"origin"))
 
 
 class Head:
     """The line and headers of a request that was admitted, and what came of them.
 
     Attributes:
+        usual: Its answer has no header that depends on it.
         refusal: What such a request is told while there is no room, ready but for its id; how long that is without
             the id; and the label by which it is counted.
     """
 
-    __slots__ = ("caller", "headers", "length", "method", "model", "refusal", "role", "route", "target", "version")
+    __slots__ = (
+        "caller",
+        "headers",
+        "length",
+        "method",
+        "model",
+        "refusal",
+        "role",
+        "route",
+        "target",
+        "usual",
+        "version",
+    )
 
     def __init__(self, exchange: Exchange, length: int) -> None:
         self.method = exchange.method
@@ -35,6 +50,7 @@ class Head:
         self.model = exchange.model
         self.version = exchange.version
         self.length = length
+        self.usual = exchange.method != b"HEAD" and _ASKS.isdisjoint(exchange.headers)
         self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
 
 

@@ -37,15 +37,14 @@ def predict(models: Models, exchange: Exchange) -> None:
 def _render(service: Service, asked: Asked) -> bytes:
     if asked.shaped or asked.parsed.warnings:
         return _encode(_told(service, asked))
-    predictions = service.write(asked.rows, asked.predictions)
-    return b'{"id":%s,"model":"%s","predictions":%s}' % (_encode(asked.exchange.id), service.digest, predictions)
+    return service.writer.body(asked.exchange.id, asked.rows, asked.predictions)
 
 
 def _told(service: Service, asked: Asked) -> dict[str, Any]:
     if asked.shaped:
         predictions: Any = _shaped(service, asked)
     else:
-        predictions = msgspec.Raw(service.write(asked.rows, asked.predictions))
+        predictions = service.writer.answers(asked.rows, asked.predictions)
     body = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
     return {**body, "warnings": asked.parsed.warnings} if asked.parsed.warnings else body
 

@@ -1,4 +1,4 @@
-"""The answers of `POST /predict` as JSON, by an encoder that is compiled once for a model's classes."""
+"""The answers of `POST /predict` as JSON, by types that are compiled once for a model's classes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,55 @@ import msgspec
 from modelyard.inference.decode import Label
 from modelyard.records import Problem
 
-__all__ = ["Write", "writer"]
+__all__ = ["Writer"]
 
-# Rows of the model's output and their predictions -> a JSON list with one answer a row.
-Write = Callable[[list[list[float]], Sequence[Label]], bytes]
+# A row of the model's output and its prediction -> what stands in the answer.
+_One = Callable[[list[float], Label], Any]
+
+_encode = msgspec.json.Encoder().encode
 
 
-def writer(problem: Problem) -> Write:
-    """Compile what writes the answers of a model."""
-    encode = msgspec.json.Encoder().encode
-    if problem.task == "regression":
+class _Body(msgspec.Struct, gc=False):
+    id: str
+    model: str
+    predictions: Sequence[Any]
 
-        def values(rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
-            return encode([{"value": prediction} for prediction in predictions])
 
-        return values
-    compiled = _probabilities(problem.classes)
-    answer: Any = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
+class Writer:
+    """Writes the answers of one version of a model.
 
-    def labels(rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
+    Args:
+        problem: What was learned.
+        model: The version's digest, as it stands in answers.
+    """
+
+    def __init__(self, problem: Problem, model: str) -> None:
+        self._one = _value if problem.task == "regression" else _label(problem.classes)
+        self._model = model
+
+    def body(self, name: str, rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
+        """Return the whole body of the answer to the request of an id."""
         if len(rows) == 1:
-            return encode((answer(predictions[0], compiled(*rows[0])),))
-        return encode([answer(label, compiled(*row)) for label, row in zip(predictions, rows, strict=True)])
+            return _encode(_Body(name, self._model, (self._one(rows[0], predictions[0]),)))
+        return _encode(_Body(name, self._model, self.answers(rows, predictions)))
 
-    return labels
+    def answers(self, rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
+        """Return what stands in an answer for each row, for the JSON encoder."""
+        return list(map(self._one, rows, predictions))
+
+
+def _value(row: list[float], prediction: Label) -> dict[str, Label]:
+    return {"value": prediction}
+
+
+def _label(classes: Sequence[str]) -> _One:
+    answer: Any = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
+    compiled = _probabilities(classes)
+
+    def labelled(row: list[float], prediction: Label) -> Any:
+        return answer(prediction, compiled(*row))
+
+    return labelled
 
 
 def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
