@@ -251,7 +251,8 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "endpoint": "which was watched",
             "model": "digest of the model",
-            "window": "`rows`, those `held` back by a guard, and the times `from` and `to`",
+            "window": "`rows`, those `held` back by a guard, `tests` (rows of load tests, left out), and the "
+            "times `from` and `to`",
             "results": "one result a check, with its evidence",
         },
     ),

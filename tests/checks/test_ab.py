@@ -151,18 +151,20 @@ def test_requests_with_one_key_count_once_as_their_mean(log: sqlite3.Connection,
 
 
 @pytest.mark.parametrize("metric", ["error", "label", "ms"])
-def test_requests_that_were_not_drawn_change_nothing(log: sqlite3.Connection, metric: str) -> None:
+def test_requests_that_were_not_drawn_or_of_a_load_test_change_nothing(log: sqlite3.Connection, metric: str) -> None:
     for at, model in ((1.0, "a"), (2.0, "b")):
         answered(log, at, model, {f"{model}{n}": ["yes"] for n in range(3)})
     put_truths(log, [("a0", "no"), ("b0", "yes")])
     before = arms(metric=metric, label="yes").read(log)
     names = {f"x{n}": ["no"] for n in range(50)}
     answered(log, 3.0, "b", names, ms=99.0, keys=[None] * 50)
+    # Nobody wanted to know what a load test asked.
+    answered(log, 3.5, "b", {f"loadtest-{name}": row for name, row in names.items()}, ms=99.0)
     # As an older server wrote it, and one without a trial.
     answered(log, 4.0, "a", {f"o{name}": row for name, row in names.items()}, ms=99.0, keys=[])
     old = msgspec.msgpack.encode(msgspec.msgpack.decode(encode(Turn(5.0, "a", "", *OLD)))[:9])
     write_block(log, Block(5.0, 5.0, 1, [old]))
-    put_truths(log, [(name, "yes") for name in names] + [("old", "no")])
+    put_truths(log, [(prefix + name, "yes") for name in names for prefix in ("", "loadtest-")] + [("old", "no")])
     assert arms(metric=metric, label="yes").read(log) == before
     assert next(newest(log)).id == "old"
 

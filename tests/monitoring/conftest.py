@@ -67,16 +67,18 @@ def reference() -> dict[str, Any]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Callable[..., Path]:
-    """Write rows to the log of `endpoint`, ten seconds apart from time 1000 on, with ids r0, r1, ..."""
+    """Write rows to the log of `endpoint`, ten seconds apart from time 1000 on, with ids r0, r1 and so on."""
     written = 0
 
-    def made(rows: Rows, *, model: str = MODEL, endpoint: str = "loans") -> Path:
+    def made(rows: Rows, *, model: str = MODEL, endpoint: str = "loans", prefix: str = "r") -> Path:
         nonlocal written
         path = log_path(tmp_path, endpoint)
         writer = RequestLog(path)
         for inputs, output in rows:
             sent = [msgspec.json.encode([inputs])]
-            turn = Turn(1000.0 + 10 * written, model, "", [f"r{written}"], ["test"], [0.5], [1], sent, [[output]])
+            turn = Turn(
+                1000.0 + 10 * written, model, "", [f"{prefix}{written}"], ["test"], [0.5], [1], sent, [[output]]
+            )
             writer.put(turn, 1)
             written += 1
         assert writer.close() == 0

@@ -21,7 +21,7 @@ def test_the_newest_requests_come_as_columns_oldest_first(log, requests):
     assert window.inputs["age"] == [inputs["age"] for inputs, _ in rows[20:]]
     assert window.outputs == [output for _, output in rows[20:]]
     assert (window.begins, window.ends) == (1200.0, 1290.0)
-    assert window.describe() == {"rows": 10, "held": 0, "from": 1200.0, "to": 1290.0}
+    assert window.describe() == {"rows": 10, "held": 0, "tests": 0, "from": 1200.0, "to": 1290.0}
     assert window.endpoint == "loans"
 
 
@@ -39,6 +39,18 @@ def test_requests_of_another_model_are_not_in_it(log, requests):
     assert read_window(path, model=MODEL).ids == [f"r{i}" for i in range(5, 12)]
     assert read_window(path).rows == 15
     assert read_window(path, model="x" * 64).rows == 0
+
+
+def test_requests_of_a_load_test_are_left_out_and_counted(log, requests):
+    log(requests(0, 5)[0])
+    log(requests(9, 40, shift=3.0)[0], prefix="loadtest-r")
+    path = log(requests(1, 3)[0])
+    window = read_window(path)
+    assert (window.rows, window.describe()["tests"]) == (8, 40)
+    assert not [name for name in window.ids if name.startswith("loadtest-")]
+    # As many requests of callers as were asked for, however many others came between them.
+    assert read_window(path, last=6).rows == 6
+    assert read_window(path, last=2).tests == 0
 
 
 def test_a_row_without_its_content_is_left_out_and_counted(log, requests):

@@ -76,6 +76,8 @@ def test_requests_hold_rows_and_token() -> None:
     head, body = made[0].split(b"\r\n\r\n")
     assert b"authorization: Bearer secret" in head
     assert b"content-length: %d" % len(body) in head
+    # By this the server tells them from the requests of callers.
+    assert b"x-load-test: " in head
     assert [json.loads(one.split(b"\r\n\r\n")[1]) for one in made] == [
         {"rows": [{"a": 1}, {"a": 2}]},
         {"rows": [{"a": 3}]},

@@ -21,11 +21,12 @@ from onnx import helper
 
 from modelyard._kit.processes import born, family
 from modelyard.automation import loadtest, trial
-from modelyard.automation.loadtest import Order, last_of
+from modelyard.automation.loadtest import Order, last_of, why_not_compared
 from modelyard.checks.capacity import capacity
 from modelyard.cli import loadtest as loadtest_verb
 from modelyard.cli.main import main
 from modelyard.inference import BundleDraft
+from modelyard.monitoring.window import read_window
 from modelyard.records import Check, CheckResult, Draft, Evidence, plain
 from modelyard.serving.load.knee import Knee
 from modelyard.serving.load.measured import Measured
@@ -90,6 +91,21 @@ def test_only_what_is_alike_is_compared(yard: Yard) -> None:
     assert last_of(yard.store, ENDPOINT, Order(p99=0.01)) == (500.0, 0.01)
 
 
+def test_why_nothing_is_compared_is_known_before_it_is_tested(yard: Yard) -> None:
+    order = Order(connections=32, p99=0.02)
+    assert why_not_compared(yard.store, ENDPOINT, order).endswith("no test of `hours` has searched for the knee before")
+    remember(yard, Order(p99=0.01), 500.0, 0.01)
+    remember(yard, order, 500.0, 0.02, endpoint="other")
+    said = why_not_compared(yard.store, ENDPOINT, order)
+    assert said.endswith(
+        "the last test of `hours` had another connections 64 (now 32), another p99 0.01 s (now 0.02 s)"
+    )
+    remember(yard, order, None, 0.02)
+    assert why_not_compared(yard.store, ENDPOINT, order).endswith("the last test of `hours` held no rate")
+    remember(yard, order, 500.0, 0.02)
+    assert why_not_compared(yard.store, ENDPOINT, order) == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -111,6 +127,7 @@ def test_only_what_is_alike_is_compared(yard: Yard) -> None:
         (["--p99", "10"], 2, "--p99 is `10`"),
         (["--errors", "1"], 2, "--errors is `1`"),
         (["--fail-below", "most"], 2, "--fail-below is `most`"),
+        (["--fail-below", "90%", "--rate", "100"], 2, "--fail-below `90%` is a share of the last knee, and --rate"),
         (["--endpoint", "hour"], 2, "did you mean `hours`?"),
         (["ffffff"], 2, "no model `ffffff`"),
     ],
@@ -171,9 +188,11 @@ def started(yard: Yard, tmp_path: Path, *arguments: str) -> subprocess.Popen[str
 def test_test_leaves_evidence_and_nothing_else(yard: Yard, tmp_path: Path) -> None:
     (yard.root / "rows.csv").write_text("a,more\n1,x\n2,y\n3,z\n")
     line = ("--seconds", "6", "--p99", "2s", "--most", "300", "--soak", "6", "--rows", "rows.csv")
-    done = started(yard, tmp_path, *line)
+    done = started(yard, tmp_path, *line, "--fail-below", "90%")
     out, err = done.communicate(timeout=120)
     assert done.returncode == 0, err
+    # Whoever asked for a comparison hears that there was none, though nothing failed.
+    assert "note: --fail-below 90% decided nothing: there is nothing to compare with yet: no test of" in err
     told = json.loads(out)
     (event,) = yard.store.ledger.events(kinds=("loadtest.finished",))
     assert event.payload == told
@@ -279,6 +298,9 @@ def test_server_at_an_address_is_asked_with_the_token(yard: Yard, tmp_path: Path
     assert known.returncode == 0, err
     at = json.loads(out)["results"][0]["evidence"]["details"]["at"]
     assert server.stop() == 0
-    # This one was asked for real: it keeps what it answered, the trickle before included.
+    # This one keeps what it answered, the trickle before included; whoever watches it leaves it out.
     with closing(sqlite3.connect(server.log)) as db:
         assert len(ids_of(db)) > at["answered"]
+    window = read_window(server.log)
+    assert window.rows == 0
+    assert window.tests > at["answered"]

@@ -20,6 +20,7 @@ import pytest
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
+from modelyard.monitoring.window import read_window
 from modelyard.serving.observability.log import RequestLog
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, newest, write_block
@@ -80,6 +81,23 @@ def test_rows_are_logged_as_they_were_sent(fresh: Callable[..., Server]) -> None
         assert 0 < row["ms"] < 1000
     assert server.log.stat().st_mode & 0o777 == 0o600
     assert server.log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_requests_of_a_load_test_can_be_told_by_their_ids(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    mark = {"x-load-test": "k6"}
+    with server.client() as client:
+        # The second head is known by its bytes, and not parsed again.
+        made = [client.post("/predict", json=ROW, headers=mark).json()["id"] for _ in range(2)]
+        made.append(client.post("/predict", json=ROW, headers={**mark, "x-request-id": "mine"}).json()["id"])
+        usual = client.post("/predict", json=ROW).json()["id"]
+    assert server.stop() == 0
+    assert made[2] == "loadtest-mine"
+    assert len(set(made)) == 3
+    assert all(name.startswith("loadtest-") for name in made)
+    assert not usual.startswith("loadtest-")
+    window = read_window(server.log)
+    assert (window.ids, window.tests) == ([usual], 3)
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])

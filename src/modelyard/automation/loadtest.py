@@ -25,7 +25,7 @@ from modelyard.serving.load.requests import encoded
 from modelyard.serving.load.watched import Watched
 from modelyard.store.base import Store
 
-__all__ = ["Order", "Tested", "last_of", "measure", "record"]
+__all__ = ["Order", "Tested", "last_of", "measure", "record", "why_not_compared"]
 
 # Without a limit for the slowest of a hundred: so many times what it is while nearly nothing is asked, at least this.
 _TIMES, _LEAST_P99 = 5, 0.01
@@ -205,6 +205,22 @@ def last_of(store: Store, endpoint: str, order: Order) -> tuple[float | None, fl
             if found["measure"] == "knee" and found["value"] is not None:
                 return found["value"], limit
     return None, 0.0
+
+
+def why_not_compared(store: Store, endpoint: str, order: Order) -> str:
+    """Return why no earlier test of an endpoint may be compared with one by this order; empty where one may."""
+    if last_of(store, endpoint, order)[0] is not None:
+        return ""
+    before = [e.payload for e in store.ledger.events(kinds=("loadtest.finished",)) if e.payload["endpoint"] == endpoint]
+    found = [p["like"] for p in before if any(r["evidence"]["measure"] == "knee" for r in p["results"])]
+    if not found:
+        return f"there is nothing to compare with yet: no test of `{endpoint}` has searched for the knee before"
+    then, now = found[-1], order.like()
+    other = [f"{name} {then.get(name)} (now {value})" for name, value in now.items() if then.get(name) != value]
+    if order.p99 and then["p99"] != order.p99:
+        other.append(f"p99 {then['p99']:g} s (now {order.p99:g} s)")
+    what = f"had another {', another '.join(other)}" if other else "held no rate"
+    return f"there is nothing to compare with yet: the last test of `{endpoint}` {what}"
 
 
 @asynccontextmanager

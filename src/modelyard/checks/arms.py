@@ -17,7 +17,7 @@ from modelyard.checks.ab import Arm, Question
 from modelyard.checks.sequential import Sample
 from modelyard.inference.encode import as_text
 from modelyard.store.packed import Packed
-from modelyard.store.requests import Turn, is_held
+from modelyard.store.requests import LOAD_TEST, Turn, is_held
 from modelyard.store.tail import Joined, joined_after, turns_after, turns_with
 
 __all__ = ["Arms"]
@@ -123,8 +123,8 @@ class Arms:
         if arm is None or not turn.keys:
             return
         metric, values = self._question.metric, []
-        for key, ms, outputs in zip(turn.keys, turn.ms, _answers(turn), strict=True):
-            if key is None:
+        for name, key, ms, outputs in zip(turn.ids, turn.keys, turn.ms, _answers(turn), strict=True):
+            if key is None or name.startswith(LOAD_TEST):
                 continue
             # Of an empty one the content could not be logged: it is not known to have been held back.
             given = [output for output in outputs if output]
@@ -174,7 +174,7 @@ class Arms:
         if arm is None or not turn.keys:
             return
         for name, key, outputs in zip(turn.ids, turn.keys, _answers(turn), strict=True):
-            if key is None:
+            if key is None or name.startswith(LOAD_TEST):
                 continue
             one_row = len(outputs) == 1
             for at, output in enumerate(outputs):

@@ -91,7 +91,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
-    from modelyard.automation.loadtest import measure, record
+    from modelyard.automation.loadtest import measure, record, why_not_compared
     from modelyard.deploy.aliases import endpoint_of
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         model = deployment.model
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
         rows = _rows(args, bundle, store)
+        apart = why_not_compared(store, deployment.endpoint, order) if order.share is not None else ""
         say(f"asking {args.target if order.host else 'a server of its own'}, {plural(len(rows), 'row')} in turns")
         tested = _run(measure(order, store, deployment, rows, declared=declared, tell=_tell))
         payload = record(store, deployment, order, tested, actor=user())
@@ -110,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
         json_line(payload)
     else:
         _print(f"{deployment.endpoint} {short(model.digest)}", tested, order.connections)
+    if apart:
+        say(f"note: --fail-below {args.fail_below} decided nothing: {apart}; the next test like this one is compared")
     return 1 if any(result.status == "failed" for result in tested.results) else 0
 
 
@@ -138,11 +141,7 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     errors = _parsed("--errors", args.errors, parse_share, "1%")
     if not 0 <= errors < 1:
         raise UserError("cli-value", f"--errors is `{args.errors}`", hint="give 0% or more, and less than 100%")
-    at_least = share = None
-    if args.fail_below.endswith("%"):
-        share = _parsed("--fail-below", args.fail_below, parse_share, "90%")
-    elif args.fail_below:
-        at_least = _parsed("--fail-below", args.fail_below, float, "90%` or `2000")
+    at_least, share = _least(args)
     host, port = _address(args.target, allowed=args.i_own_this_host) if "://" in args.target else ("", 0)
     if host and args.soak:
         message = "the memory of a server at an address cannot be seen"
@@ -164,6 +163,22 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
         processes=args.processes,
         seed=args.seed,
     )
+
+
+def _least(args: argparse.Namespace) -> tuple[float | None, float | None]:
+    """Return the requests a second, or the share of the last knee, that `--fail-below` names."""
+    from modelyard._kit.fields import parse_share
+
+    given = args.fail_below
+    if not given.endswith("%"):
+        return (_parsed("--fail-below", given, float, "90%` or `2000") if given else None), None
+    if args.rate:
+        # A rate that was not searched is no knee, and is never compared with one.
+        message = f"--fail-below `{given}` is a share of the last knee, and --rate searches for none"
+        raise UserError(
+            "cli-value", message, hint="leave --rate out, or give requests a second, as `--fail-below 2000`"
+        )
+    return None, _parsed("--fail-below", given, parse_share, "90%")
 
 
 def _parsed(name: str, text: str, parse: Callable[[str], float], example: str) -> float:

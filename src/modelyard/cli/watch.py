@@ -107,7 +107,8 @@ def _champion(store: Store, endpoint: str) -> Deployment:
 
 def _print(results: list[CheckResult], failed: list[CheckResult], every: bool, name: str, span: dict[str, Any]) -> None:
     back = f" ({span['held']:,} held back)" if span["held"] else ""
-    data(f"{name}: {plural(span['rows'], 'request')}{back}, {as_text(span['from'])} to {as_text(span['to'])}")
+    tests = f", {span['tests']:,} of load tests left out" if span["tests"] else ""
+    data(f"{name}: {plural(span['rows'], 'request')}{back}{tests}, {as_text(span['from'])} to {as_text(span['to'])}")
     shown = [r for r in results if every or r.status != "passed"]
     if shown:
         data("")

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from modelyard._kit.errors import NotFound, UserError
-from modelyard.store.requests import Answered, is_held, newest, truths_of
+from modelyard.store.requests import LOAD_TEST, Answered, is_held, newest, truths_of
 
 __all__ = ["Window", "read_window", "reading"]
 
@@ -34,6 +34,7 @@ class Window:
         truths: The outcome of each; none where it is not known yet.
         ms: Milliseconds that each answer took.
         unreadable: Rows left out because their content was not logged.
+        tests: Rows of load tests among them, which are left out: nobody wanted to know their answers.
     """
 
     endpoint: str
@@ -45,6 +46,7 @@ class Window:
     truths: list[Any]
     ms: list[float]
     unreadable: int = 0
+    tests: int = 0
 
     @property
     def rows(self) -> int:
@@ -67,8 +69,8 @@ class Window:
         return self.times[-1] if self.times else 0.0
 
     def describe(self) -> dict[str, Any]:
-        """Return what an event says of it: `rows`, those `held` back, `from` and `to`."""
-        return {"rows": self.rows, "held": self.held, "from": self.begins, "to": self.ends}
+        """Return what an event says of it: `rows`, those `held` back, left out `tests`, `from` and `to`."""
+        return {"rows": self.rows, "held": self.held, "tests": self.tests, "from": self.begins, "to": self.ends}
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "") -> Window:
-    """Read the newest requests of a log.
+    """Read the newest requests of a log, without those of load tests.
 
     Args:
         path: The log, see `modelyard._kit.places.log_path`.
@@ -115,9 +117,13 @@ def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "
         UserError: The file is no request log.
     """
     found: list[tuple[str, Answered, int]] = []
+    tests = 0
     with reading(path) as db:
         for one in newest(db, since=since):
             if model and one.model != model:
+                continue
+            if one.id.startswith(LOAD_TEST):
+                tests += len(one.inputs)
                 continue
             found += [(one.row_id(at), one, at) for at in reversed(range(len(one.inputs)))]
             if last > 0 and len(found) >= last:
@@ -125,7 +131,7 @@ def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "
                 break
         truths = truths_of(db, (name for name, _, _ in found))
     found.reverse()
-    return _columns(path.stem, model, found, truths)
+    return replace(_columns(path.stem, model, found, truths), tests=tests)
 
 
 def _columns(endpoint: str, model: str, rows: list[tuple[str, Answered, int]], truths: dict[str, str]) -> Window:

@@ -34,6 +34,7 @@ from modelyard.serving.observability.metrics import tell
 from modelyard.serving.routes import Found, Route, match
 from modelyard.serving.service import Service
 from modelyard.serving.shedding import Shedding
+from modelyard.store.requests import LOAD_TEST
 
 __all__ = ["App"]
 
@@ -134,7 +135,7 @@ class App:
         self.take(exchange)
 
     def name(self, exchange: Exchange) -> None:
-        """Give a request its id: the caller's, or one of ours.
+        """Give a request its id: the caller's, or one of ours; that of a load test can be told by it.
 
         Raises:
             HttpError: The caller's cannot be one.
@@ -142,6 +143,8 @@ class App:
         exchange.id = self._new_id()
         if b"x-request-id" in exchange.headers:
             exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
+        if b"x-load-test" in exchange.headers:
+            exchange.id = LOAD_TEST + exchange.id
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -150,6 +153,8 @@ class App:
             HttpError: The caller has asked too often.
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
+        if b"x-load-test" in exchange.headers:
+            exchange.id = LOAD_TEST + exchange.id
         if self._limited:
             self.take(exchange)
 

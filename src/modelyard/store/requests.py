@@ -22,6 +22,7 @@ from modelyard._kit.wal import use_wal
 from modelyard.store.packed import Packed
 
 __all__ = [
+    "LOAD_TEST",
     "Answered",
     "Block",
     "Inputs",
@@ -62,6 +63,10 @@ CREATE TRIGGER IF NOT EXISTS joined_again AFTER UPDATE ON truths WHEN new.truth 
 COMMIT;
 """
 
+
+# How the ids of requests begin that somebody made to load an endpoint, and nobody to know an answer. They are logged as
+# all others; whoever looks at what callers send leaves them out.
+LOAD_TEST = "loadtest-"
 
 # Rows of each request: the JSON of their list, or packed; or those of all of them, packed.
 Inputs = list[bytes | Packed] | Packed
