@@ -207,3 +207,29 @@ def test_a_backfill_is_no_run_that_bisect_compares_with(project: Path) -> None:
         assert [one.run for one in found.judged] == [good, bad]
         # Whoever names one knows why.
         assert bisect(store, asked(), good=backfills[-1], bad=bad).last_good == backfills[-1]
+
+
+def test_what_a_backfill_made_is_shown_whichever_run_is_the_newest(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(project, "2026-02-01", "2026-02-02")
+    modelyard.run(project / "modelyard.yaml")
+    capsys.readouterr()
+    assert main(["show", "fetch@2026-02-01"]) == 0
+    out, err = capsys.readouterr()
+    assert "fetch@2026-02-01  succeeded" in out
+    with open_project(project) as store:
+        newest, filled = (run.id for run in store.ledger.runs())
+    assert f"of {filled}" in err
+    # The newest run goes first, and one that is named alone.
+    assert main(["show", "prices"]) == 0
+    assert main(["show", "--run", newest, "fetch@2026-02-01"]) == 2
+    err = capsys.readouterr().err
+    assert f"modelyard show {filled} fetch@2026-02-01" in err
+    # And the other way round, after a backfill.
+    fill(project, "2026-02-03", "2026-02-03")
+    assert main(["show", "report"]) == 0
+    assert f"of {newest}" in capsys.readouterr().err
+    # A name that nobody had is answered with those near it, of older runs too.
+    assert main(["show", "fetch@2026-02-10"]) == 2
+    assert "`fetch@2026-02-0" in capsys.readouterr().err

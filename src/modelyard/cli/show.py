@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import as_text
@@ -13,7 +14,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, seconds_text
 from modelyard.cli.failure import failure_facts, print_failure
-from modelyard.cli.output import MARKS, data, json_line, paint, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.cli.report import print_checks, report, results_of
 from modelyard.records import (
@@ -36,6 +37,8 @@ __all__ = ["add", "run"]
 
 # Of a plain value, so many characters are shown.
 _LONGEST = 100
+# Runs that are looked through for a name that no finished step has.
+_BACK = 50
 
 
 def add(subparsers: Any) -> None:
@@ -44,7 +47,8 @@ def add(subparsers: Any) -> None:
         "show",
         help="show a run, a step, a table, a model, a check or a file",
         description="Show one thing of the newest run (or of --run): a run id, a step, a table, a check, a file, or "
-        "`models`, `tables`, `checks`. Without a name: the newest run. A file is written to stdout as it is.",
+        "`models`, `tables`, `checks`. Without a name: the newest run. What it lacks, such as an older partition, "
+        "is looked for in the runs before it. A file is written to stdout as it is.",
         epilog="example:\n  modelyard show contract.applicants.quarantine --rows 20",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -63,29 +67,73 @@ def run(args: argparse.Namespace) -> int:
     if name.startswith("run-"):
         args.run_id, name = name, args.inside
     found = _run(store, args.run_id)
-    results = {r.check.name: r for r in results_of(found)}
-    versions = _versions(found)
-    steps = {s.name: s for s in found.steps}
     if not name:
         _show_run(found, args.json)
-    elif name == "checks":
-        _checks(list(results.values()), args.json)
-    elif name in ("tables", "models"):
-        kind = TableVersion if name == "tables" else ModelVersion
-        # A step hands on what another made; of each the last is shown, which has its bundle.
-        once = {(v.name, v.digest): v for v in versions.values() if isinstance(v, kind) and not isinstance(v, File)}
-        _list(list(once.values()), _aliases(store) if name == "models" else {}, args.json)
-    elif name in results:
-        _checks([results[name]], args.json)
-    elif len(name) >= 4 and (of_digest := [v for v in versions.values() if v.digest.startswith(name)]):
-        _version(of_digest[-1], store, args)
-    elif name in versions:
-        _version(versions[name], store, args)
-    elif name in steps:
-        _step(steps[name], found, store, args.json)
-    else:
-        raise NotFound.of("thing to show", name, ["checks", "tables", "models", *results, *versions, *steps])
+        return 0
+    inside = _Inside(found, store, args)
+    if (show := inside.look(name)) is None:
+        known = set(inside.names)
+        # A backfill, or a run since one, has other partitions than the one that is asked for.
+        for older in _others(store, found, name):
+            inside = _Inside(older, store, args)
+            if (show := inside.look(name)) is not None:
+                break
+            known.update(inside.names)
+        else:
+            raise NotFound.of("thing to show", name, ["checks", "tables", "models", *known])
+        if args.run_id:
+            message, hint = f"{found.id} has no `{name}`", f"{older.id} has it: `modelyard show {older.id} {name}`"
+            raise NotFound("thing-to-show-not-found", message, hint=hint)
+        say(f"of {older.id}, the newest run that has it")
+    show()
     return 0
+
+
+class _Inside:
+    """What one run has to show, by name."""
+
+    def __init__(self, run: Run, store: Store, args: argparse.Namespace) -> None:
+        self._run, self._store, self._args = run, store, args
+        self._results = {r.check.name: r for r in results_of(run)}
+        self._versions = _versions(run)
+        self._steps = {s.name: s for s in run.steps}
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._results, *self._versions, *self._steps]
+
+    def look(self, name: str) -> Callable[[], None] | None:
+        """Return what prints the thing of this name; none if there is none."""
+        store, args = self._store, self._args
+        if name == "checks":
+            return lambda: _checks(list(self._results.values()), args.json)
+        if name in ("tables", "models"):
+            return lambda: self._list(name)
+        if name in self._results:
+            return lambda: _checks([self._results[name]], args.json)
+        if len(name) >= 4 and (of_digest := [v for v in self._versions.values() if v.digest.startswith(name)]):
+            return lambda: _version(of_digest[-1], store, args)
+        if name in self._versions:
+            return lambda: _version(self._versions[name], store, args)
+        if name in self._steps:
+            return lambda: _step(self._steps[name], self._run, store, args.json)
+        return None
+
+    def _list(self, name: str) -> None:
+        kind = TableVersion if name == "tables" else ModelVersion
+        found = [v for v in self._versions.values() if isinstance(v, kind) and not isinstance(v, File)]
+        # A step hands on what another made; of each the last is shown, which has its bundle.
+        once = {(v.name, v.digest): v for v in found}
+        _list(list(once.values()), _aliases(self._store) if name == "models" else {}, self._args.json)
+
+
+def _others(store: Store, run: Run, name: str) -> Iterator[Run]:
+    """Yield the other runs, newest first: all of them if a step of this name is recorded, else the newest."""
+    ledger = store.ledger
+    recorded = ledger.latest(name) or ledger.latest(name.rpartition(".")[0])
+    for listed in ledger.runs(limit=0 if recorded else _BACK):
+        if listed.id != run.id and (whole := ledger.run(listed.id)) is not None:
+            yield whole
 
 
 def _run(store: Store, run_id: str) -> Run:
