@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from modelyard import __version__
-from modelyard._kit.errors import ModelyardError, near
-from modelyard.cli.output import say, tell
+from modelyard._kit.errors import ModelyardError, UserError, near
+from modelyard.cli.arguments import Parser, read
+from modelyard.cli.output import json_line, say, tell
 
 __all__ = ["VERBS", "main", "parser"]
 
@@ -61,6 +62,9 @@ VERBS = {
 # Verbs that make a run.
 _RUNS = ("run", "backfill")
 
+# Options that stand without a verb.
+_OPTIONS = ("-h", "--help", "--version", "--debug")
+
 _EPILOG = """\
 exit codes:
   0 it holds   1 a check or a proof failed   2 the input cannot be used   3 a step broke
@@ -71,9 +75,9 @@ begin with:
 """
 
 
-def parser(verbs: Sequence[str] = tuple(VERBS)) -> argparse.ArgumentParser:
+def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
     """Return the parser for these verbs; only their modules are imported."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="modelyard",
         description="One file describes a model; one command takes it from raw data to a served, documented, "
         "watched model, with proof.",
@@ -98,14 +102,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         # It may stand anywhere: people add it to the end of the line that failed.
         arguments.remove("--debug")
+    try:
+        args = _read(arguments or ["--help"])
+    except UserError as error:
+        tell(error)
+        if "--json" in arguments:
+            p = error.problem
+            problem = {"code": p.code, "where": p.where, "message": p.message, "hint": p.hint}
+            json_line({"ok": False, "problems": [problem]})
+        return error.exit_code
+    return _run(args, debug=debug)
+
+
+def _read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        UserError: It names no verb (`cli-unknown-verb`), or what the verb does not take, see `Parser`.
+    """
+    first = arguments[0]
+    if first.startswith("-") and first not in _OPTIONS:
+        close = near(first, _OPTIONS, most=1)
+        hint = f"did you mean `{close[0]}`?" if close else f"options stand behind the verb: `modelyard VERB {first}`"
+        raise UserError("cli-unknown-option", f"`modelyard` has no option `{first}`", hint=hint)
     verb = next((a for a in arguments if not a.startswith("-")), "")
     if verb and verb not in VERBS:
         close = near(verb, VERBS)
         hint = f"did you mean `{close[0]}`?" if close else "`modelyard --help` lists the verbs"
-        say(f"error[cli-unknown-verb]: there is no verb `{verb}`\n  hint: {hint}")
-        return 2
-    args = parser([verb] if verb else tuple(VERBS)).parse_args(arguments or ["--help"])
-    return _run(args, debug=debug)
+        raise UserError("cli-unknown-verb", f"there is no verb `{verb}`", hint=hint)
+    return read(parser([verb] if verb else tuple(VERBS)), verb, arguments)
 
 
 def _run(args: argparse.Namespace, *, debug: bool) -> int:

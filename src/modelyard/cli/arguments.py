@@ -1,0 +1,119 @@
+"""Read the arguments of a verb; what cannot be read is an error with a code and a next step, as every other one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from modelyard._kit.errors import UserError, near
+
+__all__ = ["Parser", "read"]
+
+# What a type of an argument is in words.
+_WORDS: dict[Any, str] = {int: "give a whole number", float: "give a number"}
+_REQUIRED = "the following arguments are required: "
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are errors of ours; parsers of verbs below it are of the same kind."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(exit_on_error=False, **settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and name the verb in whatever is wrong.
+
+        Raises:
+            UserError: An option is none (`cli-unknown-option`), a value cannot be used (`cli-value`), or something is
+                missing or does not go together (`cli-arguments`).
+        """
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            raise self._explained(error, list(args or ())) from None
+
+    def error(self, message: str) -> Any:
+        """Raise instead of writing a usage and ending the process."""
+        raise argparse.ArgumentError(None, message)
+
+    def left_over(self, rest: Sequence[str]) -> UserError:
+        """Return what is wrong with arguments that nobody took: an option that is none, or a word too many."""
+        option = next((word.partition("=")[0] for word in rest if word.startswith("-")), "")
+        if not option:
+            return UserError("cli-arguments", f"`{self.prog}` takes no `{rest[0]}`", hint=self._help())
+        close = near(option, self._option_string_actions, most=1)
+        hint = f"did you mean `{close[0]}`?" if close else self._help()
+        return UserError("cli-unknown-option", f"`{self.prog}` has no option `{option}`", hint=hint)
+
+    def _explained(self, error: argparse.ArgumentError, given: list[str]) -> UserError:
+        message = error.message
+        if message.startswith("ambiguous option"):
+            return UserError("cli-unknown-option", f"`{self.prog}`: {message}", hint="write the option in full")
+        if message.startswith(_REQUIRED):
+            # A name that is misspelled is why the right one is missing.
+            odd = [word for word in given if word.startswith("--") and not self._begins_one(word.partition("=")[0])]
+            if odd:
+                return self.left_over(odd)
+            return UserError(
+                "cli-arguments", f"`{self.prog}` needs {message.removeprefix(_REQUIRED)}", hint=self._help()
+            )
+        if message.startswith("expected"):
+            return UserError("cli-arguments", f"{error.argument_name}: {message}", hint=self._help())
+        where = f"{error.argument_name}: " if error.argument_name else ""
+        return UserError("cli-arguments", f"`{self.prog}`: {where}{message}", hint=self._help())
+
+    def _begins_one(self, word: str) -> bool:
+        return any(name.startswith(word) for name in self._option_string_actions)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(one) for one in action.choices if one]
+        close = near(str(value), choices)
+        hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else f"it takes {', '.join(choices)}"
+        raise UserError("cli-value", f"{_name(action)} is `{value}`", hint=hint)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            said = error.message if isinstance(error.__context__, argparse.ArgumentTypeError) else ""
+            hint = said or _WORDS.get(action.type) or self._help()
+            raise UserError("cli-value", f"{_name(action)} is `{arg_string}`", hint=hint) from None
+
+    def _help(self) -> str:
+        example = next(
+            (line.strip() for line in (self.epilog or "").splitlines() if line.startswith("  modelyard")), ""
+        )
+        like = f"for example `{example}`; " if example else ""
+        return f"{like}`{self.prog} --help` says what it takes"
+
+
+def read(top: Parser, verb: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a whole command line.
+
+    Args:
+        top: The parser of the command.
+        verb: Name of the verb, for what is left over.
+        arguments: The command line.
+
+    Raises:
+        UserError: It cannot be read, see `Parser.parse_known_args`.
+    """
+    args, rest = top.parse_known_args(list(arguments))
+    if rest:
+        raise _of_verb(top, verb).left_over(rest)
+    return args  # type: ignore[no-any-return]
+
+
+def _of_verb(top: Parser, verb: str) -> Parser:
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction) and verb in action.choices:
+            found: Parser = action.choices[verb]
+            return found
+    return top
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest).upper()

@@ -1,0 +1,72 @@
+"""A command line that cannot be read is answered as every other mistake: code, value, near names, next step."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from modelyard.cli.main import VERBS, main, parser
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says", "hint"),
+    [
+        ("stauts", "cli-unknown-verb", "there is no verb `stauts`", "did you mean `status`?"),
+        ("frobnicate", "cli-unknown-verb", "`frobnicate`", "`modelyard --help` lists the verbs"),
+        ("--vresion", "cli-unknown-option", "`modelyard` has no option `--vresion`", "did you mean `--version`?"),
+        ("-f x.yaml run", "cli-unknown-option", "`-f`", "options stand behind the verb: `modelyard VERB -f`"),
+        ("runs --limt 5", "cli-unknown-option", "`modelyard runs` has no option `--limt`", "did you mean `--limit`?"),
+        ("runs --limt=5", "cli-unknown-option", "`--limt`", "did you mean `--limit`?"),
+        ("plan -x", "cli-unknown-option", "`modelyard plan` has no option `-x`", "`modelyard plan --help`"),
+        ("kill income --reson harm", "cli-unknown-option", "no option `--reson`", "did you mean `--reason`?"),
+        ("kill income --re", "cli-arguments", "--re", "modelyard kill --help"),
+        ("plan other.yaml", "cli-arguments", "`modelyard plan` takes no `other.yaml`", "`modelyard plan --help`"),
+        ("promote", "cli-arguments", "`modelyard promote` needs MODEL", "for example `modelyard promote 3fa9c1d2b4e5`"),
+        ("promote 3fa9 --alias", "cli-arguments", "--alias: expected one argument", "modelyard promote --help"),
+        ("promote 3fa9 --alias champoin", "cli-value", "--alias is `champoin`", "did you mean `champion`?"),
+        ("token ad", "cli-value", "ACTION is `ad`", "did you mean `add`?"),
+        ("contract xyz", "cli-value", "ACTION is `xyz`", "it takes openapi, request, client"),
+        ("runs --limit five", "cli-value", "--limit is `five`", "give a whole number"),
+        ("loadtest --rate fast", "cli-value", "--rate is `fast`", "give a number"),
+        ("ui --port 70000", "cli-value", "--port is `70000`", "70000 is no port; use 0 to 65535"),
+        ("runs --json=yes", "cli-arguments", "--json: ignored explicit argument", "modelyard runs --help"),
+    ],
+)
+def test_a_line_that_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], line: str, code: str, says: str, hint: str
+) -> None:
+    assert main(line.split()) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    first, second = told.err.splitlines()
+    assert first.startswith(f"error[{code}]: ")
+    assert says in first
+    assert second.startswith("  hint: ")
+    assert hint in second
+
+    assert main([*line.split(), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    (problem,) = answer["problems"]
+    assert problem.keys() == {"code", "where", "message", "hint"}
+    assert problem["code"] == code
+    assert hint in problem["hint"]
+
+
+@pytest.mark.parametrize("line", [["--help"], ["--version"], ["runs", "--help"], []])
+def test_who_asks_for_help_gets_it(capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(line)
+    assert ended.value.code == 0
+    assert "modelyard" in capsys.readouterr().out
+
+
+def test_no_verb_writes_a_usage_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every verb is read by the one parser: none has kept another way to refuse."""
+    parser()  # each module is found and can be added
+    for verb in VERBS:
+        assert main([verb, "--no-such-option"]) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith("error[cli-unknown-option]: "), verb
+        assert "usage:" not in told.err + told.out
