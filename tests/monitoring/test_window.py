@@ -41,6 +41,16 @@ def test_requests_of_another_model_are_not_in_it(log, requests):
     assert read_window(path, model="x" * 64).rows == 0
 
 
+def test_the_last_outcome_of_an_id_counts(log, requests):
+    path = log(requests(0, 3)[0])
+    joined = join_truths(path, [("r0", "yes"), ("r1", "no"), ("r1", "yes")])
+    assert (joined.joined, joined.known) == (3, 0)
+    assert read_window(path).truths == ["yes", "yes", None]
+    # Also where the last line says what stands there already, and another line said otherwise before it.
+    join_truths(path, [("r0", "no"), ("r0", "yes")])
+    assert read_window(path).truths == ["yes", "yes", None]
+
+
 def test_requests_of_a_load_test_are_left_out_and_counted(log, requests):
     log(requests(0, 5)[0])
     log(requests(9, 40, shift=3.0)[0], prefix="loadtest-r")

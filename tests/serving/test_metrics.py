@@ -108,6 +108,29 @@ def test_feedback_joins_by_id(fresh: Callable[..., Server]) -> None:
     db.close()
 
 
+def test_of_two_outcomes_the_last_counts_and_the_answer_says_so(fresh: Callable[..., Server]) -> None:
+    server = fresh()
+    with server.client() as client:
+        one, two = (client.post("/predict", json=ROW).json()["id"] for _ in range(2))
+
+        def tell(*outcomes: tuple[str, str]) -> tuple[int, int, list[str]]:
+            body = [{"id": name, "truth": truth} for name, truth in outcomes]
+            said = client.post("/feedback", json=body).json()
+            return said["joined"], said["replaced"], said["replaced_ids"]
+
+        until = time.monotonic() + 10
+        while time.monotonic() < until and tell((one, "yes"), (two, "yes"))[0] < 2:
+            time.sleep(0.05)  # the log is written in blocks
+        assert tell((one, "yes")) == (1, 0, [])
+        assert tell((one, "no")) == (1, 1, [one])
+        # In one body the last one counts; there and back again is a change all the same.
+        assert tell((two, "no"), (two, "yes"), (one, "no")) == (3, 1, [two])
+        assert tell(("nobody", "no"), ("nobody", "yes")) == (0, 0, [])
+    server.stop()
+    with closing(sqlite3.connect(server.log)) as db:
+        assert truths_of(db, [one, two]) == {one: "no", two: "yes"}
+
+
 def test_an_outcome_is_told_by_who_asked_or_by_an_operator(fresh: Callable[..., Server]) -> None:
     server = fresh()
 

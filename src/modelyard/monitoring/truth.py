@@ -93,7 +93,7 @@ def _unreadable(path: Path, line: int, why: str, hint: str) -> DataError:
 def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
     """Write outcomes to the requests they belong to, while the server may go on logging.
 
-    Joining the same outcomes again changes nothing.
+    Joining the same outcomes again changes nothing. Of several outcomes of one id the last one counts.
 
     Args:
         log: The request log, see `modelyard._kit.places.log_path`.
@@ -114,7 +114,12 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
                 db.execute("BEGIN IMMEDIATE")
                 ours = [(name, truth) for name, truth in batch if name in ids]
                 before = truths_of(db, (name for name, _ in ours))
-                new = [(name, truth) for name, truth in ours if before.get(name) != truth]
+                new = []
+                for name, truth in ours:
+                    if before.get(name) != truth:
+                        new.append((name, truth))
+                        # The file may name an id again: its last line counts.
+                        before[name] = truth
                 put_truths(db, new)
                 db.execute("COMMIT")
                 joined, known, strange = (

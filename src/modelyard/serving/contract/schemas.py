@@ -154,8 +154,10 @@ def _answers(endpoint: Endpoint) -> dict[str, Any]:
                 "unknown": _COUNT,
                 "unchecked": _COUNT,
                 "unknown_ids": {"type": "array", "items": _TEXT},
+                "replaced": _COUNT,
+                "replaced_ids": {"type": "array", "items": _TEXT},
             },
-            ["id", "joined", "unknown", "unchecked", "unknown_ids"],
+            ["id", "joined", "unknown", "unchecked", "unknown_ids", "replaced", "replaced_ids"],
         ),
     }
 

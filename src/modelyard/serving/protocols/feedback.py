@@ -3,7 +3,8 @@
 A body holds one outcome or a list of them: `{"id": "req-1", "truth": ">50K"}`; row n of a request of several rows is
 `ID/n`. One that can be no answer of the model refuses the body, and none of it is kept. They are written in a thread,
 since the log may be large and its disk slow. An id that is not in the log is no error: the answer names it. The log is
-searched from its newest block on for two seconds.
+searched from its newest block on for two seconds. Of several outcomes of one id the one that was told last counts, also
+within one body; the answer names those in whose place another came.
 
 What becomes of a version may hang on outcomes, so they are taken from whoever made the request: to anybody else its id
 is unknown. Who may operate the server tells them of any request, and of those further back than was searched too, which
@@ -29,7 +30,7 @@ from modelyard.security.roles import allowed
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.values import UNREADABLE
-from modelyard.store.requests import connect, known_of, put_truths
+from modelyard.store.requests import connect, known_of, put_truths, truths_of
 
 if TYPE_CHECKING:
     from modelyard.serving.models import Models
@@ -98,6 +99,8 @@ class Feedback:
             "unknown": len(unknown),
             "unchecked": unchecked,
             "unknown_ids": unknown[:_SHOWN],
+            "replaced": len(written.replaced),
+            "replaced_ids": written.replaced[:_SHOWN],
         }
         exchange.reply(200, _encode({"id": exchange.id, **answer}))
         models.metrics.count(models, exchange, 200)
@@ -171,11 +174,14 @@ class _Written(NamedTuple):
         joined: They belong to a request that was found.
         unknown: No request was found, and nothing was kept.
         foreign: The request is not the caller's, and nothing was kept.
+        replaced: It had another outcome before, which does not count any more; these too belong to the joined ones, or
+            were kept without a look. Each once.
     """
 
     joined: set[str]
     unknown: set[str]
     foreign: set[str]
+    replaced: list[str]
 
 
 def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Written:
@@ -192,7 +198,19 @@ def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Written:
         foreign = {name for name, caller in known.items() if only and caller != only}
         # Whose request it is can only be told of one that was found.
         unknown = ids - known.keys() if whole or only else set()
+        kept = [pair for pair in truths if pair[0] not in unknown and pair[0] not in foreign]
         db.execute("BEGIN IMMEDIATE")
-        put_truths(db, [pair for pair in truths if pair[0] not in unknown and pair[0] not in foreign])
+        replaced = _replaced(truths_of(db, {name for name, _ in kept}), kept)
+        put_truths(db, kept)
         db.execute("COMMIT")
-    return _Written(known.keys() - foreign, unknown, foreign)
+    return _Written(known.keys() - foreign, unknown, foreign, replaced)
+
+
+def _replaced(before: dict[str, str], kept: list[tuple[str, str]]) -> list[str]:
+    """Return the ids whose outcome changes, in order; `before` is brought up to date."""
+    found: dict[str, None] = {}
+    for name, truth in kept:
+        if before.setdefault(name, truth) != truth:
+            found[name] = None
+            before[name] = truth
+    return list(found)
