@@ -134,7 +134,7 @@ def test_catching_up(world: World, policy: str, queued_: list[str], dropped: lis
     _, new = world.look(world.trigger(at="0 3 * * *", catch_up=policy), at("2026-11-26T09:00"))
     waiting = [f for f in new if f.state == "queued"]
     assert [said(f.due, BERLIN)[4:20] for f in waiting] == queued_
-    assert [f.not_before for f in waiting] == [at("2026-11-26T09:00")] * len(queued_)
+    assert Queue(world.store).ready(at("2026-11-26T09:00")) == waiting
     gone = [f for f in new if f.state == "dropped"]
     assert [(said(f.due, BERLIN)[4:20], words) for f, (_, words) in zip(gone, dropped, strict=True)] == dropped
     for fire, (_, words) in zip(gone, dropped, strict=True):
@@ -242,6 +242,39 @@ def test_a_clock_that_ran_a_year_ahead_is_forgotten_when_it_is_put_right(world: 
     world.run(next(f for f in new if f.state == "queued"))
     assert look.again == at("2026-11-24T03:00")
     assert [said(f.due, BERLIN)[4:20] for f in world.look(trigger, look.again)[1]] == ["2026-11-24 03:00"]
+
+
+@pytest.mark.parametrize("policy", ["latest", "all"])
+@pytest.mark.parametrize("more", [{}, {"jitter": 600.0}, {"prefer": ("Mon-Sun 05:00-06:00",), "takes": HOUR}])
+def test_fires_of_a_clock_that_was_ahead_wait_for_their_time(tmp_path: Path, policy: str, more: dict[str, Any]) -> None:
+    with LocalStore(tmp_path, clock=lambda: world.now) as store:
+        world = World(store)
+        trigger = world.trigger(at="0 3 * * *", catch_up=policy, **more)
+        world.look(trigger)
+        # One look with a clock that is three days ahead, and the true one again.
+        _, ahead = world.look(trigger, at("2026-11-26T03:00:10"))
+        queued = [f for f in ahead if f.state == "queued"]
+        assert len(queued) == {"latest": 1, "all": 4}[policy]
+        started = []
+        world.now = at("2026-11-22T22:00")
+        while world.now < at("2026-11-27T23:00"):
+            world.look(trigger)
+            for fire in Queue(store).ready(world.now):
+                hold = trigger.hold(fire, world.now)
+                if fire.due > world.now:
+                    assert not hold.drop
+                    assert hold.until == fire.due
+                    assert hold.why == "its time is still to come: a clock was ahead when it was written down"
+                elif hold == GO:
+                    started.append((said(fire.due, BERLIN)[9:20], said(world.now, BERLIN)[9:14]))
+                    world.run(fire)
+            world.now += 900
+        # Each night once, in its night; `latest` wrote down that it leaves one of them out.
+        left = ["11-23", "11-24", "11-25", "11-26", "11-27"]
+        left = [night for night in left if policy == "all" or night != "11-25"]
+        assert [due for due, _ in started] == [f"{night} 03:00" for night in left]
+        assert [when for _, when in started] == left
+        assert [fire.state for fire in store.ledger.fires(states=("queued",))] == []
 
 
 def test_a_first_look_with_a_clock_ahead_is_taken_back(world: World) -> None:

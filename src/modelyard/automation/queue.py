@@ -9,6 +9,8 @@ from modelyard.store import Store
 
 __all__ = ["Queue", "choose"]
 
+# What was written down so many seconds after now was written by a clock that was far ahead.
+_FAR = 86_400.0
 _KINDS: tuple[EventKind, ...] = ("fire.queued", "fire.dropped", "run.started", "run.finished")
 
 
@@ -46,11 +48,12 @@ class Queue:
 
     def ready(self, now: float) -> list[Fire]:
         """Return the fires that may start now, in the order in which they were written down."""
-        return [fire for fire in self._waiting.values() if fire.not_before <= now]
+        return [fire for fire in self._waiting.values() if _opens(fire, now) <= now]
 
     def opens(self, now: float) -> float:
         """Return when the next fire may start that may not start now; `inf` if there is none."""
-        return min((f.not_before for f in self._waiting.values() if f.not_before > now), default=float("inf"))
+        opens = (_opens(fire, now) for fire in self._waiting.values())
+        return min((at for at in opens if at > now), default=float("inf"))
 
     def look_at(self, fire_id: str) -> None:
         """Look at a fire anew: it waits here only if the ledger says so."""
@@ -72,6 +75,13 @@ class Queue:
                 fire = self.running.pop(event.run, "")
                 if fire and body["status"] == "interrupted":
                     self.look_at(fire)
+
+
+def _opens(fire: Fire, now: float) -> float:
+    """Return when a fire may start, as far as it says itself; of a schedule its trigger has the last word."""
+    # The start that a clock chose which was far ahead may be years away.
+    ahead = fire.kind == "schedule" and fire.queued > now + _FAR
+    return 0.0 if ahead else fire.not_before
 
 
 def choose(ready: list[Fire], served: Mapping[str, int]) -> Fire | None:

@@ -145,10 +145,15 @@ class ScheduleTrigger:
     def hold(self, fire: Fire, now: float) -> Hold:
         """Say whether a fire may start now: not into a window to avoid, and, with `idle`, not on a busy machine.
 
-        It was given a start that fits, but the daemon may have been down or at work when that came. A deadline that
-        has passed meanwhile does not keep it from starting late; only `avoid` does.
+        Nor before it is due, whatever the clock said that wrote it down. It was given a start that fits, but the
+        daemon may have been down or at work when that came. A deadline that has passed meanwhile does not keep it from
+        starting late; only `avoid` does.
         """
-        if fire.kind != self.kind or not self._chooses:
+        if fire.kind != self.kind:
+            return GO
+        if fire.due > now + _MISSED and not fire.run:
+            return Hold(fire.due, "its time is still to come: a clock was ahead when it was written down")
+        if not self._chooses:
             return GO
         try:
             timing = self._timing()
@@ -217,8 +222,8 @@ class ScheduleTrigger:
         if count > runs:
             newest = due.last(chosen[0] - 1.0 if chosen else now)
             yield Wanted(key=iso(newest), due=newest, drop=self._missed(since, newest, count - runs))
-        busy = "" if policy == "all" else self._busy()
-        waits = self._waiting() if policy == "all" else 0
+        busy = "" if policy == "all" else self._busy(now)
+        waits = self._waiting(now) if policy == "all" else 0
         for number, at in enumerate(chosen):
             if policy == "all" and waits + number >= _MOST:
                 busy = f"{_MOST} wait in the queue already"
@@ -233,7 +238,8 @@ class ScheduleTrigger:
         return Wanted(
             key=iso(due),
             due=due,
-            not_before=start if start > due else 0.0,
+            # Of one that was missed `now` says nothing: it may be a clock that is ahead.
+            not_before=start if start > max(due, now) else 0.0,
             payload=choice.payload if self._chooses else None,
             drop=choice.drop,
         )
@@ -247,19 +253,19 @@ class ScheduleTrigger:
         span = f"from {said(first, timing.zone)} to {said(newest, timing.zone)}"
         return f"missed while nothing ran: {count:,} times {span}; {policy}"
 
-    def _busy(self) -> str:
+    def _busy(self, now: float) -> str:
         """Say which fire of before is not done; runs of one schedule never overlap."""
-        open_ = self._store.ledger.fires(trigger=self.name, states=("queued", "started"), limit=1)
-        if not open_:
+        open_ = self._store.ledger.fires(trigger=self.name, states=("queued", "started"))
+        earlier = next((fire for fire in open_ if fire.due <= now or fire.run), None)
+        if earlier is None:
             return ""
-        earlier = open_[0]
         when = said(earlier.due, self._timing().zone)
         if earlier.state == "started":
             return f"`{earlier.run}`, which was due {when}, is still at work"
         return f"the run that was due {when} still waits"
 
-    def _waiting(self) -> int:
-        return len(self._store.ledger.fires(trigger=self.name, states=("queued",), limit=_MOST))
+    def _waiting(self, now: float) -> int:
+        return sum(fire.due <= now for fire in self._store.ledger.fires(trigger=self.name, states=("queued",)))
 
     def _put_off(self, due: float) -> float:
         """Return by how much a start is put off: another amount each time, the same on every machine."""
