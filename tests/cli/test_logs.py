@@ -133,3 +133,42 @@ def test_what_cannot_be_understood_is_refused(project: Path, capsys: Capture) ->
     ):
         assert main(["logs", *arguments]) == 2, arguments
         assert f"error[{code}]" in capsys.readouterr().err
+
+
+def test_a_step_that_nobody_knows_is_refused_with_near_names(project: Path, capsys: Capture) -> None:
+    first = modelyard.run()
+    spec = (project / "modelyard.yaml").read_text()
+    (project / "modelyard.yaml").write_text(spec.replace("  two:", "  other:"))
+    second = modelyard.run()
+    capsys.readouterr()
+    for arguments in (["--step", "oen"], ["--follow", "--step", "oen"], ["--since", "1h", "--step", "oen"]):
+        assert main(["logs", *arguments]) == 2, arguments
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "error[step-not-found]: no step `oen`" in err
+        assert "`one`" in err
+    # Of the runs that are asked for.
+    assert main(["logs", second.id, "--step", "two"]) == 2
+    assert "there is: one, other" in capsys.readouterr().err
+    for arguments in ([first.id, "--step", "two"], ["--since", "1h", "--step", "two"]):
+        assert main(["logs", *arguments]) == 0
+        assert "careful" in capsys.readouterr().out
+
+
+def test_a_step_that_has_not_begun_is_known(project: Path, capsys: Capture) -> None:
+    (project / "steps.py").write_text(STEPS.replace("def one():", "def one():\n    raise ValueError"))
+    with pytest.raises(modelyard.ModelyardError):
+        modelyard.run()
+    capsys.readouterr()
+    assert main(["logs", "--step", "two"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_list_of_no_runs_is_refused(project: Path, capsys: Capture, limit: str) -> None:
+    modelyard.run()
+    capsys.readouterr()
+    assert main(["runs", "--limit", limit]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"error[cli-value]: --limit is `{limit}`\n  hint: give 1 or more" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ __all__ = ["add", "run"]
 
 # Seconds between two looks while lines are followed.
 _PAUSE = 0.5
+# Runs that are looked through for the name of a step, where none is named.
+_BACK = 50
 _COLOURS = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}
 
 
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             if not newest:
                 raise NotFound("run-not-found", "there is no run yet", hint="`modelyard run` makes the first")
             asked = resolve(store, newest[0].id)
+        if args.step:
+            _see_known(store, asked, args.step)
         asked = replace(asked, step=args.step, since=since)
         if args.follow:
             stoppable()
@@ -81,6 +86,26 @@ def run(args: argparse.Namespace) -> int:
             for line in trail(store, asked, requests=args.requests):
                 _print(line, args.json)
     return 0
+
+
+def _see_known(store: Store, asked: Asked, step: str) -> None:
+    """Refuse a step that no run in question has.
+
+    Raises:
+        NotFound: There is no such step (`step-not-found`).
+    """
+    from modelyard.pipeline.recompute import plan_of
+
+    known: set[str] = set()
+    for run in asked.runs or [run.id for run in store.ledger.runs(limit=_BACK)]:
+        if (found := store.ledger.run(run)) is not None:
+            known.update(one.name for one in found.steps)
+            # One that has not begun yet may say something later.
+            with suppress(NotFound):
+                known.update(one.name for one in plan_of(found, store).steps)
+    # Where nothing was run yet, whatever comes is new.
+    if known and step not in known and (asked.runs or store.ledger.latest(step) is None):
+        raise NotFound.of("step", step, known)
 
 
 def _since(text: str) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
+from modelyard._kit.errors import UserError
 from modelyard._kit.text import seconds_text
 from modelyard.cli.output import MARKS, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, open_existing
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the runs."""
     from modelyard.store.local import settle
 
+    if args.limit < 1:
+        raise UserError("cli-value", f"--limit is `{args.limit}`", hint="give 1 or more")
     store = open_existing(args)
     runs = [settle(r, store) for r in store.ledger.runs(before=args.before, limit=args.limit)]
     if args.json:
