@@ -97,7 +97,7 @@ def _openapi(args: argparse.Namespace) -> int:
 
 
 def _request(args: argparse.Namespace) -> int:
-    """Write the example of the description: a row in the middle of what was seen in training."""
+    """Write the example of the description: a usual row, by what was seen in training."""
     import json
 
     routes = _document(args, *args.names)["paths"]

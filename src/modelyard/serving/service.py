@@ -14,6 +14,7 @@ from modelyard.inference import Bundle
 from modelyard.inference.decode import decode_rows, predictions_of
 from modelyard.serving.asked import Asked, AskedMuch, Body, Render
 from modelyard.serving.batch import INLINE_ROWS, Batcher, Rows
+from modelyard.serving.contract.usual import usual_row
 from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
@@ -71,6 +72,7 @@ class Service:
 
     Attributes:
         digest: Digest of the version, as it stands in answers.
+        usual: A usual row, for the examples of its description.
         writer: Writes the answers of `POST /predict`.
         draining: The server ends: what is under way is answered, nothing new is taken.
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
@@ -104,6 +106,7 @@ class Service:
         self._named = b"\r\nx-model-version: %s" % short(bundle.version.digest).encode()
         self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
+        self.usual = usual_row(bundle.signature, bundle.profile)
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.writer = Writer(self.problem, bundle.version.digest)
         self._keeper = Keeper(self.validator, limits.policy.requests)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from modelyard._kit.digest import short
-from modelyard.serving.contract.schemas import Endpoint, example_row, ref
+from modelyard.serving.contract.schemas import Endpoint, ref
 
 __all__ = ["HEADERS", "PARAMETERS", "paths", "responses"]
 
@@ -83,7 +83,7 @@ def paths(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _predictions(endpoint: Endpoint) -> dict[str, Any]:
-    row = example_row(endpoint)
+    row = endpoint.row
     rows = {
         _JSON: _content({"oneOf": [ref(name) for name in ("Rows", "Columns", "Row")]}, {"rows": [row]}),
         _ARROW: {"schema": {"description": "An Arrow IPC stream: the columns by name."}},
@@ -177,7 +177,7 @@ def _infer(endpoint: Endpoint, name: str) -> dict[str, Any]:
 
 def _tensors(endpoint: Endpoint) -> list[dict[str, Any]]:
     """Return the example row as one tensor a column."""
-    row = example_row(endpoint)
+    row = endpoint.row
     kinds = {feature.name: "FP64" if feature.type == "number" else "BYTES" for feature in _features(endpoint)}
     return [{"name": n, "datatype": kinds[n], "shape": [1], "data": [value]} for n, value in row.items()]
 

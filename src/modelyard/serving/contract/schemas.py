@@ -8,10 +8,11 @@ from typing import Any
 from modelyard.inference import Bundle
 from modelyard.inference.decode import Label
 from modelyard.records import Feature, ModelVersion
+from modelyard.serving.contract.usual import usual_row
 from modelyard.serving.guards.policy import Guarded
 from modelyard.serving.limits import Limits
 
-__all__ = ["Endpoint", "example_row", "ref", "schemas"]
+__all__ = ["Endpoint", "ref", "schemas"]
 
 FLOAT32_MAX = 3.4028234663852886e38
 # Categories of a column that are written out; what is beyond is known to the server alone.
@@ -34,17 +35,19 @@ class Endpoint:
         version: The version that answers.
         labels: The classes in the type they had in the training data.
         limits: Limits of the server, with its guards.
+        row: A usual row, for the examples.
     """
 
     name: str
     version: ModelVersion
     labels: tuple[Label, ...]
     limits: Limits
+    row: dict[str, Any]
 
     @classmethod
     def of(cls, bundle: Bundle, name: str, limits: Limits) -> Endpoint:
         """Describe a bundle."""
-        return cls(name, bundle.version, tuple(bundle.labels), limits)
+        return cls(name, bundle.version, tuple(bundle.labels), limits, usual_row(bundle.signature, bundle.profile))
 
     @property
     def guards(self) -> Guarded:
@@ -324,22 +327,6 @@ def _server() -> dict[str, Any]:
         "Nothing": _object({}, []),
         "Anything": _ANYTHING,
     }
-
-
-def example_row(endpoint: Endpoint) -> dict[str, Any]:
-    """Return a row in the middle of what was seen in training."""
-    return {feature.name: _example(feature) for feature in endpoint.version.signature.features}
-
-
-def _example(feature: Feature) -> Any:
-    if feature.type == "category":
-        return feature.categories[0] if feature.categories else "text"
-    low, high = feature.low, feature.high
-    if low is None or high is None:
-        return next((bound for bound in (low, high) if bound is not None), 0)
-    middle = low / 2 + high / 2
-    whole = feature.source.startswith(("Int", "UInt", "Boolean"))
-    return min(max(round(middle) if whole else float(f"{middle:.4g}"), low), high)
 
 
 def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -15,4 +15,5 @@ def openapi(models: Models, exchange: Exchange) -> bytes:
     from modelyard.serving.contract.schemas import Endpoint
 
     service = models.default
-    return described(Endpoint(service.endpoint, service.version, tuple(service.labels), service.limits))
+    labels = tuple(service.labels)
+    return described(Endpoint(service.endpoint, service.version, labels, service.limits, service.usual))
