@@ -127,6 +127,32 @@ def test_logs_says_what_stopped_it(tmp_path: Path, words: tuple[str, ...], numbe
     assert f"stopped by {said}" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [(("run",), "cancel"), pytest.param(("up", "--no-ui", "--no-serve"), "down", marks=pytest.mark.thorough)],
+)
+def test_who_finds_a_project_at_work_is_told_what_ends_it(
+    tmp_path: Path, words: tuple[str, ...], ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "modelyard.yaml").write_text("project: slow\nsteps: {one: {function: steps.py:slow}}\n")
+    file = ("-f", str(tmp_path / "modelyard.yaml"))
+    with typed(tmp_path, *words) as process:
+        if ends == "down":
+            until(lambda: process.poll() is not None or main(["triggers", "fire", "manual", *file]) == 0)
+        until(lambda: (tmp_path / "begun").exists() or process.poll() is not None)
+        capsys.readouterr()
+        assert main(["run", *file]) == 4
+        told = capsys.readouterr().err
+        assert f"`modelyard {words[0]}`, process " in told
+        assert f"`modelyard {ends}`" in told
+        assert "kill" not in told
+        assert main([ends, *(["--now"] if ends == "down" else []), *file]) == 0
+        process.communicate(timeout=60)
+    with open_store(tmp_path) as store:
+        assert store.holder("run") is None
+
+
 @contextmanager
 def typed(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     line = [sys.executable, "-u", "-m", "modelyard", *words]

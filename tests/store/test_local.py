@@ -160,6 +160,32 @@ def test_who_holds_says_pid_and_since(tmp_path: Path) -> None:
     assert f"run run-1, process {os.getpid()} since 2026-11-18" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("who", "says", "hint"),
+    [
+        (
+            {"run": "run-1", "command": "modelyard run"},
+            "by run run-1, `modelyard run`, process ",
+            "wait for it, or end it with `modelyard cancel`; its finished steps are kept",
+        ),
+        (
+            {"run": "run-1", "command": "modelyard up", "host": "box-2"},
+            "by run run-1, `modelyard up`, process ",
+            "or end it: `modelyard cancel` this run, `modelyard down` the whole daemon; its finished steps are kept",
+        ),
+        ({"actor": "user:ann"}, "by process ", "try again, or stop it cleanly with `kill "),
+    ],
+)
+def test_who_holds_says_with_which_command_and_how_it_is_ended(
+    tmp_path: Path, who: dict[str, str], says: str, hint: str
+) -> None:
+    store = LocalStore(tmp_path)
+    with store.hold("run", who=who), pytest.raises(Busy) as caught, store.hold("run", who={}):
+        pass
+    assert says in caught.value.problem.message
+    assert hint in caught.value.problem.hint
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_worker_does_not_keep_the_name_held(tmp_path: Path) -> None:
     """kill -9 of the runner frees the name even while a worker that it forked lives on."""

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from modelyard._kit.actor import user
+from modelyard._kit.actor import command, user
 from modelyard._kit.errors import Spent
 from modelyard._kit.ids import new_id
 from modelyard.logs import listening
@@ -83,7 +83,8 @@ def run(
     """
     run_id = new_id("run")
     actor = actor or user()
-    who = {"run": run_id, "pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+    about = {"run": run_id, "command": command(), "pid": os.getpid()}
+    who = {**about, "host": socket.gethostname(), "since": time.time()}
     with store.hold("run", who=who) as held, listening():
         own = executor is None
         executor = executor or LocalExecutor(store, functions=functions)

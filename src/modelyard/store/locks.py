@@ -150,10 +150,18 @@ def _take_soon(fd: int) -> bool:
 
 
 def held_by(name: str, who: dict[str, Any]) -> Busy:
-    """Return the error that says who holds a name: its run, process, machine, and since when."""
-    pid = who.get("pid", "unknown")
+    """Return the error that says who holds a name: its run, command, process, machine, since when, and how it ends."""
+    pid, command, there = who.get("pid", "unknown"), who.get("command", ""), " there" if "host" in who else ""
     process = f"process {pid} on {who['host']}" if "host" in who else f"process {pid}"
-    whose = f"run {who['run']}, {process}" if "run" in who else process
+    whose = ", ".join(
+        [*([f"run {who['run']}"] if "run" in who else []), *([f"`{command}`"] if command else []), process]
+    )
     since = f" since {as_text(who['since'])}" if "since" in who else ""
-    there = " there" if "host" in who else ""
-    return Busy("store-held", f"`{name}` is held by {whose}{since}", hint=f"wait for it, or stop it{there}: kill {pid}")
+    if "run" not in who:
+        hint = f"it is held for moments only: try again, or stop it{there} cleanly with `kill {pid}`"
+    elif command == "modelyard up":
+        hint = "wait for it, or end it: `modelyard cancel` this run, `modelyard down` the whole daemon"
+    else:
+        hint = "wait for it, or end it with `modelyard cancel`"
+    kept = "; its finished steps are kept" if "run" in who else ""
+    return Busy("store-held", f"`{name}` is held by {whose}{since}", hint=f"{hint}{kept}")
