@@ -113,7 +113,9 @@ def test_probe_sees_every_project_file_the_function_is_made_of(project) -> None:
     (root / "pack/deep.py").write_text("go = 2\n")
     second = seen()
     assert second != first
-    (root / "features.py").write_text("import os\nfrom pack import go  # new\n")
+    (root / "features.py").write_text("import os\n\nfrom pack import go  # new\n")
+    assert seen() == second
+    (root / "features.py").write_text("import os\nfrom pack import go as new\n")
     assert len({first, second, seen()}) == 3
 
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import modelyard
 from modelyard._kit.source import local_sources, source_digest
 from modelyard.pipeline.environment import Environment, environment
 
@@ -24,6 +27,83 @@ def test_helpers_that_a_file_imports_count_and_other_files_do_not(tmp_path: Path
     assert source_digest(tmp_path / "features.py", tmp_path) == before
     (tmp_path / "helper.py").write_text("x = 2\n")
     assert source_digest(tmp_path / "features.py", tmp_path) != before
+
+
+WRITTEN = """
+import helper
+
+def step(x, y=(1, 2.0)):
+    'Says what it does.'
+    return f"{x!r:>{y[0]}}", "a\\ud800", b"a", 0x10, 1_000, ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("def step", "# why\n\n\ndef step  "),
+        ("    return", "    # a word\n    return"),
+        ("1_000", "1000"),
+        ("0x10", "(16)"),
+        ("'Says what it does.'", '"Says what " "it does."'),
+    ],
+)
+def test_what_changes_nothing_that_runs_is_no_change(tmp_path: Path, old: str, new: str) -> None:
+    assert digests(tmp_path, old, new)[0] == digests(tmp_path, old, new)[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Says what it does.", "Says it."),  # a function may read its docstring
+        ("1_000", "1_000.0"),
+        ("1_000", "True"),
+        ("1_000", "'1000'"),
+        ('b"a"', '"a"'),
+        ("2.0", "2"),
+        ("(1, 2.0)", "[1, 2.0]"),
+        ("1_000, ...", "(1_000, ...)"),
+        ("{x!r:", "{x!s:"),
+        (":>{", ":<{"),
+        ("a\\ud800", "a\\ud801"),
+        ("import helper", "import helper as h"),
+        ("def step", "async def step"),
+        ("x, y=", "x, *, y="),
+        ("x, y=", "x, /, y="),
+        ("0x10", f"0x{'1' * 9999}"),
+    ],
+)
+def test_what_runs_otherwise_is_a_change(tmp_path: Path, old: str, new: str) -> None:
+    assert digests(tmp_path, old, new)[0] != digests(tmp_path, old, new)[1]
+
+
+def digests(folder: Path, old: str, new: str) -> list[str]:
+    found = []
+    for text in (WRITTEN, WRITTEN.replace(old, new)):
+        (folder / "steps.py").write_text(text)
+        found.append(source_digest(folder / "steps.py", folder))
+    assert text != WRITTEN
+    return found
+
+
+def test_code_that_is_deeply_nested_has_a_digest(tmp_path: Path) -> None:
+    file = tmp_path / "steps.py"
+    file.write_text(f"x = {' + '.join(['1'] * 1500)}\n")
+    before = source_digest(file, tmp_path)
+    file.write_text(f"x = {' + '.join(['1'] * 1499)} + 2\n")
+    assert source_digest(file, tmp_path) != before
+
+
+def test_a_comment_runs_no_step_again(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    (tmp_path / "modelyard.yaml").write_text("project: p\nsteps:\n  one: {function: own.py:one}\n")
+    file.write_text("def one(): return 1\n")
+    first = modelyard.run(tmp_path / "modelyard.yaml")
+    file.write_text("# The first number.\n\n\ndef one():\n    return 1  # as ever\n")
+    assert modelyard.run(tmp_path / "modelyard.yaml").step("one").status == "cached"
+    file.write_text("def one(): return 2\n")
+    last = modelyard.run(tmp_path / "modelyard.yaml")
+    assert (first["one"], last["one"], last.step("one").status) == (1, 2, "succeeded")
 
 
 def test_the_environment_names_what_modelyard_stands_on_and_nothing_else() -> None:

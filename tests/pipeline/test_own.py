@@ -235,7 +235,7 @@ from pathlib import Path
 
 
 def first():
-    Path(__file__).write_text(Path(__file__).read_text() + "# edited\\n")
+    Path(__file__).write_text(Path(__file__).read_text() + "EDITED = 1\\n")
     return 1
 
 

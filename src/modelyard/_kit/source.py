@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from threading import Lock
 
-from modelyard._kit.digest import digest_file, digest_of
+from modelyard._kit.digest import digest_bytes, digest_of
 
 __all__ = ["imported_sources", "local_sources", "parse", "source_digest"]
 
@@ -41,7 +41,7 @@ def local_sources(path: Path, root: Path) -> list[Path]:
     Raises:
         SyntaxError: A file cannot be parsed.
     """
-    return _closed([path.resolve()], root.resolve())
+    return sorted(_closed([path.resolve()], root.resolve()))
 
 
 def imported_sources(tree: ast.Module, folder: Path, root: Path) -> list[Path]:
@@ -55,17 +55,18 @@ def imported_sources(tree: ast.Module, folder: Path, root: Path) -> list[Path]:
     Raises:
         SyntaxError: A file cannot be parsed.
     """
-    return _closed(_beside(tree, folder / "_", root.resolve()), root.resolve())
+    return sorted(_closed(_beside(tree, folder / "_", root.resolve()), root.resolve()))
 
 
-def _closed(todo: list[Path], root: Path) -> list[Path]:
-    seen: set[Path] = set()
+def _closed(todo: list[Path], root: Path) -> dict[Path, ast.Module]:
+    """Return these files and all that they import, each parsed."""
+    seen: dict[Path, ast.Module] = {}
     while todo:
         file = todo.pop()
         if file not in seen:
-            seen.add(file)
-            todo += _beside(parse(file.read_bytes(), str(file)), file, root)
-    return sorted(seen)
+            seen[file] = parse(file.read_bytes(), str(file))
+            todo += _beside(seen[file], file, root)
+    return seen
 
 
 def _beside(tree: ast.Module, file: Path, root: Path) -> list[Path]:
@@ -81,12 +82,42 @@ def _beside(tree: ast.Module, file: Path, root: Path) -> list[Path]:
 
 
 def source_digest(path: Path, root: Path) -> str:
-    """Return one digest over the content of `local_sources`; names count relative to `root`."""
+    """Return one digest over what `local_sources` would run; names count relative to `root`.
+
+    Comments, blank lines and how a line is broken count for nothing; docstrings do, since code may read them.
+
+    Raises:
+        SyntaxError: A file cannot be parsed.
+    """
+    root = root.resolve()
     parts = []
-    for file in local_sources(path, root):
+    for file, tree in sorted(_closed([path.resolve()], root).items()):
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        parts.append([name, digest_file(file)])
+        parts.append([name, digest_bytes(_meaning(tree).encode())])
     return digest_of(parts)
+
+
+def _meaning(tree: ast.Module) -> str:
+    """Return a text that two trees share only if they say the same, wherever it stands in the file."""
+    # `ast.dump` calls itself for each level, and an expression may have thousands.
+    found: list[str] = []
+    todo: list[object] = [tree]
+    while todo:
+        match todo.pop():
+            case ast.AST() as node:
+                found.append(type(node).__name__)
+                todo += (getattr(node, name, None) for name in node._fields)
+            case list() as nodes:
+                found.append(f"{len(nodes)} of")
+                todo += nodes
+            case bool() | None as value:
+                found.append(repr(value))
+            case int() as value:
+                # Python refuses to write long ones as decimals.
+                found.append(hex(value))
+            case value:
+                found.append(ascii(value))
+    return "\n".join(found)
 
 
 def _imported(tree: ast.AST) -> list[tuple[str, int]]:
