@@ -37,6 +37,29 @@ def test_with_nothing_to_compare_it_is_skipped_and_does_not_block(noisy, binary,
     assert result.evidence.value is None
 
 
+def test_a_champion_that_is_gone_is_not_compared_with_and_the_evidence_warns(noisy, binary, claim):
+    gone = {"gone": "14f35e17f96b" + "0" * 52}
+    result = beats(predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats"))
+    assert result.status == "passed"
+    warning = "nothing was compared with the champion 14f35e17f96b: its bundle is gone from the store"
+    assert warning in result.reason
+    assert result.evidence.details["warning"] == warning
+    assert [part["status"] for part in result.evidence.details["parts"]] == ["passed", "skipped"]
+    # It is no pass: what was to be compared with it alone is skipped, as with no champion yet.
+    alone = beats(predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats", baseline=False))
+    assert (alone.status, alone.ok, alone.evidence.value) == ("skipped", True, None)
+    # Nor does it hide what the baseline says.
+    worse = beats(predictions=noisy(60), champion_predictions=gone, problem=binary, check=claim("beats", margin=0.3))
+    assert worse.status == "failed"
+    # Whoever does not want a champion is not told of one.
+    without = beats(
+        predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats", champion=False)
+    )
+    assert "warning" not in without.evidence.details
+    yet = beats(predictions=noisy(0), champion_predictions=None, problem=binary, check=claim("beats"))
+    assert "warning" not in yet.evidence.details
+
+
 def test_a_model_equal_to_the_champion_passes_even_with_confidence(noisy, binary, claim):
     for params in ({}, {"with_confidence": 0.95}):
         result = beats(

@@ -8,7 +8,8 @@ What `beats` means, because a run stops on it:
   data never stops. A model that is worse by however little does not pass: it would take the champion's place
   unseen, and a hundred such steps make a bad model. Where the difference is within chance the reason says so, and names
   the `margin` that would let the model pass: replacing a champion by its equal is a person's decision, made once, in
-  the file.
+  the file. Where there is no champion yet, nothing is compared with it; nor where its bundle was deleted, and then the
+  evidence carries a warning.
 - `margin` is in units of the metric. A positive one demands that much gain; a negative one allows that much loss
   against the champion (never against the baseline).
 - `with_confidence`: the lower bound of the two-sided interval of the difference must reach the margin, not only the
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard._kit.digest import short
 from modelyard._kit.errors import DataError
 from modelyard.checks.bootstrap import LEVEL, interval, poisson_replicates, replicates_for
 from modelyard.checks.estimate import FEWEST_ROWS, metric_for, shortage
@@ -70,7 +72,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 def beats(
     *,
     predictions: Frame,
-    champion_predictions: Frame | None,
+    champion_predictions: Frame | Mapping[str, str] | None,
     problem: Problem,
     check: Check | Mapping[str, Any],
     train: Frame | None = None,
@@ -80,7 +82,8 @@ def beats(
 
     Args:
         predictions: Predictions of the new model.
-        champion_predictions: Predictions of the champion for the same rows in the same order; none if there is none.
+        champion_predictions: Predictions of the champion for the same rows in the same order; none if there is none;
+            its digest under `gone` if its bundle was deleted.
         problem: What was learned.
         check: The check; its parameters are `champion`, `baseline`, `margin`, `with_confidence` and `metric`
             (the problem's own if not given).
@@ -94,18 +97,25 @@ def beats(
     claim = check_of(check)
     metric = metric_for(claim.params.get("metric") or problem.metric, problem)
     predicted = read_predictions(predictions, problem)
-    parts = []
+    parts, warning = [], ""
     if claim.params.get("baseline", True):
         guess = baseline_of(metric, predicted, _target_of(train, predicted, problem))
         parts.append(_compare("baseline", metric, predicted, guess, claim, seed))
     if claim.params.get("champion", True):
         parts.append(_champion(metric, predicted, champion_predictions, claim, seed))
-    return _result(claim, metric, predicted, parts, seed)
+        if isinstance(champion_predictions, Mapping):
+            warning = parts[-1].reason
+    return _result(claim, metric, predicted, parts, seed, warning)
 
 
-def _champion(metric: Metric, predicted: Predicted, table: Frame | None, claim: Check, seed: int) -> Part:
+def _champion(
+    metric: Metric, predicted: Predicted, table: Frame | Mapping[str, str] | None, claim: Check, seed: int
+) -> Part:
     if table is None:
         return Part(against="champion", status="skipped", reason="there is no champion yet")
+    if isinstance(table, Mapping):
+        reason = f"nothing was compared with the champion {short(table['gone'])}: its bundle is gone from the store"
+        return Part(against="champion", status="skipped", reason=reason)
     import numpy as np
 
     other = read_predictions(table, predicted.problem)
@@ -229,7 +239,9 @@ def _signed(value: float) -> str:
     return f"{'-' if value < -_ROUNDING else '+'}{text}"
 
 
-def _result(claim: Check, metric: Metric, predicted: Predicted, parts: list[Part], seed: int) -> CheckResult:
+def _result(
+    claim: Check, metric: Metric, predicted: Predicted, parts: list[Part], seed: int, warning: str
+) -> CheckResult:
     status: Status = "skipped"
     for worst in ("failed", "insufficient", "passed"):
         if any(part.status == worst for part in parts):
@@ -251,6 +263,10 @@ def _result(claim: Check, metric: Metric, predicted: Predicted, parts: list[Part
             n=len(predicted),
             seed=seed if compared else None,
             method="difference on the same test rows; positive is better",
-            details={"metric": metric.name, "parts": [msgspec.to_builtins(part) for part in parts]},
+            details={
+                "metric": metric.name,
+                "parts": [msgspec.to_builtins(part) for part in parts],
+                **({"warning": warning} if warning else {}),
+            },
         ),
     )

@@ -21,6 +21,7 @@ from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.files import FileFunction
 from modelyard.pipeline.lasting import lasting
+from modelyard.pipeline.there import Gone, gone
 from modelyard.records import (
     CheckResult,
     Evidence,
@@ -199,7 +200,12 @@ def perform(
     function = function or _as_prepared(task, store)
     arguments = dict(task.step.params)
     for name, value in task.inputs.items():
-        arguments[name] = read_value(value) if name in _as_records(function) else _resolve(value, store)
+        if name in _asking_for(function, "TableVersion", "ModelVersion"):
+            arguments[name] = read_value(value)
+        elif name in _asking_for(function, "Gone") and gone({name: value}, store):
+            arguments[name] = Gone(read_value(value))
+        else:
+            arguments[name] = _resolve(value, store)
     if task.step.probe:
         arguments["state"] = task.state
     if wants(function, "previous"):
@@ -237,14 +243,13 @@ def wants(function: Callable[..., Any], parameter: str) -> bool:
 
 
 @cache
-def _as_records(function: Callable[..., Any]) -> frozenset[str]:
-    """Name the parameters that want the record of a table or model rather than its rows or the opened bundle.
+def _asking_for(function: Callable[..., Any], *types: str) -> frozenset[str]:
+    """Name the parameters that want one of some types of ours, rather than rows or the opened bundle.
 
-    A function says so by its annotation: `table: TableVersion`, `model: ModelVersion | None`.
+    A function says so by its annotation: `table: TableVersion`, `model: ModelVersion | None`, `model: Bundle | Gone`.
     """
     parameters = inspect.signature(function).parameters.values()
-    records = ("TableVersion", "ModelVersion")
-    return frozenset(p.name for p in parameters if any(r in str(p.annotation) for r in records))
+    return frozenset(p.name for p in parameters if any(t in str(p.annotation) for t in types))
 
 
 def _resolve(value: Any, store: Store) -> Any:

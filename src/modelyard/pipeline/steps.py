@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import ModelError
+from modelyard.pipeline.there import Gone
 from modelyard.records import ModelVersion, TableVersion, read_value
 
 if TYPE_CHECKING:
@@ -22,8 +23,13 @@ def champion(*, model: ModelVersion, endpoint: str, state: dict[str, Any]) -> Mo
     return other
 
 
-def evaluate_champion(*, model: Bundle | None, table: pl.LazyFrame, keep: list[str]) -> pl.DataFrame | None:
+def evaluate_champion(
+    *, model: Bundle | Gone | None, table: pl.LazyFrame, keep: list[str]
+) -> pl.DataFrame | dict[str, str] | None:
     """Return the champion's predictions on the rows the new model is tested on; none while there is no champion.
+
+    Of a champion whose bundle somebody has deleted, its digest under `gone`: nothing can be compared with it, and no
+    run brings it back.
 
     Raises:
         ModelError: The champion needs a column that the features do not make any more.
@@ -32,6 +38,8 @@ def evaluate_champion(*, model: Bundle | None, table: pl.LazyFrame, keep: list[s
 
     if model is None:
         return None
+    if isinstance(model, Gone):
+        return {"gone": model.version.digest}
     try:
         return evaluate(model=model, table=table, keep=keep)
     except ModelError as error:

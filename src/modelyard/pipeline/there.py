@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from modelyard._kit.errors import NotFound
 from modelyard.records import ModelVersion, TableVersion, read_value
 from modelyard.store.base import Store
 
-__all__ = ["gone"]
+__all__ = ["Gone", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A model of which the ledger knows and the store holds nothing any more.
+
+    A step that can do without it says so by its annotation: `model: Bundle | Gone`.
+
+    Attributes:
+        version: The model.
+    """
+
+    version: ModelVersion
+
 
 # Values whose content stands in the store rather than in the ledger.
 _STORED = ("model", "table")
