@@ -85,6 +85,46 @@ def test_another_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "`other.yaml`" in capsys.readouterr().err
 
 
+HOOKS = RIGHT + "triggers:\n  a: {webhook: {secret: ONE}}\n  b: {webhook: {secret: [TWO, 'file:two']}}\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "file", "places"),
+    [
+        ("a secret of some length", "a secret of some length", "another one, long enough", "`ONE` and `TWO`"),
+        # The same key, once as it is and once in base 64.
+        ("a secret of some length", None, "whsec_YSBzZWNyZXQgb2Ygc29tZSBsZW5ndGg=\n", "`ONE` and `file:two`"),
+        ("a secret of some length", "another one, long enough", "whsec_!!", ""),
+        ("", "", "", ""),
+        (None, None, None, ""),
+    ],
+)
+def test_one_secret_under_two_names_is_warned_of(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    one: str | None,
+    two: str | None,
+    file: str | None,
+    places: str,
+) -> None:
+    for name, value in (("ONE", one), ("TWO", two)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if file is not None:
+        (folder / "two").write_text(file)
+    (folder / "modelyard.yaml").write_text(HOOKS)
+    assert main(["check"]) == 0
+    err = capsys.readouterr().err
+    assert bool(places) == ("warning[secret-shared] modelyard.yaml:7: " in err)
+    assert places in err
+    assert main(["check", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert [w["code"] for w in json.loads(out)["warnings"]] == ["secret-shared"] * bool(places)
+    assert "some length" not in err + out
+
+
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)

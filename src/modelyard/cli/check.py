@@ -24,7 +24,8 @@ def add(subparsers: Any) -> None:
         help="check the file without running anything",
         description="Read the declaration and say everything that is wrong with it, with lines: unknown fields, wrong "
         "types, missing files, contradictions. Columns that `deploy` names are held against the champion, where there "
-        "is one, and warned of. Nothing is written.",
+        "is one, and secrets of webhooks against one another, as far as they are set here; both are warned of. "
+        "Nothing is written.",
         epilog="example:\n  modelyard check --json | jq '.problems[] | .where + \" \" + .message'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,6 +65,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warnings(spec: Spec) -> list[Problem]:
+    """Return what is right in the file and may be wrong here: what secrets hold, and which columns a model has."""
+    if not spec.triggers:
+        return _columns(spec)
+    from modelyard.automation.triggers.secret import shared_secrets
+
+    return [*shared_secrets(spec), *_columns(spec)]
+
+
+def _columns(spec: Spec) -> list[Problem]:
     """Return what only a model that is there can tell; nothing where there is none."""
     from modelyard._kit.errors import ModelyardError, Problem
     from modelyard.spec.columns import column_warnings, names_columns

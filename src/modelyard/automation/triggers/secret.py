@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from modelyard._kit.errors import UserError
+from modelyard._kit.errors import Problem, UserError
+from modelyard.automation.triggers.signature import key_of
+from modelyard.spec import Spec
 
-__all__ = ["read_secret"]
+__all__ = ["read_secret", "shared_secrets"]
 
 _FILE, _ENV = "file:", "env:"
 
@@ -39,3 +42,23 @@ def read_secret(place: str, root: Path) -> str:
         what = f"the file of the secret `{place}` is empty" if place.startswith(_FILE) else f"`{place}` is not set"
         raise UserError("secret-unset", what, hint="put the secret there before `modelyard up`")
     return found
+
+
+def shared_secrets(spec: Spec) -> Iterator[Problem]:
+    """Yield webhooks that have one secret under two names, as far as the secrets can be read here and now."""
+    owner: dict[bytes, tuple[str, str]] = {}
+    for name, trigger in spec.triggers.items():
+        for place in trigger.webhook.secret if trigger.webhook is not None else ():
+            try:
+                key = key_of(read_secret(place, spec.root))
+            except (UserError, ValueError):
+                continue
+            first, where = owner.setdefault(key, (name, place))
+            if first != name:
+                yield Problem(
+                    "secret-shared",
+                    f'`{where}` and `{place}` hold one secret: the webhooks "{first}" and "{name}" each take what is '
+                    "signed for the other",
+                    spec.where(f"triggers.{name}.webhook.secret"),
+                    "give each a secret of its own: `openssl rand -base64 32`",
+                )
