@@ -130,6 +130,37 @@ def test_cancel_ends_a_run_that_somebody_started_by_hand(store: LocalStore) -> N
     assert [r.status for r in runs(store)] == ["cancelled"]
 
 
+def ended(store: LocalStore, run: str, status: str, reason: str = "") -> None:
+    store.ledger.append(Draft(kind="run.started", run=run, payload={"project": "tiny", "plan": "", "environment": ""}))
+    if status != "running":
+        store.ledger.append(Draft(kind="run.finished", run=run, payload={"status": status, "reason": reason}))
+
+
+def test_status_shows_the_newest_runs_whatever_came_of_them(store: LocalStore) -> None:
+    assert "no run yet; `modelyard run` makes the first" in yard(store.root, "status").stdout
+    ended(store, "run-1", "failed", "the source was away")
+    for number in range(2, 7):
+        ended(store, f"run-{number}", "succeeded")
+    text = yard(store.root, "status").stdout
+    assert re.findall(r"run-\d", text) == ["run-6", "run-5", "run-4", "run-3", "run-2"]
+    assert "failed" not in text  # what was mended since is no news
+    now = json.loads(yard(store.root, "status", "--json").stdout)
+    assert (now["runs"][0]["id"], now["runs"][0]["status"]) == ("run-6", "succeeded")
+    assert [run["id"] for run in now["failures"]] == ["run-1"]
+
+    ended(store, "run-7", "failed", "a step broke\nin line 3")
+    text = yard(store.root, "status").stdout
+    first = next(line for line in text.splitlines() if "run-7" in line)
+    assert first.startswith("✗")
+    assert first.endswith("a step broke")
+    assert "`modelyard show run-7` says why it failed" in text
+    assert "✓  run-6" in text
+    with store.hold("run", who={"run": "run-8"}):
+        ended(store, "run-8", "running")
+        text = yard(store.root, "status").stdout
+    assert re.search(r"^…  run-8  +running", text, re.MULTILINE)
+
+
 def test_the_board_names_every_trigger_and_why(store: LocalStore) -> None:
     missed = {"id": "fire-1", "key": "schedule/a", "trigger": "schedule", "kind": "schedule", "due": 5.0}
     why = "missed while nothing ran: 1,200 times from a to b; `catch_up` is `last`"

@@ -1,4 +1,4 @@
-"""How a project stands: its daemons, the run under way, what waits, what comes next and what failed."""
+"""How a project stands: its daemons, what is served, the runs, what waits, what comes next and what failed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.processes import born, family, proportional, resident, spent
 from modelyard.automation.board import Row, board, remembered
+from modelyard.automation.served import Served, served
 from modelyard.automation.state import Seen, daemons
 from modelyard.deploy.switch import Off, switched_off
 from modelyard.records import Fire, Plan, Run
@@ -20,6 +21,7 @@ from modelyard.store.local import settle
 __all__ = ["Load", "Now", "Status", "load_of", "loads", "status"]
 
 _FAILURES = 3
+_RUNS = 5
 _FIRST = 10
 
 
@@ -70,7 +72,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         project: Its name.
         time: Of this look, seconds since 1970 UTC.
         daemons: The daemons on its store, on whichever machine; `lost` if the process died.
+        served: Where the aliases of its endpoints point.
         run: The run under way.
+        runs: The newest runs, newest first, whatever came of them.
         queued: How many fires wait.
         queue: The first of them.
         next: Triggers whose next fire is known, soonest first.
@@ -83,7 +87,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     time: float
     daemons: tuple[Seen, ...] = ()
+    served: tuple[Served, ...] = ()
     run: Now | None = None
+    runs: tuple[Run, ...] = ()
     queued: int = 0
     queue: tuple[Fire, ...] = ()
     next: tuple[Row, ...] = ()
@@ -112,7 +118,9 @@ def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock =
         problem=problem,
         time=now,
         daemons=tuple(daemons(store, time.time())),
+        served=tuple(served(store)),
         run=_now(store),
+        runs=tuple(runs[:_RUNS]),
         queued=len(waiting),
         queue=tuple(waiting[:_FIRST]),
         next=tuple(sorted((row for row in rows if row.next), key=lambda row: row.next)),

@@ -53,7 +53,7 @@ VERBS = {
     "ui": "open the pages",
     "up": "run schedules, triggers, the endpoint, the pages and the alerts",
     "down": "stop what `modelyard up` runs",
-    "status": "the daemon, the run under way, what waits and what failed",
+    "status": "the daemon, what is served, the newest runs, what waits and what comes next",
     "triggers": "the board of everything that starts runs: fire, pause, resume",
     "alerts": "list alerts, try a target, acknowledge",
     "cancel": "end the run that is under way",

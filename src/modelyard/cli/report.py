@@ -6,15 +6,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
-from modelyard._kit.text import number, plural
+from modelyard._kit.text import number, plural, seconds_text
 from modelyard.cli.output import MARKS, data, paint, table, width
 from modelyard.records import Candidate, CheckResult, Deployment, Run, TableVersion, values_of
 
 if TYPE_CHECKING:
     from modelyard.store import Store
 
-__all__ = ["print_checks", "report", "report_alias", "results_of"]
+__all__ = ["print_checks", "print_runs", "report", "report_alias", "results_of"]
 
 
 def report(run: Run) -> None:
@@ -62,6 +63,26 @@ def print_checks(results: Sequence[CheckResult]) -> None:
         text = f"{_mark(result)} {result.check.name}: {result.reason}"
         for line in textwrap.wrap(text, width(), subsequent_indent="  ", break_on_hyphens=False):
             data(line)
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """Print runs as a table, in the order in which they are given."""
+    table(
+        ("", "run", "status", "started", "took", "result", "reason"),
+        [
+            (
+                paint(MARKS[r.status], r.status),
+                r.id,
+                r.status,
+                as_text(r.started),
+                seconds_text(r.seconds) if r.ended else "",
+                short(r.result),
+                r.reason.partition("\n")[0],
+            )
+            for r in runs
+        ],
+        right=(4,),
+    )
 
 
 def _mark(result: CheckResult) -> str:

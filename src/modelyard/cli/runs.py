@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modelyard._kit.clock import as_text
-from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
-from modelyard._kit.text import seconds_text
-from modelyard.cli.output import MARKS, json_line, paint, say, table
+from modelyard.cli.output import json_line, say
 from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.report import print_runs
 
 __all__ = ["add", "run"]
 
@@ -44,20 +42,5 @@ def run(args: argparse.Namespace) -> int:
     if not runs:
         say("no run yet; `modelyard run` makes the first")
         return 0
-    table(
-        ("", "run", "status", "started", "took", "result", "reason"),
-        [
-            (
-                paint(MARKS[r.status], r.status),
-                r.id,
-                r.status,
-                as_text(r.started),
-                seconds_text(r.seconds) if r.ended else "",
-                short(r.result),
-                r.reason.partition("\n")[0],
-            )
-            for r in runs
-        ],
-        right=(4,),
-    )
+    print_runs(runs)
     return 0

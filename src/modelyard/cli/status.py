@@ -1,4 +1,4 @@
-"""`modelyard status`: the daemon, the run under way, what waits, what comes next and what failed."""
+"""`modelyard status`: the daemon, what is served, the newest runs, what waits and what comes next."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.clock import as_text
+from modelyard._kit.digest import short
 from modelyard._kit.text import plural, seconds_text
 from modelyard.cli.output import MARKS, data, json_line, paint, table
 from modelyard.cli.project import add_file, add_json, load_if_right, open_existing
+from modelyard.cli.report import print_runs
 
 if TYPE_CHECKING:
     from modelyard.automation.state import Seen
@@ -20,16 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 _MIB = 1 << 20
+_ENDED = {"failed": "failed", "interrupted": "was cut off"}
 
 
 def add(subparsers: Any) -> None:
     """Add the verb to the parser."""
     parser = subparsers.add_parser(
         "status",
-        help="the daemon, the run under way, what waits and what failed",
+        help="the daemon, what is served, the newest runs, what waits and what comes next",
         description="Say which daemons there are, on this machine and on others, with the processes of the one here; "
-        "which run is under way and how far it is; what waits, what comes next and what failed last. Exit code 1 when "
-        "no daemon runs.",
+        "which model is served since when; which run is under way and how far it is; what waits and what comes next; "
+        "and how the five newest runs ended. Exit code 1 when no daemon runs.",
         epilog="example:\n  modelyard status --json | jq .queued",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,6 +62,7 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
         data(f"{now.project}: no daemon runs; `modelyard up` starts one")
     for seen in now.daemons:
         _daemon(now, seen, load[seen.id])
+    _models(now)
     for off in now.off:
         data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
     data(_under_way(now.run, now.time))
@@ -71,11 +75,27 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
         data(f"next    {row.name}: {row.next_text}")
     for row in now.failing:
         data(f"{paint('looks', 'red')}   {row.name} fail since {as_text(row.failing)}: {row.error}")
-    for run in now.failures:
-        reason = run.reason.partition("\n")[0]
+    _runs(now)
+
+
+def _models(now: Status) -> None:
+    for to in now.served:
+        asked = f", last asked {as_text(to.asked)}" if to.asked else ""
+        why = f" ({to.reason})" if to.reason else ""
         data(
-            f"{paint('failed', 'red')}  {run.id} {as_text(run.started)}: {run.status}{f', {reason}' if reason else ''}"
+            f"model   {to.endpoint}/{to.alias} -> {to.family} {short(to.model)}{why}, since {as_text(to.since)}{asked}"
         )
+
+
+def _runs(now: Status) -> None:
+    if not now.runs:
+        data("no run yet; `modelyard run` makes the first")
+        return
+    data("")
+    print_runs(now.runs)
+    newest = now.runs[0]
+    if newest.status in ("failed", "interrupted"):
+        data(f"`modelyard show {newest.id}` says why it {_ENDED[newest.status]}")
 
 
 def _daemon(now: Status, seen: Seen, load: dict[str, Load]) -> None:
