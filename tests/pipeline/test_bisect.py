@@ -14,7 +14,9 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard.pipeline import bisect as bisecting
 from modelyard.pipeline.bisect import Bisected, asked, bisect
 from modelyard.pipeline.environment import Environment, environment
+from modelyard.pipeline.sources import Source, changed_files, read_source
 from modelyard.records import Run
+from modelyard.store import Store
 
 RUNS = 20
 
@@ -73,6 +75,27 @@ def test_a_bad_change_of_a_feature_function_is_named(tmp_path: Path) -> None:
         named = bisect(store, asked(check="share"), good=runs[3].id, bad=runs[17].id)
     assert named.first_bad == runs[12].id
     assert named.judged[0].run == runs[3].id
+
+
+def test_a_comment_is_no_change_of_code(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    good = history.run()
+    history.edit("features.py", "    return rows\n", "    # as they are\n    return rows\n")
+    worse_code(history)
+    bad = history.run()
+    result = found(history, check="share")
+    assert (result.last_good, result.first_bad) == (good.id, bad.id)
+    [change] = result.changes
+    assert change.files == ("helpers.py",)
+    assert "as they are" not in change.diff
+    with history.store() as store:
+        assert changed_files(*(kept(store, run) for run in (good, bad)), store) == ["helpers.py"]
+
+
+def kept(store: Store, run: Run) -> Source:
+    source = read_source(run.step("features").source, store)
+    assert source is not None
+    return source
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from threading import Lock
 
 from modelyard._kit.digest import digest_bytes, digest_of
 
-__all__ = ["imported_sources", "local_sources", "parse", "source_digest"]
+__all__ = ["imported_sources", "local_sources", "parse", "same_code", "source_digest"]
 
 _parsing = Lock()
 
@@ -95,6 +95,14 @@ def source_digest(path: Path, root: Path) -> str:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
         parts.append([name, digest_bytes(_meaning(tree).encode())])
     return digest_of(parts)
+
+
+def same_code(old: bytes, new: bytes) -> bool:
+    """Say whether two texts of a file are the same code; what cannot be parsed is not."""
+    try:
+        return _meaning(parse(old, "old")) == _meaning(parse(new, "new"))
+    except (SyntaxError, ValueError):
+        return False
 
 
 def _meaning(tree: ast.Module) -> str:

@@ -18,7 +18,7 @@ from modelyard._kit.text import number
 from modelyard.pipeline.capsule import opened
 from modelyard.pipeline.environment import Environment
 from modelyard.pipeline.recompute import plan_of
-from modelyard.pipeline.sources import Source, named_code, read_source
+from modelyard.pipeline.sources import Source, changed_files, named_code, read_source
 from modelyard.records import Plan, Run, Step, StepRun, TableVersion, read_value
 from modelyard.security.redact import redact
 from modelyard.store import Store
@@ -128,7 +128,7 @@ def between(old: Run, new: Run, store: Store, *targets: str) -> list[Change]:
         else:
             # One of them failed before its key was made; what was declared can be compared all the same.
             sources = read_source(before.source if before else "", store), read_source(after.source, store)
-            if sources[0] is not None and sources[1] is not None and sources[0] != sources[1]:
+            if sources[0] is not None and sources[1] is not None and changed_files(sources[0], sources[1], store):
                 found.append(source_change(name, sources[0], sources[1], store))
             found += _parameters(name, steps[0], steps[1])
     return _once(found)
@@ -172,9 +172,9 @@ def _at(
     old, new = before.made_of, after.made_of
     differing = {name for name in {*old, *new} if old.get(name) != new.get(name)}
     name = after.name
-    sources = read_source(before.source, store), read_source(after.source, store)
-    if differing & {"code", "state"} and sources[0] is not None and sources[1] is not None and sources[0] != sources[1]:
-        yield source_change(name, sources[0], sources[1], store)
+    then, now = read_source(before.source, store), read_source(after.source, store)
+    if differing & {"code", "state"} and then is not None and now is not None and changed_files(then, now, store):
+        yield source_change(name, then, now, store)
         differing -= {"code", "state"}
     if "code" in differing:
         yield _code(name, steps)
@@ -192,10 +192,7 @@ def _at(
 def source_change(step: str, old: Source, new: Source, store: Store) -> Change:
     """Return how the files of a function differ."""
     files, functions, diffs = [], [], []
-    before, after = {**old.left_out, **old.files}, {**new.left_out, **new.files}
-    for file in sorted({*before, *after}):
-        if before.get(file) == after.get(file):
-            continue
+    for file in changed_files(old, new, store):
         files.append(file)
         texts = _text(file, old.files.get(file), store), _text(file, new.files.get(file), store)
         functions += _functions(*texts)

@@ -15,12 +15,12 @@ import msgspec
 
 from modelyard._kit.digest import canonical, digest_bytes
 from modelyard._kit.errors import NotFound, Tampered
-from modelyard._kit.source import local_sources
+from modelyard._kit.source import local_sources, same_code
 from modelyard.pipeline.code import code_version, import_root
 from modelyard.records import Step
 from modelyard.store import Store
 
-__all__ = ["Source", "kept_source", "named_code", "read_source", "written_source"]
+__all__ = ["Source", "changed_files", "kept_source", "named_code", "read_source", "written_source"]
 
 # Larger files are no code that a person reads; of them only the digest is kept.
 _LARGE = 1 << 20
@@ -148,3 +148,19 @@ def read_source(digest: str, store: Store) -> Source | None:
         return msgspec.json.decode(store.blobs.get(digest), type=Source)
     except (NotFound, Tampered, msgspec.MsgspecError):
         return None
+
+
+def changed_files(old: Source, new: Source, store: Store) -> list[str]:
+    """Return the files that are another code in one source than in the other; comments and layout do not count."""
+    before, after = {**old.left_out, **old.files}, {**new.left_out, **new.files}
+    differing = [file for file in sorted({*before, *after}) if before.get(file) != after.get(file)]
+    return [file for file in differing if not _same(file, old.files.get(file), new.files.get(file), store)]
+
+
+def _same(file: str, old: str | None, new: str | None, store: Store) -> bool:
+    if old is None or new is None or not file.endswith(".py"):
+        return False
+    try:
+        return same_code(store.blobs.get(old), store.blobs.get(new))
+    except (NotFound, Tampered):
+        return False
