@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -274,3 +276,64 @@ def test_the_store_of_a_replay_gives_what_the_project_has(history: History) -> N
             store.blobs.get(digest)
         with pytest.raises(NotFound):
             real.blobs.folder("0" * 64)
+
+
+BOUND = """\
+import os
+import time
+from pathlib import Path
+
+import polars as pl
+
+
+def table():
+    print(os.getpid())
+    return pl.DataFrame({"x": [1, 2]})
+
+
+def eat():
+    return len(bytearray(600_000_000))
+
+
+def wait():
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "code"),
+    [
+        ("eat", "resources: {memory: 300MB}", "out-of-memory"),
+        ("wait", "timeout: 1s", "step-timeout"),
+        ("table", "resources: {memory: 1GB}", ""),
+    ],
+)
+def test_a_step_with_limits_is_held_to_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limits: str, code: str
+) -> None:
+    scrap = tmp_path / "scrap"
+    scrap.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scrap))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "own.py").write_text(BOUND)
+    (project / "modelyard.yaml").write_text(
+        f"project: p\nretries: 0\nsteps:\n  {name}: {{function: own.py:{name}, {limits}}}\n"
+    )
+    with contextlib.suppress(modelyard.ModelyardError):
+        modelyard.run(project / "modelyard.yaml")
+    with modelyard.open_project(project) as store:
+        (listed,) = store.ledger.runs()
+        run = store.ledger.run(listed.id)
+        assert run is not None
+        before = store.ledger.head(), sorted((project / ".modelyard").rglob("*.parquet"))
+        result = replay(store, run, name)
+        assert (store.ledger.head(), sorted((project / ".modelyard").rglob("*.parquet"))) == before
+        assert result.same, result.differences
+        assert (result.now.code if result.now else "") == code
+        assert result.notes == ()
+        if not code:
+            assert result.log != (str(os.getpid()),)
+            # A debugger has to be where somebody types.
+            assert replay(store, run, name, caught=lambda _: None).log == (str(os.getpid()),)
+    assert list(scrap.iterdir()) == []

@@ -61,6 +61,7 @@ class LocalExecutor:
         workers: How many processes at most; as many as the machine has room for by default.
         functions: Verb -> function, for functions that only this process knows; these run here.
         grace: Seconds that a step which is being stopped has to tidy up, before it is killed.
+        address: Where workers open the store, if not where it is (`scratch.handed_on`).
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class LocalExecutor:
         workers: int = 0,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         grace: float = 3.0,
+        address: str = "",
     ) -> None:
         self._store = store
+        self._address = address or store.address
         self._most = workers
         self._functions = dict(functions or {})
         self._grace = grace
@@ -180,7 +183,7 @@ class LocalExecutor:
         if self._pool is None:
             from modelyard.pipeline.pool import Pool
 
-            self._pool = Pool(self._store.root, grace=self._grace, store=self._store.address)
+            self._pool = Pool(self._store.root, grace=self._grace, store=self._address)
         return self._pool
 
 

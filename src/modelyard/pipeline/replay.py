@@ -5,6 +5,7 @@ Nothing is recorded and nothing is promoted: what the step makes goes to a scrat
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,16 +18,19 @@ from modelyard.logs import Capture, listening
 from modelyard.pipeline.changes import Change, environment_change, source_change
 from modelyard.pipeline.code import find
 from modelyard.pipeline.environment import environment
-from modelyard.pipeline.execute import Failure, about, perform
+from modelyard.pipeline.execute import Failure, Outcome, Task, about, perform
+from modelyard.pipeline.executors import LocalExecutor
 from modelyard.pipeline.recompute import compare
 from modelyard.pipeline.restore import Recorded
-from modelyard.pipeline.scratch import scratch
-from modelyard.pipeline.sources import read_source, written_source
+from modelyard.pipeline.scratch import handed_on, scratch
+from modelyard.pipeline.sources import changed_files, read_source, written_source
 from modelyard.records import Run, Step, StepRun, read_value
 from modelyard.store import Store
 
 __all__ = ["Replayed", "newest_failed", "replay"]
 
+# What ends a step from outside -> what it came up against.
+_LIMITS = {"out-of-memory": "memory", "step-timeout": "time", "worker-died": "a process of its own"}
 # How many runs are looked through for one that failed.
 _BACK = 200
 
@@ -109,13 +113,22 @@ def replay(
         began = time.perf_counter()
         failure = None
         outputs: dict[str, Any] = {}
-        said = None
+        log: tuple[str, ...] = ()
+        apart = False
         try:
-            function = function or find(step.verb, root)
+            given, function = function, function or find(step.verb, root)
             task = past.task(function, root)
-            said = Capture(about(task), None)
-            with listening():
-                outputs = perform(task, overlay, function, said)
+            apart = given is None and caught is None and not old_code and LocalExecutor(store).beside(task)
+            if apart:
+                outcome = _beside(task, store)
+                outputs, failure, log = outcome.outputs, outcome.failure, outcome.log
+            else:
+                said = Capture(about(task), None)
+                try:
+                    with listening():
+                        outputs = perform(task, overlay, function, said)
+                finally:
+                    log = said.tail
         except (Exception, SystemExit) as error:
             if isinstance(error, UserError) and error.code.startswith("replay-"):
                 raise
@@ -133,9 +146,24 @@ def replay(
             differences=tuple(differences),
             changes=tuple(_changes(name, done, step, function, overlay, old_code=old_code)),
             seconds=seconds,
-            notes=tuple(_notes(recorded)),
-            log=said.tail if said else (),
+            notes=() if apart else tuple(_notes(recorded)),
+            log=log,
         )
+
+
+def _beside(task: Task, store: Store) -> Outcome:
+    """Run a task in a worker, held to its limits as in a run; what it writes is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="modelyard-scratch-") as folder:
+        executor = LocalExecutor(store, address=handed_on(store, folder))
+        try:
+            while not executor.room(task):
+                executor.wait()
+            outcome = executor.submit(task)
+            while outcome is None:
+                outcome = next((ended for _, ended in executor.wait()), None)
+        finally:
+            executor.close()
+        return outcome
 
 
 def _differences(
@@ -165,6 +193,9 @@ def _differences(
 
 def _raised(failure: Failure) -> str:
     """Return which error it was, without its values: they may hold an address or a time."""
+    if failure.code in _LIMITS:
+        # Its words depend on who noticed it first, and on what was held at that moment.
+        return failure.code
     return failure.message.partition(":")[0]
 
 
@@ -178,7 +209,7 @@ def _changes(
 ) -> Iterator[Change]:
     if not old_code and (then := read_source(done.source, overlay)) is not None:
         now = read_source(written_source(step, function, overlay), overlay)
-        if now is not None and now.files != then.files:
+        if now is not None and changed_files(then, now, overlay):
             yield source_change(name, then, now, overlay)
     recorded = done.made_of.get("environment", "")
     if recorded and recorded != environment().digest:
@@ -188,6 +219,5 @@ def _changes(
 def _notes(recorded: Failure | None) -> Iterator[str]:
     if recorded is None:
         return
-    limits = {"out-of-memory": "memory", "step-timeout": "time", "worker-died": "a process of its own"}
-    if (limit := limits.get(recorded.code)) is not None:
-        yield f"a replay runs in this process, without the limits of a run: it may go on where {limit} ended it then"
+    if (limit := _LIMITS.get(recorded.code)) is not None:
+        yield f"it ran in this process, without the limits of a run: it may go on where {limit} ended it then"

@@ -13,19 +13,43 @@ import msgspec
 from modelyard._kit.errors import NotFound
 from modelyard.records import TableVersion
 from modelyard.store import Appended, Blobs, LocalStore, Store, Tables
+from modelyard.store.opening import open_address
 from modelyard.store.parts import described, new_parts, same_columns
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["scratch"]
+__all__ = ["handed_on", "open_handed", "scratch"]
+
+_SCRATCH = "scratch:"
+
+
+def handed_on(store: Store, folder: str) -> str:
+    """Return an address from which a worker opens a store over this one, which writes below a folder."""
+    return f"{_SCRATCH}{folder}\n{store.address}"
 
 
 @contextmanager
-def scratch(store: Store) -> Iterator[Store]:
-    """Give a store over another one: nothing that is written to it reaches that one."""
+def open_handed(root: Path, address: str) -> Iterator[Store]:
+    """Open the store that a runner has handed on to its worker: its own, or one over it that is thrown away."""
+    if not address.startswith(_SCRATCH):
+        yield open_address(root, address)
+        return
+    folder, _, real = address.removeprefix(_SCRATCH).partition("\n")
+    with scratch(open_address(root, real), within=folder) as overlay:
+        yield overlay
+
+
+@contextmanager
+def scratch(store: Store, *, within: str | None = None) -> Iterator[Store]:
+    """Give a store over another one: nothing that is written to it reaches that one.
+
+    Args:
+        store: The other one.
+        within: Folder that what is written goes below, for the time; the system's by default.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="modelyard-scratch-") as folder,
+        tempfile.TemporaryDirectory(prefix="modelyard-scratch-", dir=within) as folder,
         LocalStore(Path(folder)) as beneath,
         _Overlay(store, beneath) as overlay,
     ):

@@ -10,6 +10,7 @@ import faulthandler
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -19,8 +20,9 @@ import msgspec
 from modelyard.logs import listening
 from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
+from modelyard.pipeline.scratch import open_handed
 from modelyard.store import open_store
-from modelyard.store.opening import HANDED, open_address
+from modelyard.store.opening import HANDED
 
 __all__ = ["Stopped", "main"]
 
@@ -48,9 +50,9 @@ def main(fd: int, root: Path) -> int:
     own_peaks()
     # Not for the steps: one that opens another project must find that one's store.
     handed = os.environ.pop(HANDED, "")
-    store = open_address(root, handed) if handed else open_store(root)
     decode = msgspec.json.Decoder(Task).decode
-    with Connection(fd) as pipe, listening():
+    opened = open_handed(root, handed) if handed else nullcontext(open_store(root))
+    with Connection(fd) as pipe, listening(), opened as store:
         try:
             while True:
                 task = decode(pipe.recv_bytes())
