@@ -20,9 +20,9 @@ __all__ = ["FiresSuite", "fire_dropped", "fire_queued"]
 
 
 def fire_queued(name: str, *, trigger: str = "arrivals", due: float = 5.0, seen: dict[str, str] | None = None) -> Draft:
-    """Return a fire `fire-NAME` with the key `TRIGGER/NAME`."""
+    """Return a fire `fire-NAME` (of another trigger `fire-TRIGGER-NAME`) with the key `TRIGGER/NAME`."""
     body: dict[str, Any] = {
-        "id": f"fire-{name}",
+        "id": f"fire-{name}" if trigger == "arrivals" else f"fire-{trigger}-{name}",
         "key": f"{trigger}/{name}",
         "trigger": trigger,
         "kind": "files",

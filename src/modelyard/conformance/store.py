@@ -79,5 +79,5 @@ class BlobsSuite(OpenStore):
             store.blobs.folder(address)
 
 
-class StoreSuite(LedgerSuite, AlertSuite, BlobsSuite, TablesSuite, HoldSuite):
+class StoreSuite(LedgerSuite, FiresSuite, AlertSuite, BlobsSuite, TablesSuite, HoldSuite):
     """The tests of a whole store."""
