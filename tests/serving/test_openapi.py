@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from msgspec.structs import replace
 from openapi_spec_validator import validate
 
+from modelyard.inference import BundleDraft
 from modelyard.records import Feature, Signature
 from modelyard.serving.protocols.repository import unload, unsupported
 from modelyard.serving.routes import ROUTES
@@ -19,11 +21,21 @@ from .conftest import (  # noqa: TID252 - the suite is not installed
     MIXED,
     Server,
     draft,
+    mixed_bundle,
     mixed_model,
     regression_bundle,
 )
 
 ROW = {"age": 30, "income": 500.5, "city": "rome"}
+
+
+def numbered_bundle() -> BundleDraft:
+    return draft(
+        "credit",
+        replace(MIXED, problem=replace(MIXED.problem, classes=("0", "1"), positive="1")),
+        mixed_model(),
+        labels=b"[0,1]",
+    )
 
 
 def fits(document: Any, name: str, value: Any) -> bool:
@@ -82,6 +94,27 @@ def test_regression(fresh: Callable[..., Server]) -> None:
         answer = client.post("/predict", json={"a": 1, "b": 2}).json()
     assert fits(document, "Answer", answer)
     assert not fits(document, "Answer", {**answer, "predictions": [{"label": "x"}]})
+
+
+@pytest.mark.parametrize(
+    ("made", "truths"),
+    [
+        (mixed_bundle, ["no", "yes", "maybe", "", True, 1]),
+        (numbered_bundle, [0, 1, "0", "1", 1.0, 2, "2", "no", True]),
+        (regression_bundle, [0, -1.5, "2.25", "much", "", True, "1e999"]),
+    ],
+    ids=["texts", "numbers", "values"],
+)
+def test_outcome_fits_where_it_is_taken(
+    fresh: Callable[..., Server], made: Callable[[], BundleDraft], truths: list[Any]
+) -> None:
+    with fresh(made()).client() as client:
+        document = client.get("/openapi.json").json()
+        for truth in truths:
+            outcome = {"id": "r-1", "truth": truth}
+            answer = client.post("/feedback", json=outcome)
+            assert answer.status_code == (200 if fits(document, "Outcome", outcome) else 400), truth
+            assert fits(document, "Joined" if answer.status_code == 200 else "Refusal", answer.json())
 
 
 def test_it_is_openapi_and_describes_every_route_that_answers(document: Any) -> None:

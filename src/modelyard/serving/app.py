@@ -21,7 +21,7 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.access import Callers, Days
-from modelyard.serving.errors import HttpError, check_id, killed
+from modelyard.serving.errors import HttpError, bad, check_id, killed
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.encodings import inflate
@@ -132,10 +132,12 @@ class App:
         self.name(exchange)
         exchange.route, caller = self._decide(exchange, exchange.headers.get(b"authorization", b""))
         exchange.caller, exchange.role = caller.name, caller.role
+        if b"x-load-test" in exchange.headers:
+            _mark(exchange)
         self.take(exchange)
 
     def name(self, exchange: Exchange) -> None:
-        """Give a request its id: the caller's, or one of ours; that of a load test can be told by it.
+        """Give a request its id: the caller's, or one of ours.
 
         Raises:
             HttpError: The caller's cannot be one.
@@ -143,8 +145,8 @@ class App:
         exchange.id = self._new_id()
         if b"x-request-id" in exchange.headers:
             exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
-        if b"x-load-test" in exchange.headers:
-            exchange.id = LOAD_TEST + exchange.id
+            if exchange.id.startswith(LOAD_TEST):
+                raise bad("request-id", f"ids that begin with `{LOAD_TEST}` are those of load tests; choose another")
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -154,7 +156,7 @@ class App:
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
         if b"x-load-test" in exchange.headers:
-            exchange.id = LOAD_TEST + exchange.id
+            _mark(exchange)
         if self._limited:
             self.take(exchange)
 
@@ -262,6 +264,12 @@ class App:
         """
         if (exchange.model or self.models.default.endpoint) in self.models.killed:
             raise killed()
+
+
+def _mark(exchange: Exchange) -> None:
+    """Let the id tell of a load test, where the caller may say so: who could hide a request would not be watched."""
+    if allowed(exchange.role, "operate"):
+        exchange.id = LOAD_TEST + exchange.id
 
 
 def _access_log(policy: Policy, service: Service) -> AccessLog:

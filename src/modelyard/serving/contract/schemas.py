@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from modelyard.serving.limits import Limits
 __all__ = ["Endpoint", "ref", "schemas"]
 
 FLOAT32_MAX = 3.4028234663852886e38
+FLOAT64_MAX = sys.float_info.max
 # Categories of a column that are written out; what is beyond is known to the server alone.
 _CATEGORIES = 1000
 _IN_WORDS = 20
@@ -145,7 +147,7 @@ def _answers(endpoint: Endpoint) -> dict[str, Any]:
         "Outcome": _object(
             {
                 "id": {"type": "string", "minLength": 1, "maxLength": 200},
-                "truth": {"type": ["string", "number", "boolean"], "maxLength": 1000},
+                "truth": _truth(endpoint),
             },
             ["id", "truth"],
         ),
@@ -163,6 +165,14 @@ def _answers(endpoint: Endpoint) -> dict[str, Any]:
             ["id", "joined", "unknown", "unchecked", "unknown_ids", "replaced", "replaced_ids"],
         ),
     }
+
+
+def _truth(endpoint: Endpoint) -> dict[str, Any]:
+    """What an outcome may be: what the model could have answered, also as its text."""
+    if endpoint.regression:
+        return {"type": ["number", "string"], "minimum": -FLOAT64_MAX, "maximum": FLOAT64_MAX, "pattern": _AS_TEXT}
+    typed = [label for label in endpoint.labels if not isinstance(label, str)]
+    return {"enum": [*typed, *_classes(endpoint)]}
 
 
 def _prediction(endpoint: Endpoint) -> dict[str, Any]:
