@@ -282,19 +282,31 @@ def served(folder: Path, project: Path, token: str, *options: str) -> Iterator[T
 
 
 @contextlib.contextmanager
-def apart(pid: int) -> Iterator[None]:
-    """Give a process a core and us another: where the system moves threads, cold caches decide what is measured."""
+def apart(pid: int) -> Iterator[Callable[[Callable[[], float]], float]]:
+    """Give a process a core and us another, and yield what calls a function on the core of the process.
+
+    Where the system moves threads, cold caches decide what is measured. And on a virtual machine one core may be slower
+    than the other for a while, whoever else uses it: what is compared has to run on the same.
+    """
     ours = os.sched_getaffinity(0)
     first, *others = sorted(ours)
     if not others:
-        yield
+        yield lambda work: work()
         return
+
+    def there(work: Callable[[], float]) -> float:
+        os.sched_setaffinity(0, {others[0]})
+        try:
+            return work()
+        finally:
+            os.sched_setaffinity(0, {first})
+
     tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
     try:
         for task in tasks:
             os.sched_setaffinity(task, {others[0]})
         os.sched_setaffinity(0, {first})
-        yield
+        yield there
     finally:
         for task in (0, *tasks):
             os.sched_setaffinity(task, ours)

@@ -192,13 +192,13 @@ def batches(ours: Target, model: Path, effort: Effort) -> None:
         return (cpu_s(processes) - before) / len(matrices)
 
     found: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
-    with contextlib.closing(connection), apart(ours.process.pid):
+    with contextlib.closing(connection), apart(ours.process.pid) as there:
         for at in range(effort.rounds + 1):
             for form, pairs in found.items():
-                pair = (alone(), asked(form))
+                pair = (there(alone), asked(form))
                 if at:  # the first round warms both
                     pairs.append(pair)
-    said = "CPU of 1,000 rows, server beside ONNX Runtime alone in turns, a core for each"
+    said = "CPU of 1,000 rows, server beside ONNX Runtime alone in turns, on one core"
     emit("batch_binary_vs_ort", middle(b / a for a, b in found["binary"]), "x", 1.1, f"{said}; as tritonclient sends")
     emit("batch_json_over_ort_ms", _over(found["named"]), "ms", 1.5, f"{said}; rows with names on /predict")
     emit("batch_json_v2_over_ort_ms", _over(found["v2"]), "ms", 1.5, f"{said}; JSON tensors on /v2")

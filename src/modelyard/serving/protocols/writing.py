@@ -12,8 +12,8 @@ from modelyard.records import Problem
 
 __all__ = ["Writer"]
 
-# A row of the model's output and its prediction -> what stands in the answer.
-_One = Callable[[list[float], Label], Any]
+# Rows of the model's output and their predictions -> what stands in the answer for each.
+_Answers = Callable[[list[list[float]], Sequence[Label]], list[Any]]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -30,35 +30,34 @@ class Writer:
     Args:
         problem: What was learned.
         model: The version's digest, as it stands in answers.
+
+    Attributes:
+        answers: Returns what stands in an answer for each row of the model's output, for the JSON encoder.
     """
 
     def __init__(self, problem: Problem, model: str) -> None:
-        self._one = _value if problem.task == "regression" else _label(problem.classes)
+        self.answers: _Answers = _values if problem.task == "regression" else _labels(problem.classes)
         self._model = model
 
     def body(self, name: str, rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
         """Return the whole body of the answer to the request of an id."""
-        if len(rows) == 1:
-            return _encode(_Body(name, self._model, (self._one(rows[0], predictions[0]),)))
         return _encode(_Body(name, self._model, self.answers(rows, predictions)))
 
-    def answers(self, rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
-        """Return what stands in an answer for each row, for the JSON encoder."""
-        return list(map(self._one, rows, predictions))
+
+def _values(rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
+    return [{"value": prediction} for prediction in predictions]
 
 
-def _value(row: list[float], prediction: Label) -> dict[str, Label]:
-    return {"value": prediction}
-
-
-def _label(classes: Sequence[str]) -> _One:
+def _labels(classes: Sequence[str]) -> _Answers:
     answer: Any = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
     compiled = _probabilities(classes)
 
-    def labelled(row: list[float], prediction: Label) -> Any:
-        return answer(prediction, compiled(*row))
+    def labels(rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
+        if len(rows) == 1:
+            return [answer(predictions[0], compiled(*rows[0]))]
+        return [answer(label, compiled(*row)) for label, row in zip(predictions, rows, strict=True)]
 
-    return labelled
+    return labels
 
 
 def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
