@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.clock import as_text
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
@@ -36,7 +37,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("action", nargs="?", choices=actions, default="list", help="what to do (default: list)")
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="a target, or the id of an alert for `ack`")
     parser.add_argument("--state", choices=_STATES, help="only alerts in this state")
-    parser.add_argument("--limit", type=int, default=20, help="how many at most, 0 for all (default: 20)")
+    parser.add_argument("--limit", type=whole(0), default=20, help="how many at most, 0 for all (default: 20)")
     parser.add_argument(
         "--for", dest="limit_s", default="1m", metavar="DURATION", help="how long `send` tries at most (default: 1m)"
     )

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from modelyard._kit.errors import UserError, near
 
-__all__ = ["Parser", "read"]
+__all__ = ["Parser", "port", "read", "whole"]
 
 # What a type of an argument is in words.
 _WORDS: dict[Any, str] = {int: "give a whole number", float: "give a number"}
 _REQUIRED = "the following arguments are required: "
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return what reads an argument that is a whole number within bounds.
+
+    >>> whole(0, 100)("7")
+    7
+    """
+    bounds = f"give {least} to {most}" if most is not None else f"give {least} or more"
+
+    def parsed(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{bounds}, in whole numbers") from None
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(bounds)
+        return number
+
+    return parsed
+
+
+# A port to listen on, 0 for a free one.
+port = whole(0, 65535)
 
 
 class Parser(argparse.ArgumentParser):

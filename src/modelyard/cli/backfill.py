@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.text import plural, seconds_text
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, add_json, load_spec
@@ -39,14 +40,15 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--to", default="", dest="last", metavar="TIME", help="last one, included (default: the newest complete one)"
     )
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at most (default: the cores)")
+    parser.add_argument(
+        "--workers", type=whole(0), default=0, metavar="N", help="processes at most (default: the cores)"
+    )
     add_file(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the partitions, and say how each ended."""
-    from modelyard._kit.errors import UserError
     from modelyard.automation.alerts import sending
     from modelyard.logs.ship import shipping
     from modelyard.pipeline.backfill import backfill, planned
@@ -54,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.pipeline.executors import LocalExecutor
     from modelyard.store import open_store
 
-    if args.workers < 0:
-        raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     spec = load_spec(args)
     work = planned(spec, args.step, first=args.first, last=args.last)
     store = open_store(spec.root, file=spec.path.name)

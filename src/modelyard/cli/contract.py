@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.text import plural
+from modelyard.cli.arguments import port
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table, write_output
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
@@ -61,7 +62,7 @@ def add(subparsers: Any) -> None:
         "--against", default="", metavar="MODEL", help="with `check`: the model that is asked (default: champion)"
     )
     parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
-    parser.add_argument("--port", type=int, default=8081, help="with `mock`: port, 0 for a free one (default: 8081)")
+    parser.add_argument("--port", type=port, default=8081, help="with `mock`: port, 0 for a free one (default: 8081)")
     parser.add_argument("--seed", type=int, default=0, help="with `mock`: another one, other answers (default: 0)")
     parser.add_argument("--token", default="", help="with `mock`: the only token that is taken (default: any)")
     add_file(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modelyard._kit.errors import UserError
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import MARKS, data, json_line, paint
 from modelyard.cli.project import add_file, add_json, load_spec
 
@@ -24,7 +24,9 @@ def add(subparsers: Any) -> None:
         "  modelyard lint --json | jq '.rules[] | select(.kept | not)'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--at-least", type=int, default=0, metavar="N", help="lowest score that passes, 0 to 100")
+    parser.add_argument(
+        "--at-least", type=whole(0, 100), default=0, metavar="N", help="lowest score that passes, 0 to 100"
+    )
     add_file(parser)
     add_json(parser)
 
@@ -33,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
     """Print each rule and what to write."""
     from modelyard.spec.practice import practice
 
-    if not 0 <= args.at_least <= 100:
-        raise UserError("cli-value", f"--at-least is `{args.at_least}`", hint="give a score from 0 to 100")
     found = practice(load_spec(args, files=False))
     passed = found.score >= args.at_least
     if args.json:

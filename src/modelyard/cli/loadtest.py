@@ -14,6 +14,7 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
 from modelyard._kit.text import number, plural, size_text
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
@@ -78,9 +79,9 @@ def add(subparsers: Any) -> None:
         help="then hold 60%% of the knee, or --rate, and see whether memory grows",
     )
     parser.add_argument("--rows", default="", metavar="TABLE", help="rows to send (default: drawn as in training)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="rows a request (default: 1)")
-    parser.add_argument("--connections", type=int, default=64, metavar="N", help="at most (default: 64)")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the server (default: 1)")
+    parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="rows a request (default: 1)")
+    parser.add_argument("--connections", type=whole(1), default=64, metavar="N", help="at most (default: 64)")
+    parser.add_argument("--processes", type=whole(1), default=1, metavar="N", help="of the server (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of rows and arrivals (default: 0)")
     parser.add_argument(
         "--i-own-this-host", action="store_true", help="ask a machine other than this one: it is yours to load"
@@ -126,7 +127,7 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     from modelyard._kit.fields import parse_duration, parse_share
     from modelyard.automation.loadtest import Order
 
-    for name, least in (("seconds", 5), ("most", 1), ("batch", 1), ("connections", 1), ("processes", 1)):
+    for name, least in (("seconds", 5), ("most", 1)):
         if not getattr(args, name) >= least:
             raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {least} or more")
     for name in ("rate", "soak"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.fields import parse_duration
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 from modelyard.cli.stopping import stoppable
@@ -47,7 +48,9 @@ def add(subparsers: Any) -> None:
         "--since", default="", metavar="WHEN", help="only from then on: `2h`, `2026-11-20`; of all runs"
     )
     parser.add_argument("--follow", action="store_true", help="go on with what comes, until the run ends or Ctrl-C")
-    parser.add_argument("--requests", type=int, default=20, metavar="N", help="the newest N requests (default: 20)")
+    parser.add_argument(
+        "--requests", type=whole(0), default=20, metavar="N", help="the newest N requests (default: 20)"
+    )
     parser.add_argument(
         "--send",
         action="store_true",
@@ -61,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the lines."""
     from modelyard.pipeline.trail import Asked, resolve, trail
 
-    if args.requests < 0:
-        raise UserError("cli-value", f"--requests is `{args.requests}`", hint="give 0 or more")
     since = _since(args.since)
     with open_existing(args) as store:
         if args.send:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import json_line, say
 from modelyard.cli.project import add_file, load_spec, open_existing
 from modelyard.cli.stopping import stoppable
@@ -58,22 +59,19 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
     parser.add_argument("--table", default="", metavar="TABLE", help="read CSV as this table, where there are several")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="parts at once (default: the cores)")
+    parser.add_argument("--workers", type=whole(0), default=0, metavar="N", help="parts at once (default: the cores)")
     add_file(parser)
     parser.add_argument("--json", action="store_true", help="JSON on stdout: with -o what was done, else rows")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
-    from modelyard._kit.errors import UserError
     from modelyard.deploy.aliases import endpoint_of, pointed
     from modelyard.inference import open_bundle
     from modelyard.pipeline.machine import cores
     from modelyard.pipeline.scoring.parts import kind_of
     from modelyard.security.keys import trusted_keys
 
-    if args.workers < 0:
-        raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     kind = kind_of(args.output) if args.output else "csv"
     workers = args.workers or cores()
     stopped = stoppable()

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, say
 from modelyard.cli.progress import Progress
 from modelyard.cli.project import add_file, load_spec, say_missing
@@ -26,7 +27,9 @@ def add(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON on stdout")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes at most (default: the cores)")
+    parser.add_argument(
+        "--workers", type=whole(0), default=0, metavar="N", help="processes at most (default: the cores)"
+    )
     add_every(parser)
     add_file(parser)
 
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _once(args: argparse.Namespace) -> int:
-    from modelyard._kit.errors import ModelyardError, UserError
+    from modelyard._kit.errors import ModelyardError
     from modelyard.automation.alerts import sending
     from modelyard.cli.report import report, report_alias
     from modelyard.pipeline.compose import compose
@@ -46,8 +49,6 @@ def _once(args: argparse.Namespace) -> int:
     from modelyard.pipeline.publish import card_files
     from modelyard.store import open_store
 
-    if args.workers < 0:
-        raise UserError("cli-value", f"--workers is `{args.workers}`", hint="give 1 or more, or leave it out")
     spec = load_spec(args)
     steps = len(compose(spec).steps)
     store = open_store(spec.root, file=spec.path.name)

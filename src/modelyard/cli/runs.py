@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from modelyard._kit.errors import UserError
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import json_line, say
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.cli.report import print_runs
@@ -22,7 +22,7 @@ def add(subparsers: Any) -> None:
         epilog="example:\n  modelyard runs --limit 5",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--limit", type=int, default=20, help="how many at most (default: 20)")
+    parser.add_argument("--limit", type=whole(1), default=20, help="how many at most (default: 20)")
     parser.add_argument("--before", default="", metavar="RUN", help="only runs before this one, for paging")
     add_file(parser)
     add_json(parser)
@@ -32,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the runs."""
     from modelyard.store.local import settle
 
-    if args.limit < 1:
-        raise UserError("cli-value", f"--limit is `{args.limit}`", hint="give 1 or more")
     store = open_existing(args)
     runs = [settle(r, store) for r in store.ledger.runs(before=args.before, limit=args.limit)]
     if args.json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
+from modelyard.cli.arguments import port
 from modelyard.cli.output import say
 from modelyard.cli.project import add_file, load_spec, open_existing
 
@@ -35,8 +36,10 @@ def add(subparsers: Any) -> None:
     parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, metavar="N", help="port for gRPC, 0 for a free one (default: no gRPC)")
+    parser.add_argument("--port", type=port, default=8080, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--grpc-port", type=port, metavar="N", help="port for gRPC, 0 for a free one (default: no gRPC)"
+    )
     parser.add_argument(
         "--processes", type=int, default=1, metavar="N", help="processes that share the port (default: %(default)s)"
     )

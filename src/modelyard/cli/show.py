@@ -13,6 +13,7 @@ from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, seconds_text
+from modelyard.cli.arguments import whole
 from modelyard.cli.failure import failure_facts, print_failure
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, open_existing
@@ -55,7 +56,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="what to show; or a run, and then")
     parser.add_argument("inside", nargs="?", default="", metavar="STEP", help="what to show of that run")
     parser.add_argument("--run", default="", dest="run_id", metavar="RUN", help="of this run, not of the newest")
-    parser.add_argument("--rows", type=int, default=10, help="rows of a table to print (default: 10)")
+    parser.add_argument("--rows", type=whole(0), default=10, help="rows of a table to print (default: 10)")
     add_file(parser)
     add_json(parser)
 

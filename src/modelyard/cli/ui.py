@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modelyard.cli.arguments import port
 from modelyard.cli.output import say
 from modelyard.cli.project import add_file, open_existing
 
@@ -25,7 +26,7 @@ def add(subparsers: Any) -> None:
         epilog="example:\n  modelyard ui --port 8600 --no-open",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=_port, default=PORT, help=f"port, 0 for a free one (default: {PORT})")
+    parser.add_argument("--port", type=port, default=PORT, help=f"port, 0 for a free one (default: {PORT})")
     parser.add_argument(
         "--open",
         action=argparse.BooleanOptionalAction,
@@ -46,10 +47,3 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.flush()
     # The pages are another face, reached by process: this one becomes it, so that signals and exit code are its own.
     os.execv(sys.executable, command)  # noqa: S606 - a list of our own words, no shell
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; use 0 to 65535")
-    return port

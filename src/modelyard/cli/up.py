@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard.cli.arguments import port, whole
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import FILE
 
@@ -43,16 +44,20 @@ def add(subparsers: Any) -> None:
         help=f"the declaration; may be given several times (default: {FILE})",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address of the endpoint (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8080, help="port of the endpoint (default: %(default)s)")
-    parser.add_argument("--ui-port", type=_port, default=8500, help="port of the pages (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=8080, help="port of the endpoint (default: %(default)s)")
+    parser.add_argument("--ui-port", type=port, default=8500, help="port of the pages (default: %(default)s)")
     parser.add_argument(
         "--hooks-host", default="127.0.0.1", help="address where webhooks are received (default: %(default)s)"
     )
-    parser.add_argument("--hooks-port", type=_port, default=8400, help="port of the webhooks (default: %(default)s)")
+    parser.add_argument("--hooks-port", type=port, default=8400, help="port of the webhooks (default: %(default)s)")
     parser.add_argument("--no-serve", action="store_true", help="do not serve the champion")
     parser.add_argument("--no-ui", action="store_true", help="do not serve the pages")
     parser.add_argument(
-        "--runs", type=int, default=1, metavar="N", help="runs at a time over several projects (default: %(default)s)"
+        "--runs",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="runs at a time over several projects (default: %(default)s)",
     )
     parser.add_argument(
         "--grace",
@@ -188,8 +193,6 @@ def _settings(args: argparse.Namespace) -> Settings:
     from modelyard._kit.fields import parse_duration
     from modelyard.automation.daemon import Settings
 
-    if args.runs < 1:
-        raise UserError("cli-value", f"--runs is `{args.runs}`", hint="give 1 or more")
     try:
         grace = 0.0 if args.grace == "0" else parse_duration(args.grace)
     except ValueError:
@@ -215,10 +218,3 @@ def _print(note: Note) -> None:
     who = f"{note.project}: " if note.project else ""
     line = f"{note.name} | {note.text}" if note.what == "said" else note.text
     say(f"{paint(at, 'dim', sys.stderr)} {who}{line}")
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; use 0 to 65535")
-    return port

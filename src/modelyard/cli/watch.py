@@ -12,6 +12,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
+from modelyard.cli.arguments import whole
 from modelyard.cli.output import MARKS, data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 from modelyard.cli.repeat import add_every, repeated
@@ -36,7 +37,7 @@ def add(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--last", type=int, default=0, metavar="N", help="newest N requests (default: `monitor.window`)"
+        "--last", type=whole(0), default=0, metavar="N", help="newest N requests (default: `monitor.window`)"
     )
     parser.add_argument("--truth", metavar="FILE", help="first join outcomes to requests: a CSV file with id,truth")
     parser.add_argument("--all", action="store_true", help="print the checks that hold as well")
