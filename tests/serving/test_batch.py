@@ -91,13 +91,16 @@ def test_one_turn_is_one_run() -> None:
 def test_turn_goes_on_while_looks_bring_more_and_ends_when_there_are_enough() -> None:
     model = Double()
 
-    async def main(looks: int, each: int) -> list[int]:
-        model.sizes = []
+    async def main(looks: int, each: int, rows: int = 1) -> list[int]:
+        model.sizes, runs = [], 0
         batcher = Batcher(model, joined, answered)
         for _ in range(looks):
             for _ in range(each):
-                batcher.ask(Asking(feeds(0, 1), 1))
+                batcher.ask(Asking(feeds(0, rows), rows))
             await asyncio.sleep(0)
+            if rows > 1:
+                assert len(model.sizes) == runs + each, "it waited"
+            runs = len(model.sizes)
         await turn()
         return model.sizes
 
@@ -105,6 +108,8 @@ def test_turn_goes_on_while_looks_bring_more_and_ends_when_there_are_enough() ->
     assert asyncio.run(main(3, 1)) == [1, 1, 1]
     assert asyncio.run(main(3, 5)) == [15]
     assert asyncio.run(main(6, 20)) == [80, 40]
+    # What fills a run of the model by itself waits for nobody.
+    assert asyncio.run(main(3, 2, rows=200)) == [200] * 6
 
 
 def test_large_requests_run_beside_and_small_ones_do_not_grow_without_end() -> None:

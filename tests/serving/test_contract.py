@@ -330,6 +330,12 @@ class TestDiff:
         assert said["`Value`: `yes` is not answered any more"]
         assert said["`Value`: `maybe` may be answered now, which callers do not know"]
         assert said["field `yes`: is gone"]
+        assert said["field `truth`: does not take `yes` any more"]
+        # A description of an older server said of outcomes only that they are values; what is refused is the same.
+        before = document(mixed_bundle())
+        truth = {"type": ["string", "number", "boolean"], "maxLength": 1000}
+        before["components"]["schemas"]["Outcome"]["properties"]["truth"] = truth
+        assert self.said(before, document(mixed_bundle())) == {}
         numbers = self.said(document(mixed_bundle()), document(regression_bundle()))
         assert numbers["field `label`: is gone"]
 

@@ -64,6 +64,9 @@ def test_examples_are_what_is_usual_and_not_the_middle_between_the_bounds(
         ({"type": "category", "categories": ("a", "b")}, {"counts": {"b": 3, "a": 1}}, "b"),
         ({"type": "category", "categories": ("a", "b")}, {"counts": {}}, "a"),
         ({"type": "category"}, {}, "text"),
+        # What is not listed may be names, and none is shown.
+        ({"type": "category"}, {"counts": {"ann@example.org": 1, "bob@example.org": 9}}, "text"),
+        ({"type": "category", "categories": ("a", "b")}, {"counts": {"c": 3, "b": 1}}, "b"),
     ],
 )
 def test_a_usual_value(settings: dict[str, Any], entry: dict[str, Any], value: Any) -> None:

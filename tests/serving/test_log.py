@@ -83,6 +83,13 @@ def test_rows_are_logged_as_they_were_sent(fresh: Callable[..., Server]) -> None
     assert server.log.parent.stat().st_mode & 0o777 == 0o700
 
 
+def tensors(name: str) -> dict[str, Any]:
+    """Return a request of the open protocol that names itself."""
+    kinds = {"age": "FP64", "income": "FP64", "city": "BYTES"}
+    inputs = [{"name": key, "datatype": kinds[key], "shape": [1], "data": [value]} for key, value in ROW.items()]
+    return {"id": name, "inputs": inputs}
+
+
 def test_requests_of_a_load_test_can_be_told_by_their_ids(fresh: Callable[..., Server]) -> None:
     server = fresh()
     mark = {"x-load-test": "k6"}
@@ -90,19 +97,22 @@ def test_requests_of_a_load_test_can_be_told_by_their_ids(fresh: Callable[..., S
         # The second head is known by its bytes, and not parsed again.
         made = [client.post("/predict", json=ROW, headers=mark).json()["id"] for _ in range(2)]
         made.append(client.post("/predict", json=ROW, headers={**mark, "x-request-id": "mine"}).json()["id"])
+        made.append(client.post("/v2/models/credit/infer", json=tensors("ours"), headers=mark).json()["id"])
         usual = [client.post("/predict", json=ROW).json()["id"]]
     # Who could say so of any request would not be watched.
     with server.client("analyst") as client:
         usual += [client.post("/predict", json=ROW, headers=mark).json()["id"] for _ in range(2)]
         hidden = client.post("/predict", json=ROW, headers={"x-request-id": "loadtest-mine"})
+        in_body = client.post("/v2/models/credit/infer", json=tensors("loadtest-ours"), headers=mark)
     assert (hidden.status_code, hidden.json()["error"]["code"]) == (400, "request-id")
+    assert (in_body.status_code, in_body.json()["code"]) == (400, "request-id")
     assert server.stop() == 0
-    assert made[2] == "loadtest-mine"
-    assert len(set(made)) == 3
+    assert made[2:] == ["loadtest-mine", "loadtest-ours"]
+    assert len(set(made)) == 4
     assert all(name.startswith("loadtest-") for name in made)
     assert not any(name.startswith("loadtest-") for name in usual)
     window = read_window(server.log)
-    assert (sorted(window.ids), window.tests) == (sorted(usual), 3)
+    assert (sorted(window.ids), window.tests) == (sorted(usual), 4)
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])

@@ -21,7 +21,7 @@ from modelyard._kit.ids import new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.access import Callers, Days
-from modelyard.serving.errors import HttpError, bad, check_id, killed
+from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.encodings import inflate
@@ -34,7 +34,6 @@ from modelyard.serving.observability.metrics import tell
 from modelyard.serving.routes import Found, Route, match
 from modelyard.serving.service import Service
 from modelyard.serving.shedding import Shedding
-from modelyard.store.requests import LOAD_TEST
 
 __all__ = ["App"]
 
@@ -132,8 +131,6 @@ class App:
         self.name(exchange)
         exchange.route, caller = self._decide(exchange, exchange.headers.get(b"authorization", b""))
         exchange.caller, exchange.role = caller.name, caller.role
-        if b"x-load-test" in exchange.headers:
-            _mark(exchange)
         self.take(exchange)
 
     def name(self, exchange: Exchange) -> None:
@@ -145,8 +142,6 @@ class App:
         exchange.id = self._new_id()
         if b"x-request-id" in exchange.headers:
             exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
-            if exchange.id.startswith(LOAD_TEST):
-                raise bad("request-id", f"ids that begin with `{LOAD_TEST}` are those of load tests; choose another")
 
     def admit_again(self, exchange: Exchange) -> None:
         """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
@@ -155,8 +150,6 @@ class App:
             HttpError: The caller has asked too often.
         """
         exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if b"x-load-test" in exchange.headers:
-            _mark(exchange)
         if self._limited:
             self.take(exchange)
 
@@ -264,12 +257,6 @@ class App:
         """
         if (exchange.model or self.models.default.endpoint) in self.models.killed:
             raise killed()
-
-
-def _mark(exchange: Exchange) -> None:
-    """Let the id tell of a load test, where the caller may say so: who could hide a request would not be watched."""
-    if allowed(exchange.role, "operate"):
-        exchange.id = LOAD_TEST + exchange.id
 
 
 def _access_log(policy: Policy, service: Service) -> AccessLog:

@@ -35,7 +35,7 @@ INLINE_ROWS = 256
 TURN = 0.05
 # Requests that a turn may hold however long they take; before one took too long, only the server's limit counts.
 _FEWEST, _ANY = 16, 1 << 30
-# Requests from which on a turn does not wait for another look.
+# Requests from which on a turn does not wait for another look; nor does one with the rows of a whole run.
 _ENOUGH = 64
 
 
@@ -157,7 +157,7 @@ class Batcher(Generic[T]):
     def _look(self) -> None:
         """Let the loop read once more if the last time brought something, else end the turn."""
         count = len(self._gathered)
-        if self._seen < count < _ENOUGH and self._rows < self.most:
+        if self._seen < count < _ENOUGH and self._rows < min(self.most, INLINE_ROWS):
             self._seen = count
             asyncio.get_running_loop().call_soon(self._look)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from modelyard._kit.errors import near
+from modelyard.store.requests import LOAD_TEST
 
 __all__ = ["HttpError", "bad", "body_of", "check_id", "killed", "named"]
 
@@ -55,10 +56,12 @@ def check_id(given: str) -> str:
     """Return an id that a caller gave.
 
     Raises:
-        HttpError: It could not be logged and sent back as it is.
+        HttpError: It could not be logged and sent back as it is, or would hide the request from those who watch.
     """
     if not _ID.fullmatch(given):
         raise bad("request-id", "the id of a request has 1 to 128 visible ASCII characters")
+    if given.startswith(LOAD_TEST):
+        raise bad("request-id", f"ids that begin with `{LOAD_TEST}` are those of load tests; choose another")
     return given
 
 

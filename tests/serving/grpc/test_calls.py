@@ -18,7 +18,7 @@ from modelyard.serving.grpc.messages import message
 from modelyard.store.requests import ids_of
 
 from ..conftest import Server, mixed_answer, regression_bundle  # noqa: TID252 - the suite is not installed
-from .conftest import SERVICE, Ask, metadata, row, said  # noqa: TID252 - the same
+from .conftest import SERVICE, Ask, asker, metadata, row, said  # noqa: TID252 - the same
 
 
 def yes(answer: Any) -> float:
@@ -347,3 +347,34 @@ def test_threads_share_a_channel(server: Server) -> None:
         for thread in threads:
             thread.join()
     assert not wrong
+
+
+def test_load_tests_are_an_operators_by_every_way_an_id_comes(server: Server) -> None:
+    """Whoever could name a request so would not be watched."""
+    mark = ("x-load-test", "1")
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask = asker(channel, server)
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+
+        def streamed(role: str) -> list[str]:
+            given = [*metadata(server, role), mark]
+            data = [row(id=name).SerializeToString() for name in ("", "s")]
+            parts = [message("ModelStreamInferResponse").FromString(one) for one in stream(iter(data), metadata=given)]
+            return [part.infer_response.id for part in parts]
+
+        # The third of a kind is known by its metadata.
+        ids = [ask("ModelInfer", row(), role="operator", more=[mark]).id for _ in range(3)]
+        ids += [ask("ModelInfer", row(id="m"), role="operator", more=[mark]).id]
+        ids += [ask("ModelInfer", row(), role="operator", more=[mark, ("x-request-id", "h")]).id]
+        ids += streamed("operator")
+        assert all(name.startswith("loadtest-") for name in ids), ids
+        assert len(set(ids)) == len(ids)
+        ids = [ask("ModelInfer", row(), more=[mark]).id for _ in range(3)] + streamed("analyst")
+        assert not any(name.startswith("loadtest-") for name in ids), ids
+        for settings in (
+            {"request": row(id="loadtest-m")},
+            {"request": row(), "more": [("x-request-id", "loadtest-h")]},
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                ask("ModelInfer", **settings)
+            assert said(refused.value) == ("INVALID_ARGUMENT", "request-id")

@@ -110,10 +110,15 @@ class _Schemas:
     def compare(self) -> list[Change]:
         """Return what is different."""
         for direction, names in self._used.items():
-            for name in sorted((names & self._new.keys()) - _OF_COLUMNS):
+            for name in sorted((names & self._new.keys()) - _OF_COLUMNS - self._vague()):
                 self._schema(direction, f"`{name}`", self._old[name], self._new[name])  # type: ignore[arg-type]
         self._order()
         return self._found
+
+    def _vague(self) -> set[str]:
+        """Return what an older description said less of than was so: that it says more does not narrow anything."""
+        truth = self._old.get("Outcome", {}).get("properties", {}).get("truth", {})
+        return set() if {"enum", "pattern"} & truth.keys() else {"Outcome"}
 
     def _order(self) -> None:
         """Rows without names, and the tensors of all columns, have the columns in their order."""
@@ -187,7 +192,7 @@ class _Schemas:
     def _properties(self, direction: Direction, what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         before, after = old.get("properties", {}), new.get("properties", {})
         kept_old, kept_new = set(old.get("required", ())), set(new.get("required", ()))
-        noun = "column" if direction == "asked" else "field"
+        noun = "column" if direction == "asked" and what != "`Outcome`" else "field"
         for name in before:
             about = f"{noun} `{name}`"
             if name not in after:

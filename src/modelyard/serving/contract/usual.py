@@ -14,7 +14,7 @@ def usual_row(signature: Signature, profile: Mapping[str, Any]) -> dict[str, Any
     """Return a row with the median or the most frequent value of each column, as training saw it.
 
     The middle between the lowest and the highest value would be a row that nobody has seen: half of the largest gain.
-    It is no row of the training data either, but made column by column.
+    It is made column by column of what the signature or the profile says of each, not taken from the training data.
 
     Args:
         signature: What the model takes.
@@ -26,10 +26,11 @@ def usual_row(signature: Signature, profile: Mapping[str, Any]) -> dict[str, Any
 
 def _usual(feature: Feature, entry: Mapping[str, Any]) -> Any:
     if feature.type == "category":
-        counts = entry.get("counts")
-        if counts:
-            return max(counts, key=counts.__getitem__)
-        return feature.categories[0] if feature.categories else "text"
+        # Of a column whose values the signature does not list, none is shown: they may be names.
+        if not feature.categories:
+            return "text"
+        counts = {text: count for text, count in (entry.get("counts") or {}).items() if text in feature.categories}
+        return max(counts, key=counts.__getitem__) if counts else feature.categories[0]
     low, high = feature.low, feature.high
     if entry.get("knots"):
         half = entry["below"][-1] / 2

@@ -133,7 +133,7 @@ class Exchange:
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
         connection = self._connection
-        if self._usual and not extra and not connection.answers.draining:
+        if self._usual and self._keep_alive and not extra and not connection.answers.draining:
             self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
                 STATUS_LINES[status],
                 content_type,
