@@ -5,8 +5,8 @@ The program starts everything itself on loopback: a sealed bundle (LightGBM, 100
 connections, one row a request, rows that differ. Ours and a peer are asked in turns. CPU is that of all processes of a
 server, from the kernel; only `rps`, `p99` and `start_s` are wall time, of which a figure is the median over the pairs.
 
-Of CPU a figure is the lower quartile over the rounds, of both sides of a ratio: what else runs on the same silicon can
-only add. (On a virtual machine the same bytes are decoded in 1.35 ms of CPU or in 2.2, by seconds, and ONNX Runtime
+Of CPU a figure is the lower quartile over the rounds, of both sides of a ratio: what else runs on the same silicon
+adds to it. (On a virtual machine the same bytes are decoded in 1.35 ms of CPU or in 2.2, by seconds, and ONNX Runtime
 hardly notices.) `..._median` is what a run would have said without that.
 
 `--only fastapi,triton` measures these peers only (`--only ours`: none), `--quick` a few short rounds with these two.
