@@ -63,10 +63,11 @@ def test_a_gone_item_is_no_longer_seen(store: LocalStore) -> None:
     assert store.ledger.seen("arrivals") == {}
 
 
-def test_what_may_not_start_yet_waits(store: LocalStore) -> None:
-    write(Files(), Look(wanted=[wanted("a.csv", not_before=100.0), wanted("b.csv")]), store)
-    assert [f.items[0].name for f in Queue(store).ready(50.0)] == ["b.csv"]
-    assert [f.items[0].name for f in Queue(store).ready(100.0)] == ["a.csv", "b.csv"]
+def test_what_may_not_start_yet_waits(tmp_path: Path) -> None:
+    with LocalStore(tmp_path, clock=lambda: 5.0) as store:
+        write(Files(), Look(wanted=[wanted("a.csv", not_before=100.0), wanted("b.csv")]), store)
+        assert [f.items[0].name for f in Queue(store).ready(50.0)] == ["b.csv"]
+        assert [f.items[0].name for f in Queue(store).ready(100.0)] == ["a.csv", "b.csv"]
 
 
 def test_a_paused_trigger_drops_what_it_sees_and_says_so(store: LocalStore) -> None:

@@ -223,8 +223,8 @@ def _why(row: Row, newest: Fire | None, store: Store, now: float, holds: dict[st
             return f"left out: {newest.why}"
         case "started":
             return f"{newest.run} is under way"
-        case "queued" if newest.not_before > now:
-            return f"waits until {as_text(newest.not_before)}"
+        case "queued" if (opens := newest.opens(now)) > now:
+            return f"waits until {as_text(opens)}"
         case "queued" if newest.id in holds:
             return holds[newest.id]
         case "queued" if problem:

@@ -1,4 +1,4 @@
-"""The fires that wait, kept in memory as the ledger tells of them, and which of them is next."""
+"""The fires that wait, kept in memory as the ledger tells of them, when they may start, and which of them is next."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ from collections.abc import Mapping
 from modelyard.records import Event, EventKind, Fire
 from modelyard.store import Store
 
-__all__ = ["Queue", "choose"]
+__all__ = ["Openings", "Queue", "choose"]
 
-# What was written down so many seconds after now was written by a clock that was far ahead.
-_FAR = 86_400.0
 _KINDS: tuple[EventKind, ...] = ("fire.queued", "fire.dropped", "run.started", "run.finished")
+
+
+class Openings:
+    """When fires may start, never later than was said once: a wait that is counted from now ends all the same."""
+
+    def __init__(self) -> None:
+        # Only of what a clock wrote down that was ahead.
+        self._said: dict[str, float] = {}
+
+    def of(self, fire: Fire, now: float) -> float:
+        """Return when a fire may start, as far as it says itself."""
+        at = min(fire.opens(now), self._said.get(fire.id, fire.not_before))
+        if at < fire.not_before and fire.kind != "schedule":
+            self._said[fire.id] = at
+        return at
+
+    def forget(self, fire_id: str) -> None:
+        """Forget a fire that waits no longer."""
+        self._said.pop(fire_id, None)
 
 
 class Queue:
@@ -25,6 +42,7 @@ class Queue:
         self._store = store
         self._seq = store.ledger.head()[0]
         self._waiting: dict[str, Fire] = {fire.id: fire for fire in store.ledger.fires(states=("queued",))}
+        self._openings = Openings()
         # Runs that have begun and not ended -> their fire, whoever runs them.
         self.running: dict[str, str] = {r.id: r.fire for r in store.ledger.runs() if r.status == "running"}
 
@@ -48,11 +66,11 @@ class Queue:
 
     def ready(self, now: float) -> list[Fire]:
         """Return the fires that may start now, in the order in which they were written down."""
-        return [fire for fire in self._waiting.values() if _opens(fire, now) <= now]
+        return [fire for fire in self._waiting.values() if self._openings.of(fire, now) <= now]
 
     def opens(self, now: float) -> float:
         """Return when the next fire may start that may not start now; `inf` if there is none."""
-        opens = (_opens(fire, now) for fire in self._waiting.values())
+        opens = (self._openings.of(fire, now) for fire in self._waiting.values())
         return min((at for at in opens if at > now), default=float("inf"))
 
     def look_at(self, fire_id: str) -> None:
@@ -61,7 +79,7 @@ class Queue:
         if fire is not None and fire.state == "queued":
             self._waiting[fire_id] = fire
         else:
-            self._waiting.pop(fire_id, None)
+            self._leaves(fire_id)
 
     def _take(self, event: Event) -> None:
         body = event.payload
@@ -70,18 +88,15 @@ class Queue:
                 self.look_at(body["id"])
             case "run.started":
                 self.running[event.run] = body.get("fire", "")
-                self._waiting.pop(body.get("fire", ""), None)
+                self._leaves(body.get("fire", ""))
             case "run.finished":
                 fire = self.running.pop(event.run, "")
                 if fire and body["status"] == "interrupted":
                     self.look_at(fire)
 
-
-def _opens(fire: Fire, now: float) -> float:
-    """Return when a fire may start, as far as it says itself; of a schedule its trigger has the last word."""
-    # The start that a clock chose which was far ahead may be years away.
-    ahead = fire.kind == "schedule" and fire.queued > now + _FAR
-    return 0.0 if ahead else fire.not_before
+    def _leaves(self, fire_id: str) -> None:
+        self._waiting.pop(fire_id, None)
+        self._openings.forget(fire_id)
 
 
 def choose(ready: list[Fire], served: Mapping[str, int]) -> Fire | None:

@@ -67,7 +67,7 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
         data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
     data(_under_way(now.run, now.time))
     for fire in now.queue[:3]:
-        begins = f", not before {as_text(fire.not_before)}" if fire.not_before > now.time else ""
+        begins = f", not before {as_text(opens)}" if (opens := fire.opens(now.time)) > now.time else ""
         data(f"waits   {fire.trigger}, since {as_text(fire.queued)}{begins}{', its run was cut off' * bool(fire.run)}")
     if now.queued > len(now.queue[:3]):
         data(f"waits   {plural(now.queued - len(now.queue[:3]), 'fire')} more")

@@ -12,6 +12,8 @@ from modelyard.records.event import Event
 __all__ = ["Fire", "FireState", "Item", "TriggerKind", "fire_of"]
 
 TriggerKind = Literal["schedule", "files", "blobs", "sql", "webhook", "upstream", "drift", "manual"]
+# What was written down so many seconds after now was written by a clock that was far ahead.
+_FAR = 86_400.0
 FireState = Literal["queued", "started", "succeeded", "failed", "cancelled", "skipped", "stopped", "dropped"]
 
 
@@ -68,6 +70,18 @@ class Fire(msgspec.Struct, frozen=True, kw_only=True):
     state: FireState = "queued"
     run: str = ""
     why: str = ""
+
+    def opens(self, now: float) -> float:
+        """Return when it may start, as far as it says itself.
+
+        A clock that was ahead when it was written down may have been years ahead: its wait is counted from now then.
+        """
+        if self.kind == "schedule":
+            # Its trigger has the last word, by the time for which it is due.
+            return 0.0 if self.queued > now + _FAR else self.not_before
+        if self.queued <= now:
+            return self.not_before
+        return min(self.not_before, now + max(0.0, self.not_before - self.queued))
 
     def given(self, joined: Sequence[Any] = ()) -> dict[str, Any]:
         """Return what a step's function gets that asks for `fire`: the same however often the fire is resumed.

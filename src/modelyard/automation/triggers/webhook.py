@@ -16,6 +16,7 @@ from modelyard._kit.digest import canonical
 from modelyard._kit.errors import UserError
 from modelyard.automation.base import Look, Wanted
 from modelyard.automation.fires import ask, is_paused
+from modelyard.automation.queue import Openings
 from modelyard.automation.triggers.common import PAUSED, Common
 from modelyard.automation.triggers.secret import read_secret
 from modelyard.automation.triggers.signature import Unsigned, key_of, sender_id
@@ -75,6 +76,7 @@ class WebhookTrigger(Common):
         self._root = root
         self._clock = clock
         self._turn = Lock()
+        self._openings = Openings()
         self.refused: Counter[str] = Counter()
 
     def start(self, wake: Callable[[], None]) -> None:
@@ -140,7 +142,7 @@ class WebhookTrigger(Common):
         if not self.section.debounce:
             return None
         queued = self._store.ledger.fires(trigger=self.name, states=("queued",), newest=True, limit=1)
-        if not queued or queued[0].kind != self.kind or queued[0].not_before <= now:
+        if not queued or queued[0].kind != self.kind or self._openings.of(queued[0], now) <= now:
             return None
         fire = queued[0]
         bodies = [fire.payload, *joined_to(fire, self._store)]
