@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.automation.test_hooks import NOW, SECRET, House
@@ -11,6 +12,7 @@ from tests.automation.test_hooks import NOW, SECRET, House
 from modelyard.automation.base import Wanted
 from modelyard.automation.fires import ask
 from modelyard.automation.queue import Queue
+from modelyard.records import Draft, EventKind
 
 YEAR = 365 * 86_400.0
 WAIT = 60.0
@@ -64,3 +66,33 @@ def test_what_a_clock_that_was_ahead_wrote_waits_for_no_clock_where_nothing_is_g
     fire = ask("arrivals", "files", Wanted(key="a", due=house.now), house.store, actor="trigger:arrivals")
     assert fire is not None
     assert [one.id for one in Queue(house.store).ready(NOW)] == [fire.id]
+
+
+def effort(house: House, name: str) -> int:
+    """Return how much the database had to do for a delivery, in tens of its instructions."""
+    counted: list[None] = []
+    db = house.store.ledger._db()
+    db.set_progress_handler(lambda: counted.append(None), 10)
+    sent(house, name)
+    db.set_progress_handler(None, 0)
+    return len(counted)
+
+
+@pytest.mark.parametrize("kind", ["fire.dropped", "fire.queued"])
+def test_a_delivery_costs_the_same_however_many_fires_others_have(house: House, kind: EventKind) -> None:
+    sent(house, "first")
+    few = effort(house, "few")
+    of_others: dict[str, Any] = {"trigger": "arrivals", "kind": "files", "due": NOW, "why": "late"}
+    bodies = ({"id": f"fire-{n}", "key": f"arrivals/{n}", **of_others} for n in range(3000))
+    house.store.ledger.append(*(Draft(kind=kind, payload=body) for body in bodies))
+    assert effort(house, "many") <= 2 * few
+
+
+def test_a_delivery_costs_the_same_however_many_came_before(house: House) -> None:
+    started = [sent(house, "first")]
+    few = effort(house, "few")
+    before: dict[str, Any] = {"trigger": "deployed", "kind": "webhook", "due": NOW, "why": "the trigger is paused"}
+    bodies = ({"id": f"fire-{n}", "key": f"deployed/{n}", **before} for n in range(3000))
+    house.store.ledger.append(*(Draft(kind="fire.dropped", payload=body) for body in bodies))
+    house.store.ledger.append(Draft(kind="run.started", run="run-1", payload={"project": "p", "fire": started[0]}))
+    assert effort(house, "many") <= 2 * few

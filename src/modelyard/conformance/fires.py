@@ -168,6 +168,25 @@ class FiresSuite(OpenStore):
                 store.ledger.append(joining("c"))
         assert [(f.key, f.joined) for f in store.ledger.fires()] == [("arrivals/a", ""), ("arrivals/b", "fire-a")]
 
+    def test_what_joined_a_fire_is_told(self, store: Store) -> None:
+        def joining(name: str, fire: str) -> Draft:
+            draft = fire_dropped(name, f"joined fire {fire}")
+            return Draft(kind=draft.kind, payload={**draft.payload, "joined": fire})
+
+        store.ledger.append(fire_queued("a"), fire_queued("b"), fire_queued("a", trigger="nightly"))
+        store.ledger.append(joining("c", "fire-a"), joining("d", "fire-b"), fire_dropped("e", "paused"))
+        store.ledger.append(joining("f", "fire-a"))
+
+        def joined() -> dict[str, list[str]]:
+            return {name: [f.id for f in store.ledger.joined(f"fire-{name}")] for name in ("a", "b", "c", "z")}
+
+        told = {"a": ["fire-c", "fire-f"], "b": ["fire-d"], "c": [], "z": []}
+        assert joined() == told
+        store.ledger.append(_start("run-1", "fire-a"))
+        assert joined() == told
+        store.ledger.append(_end("run-1", "interrupted"), _start("run-2", "fire-a"))
+        assert joined() == told
+
     def test_rebuilt_fires_equal_the_live_ones(self, store: Store) -> None:
         store.ledger.append(fire_queued("a", seen={"a": "1"}), fire_queued("b"), fire_dropped("c", "paused"))
         store.ledger.append(_start("run-1", "fire-a"), _end("run-1", "failed", "said \0 why"))

@@ -22,13 +22,4 @@ def given(fire: Fire, store: _Has) -> dict[str, Any]:
 
 def joined_to(fire: Fire, store: _Has) -> list[Any]:
     """Return what came with the deliveries that joined a fire, in the order in which they came."""
-    found: list[Any] = []
-    if fire.kind != "webhook":
-        return found
-    for event in store.ledger.events(after=fire.seq, kinds=("fire.dropped", "run.started")):
-        if event.kind == "fire.dropped" and event.payload.get("joined") == fire.id:
-            found.append(event.payload.get("payload"))
-        elif event.kind == "run.started" and event.payload.get("fire") == fire.id:
-            # The ledger lets nothing join it from here on.
-            break
-    return found
+    return [one.payload for one in store.ledger.joined(fire.id)] if fire.kind == "webhook" else []

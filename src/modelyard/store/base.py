@@ -132,6 +132,10 @@ class Ledger(Protocol):
         """Return fires in the order in which they were written down, or the newest first; `limit` 0 means all."""
         ...
 
+    def joined(self, fire_id: str) -> list[Fire]:
+        """Return the fires that joined one, for which its run stands too, in the order in which they came."""
+        ...
+
     def seen(self, trigger: str) -> dict[str, str]:
         """Return the state of the world that a trigger has fired for: name of an item -> its version."""
         ...

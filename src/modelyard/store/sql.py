@@ -42,6 +42,11 @@ __all__ = ["ALL_EVENTS", "INSERT", "READ_HEAD", "SqlLedger"]
 _NO_LIMIT = 1 << 62
 _PAGE = 1000
 
+# What came to the trigger of a fire between it and its run: the ledger lets nothing join it from there on.
+_SINCE = """f.trigger = (SELECT o.trigger FROM fires o WHERE o.id = ?)
+    AND f.seq > (SELECT o.seq FROM fires o WHERE o.id = ?)
+    AND f.seq < coalesce((SELECT r.seq FROM fires o JOIN runs r ON r.id = o.run WHERE o.id = ?), ?)"""
+
 # How an alert stands, beyond what the event says that wrote it down.
 _STANDING = ("state", "attempt", "next", "ended", "error", "acked", "open")
 _RUN_COLUMNS = "id, project, status, started, ended, actor, plan, reason, result, fire, trace"
@@ -237,6 +242,11 @@ class SqlLedger(ABC):
         tail = f"ORDER BY f.seq {'DESC' if newest else 'ASC'} LIMIT {int(limit) or _NO_LIMIT}"
         return self._fires(where, given, tail)
 
+    def joined(self, fire_id: str) -> list[Fire]:
+        """Return the fires that joined one, in the order in which they came; see `Ledger.joined`."""
+        given = (fire_id, fire_id, fire_id, _NO_LIMIT)
+        return [fire for fire in self._fires(_SINCE, given, "ORDER BY f.seq") if fire.joined == fire_id]
+
     def seen(self, trigger: str) -> dict[str, str]:
         """Return the state of the world that a trigger has fired for: name of an item -> its version."""
         return dict(self._all("SELECT item, version FROM seen WHERE trigger = ?", (trigger,)))
@@ -283,7 +293,7 @@ class SqlLedger(ABC):
         )
         return [_deployment(row) for row in rows]
 
-    def _fires(self, where: str, given: tuple[str, ...], tail: str) -> list[Fire]:
+    def _fires(self, where: str, given: tuple[str | int, ...], tail: str) -> list[Fire]:
         sql = (
             f"SELECT {COLUMNS}, f.state, f.run, f.why FROM fires f JOIN events e ON e.seq = f.seq WHERE {where} {tail}"  # noqa: S608
         )

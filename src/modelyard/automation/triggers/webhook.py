@@ -141,13 +141,19 @@ class WebhookTrigger(Common):
         """Return the fire that still waits for others to join it and has room for so many bytes more."""
         if not self.section.debounce:
             return None
-        queued = self._store.ledger.fires(trigger=self.name, states=("queued",), newest=True, limit=1)
-        if not queued or queued[0].kind != self.kind or self._openings.of(queued[0], now) <= now:
+        fire = self._newest()
+        if fire is None or fire.kind != self.kind or self._openings.of(fire, now) <= now:
             return None
-        fire = queued[0]
         bodies = [fire.payload, *joined_to(fire, self._store)]
         room = _MOST_BYTES - sum(len(msgspec.json.encode(body)) for body in bodies)
         return fire if len(bodies) < _MOST_BODIES and size <= room else None
+
+    def _newest(self) -> Fire | None:
+        """Return the newest fire if it waits, or the one that it joined; older ones take in nothing more."""
+        fire = next(iter(self._store.ledger.fires(trigger=self.name, newest=True, limit=1)), None)
+        if fire is not None and fire.joined:
+            fire = self._store.ledger.fire(fire.joined)
+        return fire if fire is not None and fire.state == "queued" and not fire.run else None
 
     def _secrets(self) -> list[bytes]:
         """Return the keys that are set; while a secret is exchanged, one of them may be gone already."""
