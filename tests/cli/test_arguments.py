@@ -16,6 +16,12 @@ from modelyard.cli.main import VERBS, main, parser
         ("frobnicate", "cli-unknown-verb", "`frobnicate`", "`modelyard --help` lists the verbs"),
         ("--vresion", "cli-unknown-option", "`modelyard` has no option `--vresion`", "did you mean `--version`?"),
         ("-f x.yaml run", "cli-unknown-option", "`-f`", "options stand behind the verb: `modelyard VERB -f`"),
+        (
+            "--file=x.yaml run",
+            "cli-unknown-option",
+            "`--file`",
+            "options stand behind the verb: `modelyard VERB --file`",
+        ),
         ("runs --limt 5", "cli-unknown-option", "`modelyard runs` has no option `--limt`", "did you mean `--limit`?"),
         ("runs --limt=5", "cli-unknown-option", "`--limt`", "did you mean `--limit`?"),
         ("plan -x", "cli-unknown-option", "`modelyard plan` has no option `-x`", "`modelyard plan --help`"),
@@ -55,6 +61,28 @@ def test_a_line_that_cannot_be_read(
     assert problem.keys() == {"code", "where", "message", "hint"}
     assert problem["code"] == code
     assert hint in problem["hint"]
+
+
+def test_an_option_of_the_verbs_is_not_taken_for_another(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json"]) == 2
+    told = capsys.readouterr()
+    assert "hint: options stand behind the verb: `modelyard VERB --json`\n" in told.err
+    assert "options stand behind" in json.loads(told.out)["problems"][0]["hint"]
+
+
+@pytest.mark.parametrize("json_", ["--json", "--jso", "--js", "--j"])
+def test_json_is_meant_however_short_it_is_written(capsys: pytest.CaptureFixture[str], json_: str) -> None:
+    for line in (["run", json_, "--bogus"], ["run", "--bogus", json_], [json_, "run"]):
+        assert main(line) == 2
+        assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+@pytest.mark.parametrize(
+    "line", [["run", "--bogus", "--", "--json"], ["run", "--bogus", "--jx"], ["run", "--bogus", "--"]]
+)
+def test_what_is_not_json_gets_none(capsys: pytest.CaptureFixture[str], line: list[str]) -> None:
+    assert main(line) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("line", [["--help"], ["--version"], ["runs", "--help"], []])

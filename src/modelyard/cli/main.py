@@ -106,12 +106,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _read(arguments or ["--help"])
     except UserError as error:
         tell(error)
-        if "--json" in arguments:
+        if _wants_json(arguments):
             p = error.problem
             problem = {"code": p.code, "where": p.where, "message": p.message, "hint": p.hint}
             json_line({"ok": False, "problems": [problem]})
         return error.exit_code
     return _run(args, debug=debug)
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Say whether JSON is asked for on a line that cannot be read; options may be cut short."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(len(word) > 2 and "--json".startswith(word) for word in options)
 
 
 def _read(arguments: Sequence[str]) -> argparse.Namespace:
@@ -120,9 +126,9 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         UserError: It names no verb (`cli-unknown-verb`), or what the verb does not take, see `Parser`.
     """
-    first = arguments[0]
+    first = arguments[0].partition("=")[0]
     if first.startswith("-") and first not in _OPTIONS:
-        close = near(first, _OPTIONS, most=1)
+        close = [] if first in _of_verbs() else near(first, _OPTIONS, most=1)
         hint = f"did you mean `{close[0]}`?" if close else f"options stand behind the verb: `modelyard VERB {first}`"
         raise UserError("cli-unknown-option", f"`modelyard` has no option `{first}`", hint=hint)
     verb = next((a for a in arguments if not a.startswith("-")), "")
@@ -131,6 +137,12 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
         hint = f"did you mean `{close[0]}`?" if close else "`modelyard --help` lists the verbs"
         raise UserError("cli-unknown-verb", f"there is no verb `{verb}`", hint=hint)
     return read(parser([verb] if verb else tuple(VERBS)), verb, arguments)
+
+
+def _of_verbs() -> set[str]:
+    """Return the options that any verb takes."""
+    verbs = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices.values()
+    return {name for verb in verbs for name in verb._option_string_actions}
 
 
 def _run(args: argparse.Namespace, *, debug: bool) -> int:
