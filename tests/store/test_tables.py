@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import random
+import shutil
 import signal
 import struct
 import subprocess
@@ -299,3 +300,22 @@ def test_the_newest_of_each_key_is_what_a_loop_would_find(rows: list[tuple[int, 
     found = newest_by_key(frame.lazy(), ["x", "y"], "at").collect()
     assert found["n"].to_list() == sorted(newest.values())
     assert found.columns == frame.columns
+
+
+def test_a_number_that_begins_anew_is_not_the_version_that_was_deleted(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    old = store.tables.write("t", FRAME, key="k1")
+    grown = store.tables.append("u", Appended(None, [Part("p1", FRAME)]), key="k1")
+    shutil.rmtree(tmp_path / ".modelyard/tables")
+    # Other rows stand where the ledger has the old ones.
+    new = store.tables.write("t", FRAME.reverse(), key="k2")
+    other = store.tables.append("u", Appended(None, [Part("p2", FRAME.reverse())]), key="k2")
+    assert (new.address, other.address) == (old.address, grown.address)
+    for gone, there in ((old, new), (grown, other)):
+        assert (store.tables.holds(gone), store.tables.holds(there)) == (False, True)
+        with pytest.raises(NotFound):
+            store.tables.read(gone)
+    # The same rows, made again, are the same version.
+    shutil.rmtree(tmp_path / ".modelyard/tables")
+    assert store.tables.write("t", FRAME, key="k3") == old
+    assert store.tables.holds(old)

@@ -139,7 +139,7 @@ class DeltaTables:
     def holds(self, version: TableVersion) -> bool:
         """Say at a glance whether a version is there; `verify` looks at every byte."""
         name, _, number = version.address.rpartition("@")
-        return number.isdigit() and stands(self._folder(name), int(number))
+        return number.isdigit() and self._is(version, self._folder(name), int(number))
 
     def verify(self, version: TableVersion) -> None:
         """Hold every byte of a version against what was recorded; see `Tables.verify`.
@@ -190,13 +190,26 @@ class DeltaTables:
             delta = opened(self._folder(name), int(number)) if number.isdigit() else None
         except DeltaError:
             delta = None
-        if delta is None:
+        if delta is None or not self._is(version, self._folder(name), int(number)):
             raise NotFound(
                 "table-not-found",
                 f"the store has no table version `{version.address or version.name}`",
                 hint="run again: what made it makes it again",
             )
         return delta
+
+    def _is(self, version: TableVersion, folder: Path, number: int) -> bool:
+        """Say whether what was committed under a number is this version.
+
+        Where somebody has deleted the folder, its numbers begin anew, and stand for other rows than the ledger knows.
+        """
+        if not stands(folder, number):
+            return False
+        noted_then = noted(folder, number).get(_TABLE)
+        if noted_then is None:
+            return False
+        there = msgspec.json.decode(noted_then, type=TableVersion)
+        return _parts(there) == _parts(version)
 
     def _files(self, version: TableVersion, delta: DeltaTable) -> list[Path]:
         """Return the files of a version in the order of loading; `delta` stands at it."""
@@ -254,3 +267,8 @@ class DeltaTables:
         notes = {_KEY: key, _TABLE: msgspec.json.encode(version).decode()}
         number = commit(self._folder(version.name), delta, schema, files, mode=mode, notes=notes)
         return msgspec.structs.replace(version, address=f"{version.name}@{number}")
+
+
+def _parts(version: TableVersion) -> tuple[str, ...]:
+    """Return what its rows are made of; one that is seen in another way, such as by another key, has the same."""
+    return version.parts or (version.digest,)
