@@ -39,7 +39,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("good", nargs="?", default="", metavar="GOOD", help="a good run (default: the newest one)")
     parser.add_argument("bad", nargs="?", default="", metavar="BAD", help="a bad run (default: the newest one)")
     parser.add_argument("--check", default="", metavar="NAME", help="bad: this check failed")
-    parser.add_argument("--step", default="", metavar="NAME", help="bad: this step failed")
+    parser.add_argument("--step", default="", metavar="NAME", help="bad: this step failed, whichever partition")
     parser.add_argument("--metric", default="", metavar="NAME", help="bad: this measure is worse than --worse-than")
     parser.add_argument("--worse-than", type=float, default=None, metavar="X", help="the last value that is still good")
     add_file(parser)

@@ -17,6 +17,8 @@ from modelyard._kit.errors import NotFound, Tampered
 from modelyard._kit.text import number
 from modelyard.pipeline.capsule import opened
 from modelyard.pipeline.environment import Environment
+from modelyard.pipeline.pairs import counterpart, same_reference
+from modelyard.pipeline.partitions import PARAMETER
 from modelyard.pipeline.recompute import plan_of
 from modelyard.pipeline.sources import Source, changed_files, named_code, read_source
 from modelyard.records import Plan, Run, Step, StepRun, TableVersion, read_value
@@ -107,6 +109,8 @@ def upstream(plan: Plan, *targets: str) -> list[str]:
 def between(old: Run, new: Run, store: Store, *targets: str) -> list[Change]:
     """Return what changed from one run to another, in the order of the plan: each thing where it enters first.
 
+    That a partitioned step ran for another period is no change.
+
     Args:
         old: The earlier run.
         new: The later run.
@@ -114,11 +118,12 @@ def between(old: Run, new: Run, store: Store, *targets: str) -> list[Change]:
         targets: Only what these steps depend on; none: every step.
     """
     plans = _plan(old, store), _plan(new, store)
-    names = upstream(plans[1], *targets) if targets else [step.name for step in plans[1].steps]
+    known, now = ([step.name for step in plan.steps] for plan in plans)
     found: list[Change] = []
-    for name in names:
-        before, after = _step(old, name), _step(new, name)
-        steps = _declared(plans[0], name), _declared(plans[1], name)
+    for name in upstream(plans[1], *targets) if targets else now:
+        was = counterpart(name, known, now)
+        before, after = _step(old, was), _step(new, name)
+        steps = _declared(plans[0], was), _declared(plans[1], name)
         if after is None or steps[1] is None:
             continue
         if steps[0] is None:
@@ -176,6 +181,9 @@ def _at(
     if differing & {"code", "state"} and then is not None and now is not None and changed_files(then, now, store):
         yield source_change(name, then, now, store)
         differing -= {"code", "state"}
+    if name != before.name and steps[0].verb == steps[1].verb:
+        # The name of a partition is in the digest of its code.
+        differing.discard("code")
     if "code" in differing:
         yield _code(name, steps)
     if "params" in differing:
@@ -268,6 +276,8 @@ def _code(name: str, steps: tuple[Step, Step]) -> Change:
 
 def _parameters(name: str, old: Step, new: Step) -> Iterator[Change]:
     a, b = _flat(old.params), _flat(new.params)
+    if old.name != new.name:
+        a[PARAMETER] = b.get(PARAMETER)
     values = {key: (a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)}
     if old.outputs != new.outputs:
         values["outputs"] = (list(old.outputs), list(new.outputs))
@@ -280,7 +290,7 @@ def _parameters(name: str, old: Step, new: Step) -> Iterator[Change]:
 def _wiring(name: str, old: Step, new: Step) -> Iterator[Change]:
     for parameter in {**old.inputs, **new.inputs}:
         was, now = old.inputs.get(parameter), new.inputs.get(parameter)
-        if was != now:
+        if not same_reference(was, now):
             what = f"input `{parameter}` comes from {_short(now)}, before from {_short(was)}"
             yield Change(kind="parameters", step=name, what=what, values={parameter: (was, now)})
 
@@ -359,8 +369,9 @@ def _new_files(before: StepRun, after: StepRun, step: Step, store: Store) -> lis
 def table_changes(old: Run, new: Run, names: list[str]) -> list[TableChange]:
     """Return the tables of these steps whose content differs between two runs."""
     found = []
+    known, now = ([step.name for step in run.steps] for run in (old, new))
     for name in names:
-        before, after = _step(old, name), _step(new, name)
+        before, after = _step(old, counterpart(name, known, now)), _step(new, name)
         if before is not None and after is not None:
             found += _tables(before, after)
     return found
