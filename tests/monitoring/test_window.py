@@ -44,7 +44,8 @@ def test_requests_of_another_model_are_not_in_it(log, requests):
 def test_the_last_outcome_of_an_id_counts(log, requests):
     path = log(requests(0, 3)[0])
     joined = join_truths(path, [("r0", "yes"), ("r1", "no"), ("r1", "yes")])
-    assert (joined.joined, joined.known) == (3, 0)
+    # Requests are counted, not lines.
+    assert (joined.joined, joined.known, joined.replaced) == (2, 0, 1)
     assert read_window(path).truths == ["yes", "yes", None]
     # Also where the last line says what stands there already, and another line said otherwise before it.
     join_truths(path, [("r0", "no"), ("r0", "yes")])
@@ -105,10 +106,15 @@ def test_outcomes_are_joined_by_id_once(log, requests, tmp_path):
     path = log(requests(0, 10)[0])
     outcomes = tmp_path / "outcomes.csv"
     outcomes.write_text("id,truth,remark\nr1,yes,late\nr3,no,\nr4,,unknown\nnobody,yes,\n")
-    assert join_truths(path, read_truths(outcomes)) == type(join_truths(path, []))(joined=2, known=0, strange=1)
+    assert join_truths(path, read_truths(outcomes)) == type(join_truths(path, []))(
+        joined=2, known=0, replaced=0, strange=1
+    )
     again = join_truths(path, read_truths(outcomes))
-    assert (again.joined, again.known, again.strange) == (0, 2, 1)
-    assert read_window(path).truths[:5] == [None, "yes", None, "no", None]
+    assert (again.joined, again.known, again.replaced, again.strange) == (0, 2, 0, 1)
+    outcomes.write_text("id,truth\nr1,no\nr3,no\nr5,yes\nr5,yes\nnobody,no\nnobody,no\n")
+    other = join_truths(path, read_truths(outcomes))
+    assert (other.joined, other.known, other.replaced, other.strange) == (1, 2, 1, 1)
+    assert read_window(path).truths[:6] == [None, "no", None, "no", None, "yes"]
 
 
 def test_outcomes_without_their_columns_are_refused(log, requests, tmp_path):
@@ -141,6 +147,22 @@ def test_outcomes_that_cannot_be_read_are_refused_with_their_line(tmp_path, writ
         list(read_truths(outcomes))
     assert caught.value.code == "truth-unreadable"
     assert caught.value.problem.where == f"{outcomes}:{line}"
+
+
+@pytest.mark.parametrize(("wrong", "says"), [("yess", "did you mean `yes`"), ("banana", "`no`, `yes`"), ("1", "`1`")])
+def test_an_outcome_that_no_answer_can_be_is_refused_and_nothing_is_joined(
+    log, requests, tmp_path, signature, wrong, says
+):
+    path = log(requests(0, 3)[0])
+    join_truths(path, [("r0", "yes")])
+    outcomes = tmp_path / "outcomes.csv"
+    outcomes.write_text(f"id,truth\nr0,no\nr1,yes\nr2,{wrong}\n")
+    with pytest.raises(DataError) as caught:
+        join_truths(path, read_truths(outcomes, signature.problem))
+    assert caught.value.code == "feedback-truth"
+    assert caught.value.problem.where == f"{outcomes}:4"
+    assert says in str(caught.value)
+    assert read_window(path).truths == ["yes", None, None]
 
 
 def test_outcomes_that_are_not_there(tmp_path):

@@ -230,6 +230,11 @@ def test_an_outcome_that_the_watch_would_leave_out_is_refused(classes: tuple[str
     assert (caught.value.status, caught.value.code) == (400, "feedback-truth")
 
 
+def test_a_truth_value_is_named_as_it_was_sent() -> None:
+    with pytest.raises(HttpError, match="`true` is no number"):
+        text_of(True, (), 0)
+
+
 def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:
     server = fresh()
     with server.client() as client:

@@ -19,7 +19,7 @@ from modelyard.cli.repeat import add_every, repeated
 from modelyard.cli.report import print_checks
 
 if TYPE_CHECKING:
-    from modelyard.records import CheckResult, Deployment
+    from modelyard.records import CheckResult, Deployment, Problem
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
@@ -67,7 +67,7 @@ def _once(args: argparse.Namespace) -> int:
     )
     log = log_path(store.root, spec.endpoint)
     if args.truth:
-        _join(log, Path(args.truth))
+        _join(log, Path(args.truth), bundle.signature.problem)
     last = args.last or spec.monitor.window
     window = read_window(log, model=champion.model.digest, last=last)
     results = watch(window, bundle.profile, bundle.signature, spec.monitor)
@@ -87,14 +87,14 @@ def _once(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _join(log: Path, file: Path) -> None:
+def _join(log: Path, file: Path, problem: Problem) -> None:
     from modelyard.monitoring.truth import join_truths, read_truths
 
     if not file.is_file():
         raise NotFound("file-not-found", f"there is no file `{file}`", hint="give a CSV file with the columns id,truth")
-    joined = join_truths(log, read_truths(file))
-    text = f"{plural(joined.joined, 'outcome')} joined, {joined.known} known before"
-    say(f"{text}, {joined.strange} of no logged request")
+    joined = join_truths(log, read_truths(file, problem))
+    text = f"{plural(joined.joined, 'outcome')} joined, {joined.known:,} known before, {joined.replaced:,} replaced"
+    say(f"{text}, {joined.strange:,} of no logged request")
 
 
 def _champion(store: Store, endpoint: str) -> Deployment:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from modelyard._kit.errors import DataError, NotFound, UserError
+from modelyard.inference.outcomes import StrangeOutcome, outcome_text
 from modelyard.monitoring.window import reading
-from modelyard.store.requests import ids_of, put_truths, truths_of
+from modelyard.records import Problem
+from modelyard.store.outcomes import Written
+from modelyard.store.requests import ids_of
 
 __all__ = ["Joined", "join_truths", "read_truths"]
 
@@ -20,26 +23,34 @@ _BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What a join did.
+    """What a join did, each id once.
 
     Attributes:
-        joined: Requests whose outcome is known now and was not, or was another.
-        known: Outcomes that were known already.
+        joined: Requests that had no outcome before.
+        known: Those that had one, the same or another.
+        replaced: Those of both whose outcome another one took the place of; the last one counts.
         strange: Ids that no request has.
     """
 
     joined: int
     known: int
+    replaced: int
     strange: int
 
 
-def read_truths(path: Path) -> Iterator[tuple[str, str]]:
+def read_truths(path: Path, problem: Problem | None = None) -> Iterator[tuple[str, str]]:
     """Yield id and outcome of each row of a CSV file with the columns `id` and `truth`; an empty outcome is left out.
 
+    Args:
+        path: The file.
+        problem: What the model answers, which the outcomes have to be; none: any text is taken.
+
     Raises:
-        DataError: The file lacks one of the columns (`truth-columns`), or is no CSV in UTF-8 (`truth-unreadable`).
+        DataError: The file lacks one of the columns (`truth-columns`), is no CSV in UTF-8 (`truth-unreadable`), or has
+            an outcome that can be no answer of the model (`feedback-truth`).
         NotFound: There is no such file.
     """
+    classes = None if problem is None else dict.fromkeys(problem.classes)
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -61,6 +72,8 @@ def read_truths(path: Path) -> Iterator[tuple[str, str]]:
                 )
             for row in reader:
                 if row["id"] and row["truth"]:
+                    if classes is not None:
+                        _check(path, lines.line, row["truth"], classes)
                     yield row["id"], row["truth"]
         except csv.Error as error:
             hint = "see that every quote is closed, and a quote in a cell doubled"
@@ -85,6 +98,15 @@ class _Lines:
                 raise _unreadable(self._path, self.line, what, hint) from None
 
 
+def _check(path: Path, line: int, truth: str, classes: Collection[str]) -> None:
+    try:
+        outcome_text(truth, classes)
+    except StrangeOutcome as error:
+        meant = " or ".join(f"`{name}`" for name in error.near)
+        hint = f"did you mean {meant}?" if meant else "leave the outcome empty where it is none of the model's answers"
+        raise DataError("feedback-truth", str(error), where=f"{path}:{line}", hint=hint) from None
+
+
 def _unreadable(path: Path, line: int, why: str, hint: str) -> DataError:
     where = f"{path}:{line}" if line else str(path)
     return DataError("truth-unreadable", f"`{path.name}` cannot be read: {why}", where=where, hint=hint)
@@ -103,30 +125,19 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
         NotFound: There is no such log.
         UserError: The log cannot be written (`requests-unwritable`).
     """
+    # All of a file is read before anything is written: one mistake in it, and nothing was joined.
+    given = list(truths)
     with reading(log) as db:
         ids = ids_of(db)
-    joined = known = strange = 0
+    ours = [(name, truth) for name, truth in given if name in ids]
+    strange = len({name for name, _ in given if name not in ids})
+    written = Written()
     try:
         db = sqlite3.connect(log, timeout=5.0, isolation_level=None)
         try:
-            for batch in _batches(truths):
-                # One short transaction a batch: the server must not wait for a long one.
-                db.execute("BEGIN IMMEDIATE")
-                ours = [(name, truth) for name, truth in batch if name in ids]
-                before = truths_of(db, (name for name, _ in ours))
-                new = []
-                for name, truth in ours:
-                    if before.get(name) != truth:
-                        new.append((name, truth))
-                        # The file may name an id again: its last line counts.
-                        before[name] = truth
-                put_truths(db, new)
-                db.execute("COMMIT")
-                joined, known, strange = (
-                    joined + len(new),
-                    known + len(ours) - len(new),
-                    strange + len(batch) - len(ours),
-                )
+            # One short transaction a batch: the server must not wait for a long one.
+            for begin in range(0, len(ours), _BATCH):
+                written.put(db, ours[begin : begin + _BATCH])
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -138,15 +149,4 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
             where=str(log),
             hint="join them where the server runs, as the user who runs it",
         ) from error
-    return Joined(joined, known, strange)
-
-
-def _batches(truths: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    batch: list[tuple[str, str]] = []
-    for one in truths:
-        batch.append(one)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return Joined(len(written.new), len(written.known), len(written.replaced), strange)

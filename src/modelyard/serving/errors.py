@@ -10,7 +10,7 @@ import msgspec
 from modelyard._kit.errors import near
 from modelyard.store.requests import LOAD_TEST
 
-__all__ = ["HttpError", "bad", "body_of", "check_id", "killed", "named"]
+__all__ = ["HttpError", "bad", "body_of", "check_id", "killed", "named", "suggest"]
 
 _LONGEST_NAME = 200
 _ID = re.compile(r"[!-~]{1,128}")
@@ -48,8 +48,13 @@ def named(code: str, message: str, name: str, known: Iterable[str]) -> HttpError
     """Return the error for an unknown name, with the near ones."""
     # Comparing costs time and memory by the length of what the caller made up.
     close = near(name, known) if len(name) <= _LONGEST_NAME else []
-    hint = f"; did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else ""
-    return bad(code, f"{message}{hint}")
+    return bad(code, suggest(message, close))
+
+
+def suggest(message: str, close: Iterable[str]) -> str:
+    """Return a message that ends with what may have been meant."""
+    names = " or ".join(f"`{name}`" for name in close)
+    return f"{message}; did you mean {names}?" if names else message
 
 
 def check_id(given: str) -> str:

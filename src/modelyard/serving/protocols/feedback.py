@@ -14,23 +14,22 @@ are kept without a look, for outcomes often come late.
 from __future__ import annotations
 
 import asyncio
-import math
 import sqlite3
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from modelyard.inference.encode import as_text
+from modelyard.inference.outcomes import StrangeOutcome, outcome_text
 from modelyard.security.roles import allowed
-from modelyard.serving.errors import HttpError, bad, named
+from modelyard.serving.errors import HttpError, bad, suggest
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.values import UNREADABLE
-from modelyard.store.requests import connect, known_of, put_truths, truths_of
+from modelyard.store.outcomes import Written
+from modelyard.store.requests import connect, known_of
 
 if TYPE_CHECKING:
     from modelyard.serving.models import Models
@@ -39,7 +38,6 @@ __all__ = ["Feedback", "feedback", "text_of"]
 
 _MOST = 10_000
 _SHOWN = 20
-_CLASSES = 10
 _LONGEST = 1000
 # Writes that may wait: each holds a body, and the disk may be slow.
 _WAITING = 16
@@ -86,7 +84,7 @@ class Feedback:
                 error = HttpError(503, "log-busy", "the outcomes cannot be written now; try again", headers=_LATER)
             fail(exchange, error)
             return
-        written: _Written = done.result()
+        written: _Told = done.result()
         foreign = [name for name, _ in truths if name in written.foreign]
         unknown = [name for name, _ in truths if name in written.foreign or name in written.unknown]
         joined = sum(name in written.joined for name, _ in truths)
@@ -147,27 +145,13 @@ def text_of(truth: str | int | float | bool, classes: Collection[str], at: int) 
     Raises:
         HttpError: It can be no answer of the model (`feedback-truth`).
     """
-    if classes:
-        text = as_text(truth)
-        if text not in classes:
-            what = f"outcome {at}: `{text[:60]}` is no class of the model, which answers one of {_some(classes)}"
-            raise named("feedback-truth", what, text, classes)
-        return text
     try:
-        number = math.nan if isinstance(truth, bool) else float(truth)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise bad("feedback-truth", f"outcome {at}: `{str(truth)[:60]}` is no number, which the model answers")
-    return truth if isinstance(truth, str) else _encode(truth).decode()
+        return outcome_text(truth, classes)
+    except StrangeOutcome as error:
+        raise bad("feedback-truth", suggest(f"outcome {at}: {error}", error.near)) from None
 
 
-def _some(classes: Collection[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in islice(classes, _CLASSES))
-    return f"{shown} and {len(classes) - _CLASSES} more" if len(classes) > _CLASSES else shown
-
-
-class _Written(NamedTuple):
+class _Told(NamedTuple):
     """What became of outcomes, by their ids; those that stand nowhere here were kept without a look.
 
     Attributes:
@@ -184,7 +168,7 @@ class _Written(NamedTuple):
     replaced: list[str]
 
 
-def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Written:
+def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Told:
     """Write outcomes.
 
     Args:
@@ -199,18 +183,6 @@ def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Written:
         # Whose request it is can only be told of one that was found.
         unknown = ids - known.keys() if whole or only else set()
         kept = [pair for pair in truths if pair[0] not in unknown and pair[0] not in foreign]
-        db.execute("BEGIN IMMEDIATE")
-        replaced = _replaced(truths_of(db, {name for name, _ in kept}), kept)
-        put_truths(db, kept)
-        db.execute("COMMIT")
-    return _Written(known.keys() - foreign, unknown, foreign, replaced)
-
-
-def _replaced(before: dict[str, str], kept: list[tuple[str, str]]) -> list[str]:
-    """Return the ids whose outcome changes, in order; `before` is brought up to date."""
-    found: dict[str, None] = {}
-    for name, truth in kept:
-        if before.setdefault(name, truth) != truth:
-            found[name] = None
-            before[name] = truth
-    return list(found)
+        written = Written()
+        written.put(db, kept)
+    return _Told(known.keys() - foreign, unknown, foreign, list(written.replaced))
