@@ -77,6 +77,10 @@ def _plain(tree: list[ast.AST], makers: set[str]) -> Iterator[tuple[str, ast.AST
             case ast.Yield(value=ast.Tuple(elts=[first, _, _])) | ast.Return(value=ast.Tuple(elts=[first, _, _])):
                 places = [first]
         yield from ((text, node) for text in _texts(*places) if _CODE.fullmatch(text))
+        match node:
+            # Two codes are one word.
+            case ast.Call(args=[ast.Constant(value="internal" | "system" as text), *_]) if _called(node) in makers:
+                yield text, node
 
 
 def _filled(tree: list[ast.AST], makers: set[str]) -> Iterator[tuple[str, ast.AST]]:

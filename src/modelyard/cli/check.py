@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.text import plural
-from modelyard.cli.output import data, json_line, say_problem
+from modelyard.cli.output import data, json_line, plain_problems, say_problem
 from modelyard.cli.project import add_file, add_json, load_spec, say_missing
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     except UserError as error:
         if not args.json:
             raise
-        json_line({"ok": False, "file": args.file, "problems": _plain(error.problems), "warnings": []})
+        json_line({"ok": False, "file": args.file, "problems": plain_problems(error.problems), "warnings": []})
         return error.exit_code
     counts = {"tables": len(spec.data)}
     if spec.model is not None:
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     warnings = _warnings(spec)
     if args.json:
         about = {"ok": True, "file": args.file, "project": spec.project, **counts, "digest": spec.digest}
-        json_line({**about, "problems": [], "warnings": _plain(warnings)})
+        json_line({**about, "problems": [], "warnings": plain_problems(warnings)})
     else:
         said = ", ".join(plural(count, noun[:-1]) for noun, count in counts.items() if count or spec.model)
         data(f"{args.file}: ok: {said}")
@@ -89,7 +88,3 @@ def _columns(spec: Spec) -> list[Problem]:
         p = error.problem
         message = f"names of columns were not held against the model: {p.message}"
         return [Problem(p.code, message, p.where, p.hint)]
-
-
-def _plain(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    return [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]

@@ -16,7 +16,7 @@ from types import ModuleType
 from modelyard import __version__
 from modelyard._kit.errors import ModelyardError, UserError, near
 from modelyard.cli.arguments import Parser, read
-from modelyard.cli.output import json_line, say, tell
+from modelyard.cli.output import say, tell
 
 __all__ = ["VERBS", "main", "parser"]
 
@@ -105,11 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _read(arguments or ["--help"])
     except UserError as error:
-        tell(error)
-        if _wants_json(arguments):
-            p = error.problem
-            problem = {"code": p.code, "where": p.where, "message": p.message, "hint": p.hint}
-            json_line({"ok": False, "problems": [problem]})
+        tell(error, verb=_verb(arguments), as_json=_wants_json(arguments))
         return error.exit_code
     return _run(args, debug=debug)
 
@@ -131,12 +127,16 @@ def _read(arguments: Sequence[str]) -> argparse.Namespace:
         close = [] if first in _of_verbs() else near(first, _OPTIONS, most=1)
         hint = f"did you mean `{close[0]}`?" if close else f"options stand behind the verb: `modelyard VERB {first}`"
         raise UserError("cli-unknown-option", f"`modelyard` has no option `{first}`", hint=hint)
-    verb = next((a for a in arguments if not a.startswith("-")), "")
+    verb = _verb(arguments)
     if verb and verb not in VERBS:
         close = near(verb, VERBS)
         hint = f"did you mean `{close[0]}`?" if close else "`modelyard --help` lists the verbs"
         raise UserError("cli-unknown-verb", f"there is no verb `{verb}`", hint=hint)
     return read(parser([verb] if verb else tuple(VERBS)), verb, arguments)
+
+
+def _verb(arguments: Sequence[str]) -> str:
+    return next((a for a in arguments if not a.startswith("-")), "")
 
 
 def _of_verbs() -> set[str]:
@@ -148,17 +148,21 @@ def _of_verbs() -> set[str]:
 def _run(args: argparse.Namespace, *, debug: bool) -> int:
     """Run the verb; whatever leaves it becomes a message and an exit code."""
     try:
-        return int(_module(args.verb).run(args))
+        code = int(_module(args.verb).run(args))
+        # What cannot be written is an error of the verb, and none of Python's when it ends.
+        sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
-        return _exit_code(error, args.verb)
+        return _exit_code(error, args.verb, as_json=getattr(args, "json", False))
+    return code
 
 
-def _exit_code(error: BaseException, verb: str) -> int:
+def _exit_code(error: BaseException, verb: str, *, as_json: bool = False) -> int:
+    """Tell what ended a verb, and return the exit code for it."""
     match error:
         case ModelyardError():
-            tell(error)
+            tell(error, verb=verb, as_json=as_json)
             return error.exit_code
         case KeyboardInterrupt():
             kept = "; finished steps are kept and the next run goes on from them" if verb in _RUNS else ""
@@ -166,20 +170,37 @@ def _exit_code(error: BaseException, verb: str) -> int:
             # As a shell counts what a signal ended.
             return 128 + (signal.SIGTERM if str(error) == signal.SIGTERM.name else signal.SIGINT)
         case BrokenPipeError():
-            # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader (`| head`) has gone.
+            _drop_output()
             return 0
         case OSError():
             hint = "free some space and try again" if error.errno == errno.ENOSPC else "mend what the system says"
-            say(f"error[system] {error.filename or 'output'}: {error.strerror or error}\n  hint: {hint}")
-            return 2
-        case Exception():
-            say(
-                f"error[internal]: {type(error).__name__}: {error}\n"
-                "  hint: this is a mistake in Modelyard; run again with --debug and report the trace"
+            refused = UserError(
+                "system", error.strerror or str(error), where=str(error.filename or "output"), hint=hint
             )
-            return 3
+            tell(refused, verb=verb, as_json=as_json)
+            if not _flushed():
+                _drop_output()
+            return refused.exit_code
+        case Exception():
+            hint = "this is a mistake in Modelyard; run again with --debug and report the trace"
+            broken = ModelyardError("internal", f"{type(error).__name__}: {error}", hint=hint)
+            tell(broken, verb=verb, as_json=as_json)
+            return broken.exit_code
     raise error
+
+
+def _flushed() -> bool:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
+def _drop_output() -> None:
+    """Let what could not be written go: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _module(verb: str) -> ModuleType:

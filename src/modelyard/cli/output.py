@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,7 +14,19 @@ import msgspec
 
 from modelyard._kit.errors import ModelyardError, Problem
 
-__all__ = ["MARKS", "data", "json_line", "paint", "say", "say_problem", "table", "tell", "width", "write_output"]
+__all__ = [
+    "MARKS",
+    "data",
+    "json_line",
+    "paint",
+    "plain_problems",
+    "say",
+    "say_problem",
+    "table",
+    "tell",
+    "width",
+    "write_output",
+]
 
 # One mark a status, readable without colour.
 MARKS = {
@@ -31,6 +44,8 @@ MARKS = {
     "run": "+",
     "depends": "~",
 }
+# Verbs whose JSON lines are told apart by a field of theirs -> what an error has there.
+_STREAMS = {"run": {"kind": "error"}, "up": {"what": "error"}}
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 _STATUS = {
     "passed": "green",
@@ -59,10 +74,25 @@ def say(text: str = "") -> None:
     sys.stderr.flush()
 
 
-def tell(error: ModelyardError) -> None:
-    """Write every problem of an error to stderr: code, place, message, next step."""
+def tell(error: ModelyardError, *, verb: str = "", as_json: bool = False) -> None:
+    """Write every problem of an error to stderr: code, place, message, next step.
+
+    Args:
+        error: What went wrong.
+        verb: Name of the verb that it ended.
+        as_json: Also write it as one line of JSON to stdout, in the form of the other lines of the verb.
+    """
     for problem in error.problems:
         say_problem(problem, "error")
+    if as_json:
+        # Who waits for JSON may have gone, or what he keeps it in may be the disk that is full.
+        with suppress(OSError):
+            json_line({**_STREAMS.get(verb, {}), "ok": False, "problems": plain_problems(error.problems)})
+
+
+def plain_problems(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Return problems as they stand in JSON."""
+    return [{"code": p.code, "where": p.where, "message": p.message, "hint": p.hint} for p in problems]
 
 
 def say_problem(problem: Problem, what: str) -> None:

@@ -40,7 +40,7 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         except UserError:
             raise
         except ModelyardError as error:
-            tell(error)
+            tell(error, verb=args.verb, as_json=args.json)
         say(f"again in {args.every}")
 
     every(seconds, guarded)

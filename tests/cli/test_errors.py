@@ -1,0 +1,105 @@
+"""How a command ends in an error: one object for programs, one text for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelyard.cli import runs
+from modelyard.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+SPEC = "project: p\nsteps:\n  one: {function: steps.py:one}\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "modelyard.yaml").write_text(SPEC)
+    (tmp_path / "steps.py").write_text("def one():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "exit_code"),
+    [
+        ("plan -f nope.yaml", "spec-not-found", 2),
+        ("run -f nope.yaml", "spec-not-found", 2),
+        ("status -f nope.yaml", "", 2),
+        ("runs --limit 0", "cli-value", 2),
+        ("loadtest --seconds 1", "cli-value", 2),
+        ("lint --at-least 900", "cli-value", 2),
+        ("token add --role king", "token-name", 2),
+        ("kill nope --reason x", "project-not-found", 2),
+        ("predict rows.csv", "project-not-found", 2),
+        ("contract diff one", "contract-names", 2),
+    ],
+)
+def test_each_error_is_one_object_on_stdout_and_a_text_on_stderr(
+    project: Path, capsys: Capture, line: str, code: str, exit_code: int
+) -> None:
+    assert main([*line.split(), "--json"]) == exit_code
+    said = capsys.readouterr()
+    told = json.loads(said.out.splitlines()[-1])
+    assert told["ok"] is False
+    (problem,) = told["problems"]
+    assert set(problem) == {"code", "where", "message", "hint"}
+    assert problem["code"] == code or not code
+    assert f"error[{problem['code']}]" in said.err
+    assert problem["message"] in said.err
+
+
+def test_nothing_for_programs_where_nobody_asked(project: Path, capsys: Capture) -> None:
+    assert main(["kill", "nope", "--reason", "x"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_stream_of_events_ends_in_one_of_its_own_kind(project: Path, capsys: Capture) -> None:
+    Path("steps.py").write_text("def one():\n    raise ValueError('odd')\n")
+    assert main(["run", "--json"]) == 3
+    *events, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1]["kind"] == "run.finished"
+    assert last["kind"] == "error"
+    assert last["ok"] is False
+    assert "odd" in last["problems"][0]["message"]
+
+
+def test_every_mistake_of_a_file_is_listed(project: Path, capsys: Capture) -> None:
+    Path("modelyard.yaml").write_text("project: p\ntargt: x\nmodle: {}\n")
+    assert main(["plan", "--json"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["problems"]) > 1
+
+
+def test_a_mistake_of_ours_is_told_alike(project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(runs, "run", broken)
+    assert main(["runs", "--json"]) == 3
+    said = capsys.readouterr()
+    assert json.loads(said.out)["problems"][0]["code"] == "internal"
+    assert "error[internal]: RuntimeError: broken" in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_takes_nothing_is_told_on_stderr(project: Path) -> None:
+    main(["run"])
+    for line in (["runs"], ["runs", "--json"]):
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(
+                [sys.executable, "-m", "modelyard", *line],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+            )
+        assert ended.returncode == 2
+        assert ended.stderr.startswith("error[")
+        assert "Exception ignored" not in ended.stderr
+        assert "Traceback" not in ended.stderr
