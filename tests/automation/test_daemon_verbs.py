@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from tests.automation.daemons import alive, left, project, runs, until, up, want
 from tests.typed import typed as yard
 
-from modelyard.automation.state import published
+from modelyard.automation.state import DaemonState, announce, publish, published
 from modelyard.records import Draft
 from modelyard.store import LocalStore
 
@@ -159,6 +160,26 @@ def test_status_shows_the_newest_runs_whatever_came_of_them(store: LocalStore) -
         ended(store, "run-8", "running")
         text = yard(store.root, "status").stdout
     assert re.search(r"^…  run-8  +running", text, re.MULTILINE)
+
+
+def test_status_says_why_a_fire_is_held_as_the_board_does(store: LocalStore) -> None:
+    about = {"trigger": "schedule", "kind": "schedule", "due": 5.0}
+    for number in (1, 2):
+        fire = {"id": f"fire-{number}", "key": f"schedule/{number}", **about}
+        store.ledger.append(Draft(kind="fire.queued", payload=fire))
+    why = "waits for 02:00, when a kWh costs 11 ct"
+    state = DaemonState(
+        id="daemon-1", host=socket.gethostname(), pid=7, since=1.0, version="1", ready=True, holds={"fire-2": why}
+    )
+    announce(store, state)
+    publish(store.root, state)
+    with store.hold("daemon:daemon-1", who={}):
+        text = yard(store.root, "status").stdout
+        board = yard(store.root, "triggers").stdout
+    assert [line.endswith(f": {why}") for line in text.splitlines() if line.startswith("waits ")] == [False, True]
+    assert why in board
+    # Nobody holds it back any more.
+    assert why not in yard(store.root, "status").stdout
 
 
 def test_the_board_names_every_trigger_and_why(store: LocalStore) -> None:

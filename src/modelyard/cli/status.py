@@ -66,9 +66,17 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
     for off in now.off:
         data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
     data(_under_way(now.run, now.time))
+    holds = {
+        fire: why
+        for seen in now.daemons
+        if seen.here and seen.status != "lost"
+        for fire, why in seen.here.holds.items()
+    }
     for fire in now.queue[:3]:
         begins = f", not before {as_text(opens)}" if (opens := fire.opens(now.time)) > now.time else ""
-        data(f"waits   {fire.trigger}, since {as_text(fire.queued)}{begins}{', its run was cut off' * bool(fire.run)}")
+        cut_off = ", its run was cut off" if fire.run else ""
+        why = f": {holds[fire.id]}" if fire.id in holds else ""
+        data(f"waits   {fire.trigger}, since {as_text(fire.queued)}{begins}{cut_off}{why}")
     if now.queued > len(now.queue[:3]):
         data(f"waits   {plural(now.queued - len(now.queue[:3]), 'fire')} more")
     for row in now.next:
