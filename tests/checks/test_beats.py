@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 
 from modelyard._kit.errors import DataError
 from modelyard.checks.steps import beats
-from modelyard.records import Problem
+from modelyard.records import Gone, ModelVersion, Problem, Signature
 
 
 @pytest.fixture
@@ -37,27 +37,53 @@ def test_with_nothing_to_compare_it_is_skipped_and_does_not_block(noisy, binary,
     assert result.evidence.value is None
 
 
-def test_a_champion_that_is_gone_is_not_compared_with_and_the_evidence_warns(noisy, binary, claim):
-    gone = {"gone": "14f35e17f96b" + "0" * 52}
-    result = beats(predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats"))
-    assert result.status == "passed"
-    warning = "nothing was compared with the champion 14f35e17f96b: its bundle is gone from the store"
-    assert warning in result.reason
-    assert result.evidence.details["warning"] == warning
-    assert [part["status"] for part in result.evidence.details["parts"]] == ["passed", "skipped"]
-    # It is no pass: what was to be compared with it alone is skipped, as with no champion yet.
-    alone = beats(predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats", baseline=False))
-    assert (alone.status, alone.ok, alone.evidence.value) == ("skipped", True, None)
-    # Nor does it hide what the baseline says.
-    worse = beats(predictions=noisy(60), champion_predictions=gone, problem=binary, check=claim("beats", margin=0.3))
-    assert worse.status == "failed"
-    # Whoever does not want a champion is not told of one.
-    without = beats(
-        predictions=noisy(0), champion_predictions=gone, problem=binary, check=claim("beats", champion=False)
+def lost(*, replaced: bool = False) -> Gone:
+    signature = Signature(features=(), problem=Problem(task="binary", target="y"))
+    model = ModelVersion(
+        name="m",
+        digest="14f35e17f96b" + "0" * 52,
+        family="linear",
+        params={},
+        format="onnx",
+        signature=signature,
+        trained_on=(),
+        environment="",
     )
-    assert "warning" not in without.evidence.details
-    yet = beats(predictions=noisy(0), champion_predictions=None, problem=binary, check=claim("beats"))
-    assert "warning" not in yet.evidence.details
+    return Gone(model=model, replaced=replaced)
+
+
+def test_a_champion_whose_bundle_is_gone_is_no_champion_yet_but_evidence_that_is_lacking(noisy, binary, claim):
+    def judged(predictions, gone=None, **params):
+        check = claim("beats", **params)
+        return beats(predictions=predictions, champion_predictions=gone or lost(), problem=binary, check=check)
+
+    result = judged(noisy(0))
+    assert (result.status, result.ok) == ("insufficient", False)
+    assert [part["status"] for part in result.evidence.details["parts"]] == ["passed", "insufficient"]
+    assert result.evidence.details["gone"] == lost().model.digest
+    # What is read first is what stops the run, and how it goes on.
+    assert result.reason.startswith(
+        "the bundle of the champion 14f35e17f96b is gone from the store, so nothing could be compared with it: put the "
+        "bundle back, or set `beats: {champion: false}` for the one run that replaces it; "
+    )
+    # A check that compares with nothing is refused: the way out has something to compare with.
+    alone = judged(noisy(0), baseline=False)
+    assert (alone.status, alone.evidence.value) == ("insufficient", None)
+    assert "`beats: {champion: false, baseline: true}`" in alone.reason
+    # Nor does it hide what the baseline says, and who wants no champion is not told of one.
+    assert judged(noisy(60), margin=0.3).status == "failed"
+    without = judged(noisy(0), champion=False)
+    assert (without.status, "gone" in without.reason) == ("passed", False)
+
+
+def test_a_model_that_has_its_place_already_needs_no_bundle_of_the_one_before(noisy, binary, claim):
+    result = beats(predictions=noisy(0), champion_predictions=lost(replaced=True), problem=binary, check=claim("beats"))
+    assert (result.status, result.ok) == ("passed", True)
+    (_, part) = result.evidence.details["parts"]
+    assert part["status"] == "skipped"
+    assert part["reason"] == (
+        "the model is the champion already, and the bundle of the one before it, 14f35e17f96b, is gone from the store"
+    )
 
 
 def test_a_model_equal_to_the_champion_passes_even_with_confidence(noisy, binary, claim):

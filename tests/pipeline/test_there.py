@@ -11,9 +11,9 @@ import pytest
 
 import modelyard
 from modelyard import Flow
-from modelyard.inference import BundleDraft
+from modelyard.inference import Bundle, BundleDraft
 from modelyard.pipeline import preview
-from modelyard.records import Feature, ModelVersion, Problem, Signature
+from modelyard.records import Feature, Gone, ModelVersion, Problem, Signature, plain, read_value
 
 MADE: list[str] = []
 
@@ -87,3 +87,33 @@ def test_nothing_is_built_on_a_table_that_is_gone(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / ".modelyard/tables")
     assert modelyard.run(labelled("c"), project=tmp_path).status == "succeeded"
     assert MADE == ["new", "on", "new"]
+
+
+def named(record: dict[str, Any]) -> Any:
+    """Return a model of before, as an alias does: it is named, and no run makes its bundle again."""
+    return record
+
+
+def answers(model: Bundle | Gone) -> Any:
+    MADE.append("answers")
+    return model if isinstance(model, Gone) else len(model.read("model.onnx"))
+
+
+def test_a_step_that_did_without_a_bundle_looks_for_it_again(tmp_path: Path) -> None:
+    model = read_value(modelyard.run(flow(), project=tmp_path)["fitted"])
+    comparison = Flow("f")
+    comparison.step(answers, model=comparison.step(named, record=plain(model)))
+    bundles, aside = tmp_path / ".modelyard/blobs/folders", tmp_path / "aside"
+    bundles.rename(aside)
+    assert read_value(modelyard.run(comparison, project=tmp_path)["answers"]) == Gone(model=model)
+    foreseen = {one.step: one.why for one in preview(comparison.plan(), modelyard.open_project(tmp_path))}
+    assert "is gone from the store" in foreseen["named"]
+    MADE.clear()
+    aside.rename(bundles)
+    (foreseen,) = [one for one in preview(comparison.plan(), modelyard.open_project(tmp_path)) if one.step == "answers"]
+    assert (foreseen.verdict, foreseen.why) == ("run", "the bundle of model `m` was gone, and may be back")
+    assert modelyard.run(comparison, project=tmp_path)["answers"] == len(b"weights")
+    # What was made with it stays so.
+    bundles.rename(aside)
+    assert modelyard.run(comparison, project=tmp_path)["answers"] == len(b"weights")
+    assert MADE == ["answers"]

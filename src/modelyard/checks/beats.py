@@ -8,8 +8,9 @@ What `beats` means, because a run stops on it:
   data never stops. A model that is worse by however little does not pass: it would take the champion's place
   unseen, and a hundred such steps make a bad model. Where the difference is within chance the reason says so, and names
   the `margin` that would let the model pass: replacing a champion by its equal is a person's decision, made once, in
-  the file. Where there is no champion yet, nothing is compared with it; nor where its bundle was deleted, and then the
-  evidence carries a warning.
+  the file. Where there is no champion yet, nothing is compared with it. A champion whose bundle was deleted is another
+  matter: whether the model is worse than it nobody can tell, so the evidence is insufficient. Only where the model has
+  its place already, and the bundle of the one before it is gone, nothing rests on it.
 - `margin` is in units of the metric. A positive one demands that much gain; a negative one allows that much loss
   against the champion (never against the baseline).
 - `with_confidence`: the lower bound of the two-sided interval of the difference must reach the margin, not only the
@@ -31,7 +32,7 @@ from modelyard.checks.estimate import FEWEST_ROWS, metric_for, shortage
 from modelyard.checks.metrics import Metric
 from modelyard.checks.predictions import Predicted, class_codes, read_predictions
 from modelyard.checks.verdict import check_of, figures, finite, level_text
-from modelyard.records import Check, CheckResult, Evidence, Interval, Limit, Problem, Status
+from modelyard.records import Check, CheckResult, Evidence, Gone, Interval, Limit, Problem, Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 def beats(
     *,
     predictions: Frame,
-    champion_predictions: Frame | Mapping[str, str] | None,
+    champion_predictions: Frame | Gone | None,
     problem: Problem,
     check: Check | Mapping[str, Any],
     train: Frame | None = None,
@@ -83,7 +84,7 @@ def beats(
     Args:
         predictions: Predictions of the new model.
         champion_predictions: Predictions of the champion for the same rows in the same order; none if there is none;
-            its digest under `gone` if its bundle was deleted.
+            that it is gone if its bundle was deleted.
         problem: What was learned.
         check: The check; its parameters are `champion`, `baseline`, `margin`, `with_confidence` and `metric`
             (the problem's own if not given).
@@ -97,25 +98,22 @@ def beats(
     claim = check_of(check)
     metric = metric_for(claim.params.get("metric") or problem.metric, problem)
     predicted = read_predictions(predictions, problem)
-    parts, warning = [], ""
+    parts, gone = [], ""
     if claim.params.get("baseline", True):
         guess = baseline_of(metric, predicted, _target_of(train, predicted, problem))
         parts.append(_compare("baseline", metric, predicted, guess, claim, seed))
     if claim.params.get("champion", True):
         parts.append(_champion(metric, predicted, champion_predictions, claim, seed))
-        if isinstance(champion_predictions, Mapping):
-            warning = parts[-1].reason
-    return _result(claim, metric, predicted, parts, seed, warning)
+        if isinstance(champion_predictions, Gone):
+            gone = champion_predictions.model.digest
+    return _result(claim, metric, predicted, parts, seed, gone)
 
 
-def _champion(
-    metric: Metric, predicted: Predicted, table: Frame | Mapping[str, str] | None, claim: Check, seed: int
-) -> Part:
+def _champion(metric: Metric, predicted: Predicted, table: Frame | Gone | None, claim: Check, seed: int) -> Part:
     if table is None:
         return Part(against="champion", status="skipped", reason="there is no champion yet")
-    if isinstance(table, Mapping):
-        reason = f"nothing was compared with the champion {short(table['gone'])}: its bundle is gone from the store"
-        return Part(against="champion", status="skipped", reason=reason)
+    if isinstance(table, Gone):
+        return _without(table, claim)
     import numpy as np
 
     other = read_predictions(table, predicted.problem)
@@ -126,6 +124,22 @@ def _champion(
             hint="give both models the same test table",
         )
     return _compare("champion", metric, predicted, other.guess(metric), claim, seed)
+
+
+def _without(gone: Gone, claim: Check) -> Part:
+    """Say what it means that the bundle of the model to compare with was deleted."""
+    digits = short(gone.model.digest)
+    if gone.replaced:
+        reason = (
+            f"the model is the champion already, and the bundle of the one before it, {digits}, is gone from the store"
+        )
+        return Part(against="champion", status="skipped", reason=reason)
+    alone = "champion: false" if claim.params.get("baseline", True) else "champion: false, baseline: true"
+    reason = (
+        f"the bundle of the champion {digits} is gone from the store, so nothing could be compared with it: put the "
+        f"bundle back, or set `beats: {{{alone}}}` for the one run that replaces it"
+    )
+    return Part(against="champion", status="insufficient", reason=reason)
 
 
 def _target_of(train: Frame | None, predicted: Predicted, problem: Problem) -> Array:
@@ -239,9 +253,7 @@ def _signed(value: float) -> str:
     return f"{'-' if value < -_ROUNDING else '+'}{text}"
 
 
-def _result(
-    claim: Check, metric: Metric, predicted: Predicted, parts: list[Part], seed: int, warning: str
-) -> CheckResult:
+def _result(claim: Check, metric: Metric, predicted: Predicted, parts: list[Part], seed: int, gone: str) -> CheckResult:
     status: Status = "skipped"
     for worst in ("failed", "insufficient", "passed"):
         if any(part.status == worst for part in parts):
@@ -266,7 +278,7 @@ def _result(
             details={
                 "metric": metric.name,
                 "parts": [msgspec.to_builtins(part) for part in parts],
-                **({"warning": warning} if warning else {}),
+                **({"gone": gone} if gone else {}),
             },
         ),
     )

@@ -11,8 +11,8 @@ from modelyard.records import CheckResult
 
 __all__ = ["gate"]
 
-# The type of the checks that ask what a consumer asks.
-_CONSUMER = "consumer"
+# The type of the checks that ask what a consumer asks, and of the one that asks for another model.
+_CONSUMER, _BEATS = "consumer", "beats"
 
 
 def gate(*, results: Iterable[Any]) -> list[dict[str, Any]]:
@@ -64,7 +64,10 @@ def _next_steps(stopping: Iterable[CheckResult]) -> Iterator[str]:
     own = False
     for result in stopping:
         if result.check.type != _CONSUMER:
-            own = True
+            if _lacks_champion(result):
+                yield f"`{result.check.name}` says how the run goes on without the bundle that is gone"
+            else:
+                own = True
             continue
         file, consumer = (result.evidence.details.get(name, result.check.name) for name in ("file", "consumer"))
         yield (
@@ -74,6 +77,11 @@ def _next_steps(stopping: Iterable[CheckResult]) -> Iterator[str]:
         )
     if own:
         yield "mend the model or its data, or set `blocking: false` on a check that should only report"
+
+
+def _lacks_champion(result: CheckResult) -> bool:
+    """Whether nothing is wrong with the model as far as can be told: the one to compare it with is gone."""
+    return result.check.type == _BEATS and result.status == "insufficient" and bool(result.evidence.details.get("gone"))
 
 
 def _line(result: CheckResult) -> str:

@@ -56,7 +56,7 @@ def print_checks(results: Sequence[CheckResult]) -> None:
     table(("", "check", "value", "interval", "limit", "n"), map(_check_row, results), right=(2, 5))
     if any(not result.check.blocking for result in results):
         data("* does not block")
-    told = [result for result in results if result.status != "passed" or _warns(result)]
+    told = [result for result in results if result.status != "passed"]
     if told:
         data("")
     for result in told:
@@ -88,12 +88,7 @@ def print_runs(runs: Sequence[Run]) -> None:
 def _mark(result: CheckResult) -> str:
     # Rows set aside as the declaration says are worth a look, and no failure.
     aside = result.check.type == "contract" and result.status == "failed" and not result.check.blocking
-    return "!" if aside or (result.status == "passed" and _warns(result)) else MARKS[result.status]
-
-
-def _warns(result: CheckResult) -> bool:
-    """Whether it says less than it seems to, as the evidence tells."""
-    return bool(result.evidence.details.get("warning"))
+    return "!" if aside else MARKS[result.status]
 
 
 def _check_row(result: CheckResult) -> tuple[str, ...]:

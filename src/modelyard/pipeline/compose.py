@@ -84,6 +84,8 @@ def _models(spec: Spec, model: Model) -> list[Step]:
                 "seed": model.split.seed,
                 "keys": keys,
                 "keep": _kept_columns(spec),
+                # Without any there is nothing to hold against the columns, and a key stays as it was.
+                **({"drop": list(model.drop)} if model.drop else {}),
             },
             outputs=("train", "test", "problem"),
             about=f"{model.split.test:.0%} for the test, by {model.split.by}",
@@ -194,7 +196,8 @@ def _measures(spec: Spec) -> list[Step]:
                 name="evaluate.champion",
                 verb="modelyard.pipeline.steps:evaluate_champion",
                 inputs={"model": "champion", "table": "split#test"},
-                params={"keep": keep},
+                params={"keep": keep, "endpoint": spec.endpoint},
+                probe="modelyard.pipeline.probes:still_champion",
                 outputs=("predictions",),
                 measures=True,
                 about="the champion's answers to the same rows",

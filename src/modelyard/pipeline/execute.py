@@ -21,12 +21,13 @@ from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.files import FileFunction
 from modelyard.pipeline.lasting import lasting
-from modelyard.pipeline.there import Gone, gone
+from modelyard.pipeline.there import holds
 from modelyard.records import (
     CheckResult,
     Evidence,
     File,
     FileDraft,
+    Gone,
     ModelVersion,
     Step,
     TableVersion,
@@ -199,11 +200,12 @@ def perform(
     """
     function = function or _as_prepared(task, store)
     arguments = dict(task.step.params)
-    for name, value in task.inputs.items():
+    for name, raw in task.inputs.items():
+        value = read_value(raw)
         if name in _asking_for(function, "TableVersion", "ModelVersion"):
-            arguments[name] = read_value(value)
-        elif name in _asking_for(function, "Gone") and gone({name: value}, store):
-            arguments[name] = Gone(read_value(value))
+            arguments[name] = value
+        elif name in _asking_for(function, "Gone") and isinstance(value, ModelVersion) and not holds(value, store):
+            arguments[name] = Gone(model=value)
         else:
             arguments[name] = _resolve(value, store)
     if task.step.probe:

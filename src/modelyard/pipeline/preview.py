@@ -63,7 +63,7 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         lost = gone(hit.outputs, store) if hit is not None else ""
         if hit is not None and lost:
             verdict: Literal["cached", "run"] = "run"
-            why = f"{lost}, which it made, is gone from the store"
+            why = lost
         elif hit is not None:
             outputs[step.name] = hit.outputs
             verdict = "cached"

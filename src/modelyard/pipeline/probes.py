@@ -13,7 +13,7 @@ from modelyard.pipeline.code import find, version_of
 from modelyard.records import ModelVersion, Step, plain, read_value
 from modelyard.store import Store
 
-__all__ = ["Context", "alias_now", "aliases_now", "comparator", "contracts_now", "probe"]
+__all__ = ["Context", "alias_now", "aliases_now", "comparator", "contracts_now", "probe", "still_champion"]
 
 # Entries of a probe's answer that the step gets but that do not count in its key.
 UNKEYED = "unkeyed"
@@ -65,6 +65,16 @@ def comparator(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
         if now.model.digest == model.digest:
             other = next((d.model for d in reversed(moves) if d.model.digest == now.previous), None)
     return {"champion": plain(other) if other else None}
+
+
+def still_champion(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
+    """See whether another model has taken the place of the one that is compared with.
+
+    It is not part of the key: what was compared stays so.
+    """
+    other, now = read_value(ctx.inputs["model"]), ctx.store.ledger.alias(endpoint, "champion")
+    replaced = other is not None and now is not None and now.model.digest != other.digest
+    return {UNKEYED: {"replaced": replaced}}
 
 
 def alias_now(ctx: Context, *, endpoint: str, alias: str = "champion", **_: Any) -> dict[str, Any]:

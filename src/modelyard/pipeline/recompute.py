@@ -17,6 +17,7 @@ from modelyard.records import (
     CheckResult,
     Deployment,
     Evidence,
+    Gone,
     ModelVersion,
     Plan,
     Run,
@@ -117,18 +118,32 @@ def compare(step: str, recorded: Any, again: Any) -> list[Difference]:
     if isinstance(recorded, Evidence) and isinstance(again, Evidence):
         return _compare_evidence(step, recorded.measure, recorded, again)
     if isinstance(recorded, TableVersion) and isinstance(again, TableVersion):
-        if recorded.digest != again.digest:
-            text = f"table {recorded.name} {short(recorded.digest)}, now {short(again.digest)}"
-            return [Difference(step, text)]
-        return []
+        return _compare_content(step, "table", recorded, again)
     if isinstance(recorded, Deployment) and isinstance(again, Deployment):
         # Where the alias stands now is another matter than where the step would point it.
         return compare(step, recorded.model, again.model)
     if isinstance(recorded, ModelVersion) and isinstance(again, ModelVersion):
-        if recorded.digest != again.digest:
-            text = f"model {recorded.name} {short(recorded.digest)}, now {short(again.digest)}"
-            return [Difference(step, text)]
+        return _compare_content(step, "model", recorded, again)
+    return _compare_rest(step, recorded, again)
+
+
+def _compare_content(
+    step: str, kind: str, recorded: TableVersion | ModelVersion, again: TableVersion | ModelVersion
+) -> list[Difference]:
+    if recorded.digest == again.digest:
         return []
+    return [Difference(step, f"{kind} {recorded.name} {short(recorded.digest)}, now {short(again.digest)}")]
+
+
+def _compare_rest(step: str, recorded: Any, again: Any) -> list[Difference]:
+    if isinstance(recorded, Gone):
+        # Then there was nothing to measure; that it is back contradicts nothing that was recorded.
+        return []
+    if isinstance(again, Gone):
+        text = (
+            f"model {again.model.name} {short(again.model.digest)} is gone from the store: it cannot be measured again"
+        )
+        return [Difference(step, text)]
     if identity(recorded) != identity(again):
         return [Difference(step, "another value came out")]
     return []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from modelyard._kit.errors import ModelError
-from modelyard.pipeline.there import Gone
-from modelyard.records import ModelVersion, TableVersion, read_value
+from modelyard.records import Gone, ModelVersion, TableVersion, read_value
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,12 +25,17 @@ def champion(*, model: ModelVersion, endpoint: str, state: dict[str, Any]) -> Mo
 
 
 def evaluate_champion(
-    *, model: Bundle | Gone | None, table: pl.LazyFrame, keep: list[str]
-) -> pl.DataFrame | dict[str, str] | None:
+    *,
+    model: Bundle | Gone | None,
+    table: pl.LazyFrame,
+    keep: list[str],
+    endpoint: str = "",
+    state: dict[str, Any] | None = None,
+) -> pl.DataFrame | Gone | None:
     """Return the champion's predictions on the rows the new model is tested on; none while there is no champion.
 
-    Of a champion whose bundle somebody has deleted, its digest under `gone`: nothing can be compared with it, and no
-    run brings it back.
+    A champion whose bundle somebody has deleted answers nothing, and no run brings it back: that it is gone is what
+    comes out, with what the probe saw of its place.
 
     Raises:
         ModelError: The champion needs a column that the features do not make any more.
@@ -39,7 +45,7 @@ def evaluate_champion(
     if model is None:
         return None
     if isinstance(model, Gone):
-        return {"gone": model.version.digest}
+        return msgspec.structs.replace(model, replaced=bool(state and state["unkeyed"]["replaced"]))
     try:
         return evaluate(model=model, table=table, keep=keep)
     except ModelError as error:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from modelyard._kit.errors import NotFound
-from modelyard.records import ModelVersion, TableVersion, read_value
+from modelyard.records import Gone, ModelVersion, TableVersion, read_value
 from modelyard.store.base import Store
 
-__all__ = ["Gone", "gone"]
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A model of which the ledger knows and the store holds nothing any more.
-
-    A step that can do without it says so by its annotation: `model: Bundle | Gone`.
-
-    Attributes:
-        version: The model.
-    """
-
-    version: ModelVersion
-
+__all__ = ["gone", "holds"]
 
 # Values whose content stands in the store rather than in the ledger.
-_STORED = ("model", "table")
+_STORED = ("model", "table", "gone")
 
 
 def gone(outputs: Mapping[str, Any], store: Store) -> str:
-    """Return what of a step's outputs the store does not hold any more, at a glance; empty if it holds all.
+    """Return why a step's recorded outputs cannot be taken, at a glance; empty if they can.
+
+    The store does not hold them any more, or they say that something was gone then: whether it still is has to be
+    looked at again.
 
     Args:
         outputs: Output name -> plain JSON of the value, as the ledger has it.
@@ -40,13 +28,23 @@ def gone(outputs: Mapping[str, Any], store: Store) -> str:
     for raw in _stored(list(outputs.values())):
         value = read_value(raw)
         if isinstance(value, TableVersion) and not store.tables.holds(value):
-            return f"table `{value.name}`"
-        if isinstance(value, ModelVersion) and value.address:
-            try:
-                store.blobs.folder(value.address)
-            except NotFound:
-                return f"model `{value.name}`"
+            return f"table `{value.name}`, which it made, is gone from the store"
+        if isinstance(value, ModelVersion) and not holds(value, store):
+            return f"model `{value.name}`, which it made, is gone from the store"
+        if isinstance(value, Gone):
+            return f"the bundle of model `{value.model.name}` was gone, and may be back"
     return ""
+
+
+def holds(model: ModelVersion, store: Store) -> bool:
+    """Say whether a model's bundle is in the store; of a model without one there is nothing to be held."""
+    if not model.address:
+        return True
+    try:
+        store.blobs.folder(model.address)
+    except NotFound:
+        return False
+    return True
 
 
 def _stored(values: list[Any]) -> Iterator[Any]:

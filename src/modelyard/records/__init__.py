@@ -19,7 +19,7 @@ from modelyard.records.deployment import Alias, Deployment, Request
 from modelyard.records.event import Draft, Event, EventKind
 from modelyard.records.file import File, FileDraft
 from modelyard.records.fire import Fire, FireState, Item, TriggerKind, fire_of
-from modelyard.records.model import Candidate, Feature, ModelVersion, Problem, Signature, Task
+from modelyard.records.model import Candidate, Feature, Gone, ModelVersion, Problem, Signature, Task
 from modelyard.records.plan import Plan, Resources, Retry, Step
 from modelyard.records.run import Attempt, Run, RunStatus, StepRun, StepStatus, fold_run, step_run
 from modelyard.records.table import Column, TableVersion
@@ -50,6 +50,7 @@ __all__ = [
     "FileDraft",
     "Fire",
     "FireState",
+    "Gone",
     "Interval",
     "Item",
     "Limit",
@@ -84,9 +85,23 @@ __all__ = [
     "values_of",
 ]
 
-AnyValue = TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment | File
+AnyValue = (
+    TableVersion | ModelVersion | Candidate | Problem | Check | CheckResult | Evidence | Card | Deployment | File | Gone
+)
 
-_KINDS = {"table", "model", "candidate", "problem", "check", "check_result", "evidence", "card", "deployment", "file"}
+_KINDS = {
+    "table",
+    "model",
+    "gone",
+    "candidate",
+    "problem",
+    "check",
+    "check_result",
+    "evidence",
+    "card",
+    "deployment",
+    "file",
+}
 
 
 def read_value(data: Any) -> Any:

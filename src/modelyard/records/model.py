@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from modelyard._kit.digest import digest_of
 from modelyard.records.base import Value
 
-__all__ = ["Candidate", "Feature", "ModelVersion", "Problem", "Signature", "Task"]
+__all__ = ["Candidate", "Feature", "Gone", "ModelVersion", "Problem", "Signature", "Task"]
 
 Task = Literal["binary", "multiclass", "regression"]
 
@@ -139,3 +140,22 @@ class ModelVersion(Value, frozen=True, kw_only=True, tag="model"):
     def identity(self) -> str:
         """The digest of the model's files; releasing it with a card makes it another input."""
         return f"{self.digest}:{self.address}" if self.released else self.digest
+
+
+class Gone(Value, frozen=True, kw_only=True, tag="gone"):
+    """A model that the ledger names, and whose bundle is not in the store any more.
+
+    A step that can do without the bundle says so by its annotation: `model: Bundle | Gone`.
+
+    Attributes:
+        model: The model.
+        replaced: It is not the champion any more: another model has taken its place.
+    """
+
+    model: ModelVersion
+    replaced: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Digest of which model it was, and of whether its place was taken; not of where its bundle lay."""
+        return digest_of(["gone", self.model.digest, self.replaced])
