@@ -17,7 +17,7 @@ from modelyard.store import LocalStore
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LocalStore]:
-    with LocalStore(tmp_path) as opened:
+    with LocalStore(tmp_path, clock=lambda: 0.0) as opened:
         yield opened
 
 
@@ -37,7 +37,7 @@ def names(queue: Queue, now: float = 0.0) -> list[str]:
 def test_the_view_follows_every_change(store: LocalStore, tmp_path: Path) -> None:
     first = want(store, "a")
     queue = Queue(store)
-    with LocalStore(tmp_path) as other:
+    with LocalStore(tmp_path, clock=lambda: 0.0) as other:
         second = want(other, "b")
         want(other, "c", not_before=50.0)
     assert names(queue) == ["a", "b"]
