@@ -78,7 +78,9 @@ def small() -> str:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder with one data file and a features file; it is also where we are."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.csv").write_text("id,age,income,updated_at\n1,20,>50K,2026-01-01\n")
+    (tmp_path / "data" / "a.csv").write_text(
+        "id,age,income,updated_at,y,a,sex,race,when\n1,20,>50K,2026-01-01,1,1,f,x,1\n"
+    )
     (tmp_path / "features.py").write_text("def build(tables):\n    return tables['applicants']\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path

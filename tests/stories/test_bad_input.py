@@ -45,6 +45,14 @@ def refused(answer: tuple[int, str], code: str, *words: str) -> None:
         assert word in said, said
 
 
+def made_by_a_function(folder: Path) -> Path:
+    """Have a function make the columns, so that only a run can tell them."""
+    spec = (folder / "modelyard.yaml").read_text()
+    (folder / "modelyard.yaml").write_text(spec.replace("model:\n", "features: features.py:build\nmodel:\n", 1))
+    (folder / "features.py").write_text("def build(tables):\n    return tables['samples']\n")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("content", "code", "words"),
     [
@@ -106,8 +114,19 @@ def test_the_target_is_not_in_the_data(make_project: Make, run_in: Callable[[Pat
 def test_a_column_that_a_check_compares_by_is_missed_before_anything_is_trained(
     make_project: Make, run_in: Callable[[Path], tuple[int, str]]
 ) -> None:
-    folder = make_project(spec=SPEC.replace("factors: [grain]", "factors: [grian]"))
+    folder = made_by_a_function(make_project(spec=SPEC.replace("factors: [grain]", "factors: [grian]")))
     refused(run_in(folder), "data-column-missing", "grian", "did you mean `grain`")
+    store = modelyard.open_project(folder)
+    assert not any(e.step.startswith("train.") for e in store.ledger.events())
+
+
+def test_a_column_to_drop_that_is_none_is_missed_before_anything_is_trained(
+    make_project: Make, run_in: Callable[[Path], tuple[int, str]]
+) -> None:
+    spec = SPEC.replace("  target: diagnosis\n", "  target: diagnosis\n  drop: [grain, worst_aera]\n")
+    folder = made_by_a_function(make_project(spec=spec))
+    line = next(n for n, text in enumerate((folder / "modelyard.yaml").read_text().splitlines(), 1) if "drop:" in text)
+    refused(run_in(folder), "data-column-missing", f"modelyard.yaml:{line}", "did you mean `worst_area`")
     store = modelyard.open_project(folder)
     assert not any(e.step.startswith("train.") for e in store.ledger.events())
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Lines", "scan"]
+__all__ = ["Lines", "header", "scan"]
 
 _BLOCK = 4 << 20
+# Enough for the names of columns where only they are asked for.
+_HEAD = 256 << 10
 # A row longer than this is a quote that was never closed.
 _LONGEST = 64 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -74,14 +76,7 @@ def scan(path: Path, name: str, options: Options) -> Lines:
         DataError: It is empty (`data-empty-file`), not UTF-8 (`data-not-utf8`), has no usable header
             (`data-header`), stray quotes (`data-quotes`) or far too many broken rows (`data-ragged-lines`).
     """
-    delimiter = options.delimiter.rstrip(" ") or " "
-    if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
-        raise DataError(
-            "data-header",
-            f"`{options.delimiter}` cannot stand between cells",
-            where=name,
-            hint="give one ASCII character, with a space after it if the file has one: `;` or `, `",
-        )
+    delimiter = _delimiter(name, options)
     try:
         return _Scan(path, name, options, delimiter, quoted=True).run()
     except _StrayQuote as stray:
@@ -94,6 +89,36 @@ def scan(path: Path, name: str, options: Options) -> Lines:
             where=f"{name}:{stray.line}",
             hint='enclose the cell and double the quotes in it: `"5"" pipe"`',
         ) from stray
+
+
+def header(path: Path, name: str, options: Options) -> tuple[str, ...]:
+    """Return the names of the columns of a CSV file; nothing below its first row is looked at.
+
+    Args:
+        path: The file.
+        name: What to call it in errors.
+        options: How it is written.
+
+    Raises:
+        DataError: It is empty (`data-empty-file`) or has no usable header (`data-header`).
+    """
+    delimiter = _delimiter(name, options)
+    try:
+        return _Scan(path, name, options, delimiter, quoted=True).names()
+    except _StrayQuote:
+        return _Scan(path, name, options, delimiter, quoted=False).names()
+
+
+def _delimiter(name: str, options: Options) -> str:
+    delimiter = options.delimiter.rstrip(" ") or " "
+    if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
+        raise DataError(
+            "data-header",
+            f"`{options.delimiter}` cannot stand between cells",
+            where=name,
+            hint="give one ASCII character, with a space after it if the file has one: `;` or `, `",
+        )
+    return delimiter
 
 
 class _StrayQuote(Exception):
@@ -109,6 +134,11 @@ class _Scan:
         self._offset = 0  # bytes before the block
         self._line = 0  # lines before the block
         self._extra = 0  # lines so far beyond one a row
+
+    def names(self) -> tuple[str, ...]:
+        with self._path.open("rb") as file:
+            head = file.read(_HEAD)
+        return self._begin(head, len(_BOM) if head.startswith(_BOM) else 0)[0].names
 
     def run(self) -> Lines:
         with self._path.open("rb") as file:

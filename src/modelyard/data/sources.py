@@ -13,7 +13,7 @@ from modelyard._kit.errors import DataError, near
 from modelyard.data.base import Context, Item, Opened, Options, Source
 from modelyard.data.digests import Digests
 
-__all__ = ["ENTRY_POINTS", "FileSource", "probe", "source_for"]
+__all__ = ["ENTRY_POINTS", "FileSource", "named_files", "probe", "source_for"]
 
 ENTRY_POINTS = "modelyard.sources"
 # What a folder is searched for.
@@ -88,20 +88,7 @@ class FileSource:
         Raises:
             DataError: There is none (`data-source-missing`), or one cannot be read (`data-source-unreadable`).
         """
-        given = Path(address).expanduser().as_posix()
-        if (self._root / given).is_dir():
-            names = _in_folder(given, self._root)
-        elif (self._root / given).exists():
-            names = [given]
-        elif _PATTERN & set(given):
-            # `Path.glob` knows no `..` and no absolute pattern.
-            found = glob.glob(given, root_dir=self._root, recursive=True)  # noqa: PTH207
-            names = [name for name in found if (self._root / name).is_file()]
-        else:
-            names = []
-        if not names:
-            raise _missing(address, self._root / given, self._root)
-        items = [self._item(Path(name).as_posix()) for name in sorted(set(names))]
+        items = [self._item(name) for name in named_files(address, self._root)]
         self._digests.save()
         return items
 
@@ -137,6 +124,28 @@ class FileSource:
                 hint="give the user who runs this the right to read it",
             ) from error
         return Item(path=name, size=size, sha256=digest)
+
+
+def named_files(address: str, root: Path) -> list[str]:
+    """Return the files that a path, a pattern or a folder stands for, sorted, relative where it was given so.
+
+    Raises:
+        DataError: There is none (`data-source-missing`).
+    """
+    given = Path(address).expanduser().as_posix()
+    if (root / given).is_dir():
+        names = _in_folder(given, root)
+    elif (root / given).exists():
+        names = [given]
+    elif _PATTERN & set(given):
+        # `Path.glob` knows no `..` and no absolute pattern.
+        found = glob.glob(given, root_dir=root, recursive=True)  # noqa: PTH207
+        names = [name for name in found if (root / name).is_file()]
+    else:
+        names = []
+    if not names:
+        raise _missing(address, root / given, root)
+    return sorted({Path(name).as_posix() for name in names})
 
 
 def _in_folder(name: str, root: Path) -> list[str]:

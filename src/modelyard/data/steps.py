@@ -112,6 +112,7 @@ def split(
     seed: int = 0,
     keys: Sequence[Sequence[str]] = (),
     keep: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> tuple[pl.DataFrame, pl.DataFrame, Problem]:
     """Divide rows into training and test, and say what is to be learned.
 
@@ -128,6 +129,7 @@ def split(
         keep: Columns that checks and the card will ask for: better missed here than after the training.
         keys: Key columns of each table; rows that any of them ties together stand on one side. A key of which the
             table does not have all columns (any more) is left out.
+        drop: Columns that the user takes from the model: a name that is misspelt would leave one in.
 
     Returns:
         Training rows, test rows, in the order of the table, and the problem.
@@ -145,6 +147,15 @@ def split(
                 "data-column-missing",
                 f"there is no column `{name}` to compare groups by",
                 where="checks.gap.across, card.factors",
+                hint=f"did you mean `{close[0]}`?" if close else f"there are {', '.join(frame.columns[:8])}",
+            )
+    for index, name in enumerate(drop):
+        if name not in frame.columns:
+            close = near(name, frame.columns)
+            raise DataError(
+                "data-column-missing",
+                f"`drop` names `{name}`, which is no column of the model's table",
+                where=f"model.drop.{index}",
                 hint=f"did you mean `{close[0]}`?" if close else f"there are {', '.join(frame.columns[:8])}",
             )
     problem = problem_of(frame, target=target, task=task, positive=positive, metric=metric)

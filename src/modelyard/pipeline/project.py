@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from modelyard._kit.errors import ModelyardError
 from modelyard.pipeline.executors import Executor
 from modelyard.pipeline.journal import Observer
 from modelyard.pipeline.run import run as run_plan
@@ -48,7 +50,13 @@ def run_project(
     # A run that comes late, or goes on after a crash, handles the partitions that were newest when it was due.
     # By a clock that was ahead for a moment, none that is not over yet.
     plan = compose(spec, now=min(fire.due, time.time()) if fire else None)
-    with shipping(store, spec.logs, project=spec.project):
-        finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
+    try:
+        with shipping(store, spec.logs, project=spec.project):
+            finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
+    except ModelyardError as error:
+        # A step knows the path of a field, and not the line that it stands on.
+        if error.problem.where in spec.places:
+            error.problem = replace(error.problem, where=spec.where(error.problem.where))
+        raise
     publish(finished, store)
     return finished

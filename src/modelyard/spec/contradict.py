@@ -20,6 +20,7 @@ from modelyard.spec.declaration import Declaration
 from modelyard.spec.outside import function_problems, notebook_problems, source_problems
 from modelyard.spec.report import Finding, Report
 from modelyard.spec.rules.alerts import alert_rules
+from modelyard.spec.rules.columns import column_rules
 from modelyard.spec.rules.consumers import consumer_rules
 from modelyard.spec.rules.guards import guard_rules
 from modelyard.spec.rules.logs import log_rules
@@ -58,6 +59,7 @@ def contradict(
         _tables,
         step_rules,
         alert_rules,
+        column_rules(root, files=files),
         guard_rules(root, files=files),
         log_rules,
         rollout_rules,
