@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from modelyard._kit.errors import ModelyardError
 from modelyard._kit.processes import born, family
 from modelyard.automation import loadtest, trial
 from modelyard.automation.loadtest import Order, last_of, why_not_compared
@@ -30,6 +32,7 @@ from modelyard.monitoring.window import read_window
 from modelyard.records import Check, CheckResult, Draft, Evidence, plain
 from modelyard.serving.load.knee import Knee
 from modelyard.serving.load.measured import Measured
+from modelyard.serving.load.requests import encoded
 from modelyard.store.requests import ids_of
 
 from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the suite is not installed
@@ -292,15 +295,46 @@ def test_server_at_an_address_is_asked_with_the_token(yard: Yard, tmp_path: Path
     strange = started(yard, tmp_path, *line)
     assert "error[loadtest-unanswered]: nothing was answered with 200: 401" in strange.communicate(timeout=60)[1]
     assert strange.returncode == 3
+    assert not server.log.exists() or not logged(server.log)
+    # Whose requests are kept as those of a caller is told so before any load.
     monkeypatch.setenv("MODELYARD_TOKEN", server.tokens["analyst"])
+    refused = started(yard, tmp_path, *line)
+    err = refused.communicate(timeout=60)[1]
+    assert (refused.returncode, "error[loadtest-as-caller]" in err) == (2, True), err
+    assert "operator's token" in err
+    until(lambda: logged(server.log) == 1)
+    monkeypatch.setenv("MODELYARD_TOKEN", server.tokens["operator"])
     known = started(yard, tmp_path, *line)
     out, err = known.communicate(timeout=60)
     assert known.returncode == 0, err
     at = json.loads(out)["results"][0]["evidence"]["details"]["at"]
     assert server.stop() == 0
     # This one keeps what it answered, the trickle before included; whoever watches it leaves it out.
-    with closing(sqlite3.connect(server.log)) as db:
-        assert len(ids_of(db)) > at["answered"]
+    assert logged(server.log) > at["answered"]
     window = read_window(server.log)
-    assert window.rows == 0
+    assert window.rows == 1
     assert window.tests > at["answered"]
+
+
+def logged(log: Path) -> int:
+    with closing(sqlite3.connect(log)) as db:
+        return len(ids_of(db))
+
+
+@pytest.mark.parametrize(
+    ("role", "as_caller", "code"),
+    [("analyst", False, "loadtest-as-caller"), ("analyst", True, ""), ("operator", False, ""), ("", False, "401")],
+)
+def test_requests_that_would_count_as_those_of_a_caller_are_noticed(
+    yard: Yard, role: str, as_caller: bool, code: str
+) -> None:
+    server = yard.serve(yard.keep(times(2.0)))
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    order = Order(host=host, port=int(port), as_caller=as_caller)
+    [request] = encoded([{"a": 1.0}], host=f"{host}:{port}", token=server.tokens[role] if role else "")
+    with pytest.raises(ModelyardError, match=code) if code else nullcontext():
+        asyncio.run(loadtest._check_told_apart(order, request))
+    assert server.stop() == 0
+    assert logged(server.log) == (role != "")
+    with pytest.raises(ModelyardError, match="connection"):
+        asyncio.run(loadtest._check_told_apart(order, request))

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import ModelyardError, UserError
 from modelyard.automation.trial import served
 from modelyard.checks.capacity import capacity
 from modelyard.checks.slope import growth
@@ -21,6 +21,7 @@ from modelyard.records import CheckResult, Deployment, Draft, Evidence, plain
 from modelyard.serving.load.client import Client
 from modelyard.serving.load.knee import Knee, find, idle, starting_rate
 from modelyard.serving.load.measured import Measured
+from modelyard.serving.load.probe import probe
 from modelyard.serving.load.requests import encoded
 from modelyard.serving.load.watched import Watched
 from modelyard.store.base import Store
@@ -57,6 +58,7 @@ class Order:
         connections: Connections at most.
         processes: Processes of a server that is started.
         seed: Seed of the arrivals.
+        as_caller: A server at an address may keep the requests as those of a caller.
     """
 
     host: str = ""
@@ -74,6 +76,7 @@ class Order:
     connections: int = 64
     processes: int = 1
     seed: int = 0
+    as_caller: bool = False
 
     def like(self) -> dict[str, Any]:
         """Return what has to be the same for two knees to be compared, but for the limit that counted."""
@@ -145,18 +148,13 @@ async def measure(
 
     Raises:
         ModelyardError: Nothing is answered (`loadtest-unanswered`), or the server does not start.
+        UserError: A server at an address would keep the requests as those of a caller (`loadtest-as-caller`).
     """
     last, last_p99 = last_of(store, deployment.endpoint, order)
     async with _asked(order, store, deployment, rows, declared, tell) as asked:
         calm = await idle(asked.offer)
         if calm.p50 is None or calm.p99 is None:
-            codes = ", ".join(calm.errors)
-            raise ModelyardError(
-                "loadtest-unanswered",
-                f"nothing was answered with 200: {codes}",
-                hint="401, 403: MODELYARD_TOKEN holds no token that may ask; 422: other rows with --rows; "
-                "connection: nobody listens",
-            )
+            raise _unanswered(", ".join(calm.errors))
         p99 = order.p99 or last_p99 or max(_TIMES * calm.p99, _LEAST_P99)
         if order.rate:
             only = await asked.offer(order.rate, order.seconds)
@@ -241,9 +239,34 @@ async def _asked(
             )
             host, port, token, watched = "127.0.0.1", trial.port, trial.token, Watched(trial.pid)
         requests = encoded(rows, host=f"{host}:{port}", token=token, batch=order.batch)
+        if watched is None:
+            await _check_told_apart(order, requests[0])
         client = Client(host, port, requests, connections=order.connections)
         held.callback(client.close)
         yield _Asked(client, watched, order.seed, tell)
+
+
+async def _check_told_apart(order: Order, request: bytes) -> None:
+    """See, before it is loaded, whether a server keeps the requests as those of a load test."""
+    status, told_apart = await probe(order.host, order.port, request)
+    if status != 200:
+        raise _unanswered(str(status) if status else "connection")
+    if not told_apart and not order.as_caller:
+        raise UserError(
+            "loadtest-as-caller",
+            f"`{order.host}:{order.port}` keeps these requests as those of a caller, and `modelyard watch` would count "
+            "them",
+            hint="put an operator's token into MODELYARD_TOKEN, or say that it may: --as-caller",
+        )
+
+
+def _unanswered(codes: str) -> ModelyardError:
+    return ModelyardError(
+        "loadtest-unanswered",
+        f"nothing was answered with 200: {codes}",
+        hint="401, 403: MODELYARD_TOKEN holds no token that may ask; 422: other rows with --rows; "
+        "connection: nobody listens",
+    )
 
 
 def _judged(order: Order, knee: Knee, p99: float, last: float | None) -> CheckResult:

@@ -44,7 +44,8 @@ def add(subparsers: Any) -> None:
         "log of its own, and ask it at rising rates: the knee is the highest rate at which 99 of 100 answers come in "
         "time. Requests come at random moments that are drawn beforehand, and their time counts from then, so that a "
         "slow server cannot hide it. The result is kept as evidence and compared with the last one of this endpoint "
-        "on this machine. A server at an address is asked with the token in MODELYARD_TOKEN. Exit code 1: below "
+        "on this machine. A server at an address is asked with the token in MODELYARD_TOKEN, an "
+        "operator's. Exit code 1: below "
         "--fail-below, no rate held, or memory leaks.",
         epilog="example:\n  modelyard loadtest --p99 10ms --fail-below 90%\n  modelyard loadtest --rate 500 --soak 120",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,6 +86,11 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of rows and arrivals (default: 0)")
     parser.add_argument(
         "--i-own-this-host", action="store_true", help="ask a machine other than this one: it is yours to load"
+    )
+    parser.add_argument(
+        "--as-caller",
+        action="store_true",
+        help="load an address although its log keeps the requests as those of a caller: `watch` counts them",
     )
     add_file(parser)
     add_json(parser)
@@ -163,6 +169,7 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
         connections=args.connections,
         processes=args.processes,
         seed=args.seed,
+        as_caller=args.as_caller,
     )
 
 
