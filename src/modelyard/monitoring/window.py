@@ -5,6 +5,7 @@ The server writes `.modelyard/requests/ENDPOINT.db`; here it is only read, while
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard.store.requests import LOAD_TEST, Answered, is_held, newest, truths_of
 
 __all__ = ["Window", "read_window", "reading"]
+
+# What SQLite says where it may not make the file that readers share.
+_SHUT = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             hint="serve the model and send it requests: modelyard serve",
         )
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{_still(path)}", uri=True, timeout=5.0)
         try:
             yield db
         finally:
@@ -99,8 +103,16 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             "requests-unreadable",
             f"the request log of `{path.stem}` cannot be read: {error}",
             where=str(path),
-            hint="move the file away; the server starts a new one",
+            hint="read it as a user who may write beside it, or copy the project to where it can be written"
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SHUT
+            else "move the file away; the server starts a new one",
         ) from error
+
+
+def _still(path: Path) -> str:
+    """Say how a log is opened where nothing can be written beside it: what is all in one file needs no more."""
+    wal = path.with_name(f"{path.name}-wal")
+    return "" if os.access(path.parent, os.W_OK) or (wal.exists() and wal.stat().st_size) else "&immutable=1"
 
 
 def read_window(path: Path, *, last: int = 0, since: float = 0.0, model: str = "") -> Window:

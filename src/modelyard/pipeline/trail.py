@@ -6,7 +6,6 @@ The ledger, the files of the logs and the request logs each know their part; the
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,9 +184,9 @@ def _is_about(event: Event, asked: Asked) -> bool:
 
 def _requests(store: Store, asked: Asked, most: int) -> Iterator[Line]:
     """Yield requests, the newest so many, and how many there are besides."""
-    for endpoint, db in _logs(store.root):
-        left, more, oldest = most, 0, asked.since
-        for one in newest(db, since=asked.since):
+    for log in _logs(store.root):
+        endpoint, left, more, oldest = log.stem, most, 0, asked.since
+        for one in _newest(log, since=asked.since):
             if asked.request:
                 if _same_request(one.id, asked.request):
                     yield _answered(endpoint, one)
@@ -204,17 +203,21 @@ def _requests(store: Store, asked: Asked, most: int) -> Iterator[Line]:
             yield Line(time=oldest, logger="requests", message=text, trace=asked.trace, endpoint=endpoint)
 
 
-def _logs(root: Path) -> Iterator[tuple[str, sqlite3.Connection]]:
-    for path in sorted((root / ".modelyard" / "requests").glob("*.db")):
-        with reading(path) as db:
-            yield path.stem, db
+def _logs(root: Path) -> list[Path]:
+    return sorted((root / ".modelyard" / "requests").glob("*.db"))
+
+
+def _newest(log: Path, *, since: float = 0.0) -> Iterator[Answered]:
+    # What goes wrong while a log is read is explained by `reading`, and so happens within it.
+    with reading(log) as db:
+        yield from newest(db, since=since)
 
 
 def _request(store: Store, named: str) -> tuple[str, Answered] | None:
-    for endpoint, db in _logs(store.root):
-        for one in newest(db):
+    for log in _logs(store.root):
+        for one in _newest(log):
             if _same_request(one.id, named):
-                return endpoint, one
+                return log.stem, one
     return None
 
 

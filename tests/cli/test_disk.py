@@ -1,0 +1,88 @@
+"""Disks that are full or may only be read: what a command says of them, and what can be read there all the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelyard._kit.places import log_path
+from modelyard.cli.main import main
+from modelyard.store.requests import Block, Turn, connect, encode, write_block
+
+Capture = pytest.CaptureFixture[str]
+SPEC = "project: p\nsteps:\n  one: {function: steps.py:one}\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    (folder / "modelyard.yaml").write_text(SPEC)
+    (folder / "steps.py").write_text("def one():\n    return 1\n")
+    monkeypatch.chdir(folder)
+    assert main(["run"]) == 0
+    return folder
+
+
+@pytest.fixture
+def asked(project: Path) -> Path:
+    """A request log with one request."""
+    log = log_path(project, "income")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    db = connect(log)
+    turn = Turn(4e9, "m" * 64, "", ["r-1"], ["ana"], [1.0], [1], [b'[{"a": 1}]'], [[{"prediction": 1.0}]])
+    write_block(db, Block(4e9, 4e9, 1, [encode(turn)]))
+    db.close()
+    return log
+
+
+def mounted(mount: str, line: str) -> tuple[int, str, str]:
+    """Run a command in a mount namespace of its own after a mount."""
+    script = f"{mount} || exit 99; cd {Path.cwd()} && exec {sys.executable} -m modelyard {line}"
+    command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("this machine has no namespaces")
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("this machine does not allow a mount of its own")
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def still(folder: Path) -> str:
+    return f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+
+
+def test_requests_of_a_project_that_may_only_be_read_are_shown(project: Path, asked: Path) -> None:
+    code, out, err = mounted(still(project), "logs r-1")
+    assert (code, err) == (0, "")
+    assert "1 row of ana answered" in out
+
+
+def test_requests_that_need_a_folder_to_write_in_say_so(project: Path, asked: Path) -> None:
+    # Another connection has written what is not yet in the file itself.
+    db = connect(asked)
+    db.execute("INSERT INTO truths VALUES ('r-1', '1')")
+    for name in ("-wal", "-shm"):
+        asked.with_name(f"{asked.name}{name}").rename(asked.with_name(f"kept{name}"))
+    asked.with_name("kept-wal").rename(asked.with_name(f"{asked.name}-wal"))
+    code, _, err = mounted(still(project), "logs r-1")
+    db.close()
+    assert code == 2
+    assert "error[requests-unreadable]" in err
+    assert "move the file away" not in err
+    assert "where it can be written" in err
+
+
+def test_a_log_that_is_damaged_is_said_by_whoever_reads_it(project: Path, asked: Path, capsys: Capture) -> None:
+    asked.write_bytes(b"no database" * 100)
+    for line in ("logs", "logs r-1", "logs --follow --since 1h"):
+        assert main([*line.split(), "--json"]) == 2
+        (problem,) = json.loads(capsys.readouterr().out.splitlines()[-1])["problems"]
+        assert problem["code"] == "requests-unreadable"
+        assert problem["where"] == str(asked)
