@@ -184,6 +184,9 @@ def test_swaps_canaries_and_the_switch(yard: Yard) -> None:
         with pytest.raises(grpc.RpcError, match="did you mean `challenger`") as caught:
             ask("operator", x_model="chalenger")
         assert said(caught.value) == ("INVALID_ARGUMENT", "rollout-model")
+        with pytest.raises(grpc.RpcError, match="may not choose a version") as caught:
+            ask("analyst", x_model="challenger")
+        assert said(caught.value) == ("PERMISSION_DENIED", "role-denied")
         for key in ("ana", "bea", "eva"):
             assert len({ask(x_canary_key=key) for _ in range(5)}) == 1
         assert {ask() for _ in range(40)} == {4.0, 6.0}

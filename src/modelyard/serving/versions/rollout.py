@@ -214,7 +214,7 @@ class Rollout:
         """Return the version that answers a request: by a header that an operator may send, else by its key.
 
         Raises:
-            HttpError: The header names neither (`rollout-model`).
+            HttpError: The header names neither (`rollout-model`), or who asks may not choose (`role-denied`).
         """
         if name := chosen(exchange):
             return self.challenger if name == "challenger" else self.champion
