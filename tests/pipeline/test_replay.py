@@ -17,6 +17,7 @@ from tests.pipeline.history import History
 import modelyard
 from modelyard import Flow
 from modelyard._kit.errors import NotFound, StepFailed, UserError
+from modelyard.cli import main as cli
 from modelyard.cli.debugger import user_frame
 from modelyard.pipeline.capsule import opened
 from modelyard.pipeline.replay import Replayed, newest_failed, replay
@@ -297,6 +298,10 @@ def eat():
 
 def wait():
     time.sleep(600)
+
+
+def large():
+    return len(bytearray(400_000_000))
 """
 
 
@@ -337,3 +342,43 @@ def test_a_step_with_limits_is_held_to_them_again(
             # A debugger has to be where somebody types.
             assert replay(store, run, name, caught=lambda _: None).log == (str(os.getpid()),)
     assert list(scrap.iterdir()) == []
+
+
+def large(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(BOUND)
+    (tmp_path / "modelyard.yaml").write_text(
+        "project: p\nsteps:\n  large: {function: own.py:large, resources: {memory: 300MB}, "
+        "retries: {times: 2, wait: 1s, memory: 900MB}}\n"
+    )
+    for _ in range(2):
+        modelyard.run(tmp_path / "modelyard.yaml")
+    return tmp_path
+
+
+def test_a_step_that_had_more_memory_in_the_end_has_it_again(tmp_path: Path) -> None:
+    with modelyard.open_project(large(tmp_path)) as store:
+        newest, first = (store.ledger.run(listed.id) for listed in store.ledger.runs())
+        assert first is not None
+        assert newest is not None
+        (attempt,) = first.step("large").attempts
+        assert attempt.error["code"] == "out-of-memory"
+        assert newest.step("large").status == "cached"
+        for run in (first, newest):
+            result = replay(store, run, "large")
+            assert (result.same, result.notes) == (True, ()), result.differences
+
+
+def test_where_a_machine_is_too_small_a_replay_names_the_way_without_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text(BOUND)
+    (tmp_path / "modelyard.yaml").write_text(
+        "project: p\nsteps:\n  table: {function: own.py:table, resources: {memory: 900TB}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run"]) == 2
+    capsys.readouterr()
+    assert cli.main(["replay"]) == 0
+    said = capsys.readouterr().out
+    assert "error[machine-too-small]: step `table` asks for 900 TB of memory" in said
+    assert "hint: ask for less under `resources`, replay on a larger machine, or use `--pdb`" in said

@@ -96,6 +96,8 @@ def _print(result: Replayed) -> None:
     if result.now is not None:
         place = f" {result.now.where}" if result.now.where else ""
         data(f"  error[{result.now.code}]{place}: {result.now.message}")
+        if result.now.hint:
+            data(f"  hint: {result.now.hint}")
     if result.changes:
         data("\nsince then")
         for change in result.changes:

@@ -115,13 +115,14 @@ def replay(
         outputs: dict[str, Any] = {}
         log: tuple[str, ...] = ()
         apart = False
+        notes: tuple[str, ...] = ()
         try:
             given, function = function, function or find(step.verb, root)
             task = past.task(function, root)
             apart = given is None and caught is None and not old_code and LocalExecutor(store).beside(task)
             if apart:
                 outcome = _beside(task, store)
-                outputs, failure, log = outcome.outputs, outcome.failure, outcome.log
+                outputs, failure, log, notes = outcome.outputs, outcome.failure, outcome.log, outcome.notes
             else:
                 said = Capture(about(task), None)
                 try:
@@ -146,7 +147,7 @@ def replay(
             differences=tuple(differences),
             changes=tuple(_changes(name, done, step, function, overlay, old_code=old_code)),
             seconds=seconds,
-            notes=() if apart else tuple(_notes(recorded)),
+            notes=notes if apart else tuple(_notes(recorded)),
             log=log,
         )
 
@@ -163,6 +164,9 @@ def _beside(task: Task, store: Store) -> Outcome:
                 outcome = next((ended for _, ended in executor.wait()), None)
         finally:
             executor.close()
+        if outcome.failure is not None and outcome.failure.code == "machine-too-small":
+            hint = "ask for less under `resources`, replay on a larger machine, or use `--pdb`: it holds to no limit"
+            return msgspec.structs.replace(outcome, failure=msgspec.structs.replace(outcome.failure, hint=hint))
         return outcome
 
 

@@ -22,6 +22,7 @@ from modelyard.pipeline.execute import Task, wants
 from modelyard.pipeline.fired import given
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.recompute import plan_of
+from modelyard.pipeline.retry import OUT_OF_MEMORY, enlarged
 from modelyard.pipeline.sources import Source, named_code, read_source
 from modelyard.records import ModelVersion, Run, Step, StepRun, TableVersion, read_value
 from modelyard.store import Store
@@ -71,8 +72,9 @@ class Recorded:
             task = msgspec.structs.replace(task, state=_here(task.state, root))
         else:
             inputs = {parameter: self._input(ref) for parameter, ref in self.step.inputs.items()}
+            before = self._errors_before()
             task = Task(
-                step=self.step,
+                step=enlarged(self.step) if OUT_OF_MEMORY in before else self.step,
                 key=f"replay:{self.step.name}",
                 code=code,
                 inputs=inputs,
@@ -80,6 +82,7 @@ class Recorded:
                 previous=self._previous() if wants(function, "previous") else None,
                 fire=self._fire() if wants(function, "fire") else None,
                 trace=self._run.trace,
+                attempt=len(before) + 1,
             )
         self._look_for_inputs(task)
         return task
@@ -172,6 +175,16 @@ class Recorded:
                 return found
             found = next(iter(event.payload["outputs"].values()), None)
         return found
+
+    def _errors_before(self) -> list[str]:
+        """Return how each attempt ended before the one that succeeded; of a cached step, where it was run."""
+        if self.done.status != "cached":
+            return [str(attempt.error.get("code")) for attempt in self.done.attempts]
+        return [
+            str(event.payload["error"].get("code"))
+            for event in self._store.ledger.events(kinds=("step.retried",))
+            if event.step == self.done.name and event.payload["key"] == self.done.key
+        ]
 
     def _fire(self) -> dict[str, Any] | None:
         if "fire" not in self.done.made_of:

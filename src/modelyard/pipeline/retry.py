@@ -11,9 +11,9 @@ import msgspec
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard.pipeline.execute import Failure, Task
-from modelyard.records import Retry
+from modelyard.records import Retry, Step
 
-__all__ = ["Again", "again"]
+__all__ = ["OUT_OF_MEMORY", "Again", "again", "enlarged"]
 
 OUT_OF_MEMORY = "out-of-memory"
 
@@ -53,15 +53,22 @@ def again(
     if failure.lasting or task.attempt > policy.times:
         return None
     if failure.code == OUT_OF_MEMORY:
-        resources = task.step.resources
-        if policy.memory <= resources.memory:
+        step = enlarged(task.step)
+        if step is task.step:
             return None
-        resources = msgspec.structs.replace(resources, memory=policy.memory)
-        task = msgspec.structs.replace(task, step=msgspec.structs.replace(task.step, resources=resources))
+        task = msgspec.structs.replace(task, step=step)
     wait = draw(0.0, min(policy.most, policy.wait * 2.0 ** (task.attempt - 1)))
     if policy.not_before:
         wait = max(wait, _until(policy, clock()))
     return Again(msgspec.structs.replace(task, attempt=task.attempt + 1), wait)
+
+
+def enlarged(step: Step) -> Step:
+    """Return a step as it is tried again after it ran out of memory; the same one if it has no more then."""
+    if step.retry.memory <= step.resources.memory:
+        return step
+    resources = msgspec.structs.replace(step.resources, memory=step.retry.memory)
+    return msgspec.structs.replace(step, resources=resources)
 
 
 def _until(policy: Retry, now: float) -> float:
