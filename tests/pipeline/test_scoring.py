@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +355,28 @@ def test_a_stream_keeps_nothing(bundle: Bundle) -> None:
     frames = list(stream(opened("in.csv", bundle), bundle, workers=2))
     assert [f.height for f in frames] == [16, 16, 8]
     assert pl.concat(frames)["id"].to_list() == people(40)["id"].to_list()
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out/"])
+def test_an_output_behind_a_link_is_written_where_the_link_leads(bundle: Bundle, output: str, tmp_path: Path) -> None:
+    people(50).write_parquet("in.parquet")
+    name = output.rstrip("/")
+    (tmp_path / "real").mkdir()
+    (tmp_path / name).symlink_to(f"real/{name}")
+    for _ in range(2):
+        assert done("in.parquet", bundle, output).rows == 50
+        assert (tmp_path / name).is_symlink()
+        assert read(f"real/{output}").height == 50
+    assert [p.name for p in (tmp_path / "real").iterdir()] == [name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["in.parquet", "real", name])
+
+
+def test_an_output_that_is_a_pipe_gets_the_rows_and_stays(bundle: Bundle, tmp_path: Path) -> None:
+    people(50).write_parquet("in.parquet")
+    os.mkfifo("pipe.csv")
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit((tmp_path / "pipe.csv").read_bytes)
+        done("in.parquet", bundle, "pipe.csv")
+        assert got.result(30).count(b"\n") == 51
+    assert (tmp_path / "pipe.csv").is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.parquet", "pipe.csv"]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from modelyard._kit.errors import UserError, near
 
-__all__ = ["check_folder", "sync", "write_atomic"]
+__all__ = ["check_folder", "give", "sync", "target_of", "write_atomic", "write_named"]
+
+# What stands below these is the system's: a name for what is open already, or a device.
+_SYSTEM = ("/dev/", "/proc/")
 
 
 def check_folder(output: Path) -> None:
@@ -52,9 +58,92 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             f.flush()
             os.fsync(f.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            # Nobody knows the part, and of a full disk the system names no file at all.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def target_of(output: Path) -> Path:
+    """Return what a user means by the name of an output: behind links, the file that they lead to.
+
+    Args:
+        output: File or folder that a user names; it may not be there yet.
+
+    Raises:
+        UserError: The links lead in a circle (`output-folder`).
+    """
+    if not output.is_symlink() or _straight(output):
+        return output
+    try:
+        output.stat()
+    except FileNotFoundError:
+        pass  # it leads to what is not there yet
+    except OSError as error:
+        raise UserError(
+            "output-folder",
+            f"the link `{output}` leads nowhere: {error.strerror}",
+            where=str(output),
+            hint="mend the link, or name another output",
+        ) from None
+    return output.resolve()
+
+
+def write_named(output: Path, data: bytes) -> None:
+    """Write an output that a user names: a file is replaced as a whole, anything else is written into.
+
+    A link stays, and the file that it leads to is replaced.
+
+    Args:
+        output: File, link, pipe or device; of a file the folder has to be there.
+        data: The whole content.
+
+    Raises:
+        OSError: It cannot be written.
+        UserError: There is no such folder, or a link leads in a circle (`output-folder`).
+    """
+    check_folder(output)
+    target = target_of(output)
+    if _straight(target):
+        with _opened(target) as file:
+            file.write(data)
+        return
+    check_folder(target)
+    write_atomic(target, data)
+
+
+def give(whole: Path, output: Path) -> None:
+    """Put a file that is whole in the place of an output, or its content into what is no file; see `write_named`.
+
+    Args:
+        whole: A file beside the output; it is gone afterwards.
+        output: From `target_of`.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not _straight(output):
+        whole.replace(output)
+        return
+    with whole.open("rb") as content, _opened(output) as file:
+        shutil.copyfileobj(content, file)
+    whole.unlink()
+
+
+def _straight(output: Path) -> bool:
+    """Say whether a rename would put a file in the place of what is none: a pipe, a device, what is open already."""
+    try:
+        mode = output.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(output.absolute()).startswith(_SYSTEM)
+
+
+def _opened(output: Path) -> BinaryIO:
+    # Nothing is made here, and what an open file holds already stays.
+    return os.fdopen(os.open(output, os.O_WRONLY | os.O_APPEND), "wb")
 
 
 def sync(*paths: Path) -> None:

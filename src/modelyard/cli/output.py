@@ -103,17 +103,16 @@ def say_problem(problem: Problem, what: str) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Write a file that the user has named, into a folder that is there.
+    """Write what the user has named: a file in a folder that is there, or into a pipe or a device.
 
     Raises:
         UserError: Its folder is not there (`output-folder`) or cannot be written, or the disk is full.
     """
-    from modelyard._kit.files import check_folder, write_atomic
+    from modelyard._kit.files import write_named
     from modelyard.store.disk import explained
 
-    check_folder(path)
     with explained(path):
-        write_atomic(path, content)
+        write_named(path, content)
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:

@@ -113,7 +113,7 @@ def _bounded(show: Callable[[Note], None], log: Path) -> Callable[[Note], None]:
 
 def _systemd(args: argparse.Namespace, settings: Settings) -> int:
     """Write the unit and say which two commands enable it."""
-    from modelyard._kit.files import check_folder, write_atomic
+    from modelyard._kit.files import write_atomic, write_named
     from modelyard.automation.systemd import unit, unit_folder, unit_name
     from modelyard.spec import load
     from modelyard.store.disk import explained
@@ -129,10 +129,9 @@ def _systemd(args: argparse.Namespace, settings: Settings) -> int:
         data(text.rstrip())
         return 0
     file = Path(args.systemd).absolute() if args.systemd else unit_folder() / name
-    if args.systemd:
-        check_folder(file)
     with explained(file):
-        write_atomic(file, text.encode())
+        # The folder of systemd is made where it is missing; one that a user names is more often misspelt.
+        (write_named if args.systemd else write_atomic)(file, text.encode())
     data(str(file))
     say("to start it now and with every login:")
     say("  systemctl --user daemon-reload")

@@ -28,7 +28,7 @@ import msgspec
 
 from modelyard._kit.digest import digest_bytes, digest_file
 from modelyard._kit.errors import Busy, DataError, UserError
-from modelyard._kit.files import check_folder, write_atomic
+from modelyard._kit.files import check_folder, give, write_atomic
 
 if TYPE_CHECKING:
     import polars as pl
@@ -128,7 +128,7 @@ class Parts:
     """The parts of one output.
 
     Attributes:
-        output: Where the output will be.
+        output: Where the output will be; behind links, the file or folder itself.
         kind: What it is.
         about: What it is the answer of: `rows`, `model` and whatever else makes two outputs differ.
         done: Parts that are whole, in order.
@@ -225,7 +225,7 @@ class Parts:
             whole.unlink(missing_ok=True)
             raise
         digest = digest_file(whole)
-        whole.replace(self.output)
+        give(whole, self.output)
         self.discard()
         return digest
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import DataError, ModelError
+from modelyard._kit.files import target_of
 from modelyard.inference import Bundle
 from modelyard.pipeline.scoring.answering import answer, answer_columns, check_columns
 from modelyard.pipeline.scoring.parts import Kind, Parts, check_output
@@ -74,11 +75,12 @@ def score(rows: Rows, bundle: Bundle, output: Path, kind: Kind, *, workers: int,
         Busy: Another process writes the same output.
     """
     began = time.monotonic()
-    check_output(output, rows.place)
+    target = target_of(output)
+    check_output(target, rows.place)
     check_columns(rows.columns, bundle)
     size = part_rows(len(rows.columns) + len(answer_columns(bundle.signature.problem)))
     about = {"rows": rows.digest, "model": bundle.version.digest, "options": f"{_FORMAT} {kind} {size}"}
-    parts = Parts(output, kind, about)
+    parts = Parts(target, kind, about)
     with explained(output), parts.held() as why:
         if (there := parts.finished()) is not None:
             parts.discard()
