@@ -266,7 +266,7 @@ def test_several_within_debounce_are_one_run(tmp_path: Path) -> None:
     assert house.send(id="3").json()["fire"] != first["fire"]
 
 
-def test_a_run_sees_every_body_that_its_fire_stands_for(tmp_path: Path) -> None:
+def test_a_run_sees_every_body_that_its_fire_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(tmp_path, debounce=60.0)
     (tmp_path / "own.py").write_text("def seen(fire):\n    return fire\n")
     (tmp_path / "modelyard.yaml").write_text("project: p\nsteps:\n  seen: {function: own.py:seen}\n")
@@ -277,13 +277,24 @@ def test_a_run_sees_every_body_that_its_fire_stands_for(tmp_path: Path) -> None:
     assert House(tmp_path, debounce=60.0).send(b'{"n": 2}', id="2").status_code == 200
     fire = house.store.ledger.fire(first)
     assert fire is not None
-    # Answered 202 with the id of that fire, when its run had begun already: it is not lost with it.
-    waits = house.trigger._waiting
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(house.trigger, "_waiting", lambda *_: fire)
-        done = run_project(modelyard.load(tmp_path / "modelyard.yaml"), house.store, fire=fire)
-        late = house.send(b'{"n": 4}', id="4").json()["fire"]
-    assert waits(house.now, 0).id == late != first
+    # The run begins after a delivery has seen that the fire waits, and before it joins: it is not lost with it.
+    ledger = house.store.ledger
+    runs: list[Any] = []
+    asked = ledger.fire
+
+    def overtaken(id: str) -> Fire | None:  # noqa: A002
+        seen = asked(id)
+        if not runs:
+            runs.append("begun")
+            runs[:] = [run_project(modelyard.load(tmp_path / "modelyard.yaml"), house.store, fire=fire)]
+        return seen
+
+    monkeypatch.setattr(ledger, "fire", overtaken)
+    late = house.send(b'{"n": 4}', id="4").json()["fire"]
+    (done,) = runs
+    assert late != first
+    assert [(f.id, f.state) for f in house.fires if not f.joined] == [(first, "succeeded"), (late, "queued")]
+    assert house.send(b'{"n": 5}', id="5").json()["fire"] == late
     (told,) = done.step("seen").outputs.values()
     assert told["payload"] == {"n": 1}
     assert told["payloads"] == [{"n": 1}, {"n": 2, "password": "[redacted]"}, None]
