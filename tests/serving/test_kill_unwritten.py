@@ -1,0 +1,83 @@
+"""An endpoint is to be switched off while nothing can be written: what serves it is named, and its end ends it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard.deploy.running import running
+
+from .versions import ENDPOINT, Yard, times, until  # noqa: TID252 - the suite is not installed
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(tmp_path / "project")
+    yield made
+    made.store.close()
+
+
+def switched_off(folder: Path) -> tuple[int, str]:
+    """Ask for it in a mount namespace in which the folder may only be read."""
+    script = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} || exit 99; cd {folder} && "
+    script += f"exec {sys.executable} -m modelyard kill {ENDPOINT} --reason harm"
+    try:
+        command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    except FileNotFoundError:
+        pytest.skip("this machine has no namespaces")
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("this machine does not allow a mount of its own")
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_what_serves_is_named_and_its_end_ends_it(yard: Yard, processes: str) -> None:
+    model = yard.keep(times(2.0))
+    yard.point(model)
+    server = yard.serve(model, "--processes", processes)
+    code, said = switched_off(yard.root)
+    assert (code, "error[kill-unwritten]" in said) == (3, True), said
+    assert f"`{ENDPOINT}` is not switched off and goes on answering" in said
+    assert "steps" not in said
+    # One of the processes that share a port would only be started again.
+    found = re.search(r"`kill ([0-9 ]+)`", said)
+    assert found is not None, said
+    assert found[1] == str(server.process.pid)
+    os.kill(int(found[1]), signal.SIGTERM)
+    until(lambda: server.process.poll() is not None)
+    server.stop()
+    code, said = switched_off(yard.root)
+    assert (code, "no server of it is seen on this machine" in said) == (3, True), said
+
+
+def test_only_servers_of_this_project_and_endpoint_are_named(tmp_path: Path) -> None:
+    proc = tmp_path / "proc"
+
+    def process(pid: int, parent: int, *line: str) -> None:
+        (proc / str(pid)).mkdir(parents=True)
+        (proc / str(pid) / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in line))
+        (proc / str(pid) / "stat").write_bytes(b"%d (a (b) c) S %d 1 1" % (pid, parent))
+
+    def serving(pid: int, parent: int, project: Path, endpoint: str) -> None:
+        process(
+            pid, parent, "python", "-P", "-m", "modelyard.serving", "--project", str(project), "--endpoint", endpoint
+        )
+
+    process(10, 1, "/bin/bash")
+    process(11, 10, "python", "/venv/bin/modelyard", "up")
+    serving(20, 10, tmp_path, "hours")
+    serving(21, 20, tmp_path, "hours")
+    serving(30, 11, tmp_path, "hours")
+    serving(40, 10, tmp_path, "other")
+    serving(50, 10, tmp_path / "elsewhere", "hours")
+    # The daemon would start again what is ended below it.
+    assert running(tmp_path, "hours", proc=proc) == [11, 20]
+    assert running(tmp_path, "hours", proc=tmp_path / "none") == []
