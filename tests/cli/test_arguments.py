@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 
 import pytest
 
+from modelyard._kit.errors import UserError
 from modelyard.cli.main import VERBS, main, parser
 
 
@@ -101,3 +104,43 @@ def test_no_verb_writes_a_usage_of_its_own(capsys: pytest.CaptureFixture[str]) -
         told = capsys.readouterr()
         assert told.err.startswith("error[cli-unknown-option]: "), verb
         assert "usage:" not in told.err + told.out
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        (["rollback", "--to", ""], "--to"),
+        (["rollback", "--to="], "--to"),
+        (["kill", "", "--reason", "x"], "ENDPOINT"),
+        (["revive", " "], "ENDPOINT"),
+        (["promote", ""], "MODEL"),
+        (["promote", "3fa9", "--endpoint", ""], "--endpoint"),
+        (["cancel", ""], "RUN"),
+        (["replay", "run-1", ""], "STEP"),
+        (["triggers", "fire", ""], "NAME"),
+        (["token", "revoke", ""], "NAME"),
+        (["alerts", "ack", ""], "NAME"),
+        (["contract", "check", "a.yaml", ""], "NAME"),
+        (["run", "-f", ""], "--file"),
+    ],
+)
+def test_a_name_that_is_empty_is_not_taken_for_one_that_is_not_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: list[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(line) == 2
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first == f"error[cli-value]: {name} is empty"
+    assert hint == "  hint: give it a value, or leave it out"
+
+
+def test_every_argument_of_every_verb_refuses_to_be_empty() -> None:
+    """But for words of one's own, which name nothing."""
+    verbs = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    for verb, its in verbs.items():
+        for action in its._actions:
+            if action.nargs == 0 or action.dest == "reason":
+                continue
+            with pytest.raises(UserError) as caught:
+                its._get_values(action, [""])
+            assert caught.value.code == "cli-value", (verb, action.dest)

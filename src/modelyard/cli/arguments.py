@@ -12,6 +12,8 @@ __all__ = ["Parser", "port", "read", "whole"]
 
 # What a type of an argument is in words.
 _WORDS: dict[Any, str] = {int: "give a whole number", float: "give a number"}
+# What a person says in words of their own names nothing, and may be left empty.
+_FREE = ("reason",)
 _REQUIRED = "the following arguments are required: "
 
 
@@ -97,6 +99,12 @@ class Parser(argparse.ArgumentParser):
         close = near(str(value), choices)
         hint = f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else f"it takes {', '.join(choices)}"
         raise UserError("cli-value", f"{_name(action)} is `{value}`", hint=hint)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # A variable of a shell that is not set: taken for "not given" it would change something else than was meant.
+        if action.nargs != argparse.PARSER and action.dest not in _FREE and not all(map(str.strip, arg_strings)):
+            raise UserError("cli-value", f"{_name(action)} is empty", hint="give it a value, or leave it out")
+        return super()._get_values(action, arg_strings)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
