@@ -149,4 +149,4 @@ def test_command_has_an_example_and_refuses_what_is_no_port(tmp_path: Path) -> N
     assert "modelyard ui --port" in done.stdout
     done = subprocess.run([*CLI, "--port", "99999"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert "is no port" in done.stderr
+    assert "--port is `99999`" in done.stderr
