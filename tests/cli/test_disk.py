@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from modelyard._kit.places import log_path
 from modelyard.cli.main import main
+from modelyard.store.disk import refused
 from modelyard.store.requests import Block, Turn, connect, encode, write_block
 
 Capture = pytest.CaptureFixture[str]
@@ -86,3 +88,66 @@ def test_a_log_that_is_damaged_is_said_by_whoever_reads_it(project: Path, asked:
         (problem,) = json.loads(capsys.readouterr().out.splitlines()[-1])["problems"]
         assert problem["code"] == "requests-unreadable"
         assert problem["where"] == str(asked)
+
+
+def full(folder: Path) -> str:
+    """Mount a disk of which nothing is left over a folder, with what stands in it."""
+    return (
+        f"mkdir -p {folder} && cp -a {folder} /tmp/full.$$ && mount -t tmpfs -o size=4m tmpfs {folder} && "
+        f"cp -a /tmp/full.$$/. {folder} && rm -r /tmp/full.$$ && (cat /dev/zero > {folder}/filler 2>/dev/null; true)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [("nginx 10.0.0.1:8080 -o site.conf", "`site.conf`"), ("token add bob", "the project in `{project}`")],
+)
+def test_what_cannot_be_written_is_named_as_the_user_knows_it(project: Path, line: str, named: str) -> None:
+    code, _, err = mounted(still(project), line)
+    assert code == 2
+    assert "error[store-not-writable]" in err
+    assert named.format(project=project) in err
+    assert "right to write there" in err
+    for ours in (".part", ".lock", "[system]"):
+        assert ours not in err
+
+
+def test_a_full_disk_is_said_of_what_was_asked_for(project: Path) -> None:
+    keys = project / ".modelyard" / "keys"
+    for folder, line, named in (
+        (project, "nginx 10.0.0.1:8080 -o site.conf", "`site.conf`"),
+        (keys, "token add bob", f"the project in `{project}`"),
+    ):
+        code, _, err = mounted(full(folder), line)
+        assert code == 2, err
+        assert "error[disk-full]" in err
+        assert named in err
+        assert ".part" not in err
+        assert "finished steps" not in err
+
+
+def test_a_run_on_a_full_disk_says_what_is_kept(project: Path) -> None:
+    Path("steps.py").write_text("def one():\n    return list(range(100_000))\n")
+    code, _, err = mounted(full(project / ".modelyard" / "blobs"), "run")
+    assert code == 2, err
+    assert "error[disk-full]" in err
+    assert "finished steps are kept" in err
+
+
+def test_parts_of_an_output_go_by_its_name() -> None:
+    for name, meant in (
+        (".o.csv.scoring", "o.csv"),
+        ("out/.o.csv.scoring/part-00000", "out/o.csv"),
+        ("cards/.adult-abc.html.0a1b2c3d.part", "cards/adult-abc.html"),
+        ("rows.csv", "rows.csv"),
+    ):
+        said = refused(OSError(errno.EROFS, "Read-only file system", name), unnamed="the project")
+        assert said.code == "store-not-writable"
+        assert said.problem.message == f"`{meant}` cannot be written: Read-only file system"
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a")
+    monkeypatch.setattr("os.access", lambda *_: False)  # who runs as root may read all
+    assert refused(PermissionError(errno.EACCES, "Permission denied", str(rows)), unnamed="").code == "system"

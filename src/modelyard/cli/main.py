@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import os
@@ -11,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from modelyard import __version__
@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         tell(error, verb=_verb(arguments), as_json=_wants_json(arguments))
         return error.exit_code
+    args.line = ["modelyard", *arguments]
     return _run(args, debug=debug)
 
 
@@ -154,19 +155,36 @@ def _run(args: argparse.Namespace, *, debug: bool) -> int:
     except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
-        return _exit_code(error, args.verb, as_json=getattr(args, "json", False))
+        return _exit_code(error, args.verb, kept=_kept(args), as_json=getattr(args, "json", False))
     return code
 
 
-def _exit_code(error: BaseException, verb: str, *, as_json: bool = False) -> int:
-    """Tell what ended a verb, and return the exit code for it."""
+def _kept(args: argparse.Namespace) -> str:
+    """Return what a verb that did not come to its end leaves for the next one; empty where it is nothing."""
+    if args.verb in _RUNS:
+        return "finished steps are kept and the next run goes on from them"
+    kept = getattr(_module(args.verb), "kept", None)
+    return kept(args) if kept else ""
+
+
+def _exit_code(error: BaseException, verb: str, *, kept: str = "", as_json: bool = False) -> int:
+    """Tell what ended a verb, and return the exit code for it.
+
+    Args:
+        error: What left it.
+        verb: Its name.
+        kept: What is kept for the next one.
+        as_json: Whether errors are to stand on stdout too.
+    """
+    after = f"; {kept}" if kept else ""
     match error:
         case ModelyardError():
+            if error.code == "disk-full":
+                error.problem = replace(error.problem, hint=error.problem.hint + after)
             tell(error, verb=verb, as_json=as_json)
             return error.exit_code
         case KeyboardInterrupt():
-            kept = "; finished steps are kept and the next run goes on from them" if verb in _RUNS else ""
-            say(f"stopped by {str(error) or 'Ctrl-C'}{kept}")
+            say(f"stopped by {str(error) or 'Ctrl-C'}{after}")
             # As a shell counts what a signal ended.
             return 128 + (signal.SIGTERM if str(error) == signal.SIGTERM.name else signal.SIGINT)
         case BrokenPipeError():
@@ -174,14 +192,13 @@ def _exit_code(error: BaseException, verb: str, *, as_json: bool = False) -> int
             _drop_output()
             return 0
         case OSError():
-            hint = "free some space and try again" if error.errno == errno.ENOSPC else "mend what the system says"
-            refused = UserError(
-                "system", error.strerror or str(error), where=str(error.filename or "output"), hint=hint
-            )
-            tell(refused, verb=verb, as_json=as_json)
-            if not _flushed():
+            from modelyard.store.disk import refused
+
+            ours = _flushed()
+            said = refused(error, unnamed="the project" if ours else "standard output")
+            if not ours:
                 _drop_output()
-            return refused.exit_code
+            return _exit_code(said, verb, kept=kept, as_json=as_json)
         case Exception():
             hint = "this is a mistake in Modelyard; run again with --debug and report the trace"
             broken = ModelyardError("internal", f"{type(error).__name__}: {error}", hint=hint)

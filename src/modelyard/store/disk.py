@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,14 @@ from pathlib import Path
 
 from modelyard._kit.errors import Busy, ModelyardError, Tampered, UserError
 
-__all__ = ["check_writable", "explain", "explained"]
+__all__ = ["check_writable", "explain", "explained", "refused"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+_FREE = "free some space, then run the same command again"
+_COPY = "give this user the right to write there, or copy the project to a folder that can be written"
+# What is written beside a file until it is whole.
+_UNFINISHED = re.compile(r"\.(.+?)(?:\.[0-9a-f]{8})?\.(?:part|scoring)")
 
 
 def explain(error: BaseException, path: Path) -> ModelyardError | None:
@@ -29,8 +34,9 @@ def explain(error: BaseException, path: Path) -> ModelyardError | None:
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno in _FULL:
             return _full(path)
-        if error.errno in _NOT_WRITABLE and _of(error.filename, path):
-            return _not_writable(error.filename or path)
+        named = _meant(error.filename) if isinstance(error.filename, str) else None
+        if error.errno in _NOT_WRITABLE and _of(named, path):
+            return _not_writable(named or path)
     # Polars and Delta keep the number of the system's error only in their text.
     if any(f"(os error {number})" in str(error) for number in _FULL):
         return _full(path)
@@ -51,24 +57,56 @@ def explained(path: Path) -> Iterator[None]:
         raise better from error
 
 
+def refused(error: OSError, *, unnamed: str) -> UserError:
+    """Return the error to show for what the system refused and nobody explained.
+
+    Args:
+        error: What was raised.
+        unnamed: What it is about where the system names no file.
+    """
+    named = _meant(error.filename) if isinstance(error.filename, str) else None
+    project = named is not None and ".modelyard" in named.parts
+    if named is not None and project:
+        named = Path(*named.parts[: named.parts.index(".modelyard")])
+    shown = f"the project in `{named.resolve()}`" if named and project else f"`{named}`" if named else unnamed
+    why = error.strerror or str(error)
+    if error.errno in _FULL:
+        return UserError("disk-full", f"no space left on the disk of {shown}", hint=_FREE)
+    if error.errno in _NOT_WRITABLE and (error.errno == errno.EROFS or named is None or _may_read(named)):
+        hint = _COPY if project else "give this user the right to write there, or name another file"
+        return UserError("store-not-writable", f"{shown} cannot be written: {why}", hint=hint)
+    return UserError("system", f"{shown}: {why}", hint="mend what the system says, then run the same command again")
+
+
 def check_writable(folder: Path) -> None:
     """Raise `store-not-writable` if this user may not make files in the folder."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _not_writable(folder)
 
 
-def _of(filename: object, path: Path) -> bool:
-    """Whether an error about `filename` is about `path`: a step reads the user's own files meanwhile."""
-    if not isinstance(filename, str):
-        return filename is None
-    return path.is_relative_to(filename) or Path(filename).is_relative_to(path)
+def _of(named: Path | None, path: Path) -> bool:
+    """Whether an error about a file is about `path`: a step reads the user's own files meanwhile."""
+    return named is None or path.is_relative_to(named) or named.is_relative_to(path)
+
+
+def _may_read(path: Path) -> bool:
+    return os.access(path if path.exists() else path.parent, os.R_OK)
+
+
+def _meant(filename: str) -> Path:
+    """Return the file that is to be there in the end, for one that is written beside it until then."""
+    path = Path(filename)
+    for at, name in enumerate(path.parts):
+        if unfinished := _UNFINISHED.fullmatch(name):
+            return Path(*path.parts[:at], unfinished[1])
+    return path
 
 
 def _full(path: object) -> UserError:
     return UserError(
         "disk-full",
         f"no space left on the disk of `{path}`",
-        hint="free some space and run again: finished steps are kept",
+        hint=_FREE,
     )
 
 
@@ -76,7 +114,7 @@ def _not_writable(path: object) -> UserError:
     return UserError(
         "store-not-writable",
         f"`{path}` cannot be written",
-        hint="give this user the right to write there, or copy the project to a folder that can be written",
+        hint=_COPY,
     )
 
 

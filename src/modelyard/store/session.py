@@ -213,7 +213,7 @@ class Session:
                 return UserError(
                     "disk-full",
                     f"no space left on the disk of `{where}`",
-                    hint="free some space and run again: finished steps are kept",
+                    hint="free some space, then run the same command again",
                 )
             case "42501" | "25006":
                 return UserError(
