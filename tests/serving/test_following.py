@@ -210,13 +210,17 @@ def test_model_that_answers_no_number_never_goes_live(yard: Yard, server: Server
 def test_endpoint_is_switched_off_and_on(yard: Yard, server: Server) -> None:
     body = {"endpoint": ENDPOINT, "reason": "it harms"}
     with server.client() as client, httpx.Client(base_url=server.url) as stranger:
-        ask(client)
+        before = client.post("/predict", json={"a": 1}).json()["id"]
+        until(lambda: client.post("/feedback", json={"id": before, "truth": 1}).json()["joined"])
         yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=body))
         refused = until(lambda: (a := client.post("/predict", content=b"no JSON")).status_code == 503 and a)
         assert refused.json()["error"]["code"] == "endpoint-killed"
         assert "harms" not in refused.text
         assert client.post(f"/v2/models/{ENDPOINT}/infer", json={}).status_code == 503
         assert stranger.post("/predict", json={"a": 1}).status_code == 401
+        # What becomes known of earlier answers is taken all the same: it may be why it was switched off.
+        known = client.post("/feedback", json={"id": before, "truth": 2})
+        assert (known.status_code, known.json()["joined"], known.json()["replaced"]) == (200, 1, 1)
         assert stranger.get("/v2/health/ready").status_code == 503
         assert stranger.get("/v2/health/live").status_code == 200
         # Another version does not switch it on.

@@ -218,7 +218,7 @@ class App:
         """Answer a whole request, or hand it to the model, which calls back."""
         try:
             models = self.models
-            if models.killed and exchange.route.action == "infer":
+            if models.killed and exchange.route.asks:
                 self._check_alive(exchange)
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
             if models.full(self.limits.in_flight) and exchange.route.action == "infer":

@@ -41,6 +41,11 @@ class Route:
     action: Action | None
     handler: Handler
 
+    @property
+    def asks(self) -> bool:
+        """Whether a model is asked: outcomes of earlier answers are none of its business."""
+        return self.action == "infer" and self.handler is not feedback
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
