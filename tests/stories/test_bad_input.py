@@ -230,3 +230,15 @@ def test_a_port_that_is_taken(ran: Path) -> None:
 def test_an_unknown_verb_and_a_wrong_option(capsys: Capture) -> None:
     assert main(["rnu"]) == 2
     assert "did you mean `run`" in capsys.readouterr().err
+
+
+def test_a_run_that_never_began_tells_nothing_of_earlier_ones(
+    ran: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(ran)
+    with modelyard.open_project(ran).hold("run", who={"run": "run-other", "pid": os.getpid()}):
+        assert main(["run"]) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error[store-held]")
+    assert "champion" not in err

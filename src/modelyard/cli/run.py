@@ -68,9 +68,10 @@ def _once(args: argparse.Namespace) -> int:
         with sending(spec, store, say):
             finished = run_project(spec, store, executor=executor, observe=progress)
     except ModelyardError:
-        # What was found out before it stopped is worth as much as why it stopped.
+        # What was found out before it stopped is worth as much as why it stopped; of one that never began there is
+        # nothing, and an empty id would be taken for the newest run.
         progress.close()
-        if latest := store.ledger.run(progress.run_id):
+        if progress.run_id and (latest := store.ledger.run(progress.run_id)):
             report(latest)
             if spec.model is not None:
                 say("the champion did not move")
