@@ -134,6 +134,10 @@ def test_a_polite_stop_leaves_only_what_the_next_attempt_needs(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
+    last = said.splitlines()[-1]
+    assert last.startswith("stopped by Ctrl-C; ")
+    assert f"`{folder}`" in last
+    assert last.endswith(f"modelyard predict {big} -o stopped.csv")
     assert not Path("stopped.csv").exists()
     assert not list(folder.glob(".part-*"))
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from modelyard.records import Deployment, Signature
     from modelyard.store import Store
 
-__all__ = ["add", "run"]
+__all__ = ["add", "kept", "run"]
 
 # Seconds between two lines of progress where no terminal draws them in place.
 _EVERY = 10.0
@@ -90,6 +91,18 @@ def run(args: argparse.Namespace) -> int:
             _record(store, deployment, rows, output, scored)
     _report(args, scored)
     return 0
+
+
+def kept(args: argparse.Namespace) -> str:
+    """Return what of an output is there when it did not become whole, and how it goes on; empty where nothing is."""
+    from modelyard.pipeline.scoring.parts import Parts
+
+    if not args.output:
+        return ""
+    folder = Parts(Path(os.path.normpath(args.output)), "csv", {}).folder
+    if not any(folder.glob("part-*")):
+        return ""
+    return f"finished parts are kept in `{folder}` until the same command goes on from them: {shlex.join(args.line)}"
 
 
 @contextmanager
