@@ -114,7 +114,7 @@ def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore,
     os.kill(process.pid, signal.SIGTERM)
     _, rest = process.communicate(timeout=20)
     assert process.returncode == 0, rest
-    assert "answered=1 logged=1" in rest
+    assert "requests=1 rows=1 logged=1 held=0" in rest
     # The first token is made once.
     taken = url[1].rsplit(":", 1)[1]
     with subprocess.Popen([*line[:-1], taken], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as again:

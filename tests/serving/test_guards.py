@@ -236,6 +236,8 @@ def test_quarantine_answers_the_fallback_and_logs_apart(fresh: Fresh) -> None:
     assert "withheld" not in answer["predictions"][0]
     assert answer["predictions"][1] == {"label": "no", "withheld": "outlier"}
     server.stop()
+    # Each row is in one of the two: who adds them up finds that none is lost.
+    assert server.said[-1].endswith(" requests=2 rows=3 logged=1 held=2")
     with closing(sqlite3.connect(server.log)) as db:
         assert [len(one.inputs) for one in newest(db)] == [1]
     with closing(sqlite3.connect(server.log.with_suffix(".quarantine.db"))) as db:

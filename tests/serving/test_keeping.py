@@ -78,7 +78,7 @@ def test_a_sample_is_drawn_by_the_ids(fresh: Callable[..., Server]) -> None:
     keeper = Keeper(Validator(MIXED), policy.Requests(sample=0.3))
     assert kept == {name for name in names if keeper.keeps(name)}
     assert 80 < len(kept) < 160
-    assert "answered=400" in server.said[-1]
+    assert f"requests=400 rows=400 logged={len(kept)} held=0 passed={400 - len(kept)}" in server.said[-1]
 
 
 def test_a_share_of_many_ids_is_as_large_as_it_says() -> None:
@@ -173,6 +173,7 @@ def test_of_a_turn_of_numbers_a_sample_is_drawn_too(tmp_path: Path) -> None:
     sent = {name: ([body], [2 * body["a"] + 1]) for name, _, body in bodies if keeps(name)}
     assert written(endpoint.log.path) == sent
     assert 10 < len(sent) < 50
+    assert (endpoint.log.logged, endpoint.log.passed) == (len(sent), 60 - len(sent))
 
 
 def test_of_a_turn_of_numbers_a_redacted_column_stands_nowhere(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_sigterm_loses_nothing_that_was_answered(fresh: Callable[..., Server], w
     assert set(answered) <= logged
     # An answer may be lost on its way to a caller; a request that nobody sent is not logged.
     assert len(logged) - len(answered) <= 8
-    assert f"answered={len(logged)} logged={len(logged)}" in server.said[-1]
+    assert f"requests={len(logged)} rows={len(logged)} logged={len(logged)} held=0" in server.said[-1]
 
 
 def test_an_id_used_twice_is_kept_twice(tmp_path: Path) -> None:

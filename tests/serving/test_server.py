@@ -101,7 +101,7 @@ def test_ready_line_tells_where_and_what(fresh: Callable[..., Server]) -> None:
         assert client.get("/v2/models/lending").json()["name"] == "lending"
         assert client.get("/v2/models/credit").status_code == 404
     assert server.stop() == 0
-    assert server.said[-1] == "stopped endpoint=lending answered=0 logged=0"
+    assert server.said[-1] == "stopped endpoint=lending requests=0 rows=0 logged=0 held=0"
 
 
 def test_port_can_be_taken_again_at_once(fresh: Callable[..., Server], tmp_path: Path) -> None:

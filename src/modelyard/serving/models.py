@@ -68,7 +68,7 @@ class Models:
         self._named: dict[str, dict[str, Service]] = {}
         self._current: dict[str, Service] = {}
         self._all: tuple[Service, ...] = ()
-        self._gone = 0
+        self._gone = self._gone_rows = 0
         self._access: AccessLog | None = None
         self.put(default)
 
@@ -98,6 +98,7 @@ class Models:
             del versions[name]
         if service in self._all:
             self._gone += service.answered
+            self._gone_rows += service.rows
             self._all = tuple(one for one in self._all if one is not service)
             self.retired.add(service, self._all, self.metrics.other)
 
@@ -125,6 +126,11 @@ class Models:
     def answered(self) -> int:
         """Requests answered, by versions that are gone too."""
         return self._gone + sum([service.answered for service in self._all])
+
+    @property
+    def rows(self) -> int:
+        """Rows of these requests."""
+        return self._gone_rows + sum([service.rows for service in self._all])
 
     @property
     def ready(self) -> bool:

@@ -236,7 +236,10 @@ def _answer(
         say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble or 'see above'}", level="error")
         return 3
     which = f" process={os.getpid()}" if tell is not None else ""
-    say(f"stopped endpoint={endpoint}{which} answered={models.answered} logged={log.logged}")
+    # Requests, their rows, and where each row is: in the log, apart from it, or in neither by `deploy.requests.sample`.
+    told = f"requests={models.answered} rows={models.rows} logged={log.logged} held={log.held}"
+    passed = f" passed={log.passed}" if log.passed else ""
+    say(f"stopped endpoint={endpoint}{which} {told}{passed}")
     return 0
 
 

@@ -312,8 +312,12 @@ class Service:
         turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
         if self._keeper.all or log is not self.log:
             log.put(turn, rows)
-        elif (some := turn.only([self._keeper.keeps(name) for name in ids])).ids:
-            log.put(some, sum(some.counts))
+        else:
+            some = turn.only([self._keeper.keeps(name) for name in ids])
+            kept = sum(some.counts)
+            log.passed += rows - kept
+            if kept:
+                log.put(some, kept)
         self.answered += len(done)
         self.rows += rows
         self.tally.add([one.route for one in exchanges], took)

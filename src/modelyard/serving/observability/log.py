@@ -68,6 +68,7 @@ class RequestLog:
     Attributes:
         logged: Rows written.
         lost: Rows that could not be written, however often it was tried.
+        passed: Rows that were answered and are not kept, since only a sample is.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
 
@@ -86,7 +87,7 @@ class RequestLog:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
-        self.logged = self.lost = 0
+        self.logged = self.lost = self.passed = 0
         self.waited = 0
         self.trouble = ""
         try:
@@ -113,6 +114,11 @@ class RequestLog:
         if self._apart is None:
             self._apart = RequestLog(self._path.with_suffix(".quarantine.db"), backlog=self._backlog)
         return self._apart
+
+    @property
+    def held(self) -> int:
+        """Rows written apart: of requests that were held back."""
+        return self._apart.logged if self._apart is not None else 0
 
     @property
     def path(self) -> Path:
