@@ -139,3 +139,11 @@ def test_a_system_that_pins_no_process_to_cores_will_do(
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert main(["predict", "new.csv"]) == 2
     assert "error[project-not-found]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("guards", ["", "deploy: {guards: {unseen: reject}}\n"])
+def test_who_declares_guards_is_told_that_a_batch_has_none(
+    read: Read, capsys: pytest.CaptureFixture[str], guards: str
+) -> None:
+    assert read("age,job,zip,owner\n1,pilot,a,true\n", BARE + guards)["job"].to_list() == ["pilot"]
+    assert ("note: `deploy.guards` are those of the server" in capsys.readouterr().err) == bool(guards)

@@ -43,7 +43,8 @@ def add(subparsers: Any) -> None:
         "see `modelyard show tables`). The columns are those that the model takes, after `features:`; others are "
         "passed through. A CSV file is read as the declaration says of the table: `delimiter`, `null_values`, "
         "`comment`, `columns`. Rows go through in a stream, on every core. The output appears when it is whole; the "
-        "same command goes on where one that was killed stopped, as long as rows, model and output are the same.",
+        "same command goes on where one that was killed stopped, as long as rows, model and output are the same. "
+        "`deploy.guards` are those of the server: here no row is refused, clipped or held back.",
         epilog="example:\n  modelyard predict new.csv -o answered.parquet\n"
         "  modelyard predict arrivals/ -o answered/      # a folder of Parquet parts with a manifest\n"
         "  cat new.csv | modelyard predict - --json",
@@ -60,7 +61,7 @@ def add(subparsers: Any) -> None:
     parser.add_argument("--endpoint", default="", metavar="NAME", help="which, where there are several")
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
     parser.add_argument("--table", default="", metavar="TABLE", help="read CSV as this table, where there are several")
-    parser.add_argument("--workers", type=whole(0), default=0, metavar="N", help="parts at once (default: the cores)")
+    parser.add_argument("--workers", type=whole(1), default=0, metavar="N", help="parts at once (default: the cores)")
     add_file(parser)
     parser.add_argument("--json", action="store_true", help="JSON on stdout: with -o what was done, else rows")
 
@@ -127,7 +128,10 @@ def _as_declared(args: argparse.Namespace) -> tuple[Options, Mapping[str, str]]:
 
     if not args.table and not Path(args.file).exists():
         return Options(), {}
-    tables = load_spec(args, files=False).data
+    spec = load_spec(args, files=False)
+    if spec.deploy.guards is not None:
+        say("note: `deploy.guards` are those of the server: these rows are answered without them")
+    tables = spec.data
     if args.table and args.table not in tables:
         raise NotFound.of("table", args.table, tables)
     chosen = [tables[args.table]] if args.table else list(tables.values())
