@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable
+
+import pytest
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.places import log_path
 from modelyard.automation.served import served
-from modelyard.deploy.aliases import move
+from modelyard.deploy.aliases import move, pointed
+from modelyard.deploy.local import command
 from modelyard.records import ModelVersion
 from modelyard.serving.observability.log import RequestLog
 from modelyard.store import LocalStore
 from modelyard.store.requests import Turn
+
+
+def declared(store: LocalStore) -> None:
+    (store.root / "t.csv").write_text("a\n1\n")
+    (store.root / "modelyard.yaml").write_text("project: tiny\ndata: {t: {from: t.csv}}\n")
 
 
 def test_status_says_which_model_answers_since_when_and_who_asked_last(
@@ -36,26 +45,56 @@ def test_status_says_which_model_answers_since_when_and_who_asked_last(
     )
 
     move(store, "hours", "challenger", second, reason="on trial", actor="user:ana")
+    answered = time.time() + 60
     log = RequestLog(log_path(store.root, "hours"))
-    log.put(Turn(1_700_000_000.0, first.digest, "", ["a"], ["ana"], [1.0], [1], [b'[{"x":1}]'], [[{}]]), 1)
+    log.put(Turn(answered, first.digest, "", ["a"], ["ana"], [1.0], [1], [b'[{"x":1}]'], [[{}]]), 1)
     assert log.close() == 0
-    (store.root / "t.csv").write_text("a\n1\n")
-    (store.root / "modelyard.yaml").write_text("project: tiny\ndata: {t: {from: t.csv}}\n")
+    declared(store)
     done = yard("status")
     said = done.stdout
     assert done.returncode == 1, done.stderr
     lines = [line for line in said.splitlines() if line.startswith("model ")]
-    asked = as_text(1_700_000_000.0)
-    assert re.fullmatch(
-        rf"model   hours/challenger -> \w+ {short(second.digest)} \(on trial\), since .+, last asked {asked}", lines[1]
-    )
-    assert f"hours/champion -> {first.family} {short(first.digest)} (gate passed)" in lines[0]
+    champion = f"hours/champion -> {first.family} {short(first.digest)} (gate passed)"
+    assert re.fullmatch(rf"model   {re.escape(champion)}, since .+, last asked {as_text(answered)}", lines[0])
+    # The log knows of no answer of the other.
+    assert re.fullmatch(rf"model   hours/challenger -> \w+ {short(second.digest)} \(on trial\), since [^,]+", lines[1])
     told = json.loads(yard("status", "--json").stdout)["served"]
     assert [(to["alias"], to["model"], to["asked"]) for to in told] == [
-        ("champion", first.digest, 1_700_000_000.0),
-        ("challenger", second.digest, 1_700_000_000.0),
+        ("champion", first.digest, pytest.approx(answered)),
+        ("challenger", second.digest, 0.0),
     ]
 
     # A log that is broken is somebody else's news.
     log_path(store.root, "hours").write_bytes(b"no database" * 100)
     assert [to.asked for to in served(store)] == [0.0, 0.0]
+
+
+def test_status_says_when_no_server_tries_a_challenger(
+    store: LocalStore, models: list[ModelVersion], yard: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    declared(store)
+    first, second, third = models
+    move(store, "hours", "champion", first, reason="gate passed", actor="user:ana")
+    move(store, "hours", "challenger", second, reason="gate passed, on trial", actor="user:ana")
+    assert [to.tried for to in served(store)] == [True, True]
+    move(store, "hours", "champion", third, reason="promoted", actor="user:ana")
+    assert [(to.alias, to.tried) for to in served(store)] == [("champion", True), ("challenger", False)]
+    said = yard("status").stdout
+    assert f"{short(second.digest)} (not tried: the champion moved after it was named), since" in said
+    assert "on trial" not in said
+
+
+def test_status_tells_of_a_server_that_no_daemon_keeps(
+    store: LocalStore, models: list[ModelVersion], yard: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    declared(store)
+    move(store, "hours", "champion", models[0], reason="", actor="user:ana")
+    assert "server " not in yard("status").stdout
+    line = command(store, pointed(store, "hours"), port=0)
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            said = yard("status")
+            assert f"server  hours is served without a daemon: process {server.pid}\n" in said.stdout
+            assert json.loads(yard("status", "--json").stdout)["servers"] == {"hours": [server.pid]}
+        finally:
+            server.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -9,10 +10,14 @@ import msgspec
 from modelyard._kit.errors import ModelyardError
 from modelyard._kit.places import log_path
 from modelyard.monitoring.window import reading
-from modelyard.records import Alias, Deployment, read_value
+from modelyard.records import Alias, Deployment, Event, read_value
 from modelyard.store import Store
+from modelyard.store.requests import newest
 
 __all__ = ["Served", "served"]
+
+# Requests of the log that are looked through for a model.
+_NEWEST = 10_000
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +30,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         model: Digest of the model.
         since: When it was pointed there, seconds since 1970 UTC.
         reason: Why.
-        asked: When the endpoint answered last, by the log in this folder; 0: never, or its log is elsewhere.
+        asked: When this model answered last, by the log in this folder; 0: not since it was pointed there, or not among
+            the newest requests, or the log is elsewhere.
+        tried: False for a challenger that was named before the champion moved: no server tries it.
     """
 
     endpoint: str
@@ -35,35 +42,45 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     reason: str = ""
     asked: float = 0.0
+    tried: bool = True
 
 
 def served(store: Store) -> list[Served]:
     """Return where each alias points, the champion of an endpoint first; a challenger only if it is another model."""
-    now: dict[tuple[str, str], tuple[Deployment, float]] = {}
+    now: dict[tuple[str, str], tuple[Deployment, Event]] = {}
     for event in store.ledger.events(kinds=("alias.moved",)):
         deployment: Deployment = read_value(event.payload["deployment"])
-        now[deployment.endpoint, deployment.alias] = deployment, event.time
-    champions = {endpoint: to.model.digest for (endpoint, alias), (to, _) in now.items() if alias == "champion"}
+        now[deployment.endpoint, deployment.alias] = deployment, event
+    champions = {endpoint: move for (endpoint, alias), move in now.items() if alias == "champion"}
+    shown = {
+        (endpoint, alias): move
+        for (endpoint, alias), move in now.items()
+        if alias == "champion"
+        or endpoint not in champions
+        or champions[endpoint][0].model.digest != move[0].model.digest
+    }
     return [
         Served(
             endpoint=to.endpoint,
             alias=to.alias,
             family=to.model.family,
             model=to.model.digest,
-            since=since,
+            since=event.time,
             reason=to.reason,
-            asked=_asked(log_path(store.root, to.endpoint)),
+            asked=_asked(log_path(store.root, to.endpoint), to.model.digest, event.time),
+            # As the server decides it: one named for another champion is not tried against this one.
+            tried=alias == "champion" or (endpoint in champions and champions[endpoint][1].seq < event.seq),
         )
-        for (endpoint, alias), (to, since) in sorted(now.items(), key=lambda one: (one[0][0], one[0][1] != "champion"))
-        if alias == "champion" or champions.get(endpoint) != to.model.digest
+        for (endpoint, alias), (to, event) in sorted(
+            shown.items(), key=lambda one: (one[0][0], one[0][1] != "champion")
+        )
     ]
 
 
-def _asked(log: Path) -> float:
+def _asked(log: Path, model: str, since: float) -> float:
     try:
         with reading(log) as db:
-            row = db.execute("SELECT last FROM blocks ORDER BY seq DESC LIMIT 1").fetchone()
+            return next((one.time for one in islice(newest(db, since=since), _NEWEST) if one.model == model), 0.0)
     except ModelyardError:
         # A log that is not there or cannot be read is somebody else's news.
         return 0.0
-    return float(row[0]) if row else 0.0

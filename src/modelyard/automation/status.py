@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from modelyard._kit.processes import born, family, proportional, resident, spent
 from modelyard.automation.board import Row, board, remembered
 from modelyard.automation.served import Served, served
 from modelyard.automation.state import Seen, daemons
+from modelyard.deploy.running import running
 from modelyard.deploy.switch import Off, switched_off
 from modelyard.records import Fire, Plan, Run
 from modelyard.spec import Spec
@@ -73,6 +75,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         time: Of this look, seconds since 1970 UTC.
         daemons: The daemons on its store, on whichever machine; `lost` if the process died.
         served: Where the aliases of its endpoints point.
+        servers: Endpoint -> processes on this machine that serve it beside the daemons, e.g. of `modelyard serve`.
         run: The run under way.
         runs: The newest runs, newest first, whatever came of them.
         queued: How many fires wait.
@@ -88,6 +91,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     daemons: tuple[Seen, ...] = ()
     served: tuple[Served, ...] = ()
+    servers: dict[str, tuple[int, ...]] = {}
     run: Now | None = None
     runs: tuple[Run, ...] = ()
     queued: int = 0
@@ -113,12 +117,15 @@ def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock =
     newest = store.ledger.runs(limit=1)
     waiting = store.ledger.fires(states=("queued",))
     runs = [settle(run, store) for run in store.ledger.runs()]
+    ups = tuple(daemons(store, time.time()))
+    models = tuple(served(store))
     return Status(
         project=spec.project if spec else (newest[0].project if newest else store.root.name),
         problem=problem,
         time=now,
-        daemons=tuple(daemons(store, time.time())),
-        served=tuple(served(store)),
+        daemons=ups,
+        served=models,
+        servers=_servers(store, models, {seen.pid for seen in ups}),
         run=_now(store),
         runs=tuple(runs[:_RUNS]),
         queued=len(waiting),
@@ -142,6 +149,11 @@ def load_of(pid: int) -> Load:
     """Return what a process and all below it use."""
     tree = [pid, *family(pid)]
     return Load(proportional(tree) or resident(tree), spent(tree)[0], len(tree))
+
+
+def _servers(store: Store, models: Iterable[Served], daemons: Collection[int]) -> dict[str, tuple[int, ...]]:
+    found = {to.endpoint: [pid for pid in running(store.root, to.endpoint) if pid not in daemons] for to in models}
+    return {endpoint: tuple(pids) for endpoint, pids in found.items() if pids}
 
 
 def _now(store: Store) -> Now | None:

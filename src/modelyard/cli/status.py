@@ -87,9 +87,13 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
 
 
 def _models(now: Status) -> None:
+    for endpoint, pids in now.servers.items():
+        many = "processes" if len(pids) > 1 else "process"
+        data(f"server  {endpoint} is served without a daemon: {many} {', '.join(map(str, pids))}")
     for to in now.served:
         asked = f", last asked {as_text(to.asked)}" if to.asked else ""
-        why = f" ({to.reason})" if to.reason else ""
+        why = to.reason if to.tried else "not tried: the champion moved after it was named"
+        why = f" ({why})" if why else ""
         data(
             f"model   {to.endpoint}/{to.alias} -> {to.family} {short(to.model)}{why}, since {as_text(to.since)}{asked}"
         )
