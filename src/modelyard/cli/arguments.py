@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from modelyard._kit.errors import UserError, near
 
-__all__ = ["Parser", "port", "read", "whole"]
+__all__ = ["Parser", "port", "read", "real", "whole"]
 
 # What a type of an argument is in words.
 _WORDS: dict[Any, str] = {int: "give a whole number", float: "give a number"}
@@ -32,6 +34,27 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{bounds}, in whole numbers") from None
         if number < least or (most is not None and number > most):
             raise argparse.ArgumentTypeError(bounds)
+        return number
+
+    return parsed
+
+
+def real(least: float, most: float | None = None) -> Callable[[str], float]:
+    """Return what reads an argument that is a number within bounds, whole or not.
+
+    >>> real(0.5)("0.75")
+    0.75
+    """
+    bounds = f"{least:,} to {most:,}" if most is not None else f"{least:,} or more"
+
+    def parsed(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"give a number, {bounds}") from None
+        # Not `number < least`: of what is no number (`nan`) no comparison holds.
+        if not least <= number <= (math.inf if most is None else most):
+            raise argparse.ArgumentTypeError(f"give {bounds}")
         return number
 
     return parsed
@@ -81,13 +104,20 @@ class Parser(argparse.ArgumentParser):
             odd = [word for word in given if word.startswith("--") and not self._begins_one(word.partition("=")[0])]
             if odd:
                 return self.left_over(odd)
-            return UserError(
-                "cli-arguments", f"`{self.prog}` needs {message.removeprefix(_REQUIRED)}", hint=self._help()
-            )
+            needed = ", ".join(self._needed(message.removeprefix(_REQUIRED).split(", ")))
+            return UserError("cli-arguments", f"`{self.prog}` needs {needed}", hint=self._help())
         if message.startswith("expected"):
             return UserError("cli-arguments", f"{error.argument_name}: {message}", hint=self._help())
         where = f"{error.argument_name}: " if error.argument_name else ""
         return UserError("cli-arguments", f"`{self.prog}`: {where}{message}", hint=self._help())
+
+    def _needed(self, names: Sequence[str]) -> Iterator[str]:
+        """Yield what is missing as the other errors spell it, each with what it may be."""
+        actions = {argparse._get_action_name(action): action for action in self._actions}
+        for name in names:
+            action = actions.get(name)
+            choices = f" ({', '.join(map(str, action.choices))})" if action is not None and action.choices else ""
+            yield f"{_name(action) if action is not None else name}{choices}"
 
     def _begins_one(self, word: str) -> bool:
         return any(name.startswith(word) for name in self._option_string_actions)
@@ -115,9 +145,9 @@ class Parser(argparse.ArgumentParser):
             raise UserError("cli-value", f"{_name(action)} is `{arg_string}`", hint=hint) from None
 
     def _help(self) -> str:
-        example = next(
-            (line.strip() for line in (self.epilog or "").splitlines() if line.startswith("  modelyard")), ""
-        )
+        # An example may go on over several lines.
+        lines = re.sub(r" \\\n\s*", " ", self.epilog or "").splitlines()
+        example = next((line.strip() for line in lines if line.startswith("  modelyard")), "")
         like = f"for example `{example}`; " if example else ""
         return f"{like}`{self.prog} --help` says what it takes"
 

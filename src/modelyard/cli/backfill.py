@@ -41,7 +41,7 @@ def add(subparsers: Any) -> None:
         "--to", default="", dest="last", metavar="TIME", help="last one, included (default: the newest complete one)"
     )
     parser.add_argument(
-        "--workers", type=whole(0), default=0, metavar="N", help="processes at most (default: the cores)"
+        "--workers", type=whole(1), default=0, metavar="N", help="processes at most (default: the cores)"
     )
     add_file(parser)
     add_json(parser)

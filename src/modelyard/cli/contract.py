@@ -48,7 +48,13 @@ def add(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=list(_ACTIONS), help="what to do")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models, files or a consumer, see above")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=[],
+        metavar="NAME",
+        help="`init` needs CONSUMER, `diff` OLD NEW; `check` takes FILE..., the others MODEL, and need none",
+    )
     parser.add_argument(
         "-o", "--output", default="", metavar="PATH", help="with `openapi`, `request`, `client`, `init`: write it there"
     )

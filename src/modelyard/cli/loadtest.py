@@ -14,7 +14,7 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
 from modelyard._kit.text import number, plural, size_text
-from modelyard.cli.arguments import whole
+from modelyard.cli.arguments import real, whole
 from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
@@ -29,8 +29,8 @@ __all__ = ["add", "run"]
 
 # Rows that are sent in turns: drawn ones, and of a table at most.
 _DRAWN, _MOST = 512, 20_000
-# Seconds in which a soak has the samples that a slope needs.
-_SOAK = 6
+# Seconds that a search takes at least, and in which a soak has the samples that a slope needs.
+_SEARCH, _SOAK = 5, 6
 # Requests a second whose moments fit into memory, and far more than the client can send.
 _FASTEST = 1_000_000
 
@@ -69,15 +69,25 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--fail-below", default="", metavar="LIMIT", help="share of the last knee, as `90%%`, or requests a second"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="time for the search (default: 60)")
-    parser.add_argument("--most", type=float, default=100_000.0, metavar="RATE", help="highest rate (default: 100000)")
-    parser.add_argument("--rate", type=float, default=0.0, metavar="RATE", help="ask at this rate alone, no search")
+    parser.add_argument(
+        "--seconds",
+        type=real(_SEARCH),
+        default=60.0,
+        metavar="N",
+        help=f"time for the search, {_SEARCH} or more (default: 60)",
+    )
+    parser.add_argument(
+        "--most", type=real(1, _FASTEST), default=100_000.0, metavar="RATE", help="highest rate (default: 100000)"
+    )
+    parser.add_argument(
+        "--rate", type=real(0, _FASTEST), default=0.0, metavar="RATE", help="ask at this rate alone, no search"
+    )
     parser.add_argument(
         "--soak",
-        type=float,
+        type=real(_SOAK),
         default=0.0,
         metavar="SECONDS",
-        help="then hold 60%% of the knee, or --rate, and see whether memory grows",
+        help=f"then hold 60%% of the knee, or --rate, and see whether memory grows: {_SOAK} or more",
     )
     parser.add_argument("--rows", default="", metavar="TABLE", help="rows to send (default: drawn as in training)")
     parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="rows a request (default: 1)")
@@ -133,18 +143,6 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     from modelyard._kit.fields import parse_duration, parse_share
     from modelyard.automation.loadtest import Order
 
-    for name, least in (("seconds", 5), ("most", 1)):
-        if not getattr(args, name) >= least:
-            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {least} or more")
-    for name in ("rate", "soak"):
-        if not getattr(args, name) >= 0:
-            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint="give more than 0")
-    if 0 < args.soak < _SOAK:
-        message = f"--soak is `{args.soak}`, too short to see a slope"
-        raise UserError("cli-value", message, hint=f"give {_SOAK} or more")
-    for name in ("rate", "most"):
-        if getattr(args, name) > _FASTEST:
-            raise UserError("cli-value", f"--{name} is `{getattr(args, name)}`", hint=f"give {_FASTEST:,} or less")
     errors = _parsed("--errors", args.errors, parse_share, "1%")
     if not 0 <= errors < 1:
         raise UserError("cli-value", f"--errors is `{args.errors}`", hint="give 0% or more, and less than 100%")

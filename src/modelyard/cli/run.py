@@ -28,7 +28,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print each event as one line of JSON on stdout")
     parser.add_argument(
-        "--workers", type=whole(0), default=0, metavar="N", help="processes at most (default: the cores)"
+        "--workers", type=whole(1), default=0, metavar="N", help="processes at most (default: the cores)"
     )
     add_every(parser)
     add_file(parser)
