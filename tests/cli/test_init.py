@@ -174,8 +174,37 @@ def test_own_parquet(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "delimiter", "task", "metric", "positive"),
+    [
+        ([f"{n}.5" for n in range(30)], ",", "regression", "r2", False),
+        ([str(n) for n in range(30)], ", ", "regression", "r2", False),
+        (["a", "b", ""] * 10, ",", "auto", "roc_auc", True),
+        (["a", "b", "c"] * 10, ";", "auto", "roc_auc", False),
+    ],
+)
+def test_what_the_file_proposes_fits_the_target(
+    here: Path, values: list[str], delimiter: str, task: str, metric: str, *, positive: bool
+) -> None:
+    rows = "".join(f"{n}{delimiter}{value}\n" for n, value in enumerate(values))
+    (here / "rows.csv").write_text(f"x{delimiter}y\n{rows}")
+    assert main(["init", "p", "--from", "rows.csv", "--target", "y"]) == 0
+    file = here / "p" / "modelyard.yaml"
+    text = file.read_text()
+    assert load(file).model.task == task
+    assert (f"- {metric}: " in text, "positive" in text) == (True, positive)
+    # The check that it proposes can be taken as it stands.
+    file.write_text(text.replace("  # - ", "  - "))
+    assert load(file, files=False).check_list()
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            ["--from", "of-another-name.csv", "--target", "y"],
+            "beside it there is: broken.parquet, empty.csv, latin.csv, rows.csv",
+        ),
+        (["--from", "nowhere/nope.csv", "--target", "y"], "there is no folder"),
         (["--template", "own"], "which file holds your rows"),
         (["--from", "rows.csv"], "which column is to be predicted"),
         (["--from", "rows.csv", "--target", "yy"], "did you mean `y`?"),

@@ -97,6 +97,20 @@ def test_each_rule_names_the_place_and_the_fix(project: Path, rule: str, old: st
     assert all(one.fixes)
 
 
+@pytest.mark.parametrize("model", ["target: income, task: regression", "target: income, metric: mae", "target: income"])
+def test_a_fix_suits_the_kind_of_problem_that_the_file_declares(project: Path, model: str) -> None:
+    without = (
+        ("model: {target: income}", f"model: {{{model}}}"),
+        ("  - roc_auc: {at_least: 0.8}\n", ""),
+        ("  - gap: {metric: false_negative_rate, across: [sex], at_most: 0.1}\n", ""),
+    )
+    fixes = held(project, *without)["proof"].fixes
+    assert len(fixes) == 2
+    # Written as it stands it is taken.
+    checks = "".join(f"  {fix}\n" for fix in fixes)
+    assert held(project, *without, ("checks:\n", f"checks:\n{checks}"))["proof"].kept
+
+
 def test_rules_that_do_not_apply_do_not_count(project: Path) -> None:
     found = held(project, ('schedule: {at: "0 3 * * *"}\n', ""))
     assert not {"start-is-told", "failure-is-told", "budget"} & found.keys()

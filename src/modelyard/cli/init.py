@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.errors import NotFound, UserError
+from modelyard._kit.errors import NotFound, UserError, near
 from modelyard.cli.output import data, say
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["add", "run"]
 
@@ -157,8 +160,7 @@ def _own(folder: Path, args: argparse.Namespace, values: dict[str, str]) -> dict
 
     path = Path(args.source).absolute() if args.source else _only_table(folder)
     if not path.is_file():
-        known = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise NotFound.of("file", args.source, known)
+        raise _no_file(args.source, path)
     columns, delimiter = _columns(path)
     if not args.target:
         shown = ", ".join(f"`{c}`" for c in columns[:12])
@@ -167,20 +169,34 @@ def _own(folder: Path, args: argparse.Namespace, values: dict[str, str]) -> dict
         )
     if args.target not in columns:
         raise NotFound.of("column", args.target, columns)
+    rows = _rows(path, delimiter)
     source = path.relative_to(folder) if path.is_relative_to(folder) else path
     table = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_").lower()
     values |= {
         "table": table if re.match("[a-z]", table) else "rows",
         "source": inline(str(source)),
         "target": inline(args.target),
-        "drop": _dropped(_unlearnable(path, delimiter, args.target)),
+        **_of_target("" if rows is None else _task(rows, args.target)),
+        "drop": _dropped([] if rows is None else _unlearnable(rows, args.target)),
         "delimiter": "" if delimiter == "," else f"    delimiter: {inline(delimiter)}\n",
     }
     return _filled("own", values)
 
 
-def _unlearnable(path: Path, delimiter: str, target: str) -> list[str]:
-    """Return the columns that a model can learn nothing from: dates, and texts that differ in nearly every row."""
+def _no_file(name: str, path: Path) -> NotFound:
+    folder = path.parent
+    known = [p.name for p in folder.iterdir() if p.suffix.lower() in _TABLES] if folder.is_dir() else []
+    if near(path.name, known):
+        return NotFound.of("file", name, [str(Path(name).with_name(one)) for one in known])
+    if known:
+        there = f"beside it there is: {', '.join(sorted(known)[:8])}"
+    else:
+        there = "no CSV or Parquet file is beside it" if folder.is_dir() else f"there is no folder `{folder}`"
+    return NotFound("file-not-found", f"no file `{name}`", hint=f"{there}; name the file with your rows with --from")
+
+
+def _rows(path: Path, delimiter: str) -> pl.DataFrame | None:
+    """Return the first rows; none where they cannot be read: `modelyard run` says what is wrong, and where."""
     import polars as pl
 
     try:
@@ -190,10 +206,44 @@ def _unlearnable(path: Path, delimiter: str, target: str) -> list[str]:
             rows = pl.read_csv(
                 path, separator=delimiter[0], n_rows=_LOOK, try_parse_dates=True, infer_schema_length=None
             )
+        texts = rows.rename(str.strip).with_columns(pl.col(pl.String).str.strip_chars())
+        # Behind a space a number was taken for a text.
+        numbers = texts.select(pl.col(pl.String).cast(pl.Float64, strict=False)) if " " in delimiter else pl.DataFrame()
+        whole = [one for one in numbers if one.null_count() == texts[one.name].null_count()]
+        return texts.with_columns(whole)
     except (OSError, pl.exceptions.PolarsError):
-        return []  # `modelyard run` says what is wrong with the rows, and where
+        return None
+
+
+def _task(rows: pl.DataFrame, target: str) -> str:
+    """Return what the first rows say of the problem, as a run would; empty where they say nothing."""
+    from modelyard._kit.errors import DataError
+    from modelyard.data.problem import problem_of
+
+    try:
+        return problem_of(rows.drop_nulls(target), target=target).task
+    except DataError:
+        return ""
+
+
+def _of_target(task: str) -> dict[str, str]:
+    """Return the lines of the file that fit only some kinds of problem."""
+    positive = "  # positive: yes                     # of two classes, the one whose probability is the score\n"
+    metric = "roc_auc: {at_least: 0.8, with_confidence: 95%}"
+    if task == "regression":
+        positive = "  task: regression                    # a number is predicted\n"
+        metric = "r2: {at_least: 0.5, with_confidence: 95%}"
+    elif task == "multiclass":
+        positive = ""
+    return {"positive": positive, "metric": metric}
+
+
+def _unlearnable(rows: pl.DataFrame, target: str) -> list[str]:
+    """Return the columns that a model can learn nothing from: dates, and texts that differ in nearly every row."""
+    import polars as pl
+
     found = []
-    for name, column in zip((n.strip() for n in rows.columns), rows, strict=True):
+    for name, column in zip(rows.columns, rows, strict=True):
         names_rows = column.dtype == pl.String and len(column) >= 20 and column.n_unique() > 0.9 * len(column)
         if name != target and (column.dtype.is_temporal() or names_rows):
             found.append(name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from modelyard.checks.section import Beats, Gap, Latency, MetricLimit, given
 from modelyard.security.redact import redact
+from modelyard.spec.rules.guards import tasks_of
 from modelyard.spec.sections.retries import Retries
 from modelyard.spec.spec import Spec
 
@@ -225,14 +226,25 @@ def _budget(spec: Spec) -> Iterator[Lack]:
 def _proof(spec: Spec) -> Iterator[Lack]:
     kinds = [settings for _, settings in filter(None, map(given, spec.checks))]
     if not any(isinstance(one, MetricLimit) for one in kinds):
-        yield Lack("checks", "no metric has to be reached", "- roc_auc: {at_least: 0.8, with_confidence: 95%}")
+        yield Lack("checks", "no metric has to be reached", _metric_fix(spec))
     if not any(isinstance(one, Beats) for one in kinds):
         yield Lack("checks", "a worse model may replace a better one", "- beats: {champion: true, baseline: true}")
     if spec.card.factors and not any(isinstance(one, Gap) for one in kinds):
-        fix = f"- gap: {{metric: false_negative_rate, across: [{spec.card.factors[0]}], at_most: 0.1}}"
+        fix = f"- gap: {{metric: {_gap_metric(spec)}, across: [{spec.card.factors[0]}], at_most: 0.1}}"
         yield Lack("checks", "groups may be treated unlike", fix)
     if not any(isinstance(one, Latency) for one in kinds):
         yield Lack("checks", "a model may answer too slowly to be used", "- latency: {p99: 50ms}")
+
+
+def _metric_fix(spec: Spec) -> str:
+    if tasks_of(spec) == {"regression"}:
+        return "- r2: {at_least: 0.5, with_confidence: 95%}"
+    return "- roc_auc: {at_least: 0.8, with_confidence: 95%}"
+
+
+def _gap_metric(spec: Spec) -> str:
+    tasks = tasks_of(spec)
+    return "r2" if tasks == {"regression"} else "false_negative_rate" if "binary" in tasks else "accuracy"
 
 
 RULES: tuple[Rule, ...] = (

@@ -19,7 +19,7 @@ from modelyard.spec.outside import function_problems
 from modelyard.spec.report import Finding
 from modelyard.spec.rules.steps import tables_of
 
-__all__ = ["guard_rules"]
+__all__ = ["guard_rules", "tasks_of"]
 
 _AT = "deploy.guards"
 _TASKS = frozenset(("binary", "multiclass", "regression"))
@@ -85,7 +85,7 @@ def _columns(d: Declaration, place: str, columns: Sequence[str]) -> Iterator[Fin
 
 
 def _suits(d: Declaration, guards: Guards) -> Iterator[Finding]:
-    tasks = _tasks(d)
+    tasks = tasks_of(d)
     if guards.confidence is not None and tasks == {"regression"}:
         message = '"confidence" is about classes, and the model answers numbers'
         yield Finding(f"{_AT}.confidence", message, "take it out, or use `within`", _MODEL)
@@ -111,7 +111,7 @@ def _fallback(d: Declaration, guards: Guards) -> Iterator[Finding]:
                 message = "it answers the fallback, and none is declared"
                 yield Finding(f"{_AT}.{path}", message, "add `fallback:` to `deploy.guards`", (at,))
         return
-    if _tasks(d) == {"regression"}:
+    if tasks_of(d) == {"regression"}:
         try:
             float(guards.fallback)
         except ValueError:
@@ -178,7 +178,7 @@ def _own(at: str, check: OutputCheck, root: Path) -> Iterator[Finding]:
         yield Finding(f"{at}.use", message, "add it to `params`", (f"{at}.params.*",), "spec-guard-parameter")
 
 
-def _tasks(d: Declaration) -> frozenset[str]:
+def tasks_of(d: Declaration) -> frozenset[str]:
     """Return the kinds of problem that the model may have by what the file says."""
     if d.model is None:
         return _TASKS
