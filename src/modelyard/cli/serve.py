@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def add(subparsers: Any) -> None:
         help="serve the champion over HTTP",
         description="Serve the model that an alias points at: POST /predict with named columns, and the Open Inference "
         "Protocol v2 under /v2. The bundle's signature and every byte are checked first. Everything but health wants a "
-        "token; the first one is made for you. The "
+        "token; on a terminal the first one is made for you and shown there. The "
         "server follows the alias: when it moves, the new model is checked and tried, and takes over without a lost "
         "request. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
         epilog="example:\n  modelyard serve --port 8080\n"
@@ -87,6 +88,10 @@ def _first_token(store: Store) -> None:
     from modelyard.security.tokens import add_token, list_tokens
 
     if list_tokens(store.root):
+        return
+    if not sys.stderr.isatty():
+        # What is not a terminal is kept: a log, or the journal of a service, that more people read than may ask.
+        say("nobody has a token yet; make the first with: modelyard token add NAME --role analyst")
         return
     text = add_token(store.root, "local", "analyst")
     payload = {"name": "local", "role": "analyst", "id": text[5:13]}
