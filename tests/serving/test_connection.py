@@ -139,10 +139,10 @@ def test_version_without_chunks_has_none() -> None:
 @pytest.mark.parametrize(
     "rest",
     [
-        b"POST /nope HTTP/1.1\r\nauthorization: Bearer good\r\ncontent-length: 1\r\n\r\n!",
-        b"POST /predict HTTP/1.1\r\ncontent-length: 1\r\n\r\n!" + PING,
-        b"GET /ping HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
-        b"GET /ping HTTP/1.1\r\nconnection: close\r\n\r\n" + PING,
+        b"POST /nope HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\ncontent-length: 1\r\n\r\n!",
+        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n!" + PING,
+        b"GET /ping HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" + PING,
     ],
 )
 def test_answer_under_way_is_not_lost_to_what_comes_behind_it(rest: bytes) -> None:
@@ -157,9 +157,45 @@ def test_nothing_is_answered_behind_the_last_request() -> None:
     seen, sent, closed = talk(Echo(Heads()), [end + PING, PING])
     assert len(seen) == sent.count(b"HTTP/1.1") == 1
     assert closed
-    seen, sent, closed = talk(Echo(Heads()), [LATER.replace(b"host: x", b"connection: close") + b"rubbish", b"rubbish"])
+    seen, sent, closed = talk(
+        Echo(Heads()), [LATER.replace(b"host: x", b"host: x\r\nconnection: close") + b"rubbish", b"rubbish"]
+    )
     assert len(seen) == sent.count(b"HTTP/1.1 200") == 1
     assert closed
+
+
+@pytest.mark.parametrize(
+    "rest", [b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx0\r\n\r\n", b"\r\n", b"-1\r\n", b"ffffffffffffffffff\r\n"]
+)
+@pytest.mark.parametrize("before", [b"", PING, LATER])
+@pytest.mark.parametrize("apart", [False, True])
+def test_chunk_that_is_none_is_answered_and_nothing_follows(before: bytes, rest: bytes, apart: bool) -> None:
+    parts = [before + CHUNKED, rest + PING] if apart else [before + CHUNKED + rest + PING]
+    _, sent, closed = talk(Echo(Heads()), [*parts, PING])
+    first, *more = sent.split(b"HTTP/1.1 ")[1:]
+    if before:
+        assert first.startswith(b"200")
+        [first] = more
+    else:
+        assert not more
+    assert first.startswith(b"400")
+    assert b"connection: close" in first
+    assert b'"not-http"' in first
+    assert closed
+
+
+@pytest.mark.parametrize("lines", [b"", b"host: x\r\nhost: y\r\n", b"host: x, y\r\n"])
+def test_request_names_its_host_once(lines: bytes) -> None:
+    asked = b"GET /ping HTTP/1.1\r\n" + lines + b"\r\n"
+    seen, sent, closed = talk(Echo(Heads()), [asked, asked + PING])
+    assert seen[:2] == [(400, "not-http")] * 2
+    # Where it ends is known, so what follows is answered.
+    assert (len(seen), sent.count(b"HTTP/1.1 200"), closed) == (3, 1, False)
+
+
+def test_request_of_an_older_version_needs_no_host() -> None:
+    _, sent, _ = talk(Echo(Heads()), [b"GET /ping HTTP/1.0\r\n\r\n"])
+    assert sent.startswith(b"HTTP/1.1 200")
 
 
 def test_caller_who_takes_no_answers_is_not_read() -> None:
@@ -202,12 +238,12 @@ def test_time_of_a_connection() -> None:
     assert (after(11), after(61)) == ((False, False), (True, True))
     echo.turn()
     assert (after(29), after(31), after(61)) == ((False, False), (True, False), (True, True))
-    connection.data_received(PING.replace(b"host: x", b"connection: close"))
+    connection.data_received(PING.replace(b"host: x", b"host: x\r\nconnection: close"))
     assert (after(11), after(61)) == ((False, False), (True, True))
 
 
 def test_ten_thousand_requests_in_one_write_are_answered_in_order() -> None:
-    one = b"POST /predict HTTP/1.1\r\nauthorization: Bearer good\r\ncontent-length: %d\r\n\r\n%s"
+    one = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\ncontent-length: %d\r\n\r\n%s"
     data = b"".join(one % (len(b"%d" % n), b"%d" % n) for n in range(10_000))
     _, sent, closed = talk(Echo(Heads()), [data])
     assert not closed

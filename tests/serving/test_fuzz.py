@@ -142,7 +142,7 @@ class Assault:
     async def run(self, each: int, protocols: tuple[str, ...] = PROTOCOLS) -> None:
         """Send at least so many requests on each protocol."""
         stop = asyncio.Event()
-        auth = b"POST /predict HTTP/1.1\r\nauthorization: Bearer %s\r\n" % self.token
+        auth = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n" % self.token
         starts = (
             b"", b"G", b"GET /v2 HTTP/1.1\r\nx: ", auth + b"x", auth + b"content-length: 9000\r\n\r\n",
             auth + b"transfer-encoding: chunked\r\n\r\nffff\r\n", auth + b"transfer-encoding: chunked\r\n\r\n1;",

@@ -208,7 +208,7 @@ def test_error_that_nobody_foresaw_tells_the_caller_nothing(
     app, wire = App(Models(service), Limits(), TokenBook(tmp_path)), Wire()
     connection = Connection(app)
     connection.connection_made(wire)
-    connection.data_received(b"GET /v2 HTTP/1.1\r\nauthorization: Bearer %s\r\n\r\n" % token.encode())
+    connection.data_received(b"GET /v2 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n\r\n" % token.encode())
     service.close()
     log.close(seconds=5)
     head, _, body = wire.sent.partition(b"\r\n\r\n")
@@ -228,7 +228,7 @@ def test_error_that_nobody_foresaw_tells_the_caller_nothing(
         (400, b"no http\r\n\r\n"),
         (413, b"POST /predict HTTP/1.1\r\nauthorization: Bearer TOKEN\r\ncontent-length: 2000000000\r\n\r\n"),
         (431, b"GET /v2 HTTP/1.1\r\n" + b"x: 0123456789\r\n" * 5000),
-        (415, b"POST /invocations HTTP/1.1\r\nauthorization: Bearer TOKEN\r\ncontent-type: a/b\r\n\r\n"),
+        (415, b"POST /invocations HTTP/1.1\r\nhost: x\r\nauthorization: Bearer TOKEN\r\ncontent-type: a/b\r\n\r\n"),
     ],
 )  # fmt: skip
 def test_refusals_before_a_route_tell_nothing(served: Server, status: int, data: bytes) -> None:

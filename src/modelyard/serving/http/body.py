@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from modelyard.serving.errors import HttpError
 from modelyard.serving.limits import Unfinished
 
-__all__ = ["RequestBody", "check_coding"]
+__all__ = ["RequestBody", "check_coding", "check_host"]
 
 # Parts that are joined, since each takes more room than it holds.
 _PARTS = 1024
@@ -94,6 +95,17 @@ def check_coding(coding: bytes, version: str) -> None:
     """
     if coding.lower() != b"chunked" or version != "1.1":
         raise HttpError(400, "not-http", "a body comes with its length or in chunks, and in no other coding")
+
+
+def check_host(headers: Mapping[bytes, bytes], parser: Any) -> None:
+    """Refuse a request that names no host or several: who stands between may have sent it elsewhere (RFC 9112, 3.2).
+
+    Raises:
+        HttpError: It does (400); in HTTP/1.0 it need not name one.
+    """
+    host = headers.get(b"host")
+    if (host is None and parser.get_http_version() == "1.1") or (host is not None and b", " in host):
+        raise HttpError(400, "not-http", "a request in HTTP/1.1 has one header `Host`")
 
 
 def _too_large(most: int) -> HttpError:

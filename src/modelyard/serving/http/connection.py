@@ -18,8 +18,8 @@ import httptools
 
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.answers import Answers
-from modelyard.serving.http.body import RequestBody, check_coding
-from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body
+from modelyard.serving.http.body import RequestBody, check_coding, check_host
+from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body, head_bytes
 from modelyard.serving.http.heads import Head
 from modelyard.serving.http.tls import farewell
 
@@ -264,7 +264,7 @@ class Connection(asyncio.Protocol):
         self._queue.append(exchange)
         try:
             most = self.answers.limits.header
-            if self._fed > most and _head_bytes(exchange) > most:
+            if self._fed > most and head_bytes(exchange) > most:
                 raise _headers_too_large(most)
             self.answers.admit(exchange)
             # None of the routes that are open to all reads a body: a stranger takes no room.
@@ -272,6 +272,7 @@ class Connection(asyncio.Protocol):
             self._body.begin(exchange.headers, room)
             if (coding := exchange.headers.get(b"transfer-encoding")) is not None:
                 check_coding(coding, self._parser.get_http_version())
+            check_host(exchange.headers, self._parser)
         except HttpError as error:
             if has_body(exchange):
                 self._hang_up(error)
@@ -348,7 +349,15 @@ class Connection(asyncio.Protocol):
         exchange.reply(error.status, body, extra)
 
     def _refuse_bytes(self, error: HttpError) -> None:
-        """Refuse what did not become a request."""
+        """Refuse what did not become a request, or what stands in the place of the rest of its body."""
+        exchange = self._exchange
+        if exchange is not None and self._queue and self._queue[-1] is exchange:
+            # Where it ends nobody knows, so nothing follows it.
+            self._linger = _LINGER_BYTES
+            self._body.drop()
+            exchange._keep_alive = False
+            exchange.refuse(error)
+            return
         if self._queue:
             # An answer is under way; a second one would end up in the middle of it.
             self.transport.abort()
@@ -382,12 +391,6 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and self._paused and not self._full:
             self._paused = False
             self.transport.resume_reading()
-
-
-def _head_bytes(exchange: Exchange) -> int:
-    """Return the bytes of a request's line and headers, with the empty line; without padding."""
-    line = len(exchange.method) + len(exchange.target) + len(b"  HTTP/1.1\r\n\r\n")
-    return line + sum(len(name) + len(value) + len(b": \r\n") for name, value in exchange.headers.items())
 
 
 def _headers_too_large(most: int) -> HttpError:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelyard.serving.http.connection import Connection
     from modelyard.serving.http.heads import Head
 
-__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body"]
+__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body", "head_bytes"]
 
 _PHRASES = {
     200: b"OK",
@@ -185,6 +185,12 @@ class Exchange:
         """Write an error as the answer."""
         self._connection.answers.refused(error, self)
         self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
+
+
+def head_bytes(exchange: Exchange) -> int:
+    """Return the bytes of a request's line and headers, with the empty line; without padding."""
+    line = len(exchange.method) + len(exchange.target) + len(b"  HTTP/1.1\r\n\r\n")
+    return line + sum(len(name) + len(value) + len(b": \r\n") for name, value in exchange.headers.items())
 
 
 def has_body(exchange: Exchange) -> bool:
