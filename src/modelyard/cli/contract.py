@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,8 @@ def _openapi(args: argparse.Namespace) -> int:
     if args.output:
         _write(args, {Path(args.output): text})
     else:
-        data(text.decode())
+        # The same bytes wherever they go; only a terminal wants its line ended.
+        sys.stdout.write(text.decode() + "\n" * sys.stdout.isatty())
     return 0
 
 
