@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 
@@ -227,3 +228,20 @@ def test_step_takes_a_version_or_an_opened_bundle(store: LocalStore, models: lis
     assert promote(model=models[1], endpoint="hours", state={"unkeyed": plain(second)}) == second
     moved = msgspec.structs.replace(models[1], address="elsewhere")
     assert promote(model=moved, endpoint="hours", state={"unkeyed": plain(second)}).previous == models[0].digest
+
+
+def test_rolling_back_to_where_it_points_says_so(
+    store: LocalStore, models: list[ModelVersion], yard: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    champion(store, models[0])
+    now, head = champion(store, models[1]), store.ledger.head()
+    done = yard("rollback", "--to", now.model.digest[:12], "--reason", "again")
+    assert (done.returncode, done.stdout) == (0, f"hours/champion is {short(now.model.digest)} already\n")
+    assert store.ledger.head() == head
+
+
+def test_without_a_champion_the_card_is_named_as_what_may_be_missing(store: LocalStore) -> None:
+    with pytest.raises(NotFound) as caught:
+        endpoint_of(store)
+    assert "nothing is missing in the card" in caught.value.problem.hint
+    assert "`modelyard runs`" in caught.value.problem.hint

@@ -108,6 +108,7 @@ def test_a_card_with_gaps_or_of_another_model_releases_nothing(draft: BundleDraf
     with pytest.raises(Refused, match="ethics") as caught:
         steps.package(model=draft.bundle(), card=card(draft, missing=("ethics",)))
     assert caught.value.code == "card-incomplete"
+    assert "`purpose` and `owners` at the top" in caught.value.problem.hint
     with pytest.raises(Refused) as caught:
         steps.package(model=draft.bundle(), card=card(draft, digest="0" * 64))
     assert caught.value.code == "card-mismatch"

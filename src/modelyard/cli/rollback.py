@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
             now = rollback(store, endpoint, actor=user(), to=args.to, reason=args.reason)
     if args.json:
         json_line(plain(now))
+    elif now.revision == before.revision:
+        data(f"{now.endpoint}/{now.alias} is {short(now.model.digest)} already")
     else:
         data(
             f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason}); "

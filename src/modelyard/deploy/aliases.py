@@ -30,8 +30,8 @@ __all__ = [
 
 # How an alias comes to be.
 _MADE = {
-    "champion": "`modelyard run` makes a champion once every blocking check passes, and `modelyard promote MODEL` "
-    "points at a model by hand",
+    "champion": "`modelyard run` makes a champion once every blocking check passes and the card is whole, and "
+    "`modelyard promote MODEL` points at a model by hand",
     "challenger": "`modelyard promote MODEL --alias challenger` makes a challenger of any model with a card, and with "
     "`deploy: {rollout: {canary: 10%}}` each run puts its model there",
 }
@@ -85,7 +85,8 @@ def endpoint_of(store: Store, named: str = "") -> str:
         raise NotFound(
             "endpoint-not-found",
             "no model was promoted yet",
-            hint="`modelyard run` promotes one, once every blocking check passes",
+            hint="`modelyard run` promotes one, once every blocking check passes and nothing is missing in the card; "
+            "`modelyard runs` says how the newest one ended",
         )
     if len(known) > 1:
         raise UserError("endpoint-unclear", "there are several endpoints", hint=f"name one: {', '.join(known)}")

@@ -221,7 +221,8 @@ def package(*, model: Bundle, card: Card, verdict: Any = None) -> BundleDraft:
         raise Refused(
             "card-incomplete",
             f"the card of `{model.version.name}` is not complete: nobody has filled {', '.join(card.missing)}",
-            hint="fill these fields of `card` in modelyard.yaml; a model without a whole card is not released",
+            hint="fill them in where they stand in modelyard.yaml (`purpose` and `owners` at the top, the others below "
+            "`card`); a model without a whole card is not released",
         )
     if card.digest != model.version.digest:
         raise Refused(
