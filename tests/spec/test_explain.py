@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelyard._kit.errors import NotFound, Problem, SpecError
+from modelyard.cli.main import main
 from modelyard.spec import explain, load, paths
 
 
@@ -69,6 +70,15 @@ def test_an_unknown_field_names_the_near_ones(path: str, hint: str) -> None:
     with pytest.raises(NotFound) as error:
         explain(path)
     assert hint in error.value.problem.hint
+
+
+def test_fields_below_say_what_they_are_when_they_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    found = explain("checks.beats")
+    assert found.defaults == {"champion": "true", "baseline": "true", "margin": "0", "blocking": "true"}
+    assert main(["explain", "checks.beats"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the most frequent class or the mean. Left out: true." in text
+    assert "`champion: false`" in explain("checks.beats.champion").about
 
 
 def test_sections_list_their_fields() -> None:

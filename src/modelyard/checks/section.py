@@ -59,7 +59,7 @@ class Beats(Section, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Whether the model must not be worse than the one that answers now; skipped while there is "
-            "none.",
+            "none. To compare with the baseline alone, write `champion: false`.",
             examples=[True],
         ),
     ] = True

@@ -72,11 +72,20 @@ def _text(found: Explained) -> str:
     if found.fields:
         width = max(map(len, found.fields)) + 2
         rows = [
-            fill(f"{name:{width}}{_first(about)}", _WIDTH, initial_indent="  ", subsequent_indent=" " * (width + 2))
+            fill(
+                f"{name:{width}}{_first(about)}{_left_out(found, name)}",
+                _WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * (width + 2),
+            )
             for name, about in found.fields.items()
         ]
         parts.append("fields:\n" + "\n".join(rows))
     return "\n\n".join(parts)
+
+
+def _left_out(found: Explained, name: str) -> str:
+    return f" Left out: {found.defaults[name]}." if name in found.defaults else ""
 
 
 def _first(about: str) -> str:

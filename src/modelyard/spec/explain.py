@@ -30,6 +30,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
         default: What it is when it is left out, as it would be written.
         example: Lines as they would stand in the file.
         fields: Fields below it, and what each is.
+        defaults: What those of them are that are left out, as they would be written.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     default: str
     example: str
     fields: dict[str, str]
+    defaults: dict[str, str] = {}
 
 
 def explain(path: str) -> Explained:
@@ -131,8 +133,10 @@ def _explained(path: list[str], shape: Shape, field: inspect.Field | None) -> Ex
     inner = shape
     while isinstance(inner.type, inspect.DictType | inspect.VarTupleType):
         inner = inner.item
-    below = {}
+    below, defaults = {}, {}
     if isinstance(inner.type, inspect.StructType):
+        optional = {name: one for name, one in fields_of(inner.type).items() if not one.required}
+        defaults = {name: said for name, one in optional.items() if (said := _default(one))}
         below = {
             name: str(shape_of(declared.type).notes.get("description", ""))
             for name, declared in fields_of(inner.type).items()
@@ -148,6 +152,7 @@ def _explained(path: list[str], shape: Shape, field: inspect.Field | None) -> Ex
         default="" if field is None or required else _default(field),
         example=_example(path, examples[0]) if examples else "",
         fields=below,
+        defaults=defaults,
     )
 
 
