@@ -36,7 +36,7 @@ def test_freshness_goes_by_the_newest_value_and_the_key_changes_only_when_it_goe
     asked = {"cursor": "when", "fresh_within": 2 * DAY}
     looks = [state(project, newest + s, **asked) for s in (1, DAY, 2 * DAY, 2 * DAY + 1)]
     assert [look["wrong"] for look in looks] == [{}, {}, {}, {"rows": ["stale"]}]
-    assert all(set(look) == {"wrong", "unkeyed"} for look in looks)
+    assert all(set(look) == {"wrong", "files", "unkeyed"} and look["files"] == {"rows": 1} for look in looks)
     assert passed(project, newest + DAY, **asked) == {"contract.rows.available": 1.0, "contract.rows.fresh": DAY}
     error = stopped(project, newest + 2 * DAY + 1, **asked)
     assert error.code == "data-stale"
@@ -110,3 +110,14 @@ def test_what_is_in_a_file_is_looked_up_once(project, monkeypatch: pytest.Monkey
 def test_the_guard_of_a_missing_folder_is_no_crash(project) -> None:
     assert not Path(project.root / "data").exists()
     assert stopped(project).code == "data-source-missing"
+
+
+def test_files_are_counted_and_one_more_is_looked_at_anew(project) -> None:
+    project.file("data/1.csv", "id\n1\n")
+    one = state(project)
+    project.file("data/2.csv", "id\n2\n")
+    two = state(project)
+    assert (one["files"], two["files"]) == ({"rows": 1}, {"rows": 2})
+    (result,) = guard(sources={"rows": FROM}, state=two)
+    assert (result.evidence.value, result.evidence.unit, result.evidence.n) == (2.0, "files", 2)
+    assert result.reason == "2 files found"

@@ -37,8 +37,9 @@ def guard_probe(
         clock: Source of the time.
 
     Returns:
-        `wrong`: table -> what is wrong (`missing`, `stale`, `thin`); and beside the key `now` and `seen`: table ->
-        `why` it is missing, `files`, and where they are asked for `newest` (seconds since 1970 UTC) and `rows`.
+        `wrong`: table -> what is wrong (`missing`, `stale`, `thin`); `files`: table -> how many it has; and beside the
+        key `now` and `seen`: table -> `why` it is missing, `files`, and where they are asked for `newest` (seconds
+        since 1970 UTC) and `rows`.
 
     Raises:
         DataError: A source cannot be read, or its cursor holds no times (`data-cursor-not-time`).
@@ -63,7 +64,9 @@ def guard_probe(
         if found:
             wrong[name] = found
     memory.save()
-    return {"wrong": wrong, "unkeyed": {"now": now, "seen": seen}}
+    # Another number of files is another answer: one that was kept would tell of those of an earlier run.
+    files = {name: one["files"] for name, one in seen.items()}
+    return {"wrong": wrong, "files": files, "unkeyed": {"now": now, "seen": seen}}
 
 
 def guard(*, sources: dict[str, dict[str, Any]], state: dict[str, Any]) -> list[CheckResult]:
@@ -78,7 +81,8 @@ def guard(*, sources: dict[str, dict[str, Any]], state: dict[str, Any]) -> list[
     results = []
     for name, source in sources.items():
         one = seen[name]
-        results.append(_result(name, "available", "files", one["files"], 1.0, "at_least", "files that are there"))
+        there = one["files"]
+        results.append(_result(name, "available", "files", there, 1.0, "at_least", "files that are there", n=there))
         if fresh := source.get("fresh_within"):
             age = max(0.0, now - one["newest"])
             results.append(_result(name, "fresh", "s", age, fresh, "at_most", "time since the newest row"))
@@ -180,7 +184,14 @@ def _seconds(value: Any, cursor: str) -> float:
 
 
 def _result(
-    name: str, rule: str, unit: str, value: float, limit: float, op: Literal["at_least", "at_most"], method: str
+    name: str,
+    rule: str,
+    unit: str,
+    value: float,
+    limit: float,
+    op: Literal["at_least", "at_most"],
+    method: str,
+    n: int = 1,
 ) -> CheckResult:
     what = {
         "available": f"{plural(int(value), 'file')} found",
@@ -193,7 +204,7 @@ def _result(
         reason=what[rule],
         limit=Limit(op=op, value=limit, unit=unit),
         # It differs with every look at the world, so it is not measured again by `verify`.
-        evidence=Evidence(measure=rule, value=float(value), unit=unit, n=1, method=method, volatile=True),
+        evidence=Evidence(measure=rule, value=float(value), unit=unit, n=n, method=method, volatile=True),
     )
 
 
