@@ -106,8 +106,8 @@ def test_what_cannot_be_written_is_named_as_the_user_knows_it(project: Path, lin
     code, _, err = mounted(still(project), line)
     assert code == 2
     assert "error[store-not-writable]" in err
-    assert named.format(project=project) in err
-    assert "right to write there" in err
+    assert f"{named.format(project=project)} cannot be written: Read-only file system" in err
+    assert ("copy the project" in err) is ("project" in named)
     for ours in (".part", ".lock", "[system]"):
         assert ours not in err
 

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from modelyard.automation import every
 from modelyard.cli import runs
 from modelyard.cli.main import main
+from modelyard.security.tokens import list_tokens
 
 Capture = pytest.CaptureFixture[str]
 SPEC = "project: p\nsteps:\n  one: {function: steps.py:one}\n"
@@ -69,6 +72,20 @@ def test_a_stream_of_events_ends_in_one_of_its_own_kind(project: Path, capsys: C
     assert "odd" in last["problems"][0]["message"]
 
 
+def test_what_is_told_between_two_times_is_told_to_programs_too(
+    project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("steps.py").write_text("def one():\n    raise ValueError('odd')\n")
+
+    def twice(seconds: float, action: Callable[[], None]) -> None:
+        every(seconds, action, times=2, wait=lambda _: False)
+
+    monkeypatch.setattr("modelyard.automation.every", twice)
+    assert main(["run", "--json", "--every", "1s"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["ok"] for one in told if one["kind"] == "error"] == [False, False]
+
+
 def test_every_mistake_of_a_file_is_listed(project: Path, capsys: Capture) -> None:
     Path("modelyard.yaml").write_text("project: p\ntargt: x\nmodle: {}\n")
     assert main(["plan", "--json"]) == 2
@@ -89,17 +106,21 @@ def test_a_mistake_of_ours_is_told_alike(project: Path, capsys: Capture, monkeyp
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_output_that_takes_nothing_is_told_on_stderr(project: Path) -> None:
     main(["run"])
-    for line in (["runs"], ["runs", "--json"]):
-        with Path("/dev/full").open("w") as full:
-            ended = subprocess.run(
-                [sys.executable, "-m", "modelyard", *line],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-                env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
-            )
-        assert ended.returncode == 2
-        assert ended.stderr.startswith("error[")
-        assert "Exception ignored" not in ended.stderr
-        assert "Traceback" not in ended.stderr
+    # Python may hand over what is written at once, or at the end.
+    for buffered in ({}, {"PYTHONUNBUFFERED": "1"}):
+        for line in (["runs"], ["runs", "--json"], ["token", "add", "ana"]):
+            with Path("/dev/full").open("w") as full:
+                ended = subprocess.run(
+                    [sys.executable, "-m", "modelyard", *line],
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    check=False,
+                    env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"} | buffered,
+                )
+            assert ended.returncode == 2
+            assert "error[disk-full]: no space left on the disk of standard output" in ended.stderr
+            assert "Exception ignored" not in ended.stderr
+            assert "Traceback" not in ended.stderr
+    # A token that nobody has seen is none.
+    assert list_tokens(project) == []

@@ -16,7 +16,7 @@ from types import ModuleType
 from modelyard import __version__
 from modelyard._kit.errors import ModelyardError, UserError, near
 from modelyard.cli.arguments import Parser, read
-from modelyard.cli.output import say, tell
+from modelyard.cli.output import STDOUT, say, tell
 
 __all__ = ["VERBS", "main", "parser"]
 
@@ -194,10 +194,11 @@ def _exit_code(error: BaseException, verb: str, *, kept: str = "", as_json: bool
         case OSError():
             from modelyard.store.disk import refused
 
-            ours = _flushed()
-            said = refused(error, unnamed="the project" if ours else "standard output")
-            if not ours:
+            open_ = error.filename != STDOUT and _flushed()
+            if not open_:
+                error.filename = None
                 _drop_output()
+            said = refused(error, unnamed="the project" if open_ else "standard output")
             return _exit_code(said, verb, kept=kept, as_json=as_json)
         case Exception():
             hint = "this is a mistake in Modelyard; run again with --debug and report the trace"

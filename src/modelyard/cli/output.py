@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +16,7 @@ from modelyard._kit.errors import ModelyardError, Problem
 
 __all__ = [
     "MARKS",
+    "STDOUT",
     "data",
     "json_line",
     "paint",
@@ -44,6 +45,8 @@ MARKS = {
     "run": "+",
     "depends": "~",
 }
+# What an error is about that the system has with stdout.
+STDOUT = "<stdout>"
 # Verbs whose JSON lines are told apart by a field of theirs -> what an error has there.
 _STREAMS = {"run": {"kind": "error"}, "up": {"what": "error"}}
 _COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
@@ -59,13 +62,26 @@ _STATUS = {
 
 def data(text: str) -> None:
     """Write a line of data to stdout."""
-    sys.stdout.write(f"{text}\n")
+    with _to_stdout():
+        sys.stdout.write(f"{text}\n")
 
 
 def json_line(value: Any) -> None:
     """Write a value as one line of JSON to stdout."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-    sys.stdout.flush()
+    with _to_stdout():
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Name standard output in what the system says of it: it names no file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from error
 
 
 def say(text: str = "") -> None:

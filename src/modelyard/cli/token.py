@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from modelyard._kit.actor import user
@@ -60,9 +61,20 @@ def run(args: argparse.Namespace) -> int:
         # The ledger learns who may ask from when on, and nothing that helps to find the token.
         payload = {"name": args.name, "role": args.role, "id": text[5:13]}
         store.ledger.append(Draft(kind="token.added", actor=actor, payload=payload))
+        try:
+            _show(args, text)
+        except OSError:
+            # Nobody has seen it, and nobody ever will.
+            revoke_token(store.root, args.name)
+            store.ledger.append(Draft(kind="token.revoked", actor=actor, payload=payload))
+            raise
+    return 0
+
+
+def _show(args: argparse.Namespace, text: str) -> None:
     if args.json:
         json_line({"name": args.name, "role": args.role, "token": text})
     else:
         say(f"token of `{args.name}` ({args.role}); it is shown this once:")
         data(text)
-    return 0
+    sys.stdout.flush()

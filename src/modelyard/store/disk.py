@@ -17,6 +17,7 @@ __all__ = ["check_writable", "explain", "explained", "refused"]
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _FREE = "free some space, then run the same command again"
+_OTHER = "give this user the right to write there, or name another file"
 _COPY = "give this user the right to write there, or copy the project to a folder that can be written"
 # What is written beside a file until it is whole.
 _UNFINISHED = re.compile(r"\.(.+?)(?:\.[0-9a-f]{8})?\.(?:part|scoring)")
@@ -36,7 +37,7 @@ def explain(error: BaseException, path: Path) -> ModelyardError | None:
             return _full(path)
         named = _meant(error.filename) if isinstance(error.filename, str) else None
         if error.errno in _NOT_WRITABLE and _of(named, path):
-            return _not_writable(named or path)
+            return _not_writable(named or path, error.strerror)
     # Polars and Delta keep the number of the system's error only in their text.
     if any(f"(os error {number})" in str(error) for number in _FULL):
         return _full(path)
@@ -73,7 +74,7 @@ def refused(error: OSError, *, unnamed: str) -> UserError:
     if error.errno in _FULL:
         return UserError("disk-full", f"no space left on the disk of {shown}", hint=_FREE)
     if error.errno in _NOT_WRITABLE and (error.errno == errno.EROFS or named is None or _may_read(named)):
-        hint = _COPY if project else "give this user the right to write there, or name another file"
+        hint = _COPY if project else _OTHER
         return UserError("store-not-writable", f"{shown} cannot be written: {why}", hint=hint)
     return UserError("system", f"{shown}: {why}", hint="mend what the system says, then run the same command again")
 
@@ -110,12 +111,10 @@ def _full(path: object) -> UserError:
     )
 
 
-def _not_writable(path: object) -> UserError:
-    return UserError(
-        "store-not-writable",
-        f"`{path}` cannot be written",
-        hint=_COPY,
-    )
+def _not_writable(path: Path, why: str | None = None) -> UserError:
+    # What stands elsewhere is an output that somebody has named.
+    hint = _COPY if why is None or ".modelyard" in path.parts else _OTHER
+    return UserError("store-not-writable", f"`{path}` cannot be written{f': {why}' if why else ''}", hint=hint)
 
 
 def _of_sqlite(error: sqlite3.Error, path: Path) -> ModelyardError | None:
