@@ -67,6 +67,8 @@ def test_too_few_rows_say_how_many_more_are_needed(requests, reference, signatur
     results = watch(window_of(requests(0, 38, shift=3.0)[0]), reference, signature, Monitor())
     assert [(r.check.name, r.status) for r in results] == [("window", "insufficient")]
     assert results[0].reason == "38 requests tell too little about drift; it needs 50, 12 more"
+    one = watch(window_of(requests(0, 1)[0]), reference, signature, Monitor())
+    assert one[0].reason == "1 request tells too little about drift; it needs 50, 49 more"
     none = watch(window_of([]), reference, signature, Monitor())
     assert none[0].reason == "0 requests tell too little about drift; it needs 50, 50 more"
     assert len(watch(window_of(requests(0, 38)[0]), reference, signature, {"rows": 30})) > 1

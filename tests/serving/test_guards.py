@@ -228,6 +228,15 @@ def test_coerces_only_where_declared(fresh: Fresh) -> None:
     assert ask(server, {**ROW, "age": True}).status_code == 400
 
 
+@pytest.mark.parametrize(("count", "says"), [(1, "a row is unlike"), (2, "rows are unlike")])
+def test_a_warning_about_whole_rows_names_no_column(fresh: Fresh, count: int, says: str) -> None:
+    server = fresh(profiled(), *told(outlier={"score": 0.99, "do": "warn"}))
+    found = ask(server, *[{"age": 30, "income": 1e6, "city": "rome"}] * count).json()["warnings"]
+    (whole,) = [one for one in found if "unlike" in one["message"]]
+    assert (whole["column"], whole["rows"]) == ("*", count)
+    assert whole["message"].startswith(says)
+
+
 def test_quarantine_answers_the_fallback_and_logs_apart(fresh: Fresh) -> None:
     server = fresh(profiled(), *told(outlier={"score": 0.99, "do": "quarantine"}, fallback="no"))
     usual, strange = {**ROW, "city": "paris"}, {"age": 30, "income": 1e6, "city": "rome"}

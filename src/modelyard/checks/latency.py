@@ -46,7 +46,8 @@ def latency(*, latency: Evidence, check: Check | Mapping[str, Any], seed: int = 
     limit = Limit(op="at_most", value=seconds / _SECONDS[unit], unit=unit)
     found = msgspec.structs.replace(latency, value=measured, unit=unit, volatile=True)
     if measured is None or latency.n < FEWEST:
-        reason = f"{plural(latency.n, 'timing')} tell too little about {share}; it needs {FEWEST}"
+        tell = "tells" if latency.n == 1 else "tell"
+        reason = f"{plural(latency.n, 'timing')} {tell} too little about {share}; it needs {FEWEST}"
         return CheckResult(check=claim, status="insufficient", reason=reason, limit=limit, evidence=found)
     good = holds(measured, limit)
     took, bar = _times(measured * _SECONDS[unit], seconds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
-from modelyard._kit.text import number, seconds_text
+from modelyard._kit.text import number, plural, seconds_text
 from modelyard.cli.arguments import whole
 from modelyard.cli.failure import failure_facts, print_failure
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
@@ -200,8 +200,8 @@ def _in_short(raw: Any, name: str) -> str:
     """Say in one line what a step gave."""
     match read_value(raw):
         case TableVersion() as table_version:
-            columns = len(table_version.columns)
-            return f"table {short(table_version.digest)}, {number(table_version.rows)} rows, {columns} columns"
+            size = f"{plural(table_version.rows, 'row')}, {plural(len(table_version.columns), 'column')}"
+            return f"table {short(table_version.digest)}, {size}"
         case ModelVersion() as model:
             return f"model {short(model.digest)}, {model.family} as {model.format}"
         case File() as file:
@@ -213,7 +213,7 @@ def _in_short(raw: Any, name: str) -> str:
         case Evidence() as evidence:
             return f"{evidence.measure} {number(evidence.value)} on {number(evidence.n)} rows"
         case [_, _, *_] as values:
-            return f"{len(values)} values"
+            return plural(len(values), "value")
         case _ if isinstance(raw, dict) and "kind" in raw:
             return str(raw["kind"])
     return textwrap.shorten(raw if isinstance(raw, str) else json.dumps(raw), _LONGEST)
@@ -242,7 +242,7 @@ def _list(versions: list[TableVersion | ModelVersion], aliases: dict[str, str], 
         return
     rows = []
     for v in versions:
-        what = f"{number(v.rows)} rows" if isinstance(v, TableVersion) else f"{v.family} as {v.format}"
+        what = f"{plural(v.rows, 'row')}" if isinstance(v, TableVersion) else f"{v.family} as {v.format}"
         rows.append((v.name, short(v.digest), what, v.address[:40], aliases.get(v.digest, "")))
     table(("name", "digest", "what", "address", "alias" if aliases else ""), rows)
 
@@ -263,7 +263,7 @@ def _version(version: TableVersion | ModelVersion | File, store: Store, args: ar
     if args.json:
         sys.stdout.write(frame.write_ndjson())
         return
-    data(f"{version.name}  {number(version.rows)} rows  {short(version.digest)}  {version.address}")
+    data(f"{version.name}  {plural(version.rows, 'row')}  {short(version.digest)}  {version.address}")
     with pl.Config(tbl_cols=8, tbl_rows=-1, tbl_hide_dataframe_shape=True, fmt_str_lengths=50, tbl_width_chars=160):
         data(str(frame))
 

@@ -69,7 +69,8 @@ def _drift(
     fewest = int(settings.get("rows", FEWEST))
     check = Check(name="window", type="drift", blocking=False)
     if window.rows < fewest:
-        reason = f"{plural(window.rows, 'request')} tell too little about drift; it needs {fewest:,}, "
+        tell = "tells" if window.rows == 1 else "tell"
+        reason = f"{plural(window.rows, 'request')} {tell} too little about drift; it needs {fewest:,}, "
         reason += f"{fewest - window.rows:,} more"
         return [_unknown(check, "rows", reason, window.rows, Limit(op="at_least", value=fewest))]
     if not profile.get("features"):

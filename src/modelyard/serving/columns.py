@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard._kit.text import plural
 from modelyard.inference.encode import as_text
 from modelyard.records import Feature, Signature
 from modelyard.serving.errors import HttpError, bad, named
@@ -94,7 +95,8 @@ class Columns:
         if uneven is not None:
             first = next(iter(lengths))
             raise bad(
-                "rows-uneven", f"`{first}` has {count} values and `{uneven}` has {lengths[uneven]}; give one a row"
+                "rows-uneven",
+                f"`{first}` has {plural(count, 'value')} and `{uneven}` has {lengths[uneven]:,}; give one a row",
             )
         if not count:
             raise bad("rows-empty", "there is no row to answer")
@@ -158,8 +160,8 @@ class Columns:
             if name not in self.features:
                 raise named("column-unknown", f"{place}the model takes no column `{_cut(name)}`", name, self.names)
         missing = [name for name in self.names if name not in given]
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise bad("column-missing", f"{place}column `{missing[0]}`{more} is not given; give null where it is not known")
+        more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
+        raise bad("column-missing", f"{place}column `{missing[0]}`{more} not given; give null where it is not known")
 
 
 def too_many(most: int) -> HttpError:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "Parsed", "wide"]
+__all__ = ["PACKED_ROWS", "WHOLE", "Parsed", "wide"]
 
+# What a warning names that is about no column: it is about the rows as a whole, or their answers.
+WHOLE = "*"
 # From so many rows on they are logged as bytes.
 PACKED_ROWS = 256
 

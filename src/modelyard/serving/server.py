@@ -23,6 +23,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen, listen_beside
+from modelyard._kit.text import plural
 from modelyard.inference import Bundle, open_bundle
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
@@ -233,7 +234,10 @@ def _answer(
             one.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
     if lost:
-        say(f"error[log-lost]: {lost} answered rows could not be logged: {log.trouble or 'see above'}", level="error")
+        say(
+            f"error[log-lost]: {plural(lost, 'answered row')} could not be logged: {log.trouble or 'see above'}",
+            level="error",
+        )
         return 3
     which = f" process={os.getpid()}" if tell is not None else ""
     # Requests, their rows, and where each row is: in the log, apart from it, or in neither by `deploy.requests.sample`.

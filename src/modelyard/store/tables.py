@@ -16,6 +16,7 @@ import msgspec
 
 from modelyard._kit.digest import digest_file
 from modelyard._kit.errors import DataError, NotFound, Tampered
+from modelyard._kit.text import plural
 from modelyard.records import TableVersion
 from modelyard.store.base import Appended
 from modelyard.store.delta import commit, noted, opened, stands
@@ -152,7 +153,7 @@ class DeltaTables:
         if len(files) != len(version.files):
             raise Tampered(
                 "table-changed",
-                f"table version `{version.address}` has {len(files)} files, {len(version.files)} were recorded",
+                f"table version `{version.address}` has {plural(len(files), 'file')} of the {len(version.files)} recorded",
                 hint="run again in a fresh copy of the project",
             )
         for path, digest in zip(files, version.files, strict=True):

@@ -11,7 +11,7 @@ from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
-from modelyard.serving.parsed import Parsed
+from modelyard.serving.parsed import WHOLE, Parsed
 from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class Incoming:
             if do == "reject":
                 job.refuse_one(at, "row-outlier", f"row {rows[0]} is unlike the rows that the model was made from")
             elif do == "warn":
-                job.warn(at, "", len(rows), "rows are unlike those that the model was made from")
+                what = "a row is" if len(rows) == 1 else "rows are"
+                job.warn(at, WHOLE, len(rows), f"{what} unlike those that the model was made from")
             else:
                 self.held[id(job.fitting[at])] = rows
 

@@ -16,6 +16,7 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded, digits_of
+from modelyard.serving.parsed import WHOLE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,7 +169,7 @@ class Outgoing:
                 given[mark.row]["reason"] = mark.reason
         for check, rows in warned.items():
             self._decide(check, "warn", rows)
-            warning = {"column": "", "rows": rows, "message": f"the answer is marked by the check `{check}`"}
+            warning = {"column": WHOLE, "rows": rows, "message": f"the answer is marked by the check `{check}`"}
             asked.parsed.warnings = [*asked.parsed.warnings, warning]
 
     def _check(self, rows: Rows, given: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard._kit.text import plural
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
@@ -131,7 +132,7 @@ def _rows(service: Service, names: list[str], rows: list[Any]) -> Parsed:
         if not isinstance(row, list):
             raise bad("body-shape", f"row {at} is not a list of values")
         if len(row) != len(names):
-            raise bad("rows-uneven", f"row {at} has {len(row)} values and there are {len(names)} columns")
+            raise bad("rows-uneven", f"row {at} has {plural(len(row), 'value')} for {plural(len(names), 'column')}")
     return columns.read({name: [row[at] for row in rows] for at, name in enumerate(names)})
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from modelyard._kit.text import plural
 from modelyard.records import Feature
 from modelyard.serving.columns import Columns
 from modelyard.serving.errors import HttpError, bad, named
@@ -121,7 +122,7 @@ def _rows(columns: Columns, tensor: Tensor, width: int, rows: int | None) -> int
         raise bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(shape)}; the model takes {want}")
     columns.check_count(shape[0])
     if rows is not None and shape[0] != rows:
-        raise bad("rows-uneven", f"`{tensor.name[:60]}` has {shape[0]} rows and the tensor before it {rows}")
+        raise bad("rows-uneven", f"`{tensor.name[:60]}` has {plural(shape[0], 'row')} and the tensor before it {rows}")
     return shape[0]
 
 
@@ -178,4 +179,6 @@ def _items(tensor: Tensor) -> list[Any]:
 
 
 def _uneven(tensor: Tensor, count: int) -> HttpError:
-    return bad("tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(tensor.shape)} and {count} values")
+    return bad(
+        "tensor-shape", f"`{tensor.name[:60]}` has the shape {_shown(tensor.shape)} and {plural(count, 'value')}"
+    )
