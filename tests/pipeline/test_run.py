@@ -257,6 +257,35 @@ def test_the_preview_says_what_would_run_and_why(tmp_path: Path) -> None:
     assert changed[1].verdict == "depends"
 
 
+def test_the_preview_names_what_changed_at_a_step_itself_beside_what_it_takes(tmp_path: Path) -> None:
+    def plan(guard: int, load: int, split: int) -> Plan:
+        verb = f"{__name__}:noted"
+        return Plan(
+            project="f",
+            steps=(
+                Step(name="guard", verb=verb, params={"x": guard}),
+                Step(name="load", verb=verb, params={"x": load}, after=("guard",)),
+                Step(name="split", verb=verb, inputs={"x": "load"}, params={"label": str(split)}),
+            ),
+        )
+
+    def foreseen(*given: int) -> list[tuple[str, str]]:
+        return [(f.verdict, f.why) for f in preview(plan(*given), modelyard.open_project(tmp_path))]
+
+    from modelyard.pipeline import run as run_plan
+
+    run_plan(plan(1, 1, 1), modelyard.open_project(tmp_path))
+    same = ("cached", "nothing it depends on changed")
+    # What only has to end before takes no part in the key.
+    assert foreseen(2, 1, 1) == [("run", "parameters changed"), same, same]
+    assert foreseen(2, 2, 1) == [
+        ("run", "parameters changed"),
+        ("run", "parameters changed"),
+        ("depends", "takes the output of `load`"),
+    ]
+    assert foreseen(1, 2, 2)[2] == ("depends", "parameters changed; takes the output of `load`")
+
+
 def test_the_preview_names_the_library_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from modelyard.pipeline import environment as here
     from modelyard.pipeline import preview as look

@@ -12,7 +12,7 @@ from modelyard.pipeline.environment import Environment, environment
 from modelyard.pipeline.keys import Key, output_key
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.there import gone
-from modelyard.records import Plan
+from modelyard.records import Plan, Step
 from modelyard.store import Store
 
 __all__ = ["Foreseen", "preview"]
@@ -44,9 +44,10 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
     for step in plan.steps:
         latest = store.ledger.latest(step.name)
         seconds = latest.seconds if latest else None
-        unknown = [name for name in step.upstream if name not in outputs]
+        taken = _taken(step)
+        unknown = [name for name in taken if name not in outputs]
         if unknown:
-            why = f"takes the output of {', '.join(f'`{n}`' for n in unknown)}" if latest else "never ran"
+            why = _depends(step, unknown, latest.made_of, env, store) if latest else "never ran"
             guess: Literal["depends", "run"] = "depends" if latest else "run"
             foreseen.append(Foreseen(step=step.name, verdict=guess, why=why, seconds=seconds, needs=step.upstream))
             continue
@@ -61,9 +62,14 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
         key = output_key(step, code=code, inputs=inputs, state=keyed, environment=env)
         hit = store.ledger.output(key.digest)
         lost = gone(hit.outputs, store) if hit is not None else ""
+        # What only has to end before it is no part of its key; a function of the user's may change what its probe sees.
+        earlier = [name for name in step.upstream if name not in outputs and not step.verb.startswith("modelyard.")]
         if hit is not None and lost:
-            verdict: Literal["cached", "run"] = "run"
+            verdict: Literal["cached", "run", "depends"] = "run"
             why = lost
+        elif hit is not None and earlier and step.probe:
+            verdict = "depends"
+            why = f"looks at what {_named(earlier)} may change"
         elif hit is not None:
             outputs[step.name] = hit.outputs
             verdict = "cached"
@@ -73,6 +79,30 @@ def preview(plan: Plan, store: Store) -> list[Foreseen]:
             why = _why(key, latest.made_of, store) if latest else "never ran"
         foreseen.append(Foreseen(step=step.name, verdict=verdict, why=why, seconds=seconds, needs=step.upstream))
     return foreseen
+
+
+def _taken(step: Step) -> list[str]:
+    """Return the names of the steps whose outputs are part of a step's key."""
+    refs = [one for ref in step.inputs.values() for one in ([ref] if isinstance(ref, str) else ref)]
+    return list(dict.fromkeys(ref.partition("#")[0] for ref in refs))
+
+
+def _depends(step: Step, unknown: list[str], before: dict[str, str], env: str, store: Store) -> str:
+    """Say what is known of a step whose inputs are not: what of its own changed, and what it takes."""
+    takes = f"takes the output of {_named(unknown)}"
+    try:
+        own = output_key(step, code=version_of(step.verb, store.root), inputs={}, state=None, environment=env).made_of
+    except ModelyardError:
+        return takes  # what is wrong with its code is said when it is its turn
+    # The environment is the same for all, and said of the first that runs for it.
+    known = {name: own[name] for name in ("code", "params")}
+    if not before or all(before.get(name) == digest for name, digest in known.items()):
+        return takes
+    return f"{Key('', known).explain({name: before.get(name, '') for name in known})}; {takes}"
+
+
+def _named(steps: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in steps)
 
 
 def _why(key: Key, before: dict[str, str], store: Store) -> str:
