@@ -150,6 +150,12 @@ class RequestLog:
         """Whether another answer could not be recorded."""
         return self._came - self._went >= self._backlog
 
+    def settle(self, seconds: float) -> None:
+        """Wait until what was put before is written, that long at most; not in the thread that answers."""
+        until, target = time.monotonic() + seconds, self._queued
+        while self._written + self.lost < target and time.monotonic() < until:
+            time.sleep(_PAUSE / 4)
+
     def close(self, *, seconds: float = 20.0) -> int:
         """Write what waits and close, also what is held back; return how many rows were not written."""
         logs = [self] if self._apart is None else [self, self._apart]

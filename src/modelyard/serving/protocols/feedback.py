@@ -33,6 +33,7 @@ from modelyard.store.requests import connect, known_of
 
 if TYPE_CHECKING:
     from modelyard.serving.models import Models
+    from modelyard.serving.observability.log import RequestLog
 
 __all__ = ["Feedback", "feedback", "text_of"]
 
@@ -62,7 +63,7 @@ class Feedback:
         self._pool: ThreadPoolExecutor | None = None
         self._waiting = 0
 
-    def join(self, models: Models, exchange: Exchange, path: Path, truths: list[tuple[str, str]]) -> None:
+    def join(self, models: Models, exchange: Exchange, log: RequestLog, truths: list[tuple[str, str]]) -> None:
         """Write outcomes into the log of a model, those that the caller may tell, and answer when they are written.
 
         Raises:
@@ -74,7 +75,7 @@ class Feedback:
         self._waiting += 1
         loop = asyncio.get_running_loop()
         only = "" if allowed(exchange.role, "operate") else exchange.caller
-        future = self._pool.submit(_write, path, truths, only)
+        future = self._pool.submit(_settled, log, truths, only)
         future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._written, models, exchange, truths, f))
 
     def _written(self, models: Models, exchange: Exchange, truths: list[tuple[str, str]], done: Future[Any]) -> None:
@@ -131,7 +132,7 @@ def feedback(models: Models, exchange: Exchange) -> None:
     model = models.default
     classes = dict.fromkeys(model.problem.classes)
     truths = [(one.id, text_of(one.truth, classes, at)) for at, one in enumerate(outcomes)]
-    models.feedback.join(models, exchange, model.log.path, truths)
+    models.feedback.join(models, exchange, model.log, truths)
 
 
 def text_of(truth: str | int | float | bool, classes: Collection[str], at: int) -> str:
@@ -166,6 +167,12 @@ class _Told(NamedTuple):
     unknown: set[str]
     foreign: set[str]
     replaced: list[str]
+
+
+def _settled(log: RequestLog, truths: list[tuple[str, str]], only: str) -> _Told:
+    """Write outcomes, also those of answers that were given a moment ago: their log is written in blocks."""
+    log.settle(_SECONDS)
+    return _write(log.path, truths, only)
 
 
 def _write(path: Path, truths: list[tuple[str, str]], only: str) -> _Told:
