@@ -92,9 +92,20 @@ def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(
     assert trace_of(store, deployment) == "cd" * 16
 
 
-def test_bundle_that_is_gone(store: LocalStore, deployment: Deployment) -> None:
+def test_bundle_that_is_gone(store: LocalStore, deployment: Deployment, models: list[ModelVersion]) -> None:
     folder = store.blobs.folder(deployment.model.address)
     folder.chmod(0o755)
     folder.rename(store.root / "elsewhere")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound) as caught:
+        command(store, deployment)
+    # A run makes the model of today, so it is no way back to this one.
+    assert caught.value.code == "folder-not-found"
+    assert "hours/champion" in caught.value.problem.message
+    there = next(m for m in reversed(models) if m.identity != deployment.model.identity)
+    assert f"`modelyard promote {there.digest[:12]}`" in caught.value.problem.hint
+    assert "modelyard rollback" in caught.value.problem.hint
+    for other in store.blobs.folder(there.address).parents[1].glob("*/*"):
+        other.chmod(0o755)
+        other.rename(store.root / f"gone-{other.name}")
+    with pytest.raises(NotFound, match="then `modelyard promote MODEL`"):
         command(store, deployment)

@@ -109,7 +109,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
     from modelyard.automation.loadtest import measure, record, why_not_compared
-    from modelyard.deploy.aliases import endpoint_of
+    from modelyard.deploy.aliases import bundle_folder, endpoint_of
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
 
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args, model=True) as store:
         deployment = _deployment(store, endpoint_of(store, args.endpoint), "champion" if order.host else args.target)
         model = deployment.model
-        bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
+        bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         rows = _rows(args, bundle, store)
         apart = why_not_compared(store, deployment.endpoint, order) if order.share is not None else ""
         say(f"asking {args.target if order.host else 'a server of its own'}, {plural(len(rows), 'row')} in turns")

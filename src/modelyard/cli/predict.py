@@ -68,7 +68,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
-    from modelyard.deploy.aliases import endpoint_of, pointed
+    from modelyard.deploy.aliases import bundle_folder, endpoint_of, pointed
     from modelyard.inference import open_bundle
     from modelyard.pipeline.machine import cores
     from modelyard.pipeline.scoring.parts import kind_of
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         model = deployment.model
-        bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
+        bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         with _opened(args, bundle.signature, store) as rows:
             if not args.output:
                 return _print(rows, bundle, workers, stopped, as_json=args.json)

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _once(args: argparse.Namespace) -> int:
     """Watch once, record it, and print what moved."""
+    from modelyard.deploy.aliases import bundle_folder
     from modelyard.inference import open_bundle
     from modelyard.monitoring.watch import watch
     from modelyard.monitoring.window import read_window
@@ -62,9 +63,7 @@ def _once(args: argparse.Namespace) -> int:
     spec = load_spec(args, files=False)
     store = open_existing(args, model=True)
     champion = _champion(store, spec.endpoint)
-    bundle = open_bundle(
-        store.blobs.folder(champion.model.address), trusted=trusted_keys(store.root), version=champion.model
-    )
+    bundle = open_bundle(bundle_folder(store, champion), trusted=trusted_keys(store.root), version=champion.model)
     log = log_path(store.root, spec.endpoint)
     if args.truth:
         _join(log, Path(args.truth), bundle.signature.problem)

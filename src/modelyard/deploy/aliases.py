@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, UserError
@@ -15,6 +16,7 @@ from modelyard.store.base import Store
 from modelyard.store.origins import origin
 
 __all__ = [
+    "bundle_folder",
     "endpoint_of",
     "find_model",
     "move",
@@ -67,6 +69,37 @@ def trace_of(store: Store, deployment: Deployment) -> str:
     A person who promotes or rolls back points at what some run has made: that run's trace is the way back.
     """
     return origin(store.ledger, deployment)
+
+
+def bundle_folder(store: Store, deployment: Deployment) -> Path:
+    """Return the folder of the bundle that an alias points at.
+
+    Raises:
+        NotFound: The store does not hold it (`folder-not-found`): a run makes the model of today's data and code, which
+            need not be this one, so the hint names what is there to point at.
+    """
+    try:
+        return store.blobs.folder(deployment.model.address)
+    except NotFound as error:
+        name, model = f"{deployment.endpoint}/{deployment.alias}", short(deployment.model.digest)
+        there = next((one for one in released(store) if one.name == deployment.model.name and _held(store, one)), None)
+        hint = "put `.modelyard/blobs/folders` back from a copy"
+        if there is not None:
+            more = " --alias challenger" if deployment.alias == "challenger" else ""
+            hint += f", or point at a model that is there: `modelyard promote {short(there.digest)}{more}`"
+            hint += " (`modelyard rollback` for one that it pointed at before)"
+        else:
+            hint += ", or make a model to point at: `modelyard run`, then `modelyard promote MODEL`"
+        message = f"the bundle of `{name}`, model `{model}`, is not in this store, and a run need not make it again"
+        raise NotFound("folder-not-found", message, hint=hint) from error
+
+
+def _held(store: Store, model: ModelVersion) -> bool:
+    try:
+        store.blobs.folder(model.address)
+    except NotFound:
+        return False
+    return True
 
 
 def endpoint_of(store: Store, named: str = "") -> str:

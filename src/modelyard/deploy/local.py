@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.deploy.aliases import trace_of
+from modelyard.deploy.aliases import bundle_folder, trace_of
 from modelyard.deploy.rollout import Rollout
 from modelyard.deploy.section import Access, Deploy, Requests
 from modelyard.records import Deployment
@@ -46,7 +46,7 @@ def command(
     Raises:
         NotFound: The store does not hold the bundle.
     """
-    folder = store.blobs.folder(deployment.model.address)
+    folder = bundle_folder(store, deployment)
     # -P: a file called like a library in the folder of the project is not imported.
     line = [sys.executable, "-P", "-m", "modelyard.serving"]
     line += ["--bundle", str(folder), "--project", str(apart or store.root), "--endpoint", deployment.endpoint]
