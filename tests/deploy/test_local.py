@@ -84,7 +84,17 @@ def test_the_trace_of_the_run_that_made_the_model_stands_on_the_line(
     # A person promoted it; the run that released it is the way back.
     line = command(store, deployment)
     assert line[line.index("--trace") + 1] == "ab" * 16
-    # A run that promoted it comes first.
+    # A run that found it in the cache and promoted it did not make it.
+    store.ledger.append(
+        Draft(kind="run.started", run="run-2", payload={"project": "p", "trace": "cd" * 16}),
+        Draft(kind="alias.moved", run="run-2", payload={"deployment": plain(deployment)}),
+    )
+    assert trace_of(store, deployment) == "ab" * 16
+
+
+def test_a_run_that_promoted_a_model_stands_for_one_that_nobody_knows(
+    store: LocalStore, deployment: Deployment
+) -> None:
     store.ledger.append(
         Draft(kind="run.started", run="run-2", payload={"project": "p", "trace": "cd" * 16}),
         Draft(kind="alias.moved", run="run-2", payload={"deployment": plain(deployment)}),

@@ -153,7 +153,7 @@ class DeltaTables:
         if len(files) != len(version.files):
             raise Tampered(
                 "table-changed",
-                f"table version `{version.address}` has {plural(len(files), 'file')} of the {len(version.files)} recorded",
+                f"table version `{version.address}` has {plural(len(files), 'file')} of {len(version.files)} recorded",
                 hint="run again in a fresh copy of the project",
             )
         for path, digest in zip(files, version.files, strict=True):
