@@ -78,6 +78,18 @@ def test_only_servers_of_this_project_and_endpoint_are_named(tmp_path: Path) -> 
     serving(30, 11, tmp_path, "hours")
     serving(40, 10, tmp_path, "other")
     serving(50, 10, tmp_path / "elsewhere", "hours")
+    # The same daemon by its other name, and by its module.
+    process(12, 1, "python", "/venv/bin/yard", "up", "--drain", "0")
+    process(13, 1, "python", "-m", "modelyard", "up")
+    process(14, 1, "python", "-m", "modelyard.cli.main", "up")
+    serving(31, 12, tmp_path, "hours")
+    serving(32, 13, tmp_path, "hours")
+    serving(33, 14, tmp_path, "hours")
+    # What only runs in a folder of that name, or brings up something else, keeps nothing.
+    process(15, 1, "/srv/modelyard/run.sh", "up")
+    process(16, 1, "watch", "modelyard", "status", "up")
+    serving(34, 15, tmp_path, "hours")
+    serving(35, 16, tmp_path, "hours")
     # The daemon would start again what is ended below it.
-    assert running(tmp_path, "hours", proc=proc) == [11, 20]
+    assert running(tmp_path, "hours", proc=proc) == [11, 12, 13, 14, 20, 34, 35]
     assert running(tmp_path, "hours", proc=tmp_path / "none") == []

@@ -10,7 +10,7 @@ import msgspec
 from modelyard._kit.errors import near
 from modelyard.store.requests import LOAD_TEST
 
-__all__ = ["HttpError", "bad", "body_of", "check_id", "killed", "named", "suggest"]
+__all__ = ["HttpError", "bad", "body_of", "check_id", "headers_too_large", "killed", "named", "not_http", "suggest"]
 
 _LONGEST_NAME = 200
 _ID = re.compile(r"[!-~]{1,128}")
@@ -75,3 +75,13 @@ def body_of(error: HttpError, request_id: str, *, v2: bool) -> bytes:
     if v2:
         return msgspec.json.encode({"error": f"[{error.code}] {error.message}", "code": error.code, "id": request_id})
     return msgspec.json.encode({"error": {"code": error.code, "message": error.message, "id": request_id}})
+
+
+def headers_too_large(most: int) -> HttpError:
+    """Return the refusal of headers of more bytes than they may have."""
+    return HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes")
+
+
+def not_http() -> HttpError:
+    """Return the refusal of what is no request."""
+    return HttpError(400, "not-http", "this is not a request in HTTP/1.1")

@@ -16,7 +16,7 @@ from typing import Any
 
 import httptools
 
-from modelyard.serving.errors import HttpError, body_of
+from modelyard.serving.errors import HttpError, body_of, headers_too_large, not_http
 from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.body import RequestBody, check_coding, check_host
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body, head_bytes
@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_full",
         "_header_bytes",
         "_linger",
+        "_lost",
         "_parser",
         "_paused",
         "_queue",
@@ -85,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
+        # The parser does not know any more where in the request it is.
+        self._lost = False
         # Nothing is read; the caller does not take its answers.
         self._paused = self._full = False
         # The parser stands where a request begins.
@@ -188,14 +191,14 @@ class Connection(asyncio.Protocol):
             self._linger -= len(data)
             if self._linger < 0:
                 self.transport.abort()
+            if self._linger < 0 or self._lost:
                 return
         before = self._exchange
         self._fed = self._fed + len(data) if self._begun else len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Nobody here speaks anything else; the request itself is answered as any other.
-            self._finish()
+            self._finish()  # Nobody here speaks anything else; the request itself is answered as any other.
             return
         except httptools.HttpParserError as error:
             if self._linger >= 0 or (self._queue and not self._queue[-1]._keep_alive):
@@ -203,8 +206,7 @@ class Connection(asyncio.Protocol):
                 self._finish()
             else:
                 known = isinstance(error.__context__, HttpError)
-                wrong = HttpError(400, "not-http", "this is not a request in HTTP/1.1")
-                self._refuse_bytes(error.__context__ if known else wrong)
+                self._refuse_bytes(error.__context__ if known else not_http(), listen=not known)
             return
         if self._begun and self._linger < 0:
             try:
@@ -219,7 +221,7 @@ class Connection(asyncio.Protocol):
                 if self._linger >= 0:
                     self.transport.abort()
                 else:
-                    self._refuse_bytes(_headers_too_large(most))
+                    self._refuse_bytes(headers_too_large(most))
 
     # -- what the parser says
 
@@ -247,7 +249,7 @@ class Connection(asyncio.Protocol):
         if name in headers:
             value = b"%s, %s" % (headers[name], value)
             if len(value) > _REPEATED:
-                raise _headers_too_large(self.answers.limits.header)
+                raise headers_too_large(self.answers.limits.header)
         headers[name] = value
 
     def on_headers_complete(self) -> None:
@@ -265,7 +267,7 @@ class Connection(asyncio.Protocol):
         try:
             most = self.answers.limits.header
             if self._fed > most and head_bytes(exchange) > most:
-                raise _headers_too_large(most)
+                raise headers_too_large(most)
             self.answers.admit(exchange)
             # None of the routes that are open to all reads a body: a stranger takes no room.
             room = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
@@ -348,10 +350,15 @@ class Connection(asyncio.Protocol):
         body = body_of(error, exchange.id, v2=exchange.target.startswith(b"/v2"))
         exchange.reply(error.status, body, extra)
 
-    def _refuse_bytes(self, error: HttpError) -> None:
+    def _refuse_bytes(self, error: HttpError, *, listen: bool = False) -> None:
         """Refuse what did not become a request, or what stands in the place of the rest of its body."""
         exchange = self._exchange
         if exchange is not None and self._queue and self._queue[-1] is exchange:
+            if listen:
+                # Who still sends its body would lose the answer to a reset.
+                self._lost = True
+                self._hang_up(error)
+                return
             # Where it ends nobody knows, so nothing follows it.
             self._linger = _LINGER_BYTES
             self._body.drop()
@@ -391,7 +398,3 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and self._paused and not self._full:
             self._paused = False
             self.transport.resume_reading()
-
-
-def _headers_too_large(most: int) -> HttpError:
-    return HttpError(431, "headers-too-large", f"the headers are larger than {most:,} bytes")

@@ -151,10 +151,14 @@ class RequestLog:
         return self._came - self._went >= self._backlog
 
     def settle(self, seconds: float) -> None:
-        """Wait until what was put before is written, that long at most; not in the thread that answers."""
+        """Wait until what was put before is written, that long at most; not in the thread that answers.
+
+        It does not wait while nothing can be written, or when the log is being closed.
+        """
         until, target = time.monotonic() + seconds, self._queued
         while self._written + self.lost < target and time.monotonic() < until:
-            time.sleep(_PAUSE / 4)
+            if self.trouble or self._stop.wait(_PAUSE / 4):
+                return
 
     def close(self, *, seconds: float = 20.0) -> int:
         """Write what waits and close, also what is held back; return how many rows were not written."""

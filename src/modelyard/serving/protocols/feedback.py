@@ -17,7 +17,7 @@ import asyncio
 import sqlite3
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,7 +76,13 @@ class Feedback:
         loop = asyncio.get_running_loop()
         only = "" if allowed(exchange.role, "operate") else exchange.caller
         future = self._pool.submit(_settled, log, truths, only)
-        future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._written, models, exchange, truths, f))
+
+        def written(done: Future[Any]) -> None:
+            # When the server ends there is nobody left to tell.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._written, models, exchange, truths, done)
+
+        future.add_done_callback(written)
 
     def _written(self, models: Models, exchange: Exchange, truths: list[tuple[str, str]], done: Future[Any]) -> None:
         self._waiting -= 1
@@ -105,9 +111,9 @@ class Feedback:
         models.metrics.count(models, exchange, 200)
 
     def close(self) -> None:
-        """Stop the thread once its work is done."""
+        """Stop the thread once what it does is done; what still waits was answered to nobody."""
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
 
 
 def feedback(models: Models, exchange: Exchange) -> None:
