@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,52 @@ def test_what_is_open_already_is_written_behind_what_it_holds(tmp_path: Path) ->
         write_named(Path(f"/proc/self/fd/{file.fileno()}"), b"after\n")
         assert (tmp_path / "log").read_bytes() == b"before\nafter\n"
         assert os.fstat(file.fileno()).st_nlink == 1
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder among the devices, which holds files like any other."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        pytest.skip("this system has no /dev/shm that can be written")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_in_shared_memory_is_replaced_like_any_other(shared: Path, tmp_path: Path, *, linked: bool) -> None:
+    out, link = shared / "out", tmp_path / "link"
+    out.write_bytes(b"old")
+    link.symlink_to(out)
+    named = link if linked else out
+    write_named(named, b"one")
+    assert out.read_bytes() == b"one"
+    whole = shared / "whole"
+    whole.write_bytes(b"two")
+    give(whole, target_of(named))
+    assert out.read_bytes() == b"two"
+    assert (link.is_symlink(), [p.name for p in shared.iterdir()]) == (True, ["out"])
+
+
+def test_a_link_to_what_is_open_already_is_written_behind_what_it_holds(tmp_path: Path) -> None:
+    log, link = tmp_path / "log", tmp_path / "link"
+    with log.open("wb") as file:
+        file.write(b"before\n")
+        file.flush()
+        link.symlink_to(f"/proc/self/fd/{file.fileno()}")
+        write_named(link, b"after\n")
+    assert log.read_bytes() == b"before\nafter\n"
+
+
+@pytest.mark.parametrize("bits", [0o600, 0o664])
+def test_who_may_read_a_file_stays_when_it_is_replaced(tmp_path: Path, bits: int) -> None:
+    out, link, whole = tmp_path / "out", tmp_path / "link", tmp_path / "whole"
+    out.write_bytes(b"old")
+    out.chmod(bits)
+    link.symlink_to(out)
+    write_named(link, b"one")
+    assert (stat.S_IMODE(out.stat().st_mode), out.read_bytes()) == (bits, b"one")
+    whole.write_bytes(b"two")
+    whole.chmod(0o644)
+    give(whole, target_of(link))
+    assert (stat.S_IMODE(out.stat().st_mode), out.read_bytes()) == (bits, b"two")

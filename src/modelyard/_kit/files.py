@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -13,8 +14,10 @@ from modelyard._kit.errors import UserError, near
 
 __all__ = ["check_folder", "give", "sync", "target_of", "write_atomic", "write_named"]
 
-# What stands below these is the system's: a name for what is open already, or a device.
-_SYSTEM = ("/dev/", "/proc/")
+# The system's names for what is open already, which may be a file.
+_OPEN = re.compile(r"/dev/(?:stdout|stderr|fd/[^/]+)|/proc/.+/fd/[^/]+")
+# Links that lead one to another; the system itself follows no more.
+_LINKS = 40
 
 
 def check_folder(output: Path) -> None:
@@ -39,21 +42,26 @@ def check_folder(output: Path) -> None:
     )
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, keep: bool = False) -> None:
     """Write a file so that a crash leaves the old content or the new, never a part.
 
     Args:
         path: Target; its folder is made if missing.
         data: The whole content.
         mode: Permission bits, set before the content is visible.
+        keep: Whether a file that is replaced hands on its own permission bits instead.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    before = _bits(path) if keep else None
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as f:
+        opened = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode if before is None else before)
+        with os.fdopen(opened, "wb") as f:
+            if before is not None:
+                os.fchmod(f.fileno(), before)  # the umask is for what is new
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
@@ -94,7 +102,7 @@ def target_of(output: Path) -> Path:
 def write_named(output: Path, data: bytes) -> None:
     """Write an output that a user names: a file is replaced as a whole, anything else is written into.
 
-    A link stays, and the file that it leads to is replaced.
+    A link stays, and the file that it leads to is replaced; who may read and write that file stays too.
 
     Args:
         output: File, link, pipe or device; of a file the folder has to be there.
@@ -111,7 +119,7 @@ def write_named(output: Path, data: bytes) -> None:
             file.write(data)
         return
     check_folder(target)
-    write_atomic(target, data)
+    write_atomic(target, data, keep=True)
 
 
 def give(whole: Path, output: Path) -> None:
@@ -125,6 +133,8 @@ def give(whole: Path, output: Path) -> None:
         OSError: It cannot be written.
     """
     if not _straight(output):
+        if (before := _bits(output)) is not None:
+            whole.chmod(before)
         whole.replace(output)
         return
     with whole.open("rb") as content, _opened(output) as file:
@@ -138,7 +148,29 @@ def _straight(output: Path) -> bool:
         mode = output.stat().st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(output.absolute()).startswith(_SYSTEM)
+    if stat.S_ISREG(mode):
+        return _open_already(output)
+    return not stat.S_ISDIR(mode)
+
+
+def _open_already(output: Path) -> bool:
+    """Say whether a name, or a link on its way to a file, is the system's for what is open."""
+    name = os.path.abspath(output)  # noqa: PTH100 - `Path.absolute` keeps `..`, and the others follow links
+    for _ in range(_LINKS):
+        if _OPEN.fullmatch(name):
+            return True
+        if not os.path.islink(name):  # noqa: PTH114 - it is text that is matched
+            return False
+        name = os.path.normpath(Path(name).parent / Path(name).readlink())
+    return False
+
+
+def _bits(path: Path) -> int | None:
+    """Return who may read and write a file that is there."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return None
 
 
 def _opened(output: Path) -> BinaryIO:
