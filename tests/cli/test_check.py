@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -135,3 +138,12 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == schema
+
+
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for(folder: Path) -> None:
+    (folder / "a.csv").unlink()
+    os.mkfifo(folder / "a.csv")
+    (folder / "modelyard.yaml").write_text(RIGHT)
+    command = [sys.executable, "-m", "modelyard", "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "modelyard.yaml: ok: 1 table, 4 candidates, 2 checks\n")

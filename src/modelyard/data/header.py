@@ -40,6 +40,8 @@ def columns_in(addresses: Sequence[str], root: Path, options: Options) -> tuple[
 
 
 def _names(file: Path, options: Options) -> Iterator[str]:
+    if not file.is_file():
+        raise ValueError(f"{file} is no file")  # to open a pipe waits for whoever writes into it
     with file.open("rb") as opened:
         parquet = opened.read(4) == b"PAR1" or file.suffix.lower() in (".parquet", ".pq")
     if parquet:
