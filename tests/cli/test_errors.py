@@ -124,3 +124,34 @@ def test_output_that_takes_nothing_is_told_on_stderr(project: Path) -> None:
             assert "Traceback" not in ended.stderr
     # A token that nobody has seen is none.
     assert list_tokens(project) == []
+
+
+def test_output_as_it_is_that_takes_nothing_is_told_alike(project: Path, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs a device that is always full")
+    script = "import sys; from modelyard.cli.output import as_it_is; as_it_is({})"
+    for content in ("'x' * 100_000", "b'x' * 100_000"):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-c", script.format(content)]
+            ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert "No space left on device: '<stdout>'" in ended.stderr
+    line = ["nginx", *(f"10.0.{n // 250}.{n % 250}:8080" for n in range(2000))]
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "modelyard", *line]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert "error[disk-full]: no space left on the disk of standard output" in ended.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_token_that_nobody_reads_is_said_to_be_revoked(project: Path, more: list[str]) -> None:
+    main(["run"])
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "modelyard", "token", "add", "ana", *more]
+    with os.fdopen(writer, "wb") as gone:
+        ended = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert "error[token-unseen]: nobody read the token of `ana`, so it is revoked" in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+    assert list_tokens(project) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from modelyard._kit.errors import DataError, NotFound, UserError
 from modelyard.cli.main import main
-from modelyard.cli.predict import _opened
+from modelyard.cli.predict import _opened, kept
 from modelyard.records import Feature, Problem, Signature
 
 SIGNATURE = Signature(
@@ -147,3 +148,31 @@ def test_who_declares_guards_is_told_that_a_batch_has_none(
 ) -> None:
     assert read("age,job,zip,owner\n1,pilot,a,true\n", BARE + guards)["job"].to_list() == ["pilot"]
     assert ("note: `deploy.guards` are those of the server" in capsys.readouterr().err) == bool(guards)
+
+
+@pytest.mark.parametrize("output", [".", "./", "/", "..", "../", "../.."])
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_output_without_a_name_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str, *, answers: bool
+) -> None:
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    if answers:
+        for folder in (inside, inside.parent, tmp_path):
+            (folder / "manifest.json").write_text("{}")
+    monkeypatch.chdir(inside)
+    assert main(["predict", "new.csv", "-o", output, "--json"]) == 2
+    said = capsys.readouterr()
+    assert "error[predict-output]" in said.err
+    assert [p["code"] for p in json.loads(said.out)["problems"]] == ["predict-output"]
+
+
+def test_parts_that_are_kept_are_found_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = tmp_path / "disk" / ".real.csv.scoring"
+    parts.mkdir(parents=True)
+    Path("out.csv").symlink_to("disk/real.csv")
+    args = argparse.Namespace(output="out.csv", line=["modelyard", "predict", "new.csv", "-o", "out.csv"])
+    assert kept(args) == ""
+    (parts / "part-00000-2.csv").write_text("")
+    assert f"`{parts}`" in kept(args)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.text import plural
 from modelyard.cli.arguments import port
-from modelyard.cli.output import MARKS, data, json_line, paint, say, table, write_output
+from modelyard.cli.output import MARKS, as_it_is, data, json_line, paint, say, table, write_output
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _openapi(args: argparse.Namespace) -> int:
         _write(args, {Path(args.output): text})
     else:
         # The same bytes wherever they go; only a terminal wants its line ended.
-        sys.stdout.write(text.decode() + "\n" * sys.stdout.isatty())
+        as_it_is(text.decode() + "\n" * sys.stdout.isatty())
     return 0
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 
@@ -155,16 +156,22 @@ def _run(args: argparse.Namespace, *, debug: bool) -> int:
     except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
-        return _exit_code(error, args.verb, kept=_kept(args), as_json=getattr(args, "json", False))
+        return _exit_code(error, args.verb, kept=_kept(args, error), as_json=getattr(args, "json", False))
     return code
 
 
-def _kept(args: argparse.Namespace) -> str:
-    """Return what a verb that did not come to its end leaves for the next one; empty where it is nothing."""
+def _kept(args: argparse.Namespace, error: BaseException) -> str:
+    """Return what a verb that was stopped leaves for the next one; empty where it is nothing."""
+    full = isinstance(error, ModelyardError) and error.code == "disk-full"
+    if not full and not isinstance(error, KeyboardInterrupt | OSError):
+        return ""
     if args.verb in _RUNS:
         return "finished steps are kept and the next run goes on from them"
     kept = getattr(_module(args.verb), "kept", None)
-    return kept(args) if kept else ""
+    # What is wrong already is what the user has to hear of.
+    with suppress(ModelyardError, OSError, ValueError):
+        return kept(args) if kept else ""
+    return ""
 
 
 def _exit_code(error: BaseException, verb: str, *, kept: str = "", as_json: bool = False) -> int:
@@ -182,6 +189,8 @@ def _exit_code(error: BaseException, verb: str, *, kept: str = "", as_json: bool
             if error.code == "disk-full":
                 error.problem = replace(error.problem, hint=error.problem.hint + after)
             tell(error, verb=verb, as_json=as_json)
+            if not _flushed():
+                _drop_output()
             return error.exit_code
         case KeyboardInterrupt():
             say(f"stopped by {str(error) or 'Ctrl-C'}{after}")

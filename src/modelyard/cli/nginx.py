@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from modelyard._kit.errors import UserError
-from modelyard.cli.output import json_line, say, write_output
+from modelyard.cli.output import as_it_is, json_line, say, write_output
 from modelyard.cli.project import add_json
 
 __all__ = ["add", "run"]
@@ -66,5 +65,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         json_line({"output": args.output, "config": text})
     elif not args.output:
-        sys.stdout.write(text)
+        as_it_is(text)
     return 0

@@ -17,6 +17,7 @@ from modelyard._kit.errors import ModelyardError, Problem
 __all__ = [
     "MARKS",
     "STDOUT",
+    "as_it_is",
     "data",
     "json_line",
     "paint",
@@ -71,6 +72,16 @@ def json_line(value: Any) -> None:
     with _to_stdout():
         sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
         sys.stdout.flush()
+
+
+def as_it_is(content: str | bytes) -> None:
+    """Write text or bytes to stdout and nothing behind them."""
+    with _to_stdout():
+        if isinstance(content, str):
+            sys.stdout.write(content)
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(content)
 
 
 @contextmanager

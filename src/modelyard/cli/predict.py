@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.cli.arguments import whole
-from modelyard.cli.output import json_line, say
+from modelyard.cli.output import as_it_is, json_line, say
 from modelyard.cli.project import add_file, load_spec, open_existing
 from modelyard.cli.stopping import stoppable
 
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.security.keys import trusted_keys
 
     kind = kind_of(args.output) if args.output else "csv"
+    output = _output(args)
     workers = args.workers or cores()
     stopped = stoppable()
     with open_existing(args, model=True) as store:
@@ -86,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
                 return _print(rows, bundle, workers, stopped, as_json=args.json)
             from modelyard.pipeline.scoring import score
 
-            output = Path(os.path.normpath(args.output))
             with _progress(stopped) as observe:
                 scored = score(rows, bundle, output, kind, workers=workers, observe=observe)
             _record(store, deployment, rows, output, scored)
@@ -96,14 +96,36 @@ def run(args: argparse.Namespace) -> int:
 
 def kept(args: argparse.Namespace) -> str:
     """Return what of an output is there when it did not become whole, and how it goes on; empty where nothing is."""
+    from modelyard._kit.files import target_of
     from modelyard.pipeline.scoring.parts import Parts
 
     if not args.output:
         return ""
-    folder = Parts(Path(os.path.normpath(args.output)), "csv", {}).folder
+    target = target_of(_output(args))
+    if not target.name:
+        return ""
+    folder = Parts(target, "csv", {}).folder
     if not any(folder.glob("part-*")):
         return ""
     return f"finished parts are kept in `{folder}` until the same command goes on from them: {shlex.join(args.line)}"
+
+
+def _output(args: argparse.Namespace) -> Path:
+    """Return the output that is named; `.` where none is.
+
+    Raises:
+        UserError: It is a folder without a name of its own, which nothing can take the place of (`predict-output`).
+    """
+    from modelyard._kit.errors import UserError
+
+    output = Path(os.path.normpath(args.output))
+    if args.output and output.name in ("", ".."):
+        raise UserError(
+            "predict-output",
+            f"`{args.output}` names no folder that answers could take the place of",
+            hint="name one with -o; a folder ends with `/` and gets Parquet parts and a manifest",
+        )
+    return output
 
 
 @contextmanager
@@ -154,7 +176,7 @@ def _print(rows: Rows, bundle: Bundle, workers: int, stopped: Callable[[], None]
     header = True
     for frame in stream(rows, bundle, workers=workers):
         stopped()
-        sys.stdout.write(frame.write_ndjson() if as_json else frame.write_csv(include_header=header))
+        as_it_is(frame.write_ndjson() if as_json else frame.write_csv(include_header=header))
         header = False
     return 0
 

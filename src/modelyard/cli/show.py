@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, plural, seconds_text
 from modelyard.cli.arguments import whole
 from modelyard.cli.failure import failure_facts, print_failure
-from modelyard.cli.output import MARKS, data, json_line, paint, say, table
+from modelyard.cli.output import MARKS, as_it_is, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, open_existing
 from modelyard.cli.report import print_checks, report, results_of
 from modelyard.records import (
@@ -252,7 +251,7 @@ def _version(version: TableVersion | ModelVersion | File, store: Store, args: ar
         if args.json:
             json_line(version)
         else:
-            sys.stdout.buffer.write(store.blobs.get(version.digest))
+            as_it_is(store.blobs.get(version.digest))
         return
     if isinstance(version, ModelVersion):
         json_line(version) if args.json else data(_pretty(plain(version)))
@@ -261,7 +260,7 @@ def _version(version: TableVersion | ModelVersion | File, store: Store, args: ar
 
     frame = store.tables.read(version).head(max(0, args.rows)).collect()
     if args.json:
-        sys.stdout.write(frame.write_ndjson())
+        as_it_is(frame.write_ndjson())
         return
     data(f"{version.name}  {plural(version.rows, 'row')}  {short(version.digest)}  {version.address}")
     with pl.Config(tbl_cols=8, tbl_rows=-1, tbl_hide_dataframe_shape=True, fmt_str_lengths=50, tbl_width_chars=160):

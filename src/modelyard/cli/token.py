@@ -63,11 +63,18 @@ def run(args: argparse.Namespace) -> int:
         store.ledger.append(Draft(kind="token.added", actor=actor, payload=payload))
         try:
             _show(args, text)
-        except OSError:
+        except OSError as error:
             # Nobody has seen it, and nobody ever will.
             revoke_token(store.root, args.name)
             store.ledger.append(Draft(kind="token.revoked", actor=actor, payload=payload))
-            raise
+            if not isinstance(error, BrokenPipeError):
+                say(f"`{args.name}` has no token: it could not be shown, so it is revoked")
+                raise
+            raise UserError(
+                "token-unseen",
+                f"nobody read the token of `{args.name}`, so it is revoked",
+                hint="run the command again, and read what it prints",
+            ) from None
     return 0
 
 
