@@ -7,6 +7,10 @@ from pathlib import Path
 
 __all__ = ["running"]
 
+# What `up` is begun with: the commands that are installed, and the modules behind them.
+_COMMANDS = ("modelyard", "yard")
+_MODULES = ("modelyard", "modelyard.cli.main")
+
 
 def running(project: Path, endpoint: str, *, proc: Path = Path("/proc")) -> list[int]:
     """Return the processes whose end ends every server of an endpoint on this machine; none where nobody can see them.
@@ -36,7 +40,10 @@ def _serves(line: list[str], project: Path, endpoint: str) -> bool:
 
 
 def _keeps(line: list[str]) -> bool:
-    return "up" in line and any("modelyard" in word for word in line[: line.index("up")])
+    return any(
+        following == "up" and (Path(word).name in _COMMANDS or (before == "-m" and word in _MODULES))
+        for before, word, following in zip(["", *line], line, line[1:], strict=False)
+    )
 
 
 def _line(folder: Path) -> list[str]:
