@@ -319,3 +319,32 @@ def test_a_number_that_begins_anew_is_not_the_version_that_was_deleted(tmp_path:
     shutil.rmtree(tmp_path / ".modelyard/tables")
     assert store.tables.write("t", FRAME, key="k3") == old
     assert store.tables.holds(old)
+
+
+@pytest.mark.parametrize("left", [b"", b'{"commitInfo":{"timest', b'3\n{"commitInfo":3}\n', b"\xff\xfe\n"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_record_is_no_version_and_is_named_where_one_is_to_be_written(
+    tmp_path: Path, number: int, left: bytes
+) -> None:
+    store = open_store(tmp_path)
+    first = store.tables.append("t", Appended(None, [Part("p1", FRAME)]), key="k1")
+    second = store.tables.append("t", Appended(first, [Part("p2", FRAME)]), key="k2")
+    folder = tmp_path / ".modelyard/tables/t"
+    record = folder / "_delta_log" / f"{number:020d}.json"
+    whole = record.read_bytes()
+    record.write_bytes(left)
+    assert not store.tables.holds((first, second)[number])
+    with pytest.raises(NotFound):
+        store.tables.read(second)
+    if number == 0 or left:
+        with pytest.raises(Tampered, match="log of table `t` is damaged") as caught:
+            store.tables.write("t", FRAME, key="k3")
+        assert caught.value.problem.where == str(folder / "_delta_log")
+        assert str(folder) in caught.value.problem.hint
+    # Both ways out that it names.
+    record.write_bytes(whole)
+    assert store.tables.read(second).collect().height == 2 * FRAME.height
+    record.write_bytes(left)
+    shutil.rmtree(folder)
+    again = store.tables.append("t", Appended(None, [Part("p1", FRAME)]), key="k1")
+    assert store.tables.holds(again)

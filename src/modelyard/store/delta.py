@@ -21,6 +21,7 @@ __all__ = ["commit", "noted", "opened", "stands"]
 
 # What a URL would decode.
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
+_action = msgspec.json.Decoder(dict[str, Any]).decode
 # No version expires: runs and cards point at old ones.
 _CONFIGURATION: Mapping[str, str | None] = {
     # Every opening reads the log from the last checkpoint on.
@@ -96,12 +97,17 @@ def commit(
 
 
 def noted(folder: Path, number: int) -> dict[str, Any]:
-    """Return what was noted when a version was committed; `DeltaTable.history` finds nothing under a folder `#1`."""
-    for line in _log(folder, number).read_bytes().splitlines():
-        action = msgspec.json.decode(line)
-        if "commitInfo" in action:
-            info: dict[str, Any] = action["commitInfo"]
-            return info
+    """Return what was noted when a version was committed; nothing of a record that is damaged.
+
+    `DeltaTable.history` finds nothing under a folder `#1`.
+    """
+    try:
+        for line in _log(folder, number).read_bytes().splitlines():
+            action = _action(line)
+            if "commitInfo" in action:
+                return msgspec.convert(action["commitInfo"], dict[str, Any])
+    except (msgspec.DecodeError, OSError):
+        return {}
     return {}
 
 

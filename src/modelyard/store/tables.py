@@ -7,10 +7,10 @@ the key of the step that made it: a step that is done again after a crash finds 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -61,7 +61,7 @@ class DeltaTables:
             DataError: A column has a type that no table can keep, or there is no column.
         """
         with self._writing(name):
-            delta = opened(self._folder(name))
+            delta = self._head(name)
             if delta is not None and (found := self._adopt(delta, name, key)):
                 return found
             rows = Rows.of(frame)
@@ -97,7 +97,7 @@ class DeltaTables:
                 # The same rows, perhaps read by another key.
                 same = described(name, load, previous.columns, [])
                 return previous if same.digest == previous.digest else same
-            delta = opened(self._folder(name))
+            delta = self._head(name)
             rows = [Rows.of(part.frame) for part in new]
             columns = previous.columns if previous else rows[0].columns
             for part in rows:
@@ -183,6 +183,22 @@ class DeltaTables:
                 # Ours if something failed, or of a process that was killed: nobody else writes here now.
                 remove_left(folder)
 
+    def _head(self, name: str) -> DeltaTable | None:
+        """Return a table at its newest version; none if there is no table."""
+        from deltalake.exceptions import DeltaError
+
+        folder = self._folder(name)
+        try:
+            return opened(folder)
+        except DeltaError as error:
+            # Nothing can be written behind a record that cannot be read, and which rows it named nobody knows.
+            raise Tampered(
+                "table-changed",
+                f"the log of table `{name}` is damaged: {str(error).splitlines()[0]}",
+                where=str(folder / "_delta_log"),
+                hint=f"put the log back, or delete `{folder}` and run again: what made the table makes it again",
+            ) from error
+
     def _at(self, version: TableVersion) -> DeltaTable:
         from deltalake.exceptions import DeltaError
 
@@ -206,11 +222,8 @@ class DeltaTables:
         """
         if not stands(folder, number):
             return False
-        noted_then = noted(folder, number).get(_TABLE)
-        if noted_then is None:
-            return False
-        there = msgspec.json.decode(noted_then, type=TableVersion)
-        return _parts(there) == _parts(version)
+        there = _version_in(noted(folder, number))
+        return there is not None and _parts(there) == _parts(version)
 
     def _files(self, version: TableVersion, delta: DeltaTable) -> list[Path]:
         """Return the files of a version in the order of loading; `delta` stands at it."""
@@ -234,9 +247,8 @@ class DeltaTables:
         head = delta.version()
         for number in range(head, max(-1, head - _RECENT), -1):
             info = noted(self._folder(name), number)
-            if info.get(_KEY) != key:
+            if info.get(_KEY) != key or (found := _version_in(info)) is None:
                 continue
-            found = msgspec.json.decode(info[_TABLE], type=TableVersion)
             found = msgspec.structs.replace(found, address=f"{name}@{number}")
             try:
                 self._files(found, self._at(found))
@@ -268,6 +280,14 @@ class DeltaTables:
         notes = {_KEY: key, _TABLE: msgspec.json.encode(version).decode()}
         number = commit(self._folder(version.name), delta, schema, files, mode=mode, notes=notes)
         return msgspec.structs.replace(version, address=f"{version.name}@{number}")
+
+
+def _version_in(info: Mapping[str, Any]) -> TableVersion | None:
+    """Return the version that was noted with a commit; none if there is none, or nobody can read it."""
+    try:
+        return msgspec.json.decode(msgspec.convert(info.get(_TABLE), str), type=TableVersion)
+    except msgspec.DecodeError:
+        return None
 
 
 def _parts(version: TableVersion) -> tuple[str, ...]:
