@@ -6,13 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
 import modelyard
 from modelyard import Flow
+from modelyard.deploy.aliases import move
 from modelyard.inference import Bundle, BundleDraft
-from modelyard.pipeline import preview
+from modelyard.inference.bundle import MODEL
+from modelyard.pipeline import preview, there
+from modelyard.pipeline.probes import Context, still_champion
 from modelyard.records import Feature, Gone, ModelVersion, Problem, Signature, plain, read_value
 
 MADE: list[str] = []
@@ -25,12 +29,16 @@ def rows() -> pl.DataFrame:
 
 def fitted(table: Any) -> BundleDraft:
     MADE.append("fitted")
+    return weighed("weights")
+
+
+def weighed(weights: str) -> BundleDraft:
     problem = Problem(task="regression", target="y", metric="rmse")
     signature = Signature(features=(Feature(name="a", type="number", source="Int64"),), problem=problem)
     version = ModelVersion(
         name="m", digest="", family="f", params={}, format="onnx", signature=signature, trained_on=(), environment=""
     )
-    return BundleDraft.of(version, {"model.onnx": b"weights"})
+    return BundleDraft.of(version, {"model.onnx": weights.encode()})
 
 
 def size(model: Any) -> int:
@@ -117,3 +125,29 @@ def test_a_step_that_did_without_a_bundle_looks_for_it_again(tmp_path: Path) -> 
     bundles.rename(aside)
     assert modelyard.run(comparison, project=tmp_path)["answers"] == len(b"weights")
     assert MADE == ["answers"]
+
+
+def test_a_bundle_whose_folder_was_emptied_is_gone(tmp_path: Path) -> None:
+    modelyard.run(flow(), project=tmp_path)
+    assert there._MODEL == MODEL
+    for model in (tmp_path / ".modelyard/blobs/folders").rglob(MODEL):
+        model.parent.chmod(0o755)
+        model.unlink()
+    assert statuses(modelyard.run(flow(), project=tmp_path))["fitted"] == "succeeded"
+    assert statuses(modelyard.run(flow(), project=tmp_path))["fitted"] == "cached"
+
+
+def test_only_the_model_that_is_the_champion_already_has_taken_the_place(tmp_path: Path) -> None:
+    made = Flow("f")
+    for letter in "abc":
+        made.step(weighed, weights=letter, name=letter)
+    run = modelyard.run(made, project=tmp_path)
+    other, candidate, third = (msgspec.structs.replace(read_value(run[letter]), released=True) for letter in "abc")
+    store = modelyard.open_project(tmp_path)
+    seen = Context(tmp_path, store, "evaluate.champion", {"model": plain(other), "candidate": plain(candidate)})
+    # A plan from before names no candidate: then nothing is known to have been replaced.
+    before = Context(tmp_path, store, "evaluate.champion", {"model": plain(other)})
+    for now, replaced in ((other, False), (third, False), (candidate, True)):
+        move(store, "p", "champion", now, reason="by hand", actor="user:ana")
+        assert still_champion(seen, endpoint="p") == {"unkeyed": {"replaced": replaced}}
+        assert still_champion(before, endpoint="p") == {"unkeyed": {"replaced": False}}

@@ -68,12 +68,14 @@ def comparator(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
 
 
 def still_champion(ctx: Context, *, endpoint: str, **_: Any) -> dict[str, Any]:
-    """See whether another model has taken the place of the one that is compared with.
+    """See whether the new model has taken the place of the one that it is compared with.
 
-    It is not part of the key: what was compared stays so.
+    A third model that a person has pointed the champion at meanwhile is no reason to pass the new one. It is not part
+    of the key: what was compared stays so.
     """
-    other, now = read_value(ctx.inputs["model"]), ctx.store.ledger.alias(endpoint, "champion")
-    replaced = other is not None and now is not None and now.model.digest != other.digest
+    candidate = read_value(ctx.inputs.get("candidate"))
+    now = ctx.store.ledger.alias(endpoint, "champion")
+    replaced = candidate is not None and now is not None and now.model.digest == candidate.digest
     return {UNKEYED: {"replaced": replaced}}
 
 

@@ -29,6 +29,7 @@ def evaluate_champion(
     model: Bundle | Gone | None,
     table: pl.LazyFrame,
     keep: list[str],
+    candidate: ModelVersion | None = None,
     endpoint: str = "",
     state: dict[str, Any] | None = None,
 ) -> pl.DataFrame | Gone | None:

@@ -149,7 +149,7 @@ class Gone(Value, frozen=True, kw_only=True, tag="gone"):
 
     Attributes:
         model: The model.
-        replaced: It is not the champion any more: another model has taken its place.
+        replaced: The model that is compared with it has taken its place as the champion already.
     """
 
     model: ModelVersion
