@@ -63,3 +63,9 @@ def test_what_is_wrong_with_a_file_is_left_to_the_run(problems: Judge, project: 
 def test_a_function_may_make_columns_of_its_own(problems: Judge, project: Path) -> None:
     text = DATA + "features: features.py:build\nmodel: {target: y, drop: [made], split: {by: group, column: made}}\n"
     assert problems(text) == []
+
+
+def test_a_step_that_feeds_the_table_in_its_place_may_make_columns(problems: Judge, project: Path) -> None:
+    (project / "steps.py").write_text("def made(table):\n    return table\n")
+    step = "steps:\n  made: {function: steps.py:made, inputs: {table: contract.t}, feeds: t}\n"
+    assert problems(DATA + step + "model: {target: y, drop: [made]}\n") == []

@@ -131,6 +131,29 @@ def test_a_column_to_drop_that_is_none_is_missed_before_anything_is_trained(
     assert not any(e.step.startswith("train.") for e in store.ledger.events())
 
 
+@pytest.mark.parametrize("by", ["features", "step"])
+def test_a_column_to_drop_may_be_one_that_own_code_has_taken_away(
+    make_project: Make, run_in: Callable[[Path], tuple[int, str]], by: str
+) -> None:
+    spec = SPEC.replace("  target: diagnosis\n", "  target: diagnosis\n  drop: [worst_area]\n")
+    folder = make_project(spec=spec)
+    if by == "features":
+        made_by_a_function(folder)
+        (folder / "features.py").write_text("def build(tables):\n    return tables['samples'].drop('worst_area')\n")
+    else:
+        step = "steps:\n  less: {function: own.py:less, inputs: {table: contract.samples}, feeds: samples}\n"
+        (folder / "modelyard.yaml").write_text((folder / "modelyard.yaml").read_text() + step)
+        (folder / "own.py").write_text("def less(table):\n    return table.drop('worst_area')\n")
+    code, said = run_in(folder)
+    assert "data-column-missing" not in said, said
+    # A name that is in no table at all is still found.
+    (folder / "modelyard.yaml").write_text(
+        (folder / "modelyard.yaml").read_text().replace("[worst_area]", "[wurst_area]")
+    )
+    refused(run_in(folder), "data-column-missing", "wurst_area")
+    assert code == 0, said
+
+
 def test_one_class_only(make_project: Make, run_in: Callable[[Path], tuple[int, str]]) -> None:
     rows = [r for r in samples(0, 300) if r["diagnosis"] == "malignant"]
     refused(run_in(make_project(rows=rows)), "data-one-class", "malignant")

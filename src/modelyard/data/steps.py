@@ -113,6 +113,7 @@ def split(
     keys: Sequence[Sequence[str]] = (),
     keep: Sequence[str] = (),
     drop: Sequence[str] = (),
+    sources: list[TableVersion] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame, Problem]:
     """Divide rows into training and test, and say what is to be learned.
 
@@ -130,6 +131,7 @@ def split(
         keys: Key columns of each table; rows that any of them ties together stand on one side. A key of which the
             table does not have all columns (any more) is left out.
         drop: Columns that the user takes from the model: a name that is misspelt would leave one in.
+        sources: Tables that the rows were made of: a column of theirs that the features took away is no mistake.
 
     Returns:
         Training rows, test rows, in the order of the table, and the problem.
@@ -149,8 +151,9 @@ def split(
                 where="checks.gap.across, card.factors",
                 hint=f"did you mean `{close[0]}`?" if close else f"there are {', '.join(frame.columns[:8])}",
             )
+    taken_away = {column.name for source in sources or () for column in source.columns}
     for index, name in enumerate(drop):
-        if name not in frame.columns:
+        if name not in frame.columns and name not in taken_away:
             close = near(name, frame.columns)
             raise DataError(
                 "data-column-missing",

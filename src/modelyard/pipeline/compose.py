@@ -72,7 +72,7 @@ def _models(spec: Spec, model: Model) -> list[Step]:
         Step(
             name="split",
             verb="modelyard.data.steps:split",
-            inputs={"table": "features"},
+            inputs={"table": "features", **_sources(spec, model)},
             params={
                 "target": model.target,
                 "metric": model.metric or "",
@@ -195,7 +195,7 @@ def _measures(spec: Spec) -> list[Step]:
             Step(
                 name="evaluate.champion",
                 verb="modelyard.pipeline.steps:evaluate_champion",
-                inputs={"model": "champion", "table": "split#test"},
+                inputs={"model": "champion", "table": "split#test", "candidate": "fit#model"},
                 params={"keep": keep, "endpoint": spec.endpoint},
                 probe="modelyard.pipeline.probes:still_champion",
                 outputs=("predictions",),
@@ -337,6 +337,17 @@ def _claims(spec: Spec) -> tuple[Check, ...]:
 def _parity_limit(spec: Spec) -> float:
     """Return the difference up to which the portable model stands for the trained one."""
     return float(next(check.params["at_most"] for check in _claims(spec) if check.type == "parity"))
+
+
+def _sources(spec: Spec, model: Model) -> dict[str, list[str]]:
+    """Return what the names in `drop` are held against besides the model's table, where own code made that table.
+
+    Elsewhere nothing takes columns away, and a key stays as it was.
+    """
+    fed = [name for name, step in spec.steps.items() if step.feeds]
+    if not model.drop or not (fed or spec.features is not None):
+        return {}
+    return {"sources": [*(f"contract.{name}#accepted" for name in spec.data), *fed]}
 
 
 def _drop_of(spec: Spec) -> list[str]:

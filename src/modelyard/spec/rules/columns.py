@@ -57,6 +57,9 @@ def known_columns(d: Declaration, root: Path, *, files: bool) -> tuple[str, ...]
     tables = tables_of(d)
     if d.features is not None or len(tables) != 1 or tables[0] not in d.data:
         return ()
+    if any(step.feeds == tables[0] for step in d.steps.values()):
+        # Its rows are what the step makes of them.
+        return ()
     return _of_source(d.data[tables[0]], root, files=files)
 
 
