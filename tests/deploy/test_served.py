@@ -16,10 +16,11 @@ from modelyard._kit.places import log_path
 from modelyard.automation.served import served
 from modelyard.deploy.aliases import move, pointed
 from modelyard.deploy.local import command
+from modelyard.monitoring.window import reading
 from modelyard.records import ModelVersion
 from modelyard.serving.observability.log import RequestLog
 from modelyard.store import LocalStore
-from modelyard.store.requests import Turn
+from modelyard.store.requests import Turn, answered_last
 
 
 def declared(store: LocalStore) -> None:
@@ -67,6 +68,40 @@ def test_status_says_which_model_answers_since_when_and_who_asked_last(
     # A log that is broken is somebody else's news.
     log_path(store.root, "hours").write_bytes(b"no database" * 100)
     assert [to.asked for to in served(store)] == [0.0, 0.0]
+
+
+def test_the_last_answer_of_a_model_is_looked_for_newest_first_and_not_for_ever(store: LocalStore) -> None:
+    path = log_path(store.root, "hours")
+    for at, model in enumerate(["a", "b", "b"]):
+        # A block of its own.
+        log = RequestLog(path)
+        log.put(Turn(10.0 + at, model, "", [f"r{at}"], ["ana"], [1.0], [1], [b'[{"x":1}]'], [[{}]]), 1)
+        assert log.close() == 0
+    with reading(path) as db:
+        (blocks,) = db.execute("SELECT count(*) FROM blocks").fetchone()
+        assert blocks == 3
+        found = {
+            (model, since, seconds): answered_last(db, model, since=since, seconds=seconds)
+            for model, since, seconds in [
+                ("b", 0.0, 60.0),
+                ("a", 0.0, 60.0),
+                ("a", 10.5, 60.0),
+                ("c", 0.0, 60.0),
+                ("b", 0.0, -1.0),
+                ("a", 0.0, -1.0),
+            ]
+        }
+    assert list(found.values()) == [12.0, 10.0, 0.0, 0.0, 12.0, 0.0]
+
+
+def test_status_says_that_a_challenger_without_a_champion_is_not_tried(
+    store: LocalStore, models: list[ModelVersion], yard: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    declared(store)
+    move(store, "hours", "challenger", models[0], reason="on trial", actor="user:ana")
+    assert [to.tried for to in served(store)] == [False]
+    said = yard("status").stdout
+    assert f"{short(models[0].digest)} (not tried: there is no champion), since" in said
 
 
 def test_status_says_when_no_server_tries_a_challenger(

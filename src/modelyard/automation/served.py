@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -12,12 +11,12 @@ from modelyard._kit.places import log_path
 from modelyard.monitoring.window import reading
 from modelyard.records import Alias, Deployment, Event, read_value
 from modelyard.store import Store
-from modelyard.store.requests import newest
+from modelyard.store.requests import answered_last
 
 __all__ = ["Served", "served"]
 
-# Requests of the log that are looked through for a model.
-_NEWEST = 10_000
+# Time to look for a model in a log: one that never answered would have the whole of it read.
+_SECONDS = 0.2
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,9 +29,9 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         model: Digest of the model.
         since: When it was pointed there, seconds since 1970 UTC.
         reason: Why.
-        asked: When this model answered last, by the log in this folder; 0: not since it was pointed there, or not among
-            the newest requests, or the log is elsewhere.
-        tried: False for a challenger that was named before the champion moved: no server tries it.
+        asked: When this model answered last, by the log in this folder; 0: not since it was pointed there, or so
+            many others have been since that it is not found in a moment, or the log is elsewhere.
+        tried: False for a challenger that no server tries: there is no champion, or it moved after this one was named.
     """
 
     endpoint: str
@@ -80,7 +79,7 @@ def served(store: Store) -> list[Served]:
 def _asked(log: Path, model: str, since: float) -> float:
     try:
         with reading(log) as db:
-            return next((one.time for one in islice(newest(db, since=since), _NEWEST) if one.model == model), 0.0)
+            return answered_last(db, model, since=since, seconds=_SECONDS)
     except ModelyardError:
         # A log that is not there or cannot be read is somebody else's news.
         return 0.0

@@ -90,9 +90,11 @@ def _models(now: Status) -> None:
     for endpoint, pids in now.servers.items():
         many = "processes" if len(pids) > 1 else "process"
         data(f"server  {endpoint} is served without a daemon: {many} {', '.join(map(str, pids))}")
+    led = {to.endpoint for to in now.served if to.alias == "champion"}
     for to in now.served:
         asked = f", last asked {as_text(to.asked)}" if to.asked else ""
-        why = to.reason if to.tried else "not tried: the champion moved after it was named"
+        moved = "the champion moved after it was named" if to.endpoint in led else "there is no champion"
+        why = to.reason if to.tried else f"not tried: {moved}"
         why = f" ({why})" if why else ""
         data(
             f"model   {to.endpoint}/{to.alias} -> {to.family} {short(to.model)}{why}, since {as_text(to.since)}{asked}"

@@ -28,6 +28,7 @@ __all__ = [
     "Inputs",
     "Outputs",
     "Turn",
+    "answered_last",
     "connect",
     "encode",
     "ids_in",
@@ -251,6 +252,29 @@ def newest(db: sqlite3.Connection, *, since: float = 0.0) -> Iterator[Answered]:
         for turn in reversed(_decode(found[1])):
             if turn.time >= since:
                 yield from reversed(list(turn.requests()))
+
+
+def answered_last(db: sqlite3.Connection, model: str, *, since: float, seconds: float) -> float:
+    """Return when a model answered last, of what is found in a time; 0 if it did not since then, or further back.
+
+    Args:
+        db: The log.
+        model: Its digest.
+        since: Time down to which is searched.
+        seconds: Time after which the search ends; it begins with the newest block.
+    """
+    until = time.monotonic() + seconds
+    below = 1 << 62
+    while found := db.execute(
+        "SELECT seq, data FROM blocks WHERE seq < ? AND last >= ? ORDER BY seq DESC LIMIT 1", (below, since)
+    ).fetchone():
+        below = found[0]
+        times = [turn.time for turn in _decode_names(found[1]) if turn.model == model and turn.time >= since]
+        if times:
+            return max(times)
+        if time.monotonic() > until:
+            break
+    return 0.0
 
 
 def turns_in(data: bytes) -> list[Turn]:
