@@ -28,7 +28,7 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         return once()
     from modelyard.automation import every
 
-    stoppable()
+    stopped = stoppable()
     try:
         seconds = parse_duration(args.every)
     except ValueError as error:
@@ -41,6 +41,8 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
             raise
         except ModelyardError as error:
             tell(error, verb=args.verb, as_json=args.json)
+        # Nobody should wait an hour for what was to end.
+        stopped()
         say(f"again in {args.every}")
 
     every(seconds, guarded)
