@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -125,7 +126,8 @@ def test_status_tells_of_a_server_that_no_daemon_keeps(
     declared(store)
     move(store, "hours", "champion", models[0], reason="", actor="user:ana")
     assert "server " not in yard("status").stdout
-    line = command(store, pointed(store, "hours"), port=0)
+    # Its model has no bundle, so the server itself would end at once: something that stays has its command line.
+    line = [sys.executable, "-c", "import time; time.sleep(60)", *command(store, pointed(store, "hours"), port=0)[1:]]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             said = yard("status")
