@@ -7,7 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["command", "user"]
+__all__ = ["COMMANDS", "command", "user"]
+
+# What is installed to be typed.
+COMMANDS = ("modelyard", "yard")
 
 
 def user() -> str:
@@ -25,6 +28,6 @@ def command() -> str:
     if path.parts[-2:] == ("automation", "runner.py"):
         # The process in which the daemon runs what is due.
         return "modelyard up"
-    if path.stem == "modelyard" or path.parts[-2:] == ("modelyard", "__main__.py"):
+    if path.stem in COMMANDS or path.parts[-2:] == ("modelyard", "__main__.py"):
         return f"modelyard {words[0]}" if words and not words[0].startswith("-") else "modelyard"
     return f"python {path.name}" if path.suffix == ".py" else path.name

@@ -6,11 +6,13 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from modelyard._kit.errors import UserError, near
 
 __all__ = ["Parser", "port", "read", "real", "whole"]
+
+Number = TypeVar("Number", int, float)
 
 # What a type of an argument is in words.
 _WORDS: dict[Any, str] = {int: "give a whole number", float: "give a number"}
@@ -25,18 +27,8 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     >>> whole(0, 100)("7")
     7
     """
-    bounds = f"give {least} to {most}" if most is not None else f"give {least} or more"
-
-    def parsed(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{bounds}, in whole numbers") from None
-        if number < least or (most is not None and number > most):
-            raise argparse.ArgumentTypeError(bounds)
-        return number
-
-    return parsed
+    bounds = f"{least} to {most}" if most is not None else f"{least} or more"
+    return _within(int, bounds, f"{bounds}, in whole numbers", least, most)
 
 
 def real(least: float, most: float | None = None) -> Callable[[str], float]:
@@ -46,12 +38,17 @@ def real(least: float, most: float | None = None) -> Callable[[str], float]:
     0.75
     """
     bounds = f"{least:,} to {most:,}" if most is not None else f"{least:,} or more"
+    return _within(float, bounds, f"a number, {bounds}", least, most)
 
-    def parsed(text: str) -> float:
+
+def _within(
+    kind: Callable[[str], Number], bounds: str, wanted: str, least: float, most: float | None
+) -> Callable[[str], Number]:
+    def parsed(text: str) -> Number:
         try:
-            number = float(text)
+            number = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"give a number, {bounds}") from None
+            raise argparse.ArgumentTypeError(f"give {wanted}") from None
         # Not `number < least`: of what is no number (`nan`) no comparison holds.
         if not least <= number <= (math.inf if most is None else most):
             raise argparse.ArgumentTypeError(f"give {bounds}")

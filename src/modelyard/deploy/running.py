@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+from modelyard._kit.actor import COMMANDS
+
 __all__ = ["running"]
 
-# What `up` is begun with: the commands that are installed, and the modules behind them.
-_COMMANDS = ("modelyard", "yard")
+# The modules behind the commands with which `up` is begun.
 _MODULES = ("modelyard", "modelyard.cli.main")
 
 
@@ -41,7 +42,7 @@ def _serves(line: list[str], project: Path, endpoint: str) -> bool:
 
 def _keeps(line: list[str]) -> bool:
     return any(
-        following == "up" and (Path(word).name in _COMMANDS or (before == "-m" and word in _MODULES))
+        following == "up" and (Path(word).name in COMMANDS or (before == "-m" and word in _MODULES))
         for before, word, following in zip(["", *line], line, line[1:], strict=False)
     )
 
