@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.kernels import kernels
 
 from modelyard.checks.profile import profile
 from modelyard.checks.strange import Strange
 
+__all__ = ["kernels"]
+pytestmark = pytest.mark.usefixtures("kernels")
 RNG = np.random.default_rng(5)
 COLUMNS: dict[str, Any] = {
     "bell": RNG.normal(size=3000),

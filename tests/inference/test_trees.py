@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.examples import examples
+from tests.kernels import kernels
 
 from modelyard._kit.errors import ModelError
 from modelyard.inference.trees import Trees, TreesPredictor
@@ -20,6 +21,8 @@ from modelyard.models.prepare import Preparation, Style
 from modelyard.models.trees import Tree
 
 NATIVE = Style(scale=False, missing="native", categories="ordinal", most=250)
+__all__ = ["kernels"]
+pytestmark = pytest.mark.usefixtures("kernels")
 LARGEST = float(np.finfo(np.float32).max)
 
 

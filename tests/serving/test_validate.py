@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.inference import Encoder
@@ -16,6 +16,8 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Requests
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.validate import Validator
+from tests.examples import examples
+from tests.kernels import FORMS, made
 
 SIGNATURE = Signature(
     features=(
@@ -28,6 +30,13 @@ SIGNATURE = Signature(
     problem=Problem(task="regression", target="y"),
 )
 VALIDATOR = Validator(SIGNATURE)
+NUMERIC = Signature(
+    features=(
+        Feature(name="n", type="number", source="Int64", low=0, high=10, nullable=False),
+        Feature(name="b", type="number", source="Float64", low=-1, high=1),
+    ),
+    problem=Problem(task="regression", target="y"),
+)
 ENCODER = Encoder(SIGNATURE)
 
 TEXTS = st.one_of(st.none(), st.text(st.characters(exclude_categories=("Cs",)), max_size=5))
@@ -167,3 +176,43 @@ def test_one_kind_of_column_only() -> None:
     assert Keeper(texts, Requests()).rows_of(texts.parse(b'{"t": null}')) == b'[{"t": null}]'
     numbers = Validator(Signature(features=(Feature(name="t", type="number", source="Float64"),), problem=problem))
     assert list(fitted(numbers, b'{"t": 1}').feeds) == ["numeric"]
+
+
+def said(validator: Validator, body: bytes) -> Any:
+    """Return all that is made of a body."""
+    try:
+        read = Fitted(validator, body)
+    except HttpError as error:
+        return error.status, error.code, error.message
+    feeds = {name: values.tolist() for name, values in read.feeds.items()}
+    return (
+        read.parsed.count,
+        repr(feeds),
+        list(read.warnings),
+        validator.numbers_of(read.parsed).tobytes(),
+        read.parsed.raw,
+    )
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> bytes:
+    """Return a usual body, and mostly another one that is near to it."""
+    rows = draw(st.lists(ROWS | st.fixed_dictionaries({"n": NUMBERS, "b": NUMBERS}), min_size=1, max_size=3))
+    spaces: Any = draw(st.sampled_from([None, (",", ":"), (" ,\n", ":\t")]))
+    body = json.dumps(
+        draw(st.sampled_from([{"rows": rows}, rows[0]])), separators=spaces, ensure_ascii=draw(st.booleans())
+    )
+    data = bytearray(body.encode())
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 3))] = draw(
+            st.sampled_from([b"", b'"', b",", b"}", b"1", b"null", b" ", b"\xff"])
+        )
+    return bytes(data)
+
+
+@settings(max_examples=examples(300))
+@given(changed(), st.sampled_from([SIGNATURE, NUMERIC]))
+def test_compiled_or_not_a_body_has_the_same_rows_or_the_same_refusal(body: bytes, signature: Signature) -> None:
+    one, other = [said(made(form, lambda: Validator(signature, rows=2)), body) for form in FORMS]
+    assert one == other

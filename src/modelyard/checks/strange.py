@@ -13,12 +13,13 @@ they are not, more usual rows lie above it. The profile is coarse in its tails, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.profile import KNOTS
 from modelyard.inference.grid import Grid, missing
+from modelyard.inference.kernels import compiled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,15 +66,23 @@ class Strange:
         self._said = found.ravel()
         self._bound = self._grid.bound(found[:, 0], found[:, 1])
         self._texts = [_category(features.get(name, {})) for name in categories]
+        self._largest: Callable[[Array, Array | None], tuple[float, float]] | None = None
+        if numbers and (kernels := compiled()) is not None:
+            pairs = [zip_longest(between, on, fillvalue=0.0) for on, between in said]
+            flat = np.array(list(chain.from_iterable(pairs)), np.float64)
+            self._largest = kernels.Tails(np.concatenate(knots), [len(of) for of in knots], flat).largest
 
     def harmless(self, numeric: Array | None, categorical: Array | None) -> bool:
-        """Say at a glance that no row is an outlier; of rows that are near to one it says nothing, and so no.
+        """Say at a glance that no row is an outlier; of rows that are near to one it may say nothing, and so no.
 
         Args:
             numeric: float32, rows x numbers.
             categorical: Text, rows x categories.
         """
         np = self._np
+        if self._largest is not None and numeric is not None:
+            total, one = self._largest(numeric, None if categorical is None else self._categories(categorical))
+            return total <= self._sum and one <= self._one
         parts = [] if numeric is None else [self._bound.take(self._grid.cells(numeric.T))]
         if categorical is not None:
             parts.append(self._categories(categorical))

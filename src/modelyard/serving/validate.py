@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from modelyard.inference import Feeds
+from modelyard.inference.kernels import compiled
 from modelyard.records import Feature, Signature
 from modelyard.serving.columns import Columns, too_many
 from modelyard.serving.errors import HttpError, bad
@@ -54,10 +55,14 @@ class Validator:
         self.numbers = signature.numbers
         self.categories = signature.categories
         self.columns = Columns(signature, rows=rows)
-        self._decoders = _decoders(tuple(self.columns.features.values()))
+        features = tuple(self.columns.features.values())
+        self._decoders = _decoders(features)
+        kernels = compiled()
+        self._read = _reader(features, kernels)
+        self._round = None if kernels is None else kernels.narrow
         most = _FLOAT32_MAX
-        self._low = np.array([-most if f.low is None else f.low for f in self.numbers])
-        self._high = np.array([most if f.high is None else f.high for f in self.numbers])
+        self._low = np.array([-most if f.low is None else f.low for f in self.numbers], np.float64)
+        self._high = np.array([most if f.high is None else f.high for f in self.numbers], np.float64)
         # What was rounded to float32 is held against bounds that were rounded in the same way.
         self._narrow = (self._low.astype(np.float32), self._high.astype(np.float32))
         self._seen = [frozenset(f.categories) for f in self.categories]
@@ -72,12 +77,13 @@ class Validator:
         Raises:
             HttpError: What does not fit, and where.
         """
+        if self._read is not None and (found := self._read(body)) is not None and found[0] <= self._most:
+            return self._taken(body, *found)
         if self._decoders is None:
             return self.columns.read_json(body)
         decode_rows, decode_row = self._decoders
-        tight = body.startswith(b'{"rows":[{')
+        many = _many(body)
         try:
-            many = tight or body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
             rows = decode_rows(body).rows if many else [decode_row(body)]
         except UNREADABLE:
             return self.columns.read_json(body)
@@ -89,20 +95,20 @@ class Validator:
         if not self.categories:
             # Of numbers the bytes say as much as the text that they were read from.
             return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None)
-        raw = b""
-        # The decoder has read these rows and nothing else, unless `rows` stands there twice: then two lists end.
-        if count < PACKED_ROWS and len(body) <= _RAW_BYTES * count:
-            if tight and body.find(b"]") == len(body) - 2:
-                raw = body[8:-1]
-            elif not many:
-                raw = b"[%s]" % body
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = self._packed(tuples, itemgetter(slice(split))) if split else None
         categories = self._np.empty((count, len(self.categories)), object)
         for at, values in enumerate(tuples):
             categories[at] = [v if v is not None else "" for v in values[split:]]
-        return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, raw)
+        return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, _raw(body, count))
+
+    def _taken(self, body: bytes, count: int, numbers: bytes, texts: list[str]) -> Parsed:
+        """Return what the compiled reader has read."""
+        if not self.categories:
+            return Parsed(count, numbers, None)
+        categories = self._np.array(texts, object).reshape(count, -1)
+        return Parsed(count, numbers if self.numbers else None, categories, None, _raw(body, count))
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Hold the rows of several requests against the signature, all at once, and make feeds of them.
@@ -137,15 +143,7 @@ class Validator:
         feeds: Feeds = {}
         whole = True
         if self.numbers:
-            numeric: Any
-            if len(group) == 1:
-                numeric = self.numbers_of(group[0])
-            else:
-                parts = [p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group]
-                numeric = np.frombuffer(b"".join(parts), np.float64).reshape(-1, len(self.numbers))
-            # One comparison says so of most requests.
-            whole = bool(self._inside(numeric).all())
-            feeds["numeric"] = numeric.astype(np.float32, copy=False) if whole else _narrowed(numeric)
+            feeds["numeric"], whole = self._numeric(group)
         if self.categories:
             texts = [p.categories for p in group if p.categories is not None]
             categorical = texts[0] if len(texts) == 1 else np.concatenate(texts)
@@ -153,6 +151,22 @@ class Validator:
             for at, known in enumerate(self._usual):
                 whole = whole and known.issuperset(categorical[:, at].tolist())
         return feeds, whole
+
+    def _numeric(self, group: list[Parsed]) -> tuple[Array, bool]:
+        """Return the numbers of a group as float32, and whether all are there and as in training."""
+        np, count = self._np, len(self.numbers)
+        given: Any = group[0].numbers
+        if len(group) > 1:
+            given = b"".join([p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group])
+        if type(given) is bytes:
+            if self._round is not None:
+                rounded = np.empty((len(given) // (8 * count), count), np.float32)
+                if self._round(given, self._low, self._high, rounded):
+                    return rounded, True
+            given = np.frombuffer(given, np.float64).reshape(-1, count)
+        # One comparison says so of most requests.
+        whole = bool(self._inside(given).all())
+        return given.astype(np.float32, copy=False) if whole else _narrowed(given), whole
 
     def _look(self, parsed: Parsed) -> None:
         """Say what is unusual in one request, or why the model cannot take it."""
@@ -234,6 +248,34 @@ def _narrowed(numeric: Array) -> Array:
 
     with np.errstate(over="ignore"):
         return numeric.astype(np.float32, copy=False)
+
+
+def _many(body: bytes) -> bool:
+    """Say whether a body is a list of rows and not one row."""
+    return body.startswith(b'{"rows":[{') or body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
+
+
+def _raw(body: bytes, count: int) -> bytes:
+    """Return the rows of a body as they were sent, if they stand alone and are short enough for the log."""
+    if count >= PACKED_ROWS or len(body) > _RAW_BYTES * count:
+        return b""
+    # What was read are these rows and nothing else, unless `rows` stands there twice: then two lists end.
+    if body.startswith(b'{"rows":[{') and body.find(b"]") == len(body) - 2:
+        return body[8:-1]
+    return b"" if _many(body) else b"[%s]" % body
+
+
+def _reader(
+    features: tuple[Feature, ...], kernels: Any
+) -> Callable[[bytes], tuple[int, bytes, list[str]] | None] | None:
+    """Return what reads usual bodies, compiled; none for names that do not stand in JSON as they are."""
+    if kernels is None or not features:
+        return None
+    try:
+        reader = kernels.Reader(tuple((f.name, f.type != "number", f.nullable) for f in features))
+    except ValueError:
+        return None
+    return reader.read  # type: ignore[no-any-return]
 
 
 def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]] | None:

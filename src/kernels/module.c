@@ -1,0 +1,77 @@
+/* The module: its types, and what needs none. */
+#include "kernels.h"
+
+PyDoc_STRVAR(narrow_doc, "narrow(values, low, high, out, /)\n--\n\n"
+                         "Round rows to float32, and say whether every value is there and within the bounds.\n\n"
+                         "Args:\n"
+                         "    values: The bytes of float64, rows x columns.\n"
+                         "    low: float64, a bound for each column.\n"
+                         "    high: The same, above.\n"
+                         "    out: float32, as many as there are values.\n");
+
+static PyObject *narrow(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *values;
+    Py_ssize_t size;
+    PyObject *lows, *highs, *found;
+    Py_buffer low = {0}, high = {0}, out = {0};
+    bool whole = true;
+    if (!PyArg_ParseTuple(args, "y#OOO", &values, &size, &lows, &highs, &found))
+        return NULL;
+    if (vector_take(&low, lows, 'd', false) == 0 && vector_take(&high, highs, 'd', false) == 0 &&
+        vector_take(&out, found, 'f', true) == 0) {
+        Py_ssize_t columns = low.len / (Py_ssize_t)sizeof(double), total = size / (Py_ssize_t)sizeof(double);
+        if (low.len != high.len || size % (Py_ssize_t)sizeof(double) || out.len != total * (Py_ssize_t)sizeof(float) ||
+            (columns ? total % columns : total)) {
+            PyErr_SetString(PyExc_ValueError, "the values are no rows of these columns");
+        } else {
+            const double *from = low.buf, *to = high.buf;
+            float *into = out.buf;
+            for (Py_ssize_t row = 0; row < total; row += columns)
+                for (Py_ssize_t c = 0; c < columns; c++) {
+                    double value;
+                    memcpy(&value, values + (row + c) * (Py_ssize_t)sizeof value, sizeof value);
+                    whole &= (value >= from[c]) & (value <= to[c]);
+                    into[row + c] = (float)value;
+                }
+        }
+    }
+    Py_buffer *taken[] = {&low, &high, &out};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (taken[i]->obj != NULL)
+            PyBuffer_Release(taken[i]);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(whole);
+}
+
+static PyMethodDef functions[] = {
+    {"narrow", narrow, METH_VARARGS, narrow_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int fill(PyObject *module)
+{
+    PyType_Spec *specs[] = {&reader_spec, &forest_spec, &tails_spec};
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
+        int added = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+        Py_XDECREF(type);
+        if (added < 0)
+            return -1;
+    }
+    return PyModule_AddIntConstant(module, "VERSION", KERNELS_VERSION);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "modelyard.inference._kernels",
+    .m_doc = "What is done for each value of each row, compiled.",
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&definition); }

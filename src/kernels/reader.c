@@ -1,0 +1,276 @@
+/* Rows of JSON objects, held against the fields of a signature while they are read. */
+#include "kernels.h"
+
+#include <math.h>
+
+typedef struct {
+    PyObject *kept;   /* the bytes that hold the name */
+    const char *name; /* as it stands in a body, in quotes */
+    Py_ssize_t size;
+    bool text, nullable;
+    Py_ssize_t place; /* among the numbers, or among the texts */
+} Field;
+
+typedef struct {
+    PyObject_HEAD
+    Field *fields;
+    Py_ssize_t count, numbers, texts;
+} Reader;
+
+/* What was read of one body. */
+typedef struct {
+    const char *end;
+    double *numbers;
+    PyObject *texts;
+    Py_ssize_t rows, room;
+    /* The row in which each field was read last, counted from 1. */
+    Py_ssize_t *last;
+} Reading;
+
+static void reader_dealloc(PyObject *object)
+{
+    Reader *self = (Reader *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (Py_ssize_t i = 0; i < self->count; i++)
+        Py_XDECREF(self->fields[i].kept);
+    PyMem_Free(self->fields);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+/* Whether a name stands in JSON as it is, and so is known by its bytes. */
+static bool is_plain(const char *name, Py_ssize_t size)
+{
+    for (Py_ssize_t i = 0; i < size; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == '"' || name[i] == '\\')
+            return false;
+    return true;
+}
+
+static int take_field(Reader *self, PyObject *item)
+{
+    const char *name;
+    char *kept;
+    Py_ssize_t size;
+    int text, nullable;
+    if (!PyTuple_Check(item)) {
+        PyErr_SetString(PyExc_TypeError, "a field is no tuple");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(item, "s#pp", &name, &size, &text, &nullable))
+        return -1;
+    Field *field = &self->fields[self->count++];
+    if (!is_plain(name, size)) {
+        PyErr_SetString(PyExc_ValueError, "a name does not stand in JSON as it is");
+        return -1;
+    }
+    field->kept = PyBytes_FromFormat("\"%s\"", name);
+    if (field->kept == NULL || PyBytes_AsStringAndSize(field->kept, &kept, &field->size) < 0)
+        return -1;
+    field->name = kept;
+    field->text = text;
+    field->nullable = nullable;
+    field->place = text ? self->texts++ : self->numbers++;
+    return 0;
+}
+
+static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"fields", NULL};
+    PyObject *fields;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!", names, &PyTuple_Type, &fields))
+        return NULL;
+    Reader *self = (Reader *)PyType_GenericAlloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(fields);
+    self->fields = PyMem_Calloc((size_t)count + 1, sizeof *self->fields);
+    if (self->fields == NULL)
+        PyErr_NoMemory();
+    else if (count == 0)
+        PyErr_SetString(PyExc_ValueError, "there is no field");
+    for (Py_ssize_t i = 0; i < count && !PyErr_Occurred(); i++)
+        take_field(self, PyTuple_GetItem(fields, i));
+    if (PyErr_Occurred()) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+/* What follows takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
+
+static inline const char *skip_space(const char *p)
+{
+    /* Mostly there is none, and one comparison says so. */
+    while ((unsigned char)*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
+        p++;
+    return p;
+}
+
+static inline const char *take(const char *p, char c)
+{
+    p = skip_space(p);
+    return *p == c ? skip_space(p + 1) : NULL;
+}
+
+static inline const char *take_bytes(const char *p, const char *end, const char *bytes, Py_ssize_t size)
+{
+    return end - p >= size && memcmp(p, bytes, (size_t)size) == 0 ? p + size : NULL;
+}
+
+/* Takes the name of a field, mostly of the one that is expected. */
+static inline const char *take_name(const Reader *self, const char *p, const char *end, Py_ssize_t *at)
+{
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        const Field *field = &self->fields[*at];
+        const char *after = take_bytes(p, end, field->name, field->size);
+        if (after != NULL)
+            return after;
+        *at = *at + 1 < self->count ? *at + 1 : 0;
+    }
+    return NULL;
+}
+
+/* Takes a text without an escape. */
+static const char *take_text(const char *p, PyObject *texts, Py_ssize_t place)
+{
+    if (*p != '"')
+        return NULL;
+    const char *first = ++p;
+    for (; *p != '"'; p++)
+        if ((unsigned char)*p < 0x20 || *p == '\\')
+            return NULL;
+    PyObject *text = PyUnicode_DecodeUTF8(first, p - first, "strict");
+    if (text == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return PyList_SetItem(texts, place, text) == 0 ? p + 1 : NULL;
+}
+
+static const char *take_value(const Reader *self, const char *p, const Reading *r, const Field *field)
+{
+    const char *after = field->nullable ? take_bytes(p, r->end, "null", 4) : NULL;
+    if (field->text) {
+        Py_ssize_t place = r->rows * self->texts + field->place;
+        if (after == NULL)
+            return take_text(p, r->texts, place);
+        PyObject *empty = PyUnicode_FromStringAndSize("", 0);
+        return empty != NULL && PyList_SetItem(r->texts, place, empty) == 0 ? after : NULL;
+    }
+    double *number = &r->numbers[r->rows * self->numbers + field->place];
+    if (after == NULL)
+        return read_number(p, number);
+    *number = NAN;
+    return after;
+}
+
+/* Makes room for one more row. */
+static bool make_room(const Reader *self, Reading *r)
+{
+    for (Py_ssize_t i = 0; i < self->texts; i++)
+        if (PyList_Append(r->texts, Py_None) < 0)
+            return false;
+    if (r->rows < r->room)
+        return true;
+    Py_ssize_t room = r->room ? 2 * r->room : 1;
+    double *numbers = PyMem_Realloc(r->numbers, (size_t)(room * self->numbers + 1) * sizeof *numbers);
+    if (numbers == NULL)
+        return false;
+    r->numbers = numbers;
+    r->room = room;
+    return true;
+}
+
+static const char *take_row(const Reader *self, const char *p, Reading *r)
+{
+    if ((p = take(p, '{')) == NULL || !make_room(self, r))
+        return NULL;
+    Py_ssize_t at = 0;
+    for (Py_ssize_t n = 0; n < self->count; n++) {
+        if ((n && (p = take(p, ',')) == NULL) || (p = take_name(self, p, r->end, &at)) == NULL)
+            return NULL;
+        /* A name that comes twice: which value counts is a question for others. */
+        if (r->last[at] == r->rows + 1)
+            return NULL;
+        r->last[at] = r->rows + 1;
+        if ((p = take(p, ':')) == NULL || (p = take_value(self, p, r, &self->fields[at])) == NULL)
+            return NULL;
+        at = at + 1 < self->count ? at + 1 : 0;
+    }
+    r->rows++;
+    return take(p, '}');
+}
+
+/* Takes `{"rows": [...]}`, or one row. */
+static const char *take_body(const Reader *self, const char *p, Reading *r)
+{
+    const char *inside = take(p, '{');
+    const char *after = inside == NULL ? NULL : take_bytes(inside, r->end, "\"rows\"", 6);
+    if (after == NULL)
+        return take_row(self, p, r);
+    if ((p = take(after, ':')) == NULL || (p = take(p, '[')) == NULL)
+        return NULL;
+    for (;;) {
+        if ((p = take_row(self, p, r)) == NULL)
+            return NULL;
+        if ((after = take(p, ',')) == NULL)
+            break;
+        p = after;
+    }
+    return (p = take(p, ']')) == NULL ? NULL : take(p, '}');
+}
+
+PyDoc_STRVAR(read_doc, "read(body, /)\n--\n\n"
+                       "Read the body of `POST /predict`: `{\"rows\": [{...}]}`, or one row.\n\n"
+                       "Returns:\n"
+                       "    How many rows there are, the bytes of their numbers (float64, rows x numbers; a missing one\n"
+                       "    is NaN), and their texts in the same order (a missing one is empty); None for anything that\n"
+                       "    is unusual or wrong.\n");
+
+static PyObject *reader_read(PyObject *object, PyObject *body)
+{
+    const Reader *self = (const Reader *)object;
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(body, &data, &size) < 0)
+        return NULL;
+    Reading r = {.end = data + size};
+    PyObject *found = NULL;
+    r.texts = PyList_New(0);
+    r.last = PyMem_Calloc((size_t)self->count, sizeof *r.last);
+    if (r.texts != NULL && r.last != NULL && take_body(self, data, &r) == r.end)
+        found = Py_BuildValue("ny#O", r.rows, r.numbers,
+                              r.rows * self->numbers * (Py_ssize_t)sizeof *r.numbers, r.texts);
+    Py_XDECREF(r.texts);
+    PyMem_Free(r.last);
+    PyMem_Free(r.numbers);
+    if (found == NULL && !PyErr_Occurred())
+        found = Py_NewRef(Py_None);
+    return found;
+}
+
+static PyMethodDef reader_methods[] = {
+    {"read", reader_read, METH_O, read_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(reader_doc, "Reader(fields)\n--\n\n"
+                         "Reads rows that have certain fields, each of them once, in any order.\n\n"
+                         "Args:\n"
+                         "    fields: Of each its name, whether it is a text, and whether null may stand for it.\n\n"
+                         "Raises:\n"
+                         "    ValueError: A name does not stand in JSON as it is (quotes, control characters).\n");
+
+static PyType_Slot reader_slots[] = {
+    {Py_tp_doc, (void *)reader_doc},       {Py_tp_new, reader_new}, {Py_tp_dealloc, reader_dealloc},
+    {Py_tp_methods, reader_methods}, {0, NULL},
+};
+
+PyType_Spec reader_spec = {
+    .name = "modelyard.inference._kernels.Reader",
+    .basicsize = sizeof(Reader),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = reader_slots,
+};
