@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+KERNELS := src/modelyard/inference/_kernels.abi3.so
 
 .PHONY: help setup demo test test-all lint types docs bench clean
 
@@ -11,11 +12,13 @@ help:  ## say what there is
 
 setup: $(READY)  ## make the environment from the lock
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml hatch_build.py $(wildcard src/kernels/*)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Modelyard needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# pip keeps back why they were not compiled, so they are tried once more, aloud.
+	@test -e $(KERNELS) || $(BIN)/python hatch_build.py
 	@touch $@
 
 demo: $(READY)  ## the main job on real data: two arrivals, a served model, a found drift

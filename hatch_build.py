@@ -1,0 +1,125 @@
+"""Compile `src/kernels` where that can be done; where it cannot, say why and leave the pure Python form.
+
+Every build of a wheel and every editable install comes here through hatchling; `python hatch_build.py` compiles again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.tags import platform_tags
+
+NAME = "modelyard.inference._kernels"
+PLACE = "src/modelyard/inference/_kernels.abi3.so"
+SWITCH = "MODELYARD_BUILD_KERNELS"
+# One file for CPython 3.11 and all later ones: it uses nothing but the stable interface of that version.
+TAG, LIMITED_API = "cp311-abi3", "0x030B0000"
+# A product and a sum are rounded one after the other on every machine, so that both forms give the same bits; and no
+# folder's name is left in the file (-g0), so that equal sources give equal wheels.
+FLAGS = ["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
+
+
+class Kernels(BuildHookInterface[Any]):
+    """Put the compiled kernels into the wheel, or beside their Python where the install is editable."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and tell hatchling what wheel that makes."""
+        if build(Path(self.root)):
+            # The names that promise an old C library are for those who have looked whether it is so (auditwheel).
+            platform = next(tag for tag in platform_tags() if not tag.startswith(("manylinux", "musllinux")))
+            build_data["pure_python"] = False
+            build_data["tag"] = f"{TAG}-{platform}"
+            build_data["artifacts"].append(f"/{PLACE}")
+
+
+def build(root: Path) -> bool:
+    """Compile into the tree; where that is not done, say why in one line and leave no older build in place.
+
+    Raises:
+        SystemExit: It must be done (`MODELYARD_BUILD_KERNELS=must`) and cannot; or that variable holds another word.
+    """
+    wish = os.environ.get(SWITCH, "")
+    if wish not in ("", "no", "must"):
+        sys.exit(f"modelyard: {SWITCH} is `no`, `must` or empty, not `{wish}`")
+    sources = sorted(root.glob("src/kernels/*.c"))
+    said = f"{SWITCH}=no" if wish == "no" else _unfit(sources) or _compile(root, sources)
+    if not said:
+        return True
+    (root / PLACE).unlink(missing_ok=True)
+    if wish == "must":
+        sys.exit(f"modelyard: the kernels are not compiled: {said}")
+    if sources:
+        lines = said.splitlines()
+        why = shorten(next((line for line in lines if "error:" in line), lines[-1]), 200)
+        print(f"modelyard: the kernels are not compiled, the pure Python form is used: {why}", file=sys.stderr)
+    return False
+
+
+def _unfit(sources: list[Path]) -> str:
+    """Say why there is nothing to compile here."""
+    if not sources:
+        return "src/kernels holds no C"
+    if sys.implementation.name != "cpython" or os.name != "posix":
+        return f"they are for CPython on POSIX, not for {sys.implementation.name} on {sys.platform}"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "a free-threaded Python has no stable interface"
+    return ""
+
+
+def _compile(root: Path, sources: list[Path]) -> str:
+    """Compile into the tree; where that fails, return all that was said."""
+    with tempfile.TemporaryDirectory() as folder:
+        # In a process of its own, because the compiler writes its mistakes past Python, where they could not be read.
+        command = [sys.executable, __file__, folder, *map(str, sources)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        said = done.stdout.replace(f"{root}/", "").strip()
+        if done.returncode:
+            return said or f"error: ended with {done.returncode}"
+        if said:
+            print(said, file=sys.stderr)  # warnings
+        place = root / PLACE
+        try:
+            # Renamed and never written over: a process may be running from the older one.
+            new = shutil.copy(Path(folder, *NAME.split(".")).with_suffix(".abi3.so"), place.with_suffix(".new"))
+            Path(new).replace(place)
+        except OSError as error:
+            return f"error: {error}"
+    return ""
+
+
+def _compile_here(folder: str, *sources: str) -> None:
+    """Compile with setuptools, which knows how the extensions of this Python are made."""
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    macros: list[tuple[str, str | None]] = [("Py_LIMITED_API", LIMITED_API)]
+    module = Extension(NAME, [*sources], define_macros=macros, extra_compile_args=FLAGS, py_limited_api=True)
+    command = build_ext(Distribution({"ext_modules": [module]}))
+    command.build_lib = command.build_temp = folder
+    command.ensure_finalized()
+    try:
+        command.run()
+        # What cannot be loaded is as good as not compiled: a function that is nowhere is missed no sooner.
+        (made,) = command.get_outputs()
+        loader = ExtensionFileLoader(NAME, made)
+        loader.exec_module(module_from_spec(ModuleSpec(NAME, loader, origin=made)))
+    except Exception as error:  # noqa: BLE001 - whatever a compiler that we do not know may do
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        _compile_here(*sys.argv[1:])
+    else:
+        build(Path(__file__).resolve().parent)
