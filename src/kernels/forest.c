@@ -19,10 +19,10 @@ typedef struct {
     bool based; /* whether any is not zero */
 } Forest;
 
-/* What one call needs, for a row at a time. */
+/* What one call needs. */
 typedef struct {
-    Py_ssize_t *rows; /* of the table, by column */
-    float *values;    /* of the leaves, by tree */
+    Py_ssize_t *rows; /* of the table, by row and column */
+    float *values;    /* of the leaves that one row ends in, by tree */
 } Scratch;
 
 static void forest_dealloc(PyObject *object)
@@ -156,32 +156,44 @@ static float pairwise(const float *a, Py_ssize_t n)
     return sum;
 }
 
-/* Joins the words of all columns and looks up the value of the leaf that is left in each tree, for words of one size.
- * A row without a leaf, as only a damaged table has one, gets the last. */
-#define LOOK_UP(NAME, WORD, LOWEST)                                                                                     \
-    static void NAME(const Forest *self, const Scratch *scratch)                                                       \
-    {                                                                                                                   \
-        enum { TOGETHER = 64 / sizeof(WORD) };                                                                          \
-        const WORD *table = self->table.buf;                                                                            \
-        Py_ssize_t trees = self->trees, columns = self->columns.count, last = self->leaves - 1;                         \
-        for (Py_ssize_t t = 0; t < trees; t += TOGETHER) {                                                              \
-            Py_ssize_t some = trees - t < TOGETHER ? trees - t : TOGETHER;                                              \
-            WORD words[TOGETHER];                                                                                       \
-            memcpy(words, table + scratch->rows[0] * trees + t, (size_t)some * sizeof(WORD));                           \
-            for (Py_ssize_t c = 1; c < columns; c++) {                                                                  \
-                const WORD *more = table + scratch->rows[c] * trees + t;                                                \
-                if (some == TOGETHER)                                                                                   \
-                    for (Py_ssize_t k = 0; k < TOGETHER; k++)                                                           \
-                        words[k] &= more[k];                                                                            \
-                else                                                                                                    \
-                    for (Py_ssize_t k = 0; k < some; k++)                                                               \
-                        words[k] &= more[k];                                                                            \
-            }                                                                                                           \
-            for (Py_ssize_t k = 0; k < some; k++) {                                                                     \
-                Py_ssize_t leaf = words[k] ? LOWEST(words[k]) : last;                                                   \
-                scratch->values[t + k] = self->values[(t + k) * self->leaves + (leaf < last ? leaf : last)];            \
-            }                                                                                                           \
-        }                                                                                                               \
+/* Bytes of words that are joined together: a line of the cache, in what every processor has registers for. */
+enum { LINE = 64, REGISTER = 16 };
+
+/* Joins the words of all columns, and looks up the value of the leaf that is left in each tree; for words of one size. */
+#define LOOK_UP(NAME, WORD, LOWEST)                                                                                   \
+    typedef WORD NAME##_words __attribute__((vector_size(REGISTER), aligned(sizeof(WORD)), may_alias));               \
+                                                                                                                      \
+    /* The value of the leaf that is left; of a row without one, as only a damaged table has it, that of the last. */ \
+    static inline float NAME##_value(const Forest *self, Py_ssize_t tree, WORD word)                                  \
+    {                                                                                                                 \
+        Py_ssize_t last = self->leaves - 1, leaf = word ? LOWEST(word) : last;                                        \
+        return self->values[tree * self->leaves + (leaf < last ? leaf : last)];                                       \
+    }                                                                                                                 \
+                                                                                                                      \
+    static void NAME(const Forest *self, const Py_ssize_t *rows, float *values)                                       \
+    {                                                                                                                 \
+        enum { MANY = LINE / sizeof(WORD) };                                                                          \
+        const WORD *table = self->table.buf;                                                                          \
+        Py_ssize_t trees = self->trees, columns = self->columns.count;                                                \
+        for (Py_ssize_t first = 0; first < trees && trees >= MANY; first += MANY) {                                   \
+            /* The last ones are looked up with some before them once more: so many are faster than fewer. */         \
+            Py_ssize_t at = first + MANY <= trees ? first : trees - MANY;                                             \
+            const NAME##_words *line = (const NAME##_words *)(table + rows[0] * trees + at);                          \
+            NAME##_words a = line[0], b = line[1], c = line[2], d = line[3];                                          \
+            for (Py_ssize_t i = 1; i < columns; i++) {                                                                \
+                line = (const NAME##_words *)(table + rows[i] * trees + at);                                          \
+                a &= line[0], b &= line[1], c &= line[2], d &= line[3];                                               \
+            }                                                                                                         \
+            NAME##_words all[] = {a, b, c, d};                                                                        \
+            for (int k = 0; k < MANY; k++)                                                                            \
+                values[at + k] = NAME##_value(self, at + k, ((const WORD *)all)[k]);                                  \
+        }                                                                                                             \
+        for (Py_ssize_t tree = 0; tree < trees && trees < MANY; tree++) {                                             \
+            WORD word = table[rows[0] * trees + tree];                                                                \
+            for (Py_ssize_t c = 1; c < columns; c++)                                                                  \
+                word &= table[rows[c] * trees + tree];                                                                \
+            values[tree] = NAME##_value(self, tree, word);                                                            \
+        }                                                                                                             \
     }
 
 LOOK_UP(look_up_2, uint16_t, __builtin_ctz)
@@ -190,23 +202,32 @@ LOOK_UP(look_up_8, uint64_t, __builtin_ctzll)
 
 static void run(const Forest *self, const Matrix *matrix, const Scratch *scratch, float *out)
 {
-    for (Py_ssize_t r = 0; r < matrix->rows; r++) {
-        for (Py_ssize_t c = 0; c < self->columns.count; c++) {
-            float value = matrix_at(matrix, r, self->numbers[c]);
-            scratch->rows[c] =
-                value == value ? self->starts[c] + columns_below(&self->columns, c, value) : self->missing[c];
+    Py_ssize_t columns = self->columns.count;
+    for (Py_ssize_t row = 0; row < matrix->rows; row += TOGETHER) {
+        int many = matrix->rows - row < TOGETHER ? (int)(matrix->rows - row) : TOGETHER;
+        for (Py_ssize_t c = 0; c < columns; c++) {
+            float values[TOGETHER];
+            Py_ssize_t below[TOGETHER];
+            matrix_values(matrix, row, self->numbers[c], many, values);
+            columns_below(&self->columns, c, values, many, below);
+            for (int i = 0; i < many; i++)
+                scratch->rows[i * columns + c] =
+                    values[i] == values[i] ? self->starts[c] + below[i] : self->missing[c];
         }
-        if (self->word == 2)
-            look_up_2(self, scratch);
-        else if (self->word == 4)
-            look_up_4(self, scratch);
-        else
-            look_up_8(self, scratch);
-        for (Py_ssize_t i = 0; i < self->outputs; i++) {
-            Py_ssize_t first = self->parts[i];
-            float sum = pairwise(scratch->values + first, self->parts[i + 1] - first);
-            /* Adding nothing would make 0 of -0. */
-            *out++ = self->based ? sum + self->base[i] : sum;
+        for (int i = 0; i < many; i++) {
+            const Py_ssize_t *rows = scratch->rows + i * columns;
+            if (self->word == 2)
+                look_up_2(self, rows, scratch->values);
+            else if (self->word == 4)
+                look_up_4(self, rows, scratch->values);
+            else
+                look_up_8(self, rows, scratch->values);
+            for (Py_ssize_t o = 0; o < self->outputs; o++) {
+                Py_ssize_t first = self->parts[o];
+                float sum = pairwise(scratch->values + first, self->parts[o + 1] - first);
+                /* Adding nothing would make 0 of -0. */
+                *out++ = self->based ? sum + self->base[o] : sum;
+            }
         }
     }
 }
@@ -230,7 +251,7 @@ static PyObject *forest_sums(PyObject *object, PyObject *args)
         return NULL;
     }
     Scratch scratch = {
-        .rows = PyMem_Malloc((size_t)self->columns.count * sizeof *scratch.rows),
+        .rows = PyMem_Malloc((size_t)(TOGETHER * self->columns.count) * sizeof *scratch.rows),
         .values = PyMem_Malloc((size_t)self->trees * sizeof *scratch.values),
     };
     if (scratch.rows == NULL || scratch.values == NULL)

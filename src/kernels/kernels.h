@@ -34,19 +34,30 @@ typedef struct {
 int columns_take(Columns *columns, PyObject *knots, PyObject *sizes);
 void columns_drop(Columns *columns);
 
-/* Returns how many knots of a column are below a value; of one that is missing, 0. */
-static inline Py_ssize_t columns_below(const Columns *columns, Py_ssize_t column, float value)
+/* Rows that are looked at together: their searches do not wait for each other. */
+enum { TOGETHER = 8 };
+
+/* Finds how many knots of a column are below each of some values, `TOGETHER` of them at most; of a missing one, 0. */
+static inline void columns_below(const Columns *columns, Py_ssize_t column, const float *values, int many,
+                                 Py_ssize_t *below)
 {
-    const float *first = columns->knots + columns->starts[column];
+    const float *knots = columns->knots + columns->starts[column];
     Py_ssize_t left = columns->starts[column + 1] - columns->starts[column];
-    const float *at = first;
+    for (int i = 0; i < many; i++)
+        below[i] = 0;
     while (left > 1) {
         /* Written without a branch: which half it is cannot be guessed. */
         Py_ssize_t half = left / 2;
-        at += (at[half - 1] < value) * half;
+        if (many == TOGETHER)
+            for (int i = 0; i < TOGETHER; i++)
+                below[i] += (knots[below[i] + half - 1] < values[i]) * half;
+        else
+            for (int i = 0; i < many; i++)
+                below[i] += (knots[below[i] + half - 1] < values[i]) * half;
         left -= half;
     }
-    return at - first + (left == 1 && *at < value);
+    for (int i = 0; i < many && left; i++)
+        below[i] += knots[below[i]] < values[i];
 }
 
 /* buffers.c: Arrays as they come from numpy. */
@@ -62,12 +73,12 @@ typedef struct {
 
 int matrix_take(Matrix *matrix, PyObject *array);
 
-static inline float matrix_at(const Matrix *matrix, Py_ssize_t row, Py_ssize_t column)
+/* Copies some values of a column. */
+static inline void matrix_values(const Matrix *matrix, Py_ssize_t row, Py_ssize_t column, int many, float *values)
 {
-    float value;
     const char *at = (const char *)matrix->view.buf + row * matrix->view.strides[0] + column * matrix->view.strides[1];
-    memcpy(&value, at, sizeof value);
-    return value;
+    for (int i = 0; i < many; i++, at += matrix->view.strides[0])
+        memcpy(&values[i], at, sizeof *values);
 }
 
 /* Copies a sequence of whole numbers from 0 to `most`. Returns NULL with an exception if it is none; free it. */

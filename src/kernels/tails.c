@@ -47,6 +47,44 @@ static PyObject *tails_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
+/* The largest sum of a row, and the largest value of any. */
+typedef struct {
+    double sum, one;
+} Largest;
+
+static void add(double said, double *sum, Largest *largest)
+{
+    *sum += said;
+    largest->one = said > largest->one ? said : largest->one;
+}
+
+/* Args: more: of each row what else is said, columns x rows; `beside` is how many columns. */
+static Largest largest_of(const Tails *self, const Matrix *matrix, const double *more, Py_ssize_t beside)
+{
+    Largest largest = {0, 0};
+    for (Py_ssize_t row = 0; row < matrix->rows; row += TOGETHER) {
+        int many = matrix->rows - row < TOGETHER ? (int)(matrix->rows - row) : TOGETHER;
+        double sums[TOGETHER] = {0};
+        for (Py_ssize_t c = 0; c < matrix->columns; c++) {
+            float values[TOGETHER];
+            Py_ssize_t below[TOGETHER], start = self->columns.starts[c], end = self->columns.starts[c + 1];
+            matrix_values(matrix, row, c, many, values);
+            columns_below(&self->columns, c, values, many, below);
+            for (int i = 0; i < many; i++) {
+                Py_ssize_t knot = start + below[i];
+                bool on = knot < end && self->columns.knots[knot] == values[i];
+                add(values[i] == values[i] ? self->said[2 * (knot + c) + on] : 0, &sums[i], &largest);
+            }
+        }
+        for (Py_ssize_t c = 0; c < beside; c++)
+            for (int i = 0; i < many; i++)
+                add(more[c * matrix->rows + row + i], &sums[i], &largest);
+        for (int i = 0; i < many; i++)
+            largest.sum = sums[i] > largest.sum ? sums[i] : largest.sum;
+    }
+    return largest;
+}
+
 PyDoc_STRVAR(largest_doc, "largest(matrix, more, /)\n--\n\n"
                           "Return the largest sum of a row, and the largest value of any.\n\n"
                           "Args:\n"
@@ -55,46 +93,24 @@ PyDoc_STRVAR(largest_doc, "largest(matrix, more, /)\n--\n\n"
 
 static PyObject *tails_largest(PyObject *object, PyObject *args)
 {
-    Tails *self = (Tails *)object;
+    const Tails *self = (const Tails *)object;
     PyObject *array, *others;
     Matrix matrix;
     Py_buffer more = {0};
+    Largest largest = {0, 0};
     if (!PyArg_ParseTuple(args, "OO", &array, &others) || matrix_take(&matrix, array) < 0)
         return NULL;
-    if (others != Py_None && vector_take(&more, others, 'd', false) < 0) {
-        PyBuffer_Release(&matrix.view);
-        return NULL;
-    }
-    double sum = 0, one = 0;
-    Py_ssize_t beside = matrix.rows ? more.len / (Py_ssize_t)sizeof(double) / matrix.rows : 0;
-    if (matrix.columns != self->columns.count || more.len != beside * matrix.rows * (Py_ssize_t)sizeof(double)) {
-        PyErr_SetString(PyExc_ValueError, "the columns are not those of the profile");
-    } else {
-        for (Py_ssize_t r = 0; r < matrix.rows; r++) {
-            double whole = 0;
-            for (Py_ssize_t c = 0; c < matrix.columns; c++) {
-                float value = matrix_at(&matrix, r, c);
-                if (value != value)
-                    continue;
-                Py_ssize_t below = columns_below(&self->columns, c, value);
-                Py_ssize_t knot = self->columns.starts[c] + below;
-                bool on = knot < self->columns.starts[c + 1] && self->columns.knots[knot] == value;
-                double said = self->said[2 * (knot + c) + on];
-                whole += said;
-                one = said > one ? said : one;
-            }
-            for (Py_ssize_t c = 0; c < beside; c++) {
-                double said = ((const double *)more.buf)[c * matrix.rows + r];
-                whole += said;
-                one = said > one ? said : one;
-            }
-            sum = whole > sum ? whole : sum;
-        }
+    if (others == Py_None || vector_take(&more, others, 'd', false) == 0) {
+        Py_ssize_t size = matrix.rows * (Py_ssize_t)sizeof(double), beside = size ? more.len / size : 0;
+        if (matrix.columns != self->columns.count || more.len != beside * size)
+            PyErr_SetString(PyExc_ValueError, "the columns are not those of the profile");
+        else
+            largest = largest_of(self, &matrix, more.buf, beside);
     }
     PyBuffer_Release(&matrix.view);
     if (more.obj != NULL)
         PyBuffer_Release(&more);
-    return PyErr_Occurred() ? NULL : Py_BuildValue("dd", sum, one);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("dd", largest.sum, largest.one);
 }
 
 static PyMethodDef tails_methods[] = {
