@@ -59,10 +59,9 @@ def build(root: Path) -> bool:
     (root / PLACE).unlink(missing_ok=True)
     if wish == "must":
         sys.exit(f"modelyard: the kernels are not compiled: {said}")
-    if sources:
-        lines = said.splitlines()
-        why = shorten(next((line for line in lines if "error:" in line), lines[-1]), 200)
-        print(f"modelyard: the kernels are not compiled, the pure Python form is used: {why}", file=sys.stderr)
+    lines = said.splitlines()
+    why = shorten(next((line for line in lines if "error:" in line), lines[-1]), 200)
+    print(f"modelyard: the kernels are not compiled, the pure Python form is used: {why}", file=sys.stderr)
     return False
 
 
