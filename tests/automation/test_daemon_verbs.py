@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.automation.daemons import alive, left, project, runs, until, up, want
+from tests.automation.daemons import STEPS, alive, left, project, runs, until, up, want
 from tests.typed import typed as yard
 
 from modelyard.automation.state import DaemonState, announce, publish, published
@@ -116,6 +116,33 @@ def test_cancel_ends_the_run_of_a_daemon_and_the_next_fire_runs(store: LocalStor
     nothing = yard(store.root, "cancel")
     assert nothing.returncode == 2
     assert "error[run-not-under-way]" in nothing.stderr
+
+
+# What Python prints and forgets: an exception that is raised while an object is taken away.
+SWALLOWED = """
+
+import signal
+
+class Gone:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def one(fire):
+    if fire["payload"] == "slow":
+        Gone()
+    return fire["payload"]
+"""
+
+
+def test_a_run_of_a_daemon_ends_at_the_next_look_where_its_signal_was_swallowed(store: LocalStore) -> None:
+    project(store.root, steps=STEPS + SWALLOWED)
+    want(store, "slow")
+    want(store, "next")
+    with up(cwd=store.root) as daemon:
+        daemon.wait_for("run", "succeeded")
+        assert daemon.stop() == 0
+    assert left(store.root) == ["two next"]
+    assert [f.state for f in store.ledger.fires()] == ["cancelled", "succeeded"]
 
 
 def test_cancel_ends_a_run_that_somebody_started_by_hand(store: LocalStore) -> None:

@@ -77,7 +77,7 @@ def test_what_is_told_between_two_times_is_told_to_programs_too(
 ) -> None:
     Path("steps.py").write_text("def one():\n    raise ValueError('odd')\n")
 
-    def twice(seconds: float, action: Callable[[], None]) -> None:
+    def twice(seconds: float, action: Callable[[], None], **_: object) -> None:
         every(seconds, action, times=2, wait=lambda _: False)
 
     monkeypatch.setattr("modelyard.automation.every", twice)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.automation.daemons import until
 
+from modelyard._kit.stopping import forget, stopped
 from modelyard.cli.main import _exit_code, main
 from modelyard.cli.stopping import stoppable
 from modelyard.store import open_store
@@ -21,6 +22,7 @@ from modelyard.store import open_store
 def handlers() -> Iterator[None]:
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     yield
+    forget()
     for one, handler in before.items():
         signal.signal(one, handler)
 
@@ -37,7 +39,7 @@ def test_what_stopped_a_verb_is_said(
 
 
 def test_a_stop_that_was_swallowed_is_raised_again() -> None:
-    stopped = stoppable()
+    stoppable()
     stopped()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)  # to this thread, wherever others run
@@ -48,8 +50,9 @@ def test_a_stop_that_was_swallowed_is_raised_again() -> None:
 IGNORED = """
 import os, re, signal
 from pathlib import Path
+from modelyard._kit.stopping import stopped
 from modelyard.cli.stopping import stoppable
-stopped = stoppable()
+stoppable()
 import polars
 os.kill(os.getpid(), signal.SIGINT)
 stopped()
@@ -106,6 +109,92 @@ def test_a_run_says_what_stopped_it(
     with open_store(tmp_path) as store:
         (run,) = store.ledger.runs()
         assert (run.status, run.reason) == ("cancelled", f"stopped by {said}")
+
+
+# Signals that get lost: Python prints and forgets an exception that is raised while an object is taken away, and it
+# looks for signals between two of its own instructions only, not in a call that is about to wait.
+LOST = """
+import ctypes, functools, os, signal, time
+from contextlib import suppress
+from pathlib import Path
+
+class Gone:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def swallowed():
+    Gone()
+    Path("swallowed").touch()
+
+class Late:
+    # All of it is C: no instruction of Python stands between the signal and the sleep.
+    kill = ctypes.PyDLL(None).kill
+    kill.restype = (300).__add__
+    __index__ = staticmethod(functools.partial(kill, os.getpid(), signal.SIGTERM))
+
+def late():
+    time.sleep(Late())
+
+def swallows(number, frame):
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+def ready():
+    signal.signal(signal.SIGUSR1, swallows)
+    Path("ready").touch()
+
+def next(before):
+    Path("next").touch()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--json",), ("--every", "1h")], ids=" ".join)
+def test_a_run_ends_at_the_next_look_where_a_signal_was_swallowed(tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / "steps.py").write_text(LOST)
+    steps = "{one: {function: steps.py:swallowed}, two: {function: steps.py:next, inputs: {before: one}}}"
+    (tmp_path / "modelyard.yaml").write_text(f"project: lost\nsteps: {steps}\n")
+    with typed(tmp_path, "run", *more) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert (tmp_path / "swallowed").exists()
+    assert not (tmp_path / "next").exists()
+    with open_store(tmp_path) as store:
+        (run,) = store.ledger.runs()
+        assert (run.status, run.reason) == ("cancelled", "stopped by SIGTERM")
+
+
+@pytest.mark.parametrize(
+    ("more", "one"),
+    [
+        ((), "{function: steps.py:next, params: {before: 0}, resources: {own_process: true}}"),
+        (("--every", "1h"), "{function: steps.py:ready}"),
+    ],
+    ids=["for a worker", "for the next time"],
+)
+def test_what_was_swallowed_in_a_wait_ends_it(tmp_path: Path, more: tuple[str, ...], one: str) -> None:
+    (tmp_path / "steps.py").write_text(LOST)
+    steps = f"{{one: {one}, two: {{function: steps.py:ready}}}}"
+    (tmp_path / "modelyard.yaml").write_text(f"project: lost\nsteps: {steps}\n")
+    with typed(tmp_path, "run", *more) as process:
+        assert process.stderr is not None
+        if more:
+            assert any(line.startswith("again in") for line in process.stderr)
+        else:
+            until(lambda: all((tmp_path / one).exists() for one in ("ready", "next")) or process.poll() is not None)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "stopped by SIGTERM" in err
+
+
+def test_a_signal_is_heard_that_came_just_before_a_wait(tmp_path: Path) -> None:
+    (tmp_path / "steps.py").write_text(LOST)
+    (tmp_path / "modelyard.yaml").write_text("project: lost\nsteps: {one: {function: steps.py:late}}\n")
+    with typed(tmp_path, "run") as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "stopped by SIGTERM" in err
 
 
 @pytest.mark.parametrize(("number", "said", "code"), [("SIGINT", "Ctrl-C", 130), ("SIGTERM", "SIGTERM", 143)])

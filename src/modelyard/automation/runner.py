@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import msgspec
 
 from modelyard._kit.errors import Busy, ModelyardError, NotFound, Problem, SpecError, Taken
+from modelyard._kit.stopping import forget, listen, tell
 from modelyard.automation.fresh import Loaded, Mark, mark
 from modelyard.automation.tether import tether
 from modelyard.automation.windowed import executor_for
@@ -86,6 +87,7 @@ class Runner:
 
     def serve(self) -> int:
         """Take jobs until the socket closes."""
+        listen()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
         lines = self._link.makefile("rb")
@@ -135,6 +137,7 @@ class Runner:
             error = ModelyardError("internal", f"{type(raised).__name__}: {raised}", hint="report it with the log")
         finally:
             self._under_way = False
+            forget()
         what: Literal["ended", "refused"] = "ended" if self._run else "refused"
         wrong = isinstance(error, SpecError | NotFound)
         return Said(what=what, run=self._run, error=_plain(error.problem) if error else {}, file=wrong)
@@ -198,7 +201,9 @@ class Runner:
             return
         if not self._told:
             self._told = True
-            raise CutOff("the daemon was stopped") if number == signal.SIGTERM else KeyboardInterrupt
+            if number == signal.SIGTERM:
+                tell(CutOff, "the daemon was stopped")
+            tell(KeyboardInterrupt)
 
     def _become_fresh(self) -> None:
         self._end_workers()

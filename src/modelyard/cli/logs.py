@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.fields import parse_duration
+from modelyard._kit.stopping import stopped
 from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
@@ -137,6 +137,7 @@ def _follow(store: Store, asked: Asked, args: argparse.Namespace) -> None:
     else:
         follower.begin(now=time.time())
     while True:
+        stopped()
         over = args.id.startswith("run-") and _over(store, args.id)
         for line in follower.new():
             _print(line, args.json)
@@ -162,7 +163,9 @@ def _send(args: argparse.Namespace, store: Store) -> int:
             stoppable()
             shipper.start()
             say(f"handing over to {', '.join(spec.logs.to)}")
-            threading.Event().wait()
+            while True:
+                stopped()
+                time.sleep(_PAUSE)
         left = shipper.send_all()
     for name, count in left.items():
         trouble = shipper.trouble.get(name, "")

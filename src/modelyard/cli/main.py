@@ -16,6 +16,7 @@ from types import ModuleType
 
 from modelyard import __version__
 from modelyard._kit.errors import ModelyardError, UserError, near
+from modelyard._kit.stopping import forget
 from modelyard.cli.arguments import Parser, read
 from modelyard.cli.output import STDOUT, say, tell
 
@@ -157,6 +158,8 @@ def _run(args: argparse.Namespace, *, debug: bool) -> int:
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _exit_code(error, args.verb, kept=_kept(args, error), as_json=getattr(args, "json", False))
+    finally:
+        forget()
     return code
 
 

@@ -9,11 +9,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.stopping import stopped
 from modelyard.cli.arguments import whole
 from modelyard.cli.output import as_it_is, json_line, say
 from modelyard.cli.project import add_file, load_spec, open_existing
@@ -77,17 +78,17 @@ def run(args: argparse.Namespace) -> int:
     kind = kind_of(args.output) if args.output else "csv"
     output = _output(args)
     workers = args.workers or cores()
-    stopped = stoppable()
+    stoppable()
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         with _opened(args, bundle.signature, store) as rows:
             if not args.output:
-                return _print(rows, bundle, workers, stopped, as_json=args.json)
+                return _print(rows, bundle, workers, as_json=args.json)
             from modelyard.pipeline.scoring import score
 
-            with _progress(stopped) as observe:
+            with _progress() as observe:
                 scored = score(rows, bundle, output, kind, workers=workers, observe=observe)
             _record(store, deployment, rows, output, scored)
     _report(args, scored)
@@ -169,7 +170,7 @@ def _as_declared(args: argparse.Namespace) -> tuple[Options, Mapping[str, str]]:
     return ways.pop(), {name: rule.type for name, rule in contract.items() if rule.type}
 
 
-def _print(rows: Rows, bundle: Bundle, workers: int, stopped: Callable[[], None], *, as_json: bool) -> int:
+def _print(rows: Rows, bundle: Bundle, workers: int, *, as_json: bool) -> int:
     """Write the answered rows to stdout as they come."""
     from modelyard.pipeline.scoring import stream
 
@@ -182,7 +183,7 @@ def _print(rows: Rows, bundle: Bundle, workers: int, stopped: Callable[[], None]
 
 
 @contextmanager
-def _progress(stopped: Callable[[], None]) -> Iterator[Any]:
+def _progress() -> Iterator[Any]:
     """Tell how many rows are done: in place on a terminal, now and then a line elsewhere."""
     from modelyard._kit.text import number
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 
 from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.fields import parse_duration
+from modelyard._kit.stopping import stopped
 from modelyard.cli.output import say, tell
 from modelyard.cli.stopping import stoppable
 
 __all__ = ["add_every", "repeated"]
+
+# Seconds of a wait between two looks whether it is to end.
+_LOOK = 1.0
 
 
 def add_every(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +33,7 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         return once()
     from modelyard.automation import every
 
-    stopped = stoppable()
+    stoppable()
     try:
         seconds = parse_duration(args.every)
     except ValueError as error:
@@ -45,5 +50,13 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         stopped()
         say(f"again in {args.every}")
 
-    every(seconds, guarded)
+    every(seconds, guarded, wait=_wait)
     return 0
+
+
+def _wait(seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        stopped()
+        time.sleep(min(left, _LOOK))
+    return False

@@ -53,8 +53,9 @@ def _once(args: argparse.Namespace) -> int:
     steps = len(compose(spec).steps)
     store = open_store(spec.root, file=spec.path.name)
     say_missing(spec)
-    # Workers end, and the run is recorded as cancelled.
-    stoppable()
+    if not args.every:
+        # Workers end, and the run is recorded as cancelled.
+        stoppable()
     executor = LocalExecutor(store, workers=args.workers)
     if args.json:
         try:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from modelyard._kit.errors import Busy, NotFound
 from modelyard.records import Run, RunStatus
 from modelyard.store import Store
 
-__all__ = ["CutOff", "ask", "cancel", "ending", "unstopped"]
+__all__ = ["CutOff", "ask", "cancel", "ending"]
 
 _PAUSE = 0.05
 # Seconds after which a process that was asked to end its run is asked again, more firmly.
@@ -103,16 +100,3 @@ def _tell(pid: int, number: signal.Signals) -> None:
         raise Busy(
             "run-not-ours", f"process {pid} belongs to another user", hint="ask its owner to cancel it"
         ) from None
-
-
-@contextmanager
-def unstopped() -> Iterator[None]:
-    """Hold back what would stop this process: a run whose end is not written seems to go on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.digest import canonical
+from modelyard._kit.stopping import unstopped
 from modelyard.pipeline.bodies import cached_body, failed_body, finished_body, result_of, retried_body
-from modelyard.pipeline.cancel import unstopped
 from modelyard.pipeline.capsule import keep
 from modelyard.pipeline.dead import left_running
 from modelyard.pipeline.environment import Environment

@@ -15,6 +15,7 @@ from typing import Any
 from modelyard._kit.actor import command, user
 from modelyard._kit.errors import Spent
 from modelyard._kit.ids import new_id
+from modelyard._kit.stopping import stopped
 from modelyard.logs import listening
 from modelyard.pipeline.bodies import order_of
 from modelyard.pipeline.cancel import ending
@@ -37,7 +38,7 @@ from modelyard.store import Held, Store
 
 __all__ = ["run"]
 
-# Seconds between two looks at what the tasks under way have cost.
+# Seconds between two looks whether the run is to end, is still ours, and at what the tasks under way have cost.
 _TICK = 0.5
 
 
@@ -187,6 +188,7 @@ class _Runner:
         prepared = Ready(self._executor)
         under_way = 0
         while True:
+            stopped()
             self._take_ready(order, prepared)
             while self._later and self._later[0][0] <= time.monotonic():
                 prepared.add(heappop(self._later)[2])
@@ -215,7 +217,7 @@ class _Runner:
                 ended = self._executor.wait(self._patience())
                 under_way -= len(ended)
             elif self._later:
-                time.sleep(self._patience() or 0.0)
+                time.sleep(self._patience())
             else:
                 return
             for done, outcome in ended:
@@ -237,12 +239,9 @@ class _Runner:
                 elif name in self._outputs:
                     order.done(name)
 
-    def _patience(self) -> float | None:
-        """Return for how many seconds nothing has to be looked at, unless a task ends; none: until one does."""
-        limited = self._budget is not None and (self._budget.per_run or self._budget.per_month) is not None
-        limited = limited or (self._held is not None and self._held.seconds > 0)
-        left = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-        return min(left if left is not None else _TICK, _TICK) if limited else left
+    def _patience(self) -> float:
+        """Return for how many seconds nothing has to be looked at, unless a task ends."""
+        return min(_TICK, max(0.0, self._later[0][0] - time.monotonic())) if self._later else _TICK
 
     def _check_budget(self) -> None:
         over = self._budget.over(self._used + self._executor.used()) if self._budget else ""
