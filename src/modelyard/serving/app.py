@@ -225,7 +225,7 @@ class App:
                 self.pressed = self._sheds
                 exchange.refuse(_BUSY)
                 return
-            if b"content-encoding" in exchange.headers:
+            if not exchange.usual and b"content-encoding" in exchange.headers:
                 exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
             if len(exchange.body) > _LARGE:
                 self._hold(exchange)

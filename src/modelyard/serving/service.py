@@ -159,12 +159,13 @@ class Service:
         if self.killed:
             raise killed()
         # Here the id is final, by whatever way it came; who could hide a request would not be watched.
-        if b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
+        usual = exchange.usual
+        if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
             exchange.id = LOAD_TEST + exchange.id
         if self.rollout is not None:
             self.rollout.pick(exchange)._take(exchange, parsed, render)
             return
-        if HEADER in exchange.headers:
+        if not usual and HEADER in exchange.headers:
             check_alone(exchange)
         self._take(exchange, parsed, render)
 

@@ -56,6 +56,7 @@ class Exchange:
         version: Version in its path.
         key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
         began: When its headers were there, of the monotonic clock.
+        usual: It is known that its headers ask for nothing beside what the body does, see `Head`.
     """
 
     __slots__ = (
@@ -63,7 +64,6 @@ class Exchange:
         "_connection",
         "_data",
         "_keep_alive",
-        "_usual",
         "began",
         "body",
         "caller",
@@ -75,6 +75,7 @@ class Exchange:
         "role",
         "route",
         "target",
+        "usual",
         "version",
     )
 
@@ -82,7 +83,6 @@ class Exchange:
         self._connection = connection
         self._data: bytes | None = None
         self._keep_alive = True
-        self._usual = False
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
@@ -95,6 +95,7 @@ class Exchange:
         self.version = ""
         self.key: str | None = None
         self.began = 0.0
+        self.usual = False
 
     @classmethod
     def again(cls, connection: Connection | None, head: Head, body: bytes, began: float) -> Exchange:
@@ -102,7 +103,7 @@ class Exchange:
         self = cls.__new__(cls)
         self._connection = connection  # type: ignore[assignment]
         self._data = self.key = None
-        self._keep_alive, self._usual = True, head.usual
+        self._keep_alive, self.usual = True, head.usual
         self.method, self.target, self.headers = head.method, head.target, head.headers
         self.caller, self.role, self.route = head.caller, head.role, head.route
         self.model, self.version = head.model, head.version
@@ -133,7 +134,7 @@ class Exchange:
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
         connection = self._connection
-        if self._usual and self._keep_alive and not extra and not connection.answers.draining:
+        if self.usual and self._keep_alive and not extra and not connection.answers.draining:
             self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
                 STATUS_LINES[status],
                 content_type,

@@ -13,15 +13,18 @@ __all__ = ["Head", "Heads"]
 _HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
 # Headers that make one request unlike the next, or its body unlike a plain one.
 _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
-# Headers that make an answer unlike the usual one.
-_ASKS = frozenset((b"accept-encoding", b"origin"))
+# Headers that say nothing of what is asked for or how it shall be answered, with these values if one is named.
+_USUAL = frozenset(
+    (b"accept", b"authorization", b"connection", b"content-length", b"content-type", b"host", b"user-agent")
+)
+_VALUES = ((b"accept", b"*/*"), (b"content-type", b"application/json"))
 
 
 class Head:
     """The line and headers of a request that was admitted, and what came of them.
 
     Attributes:
-        usual: Its answer has no header that depends on it.
+        usual: Its body alone says what is asked for: JSON comes, and JSON goes.
         refusal: What such a request is told while there is no room, ready but for its id; how long that is without
             the id; and the label by which it is counted.
     """
@@ -50,7 +53,9 @@ class Head:
         self.model = exchange.model
         self.version = exchange.version
         self.length = length
-        self.usual = exchange.method != b"HEAD" and _ASKS.isdisjoint(exchange.headers)
+        headers = exchange.headers
+        plain = exchange.method != b"HEAD" and _USUAL.issuperset(headers)
+        self.usual = plain and all(headers.get(name, value) == value for name, value in _VALUES)
         self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
 
 

@@ -24,6 +24,9 @@ def predict(models: Models, exchange: Exchange) -> None:
         HttpError: The body does not fit the signature.
     """
     service = models.default
+    if exchange.usual:
+        service.ask(exchange, service.validator.parse(exchange.body), _render)
+        return
     headers = exchange.headers
     kind = headers.get(b"content-type", _JSON)
     if kind != _JSON and kind.partition(b";")[0].strip().lower() == arrow.ARROW:
