@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -160,6 +161,23 @@ def guards(ours: Target, project: Path, effort: Effort) -> None:
     emit("row_unguarded_cpu_us", without_us, "us", None, "the signature is checked, no more")
 
 
+def python(ours: Target, folder: Path, project: Path, token: str, policy: tuple[str, ...], effort: Effort) -> None:
+    """Print what a row costs where nothing was compiled when this was installed."""
+    os.environ["MODELYARD_KERNELS"] = "python"
+    try:
+        with served(folder, project, token, *policy, "--endpoint", "python") as plain:
+            load(plain, project, 1)
+            pairs = [
+                (load(ours, project, effort.seconds), load(plain, project, effort.seconds))
+                for _ in range(effort.rounds)
+            ]
+    finally:
+        del os.environ["MODELYARD_KERNELS"]
+    emit("row_python_cpu_us", quiet(b.cpu_us for _, b in pairs), "us", None, "without compiled kernels")
+    between = middle(a.cpu_us / b.cpu_us for a, b in pairs)
+    emit("row_cpu_vs_python", between, "x", None, "with compiled kernels, beside it; median over the pairs")
+
+
 def binary(given: list[dict[str, float]]) -> tuple[bytes, dict[str, str]]:
     """Return what an unmodified tritonclient sends of rows, and the headers that go with it."""
     data = matrix_of(given).tobytes()
@@ -272,6 +290,7 @@ def main() -> None:
             emit("row_cpu_median_us", middle(one.cpu_us for one in loads), "us", None, "median over the rounds")
             emit("row_rps", middle(one.rate for one in loads), "1/s", None, f"{CONNECTIONS} connections, one row")
             guards(ours, project, effort)
+            python(ours, folder, project, token, policy, effort)
             batches(ours, model, effort)
             emit("pss_mb", pss_mb(ours.process.pid), "MB", 80, "after all of this")
 

@@ -25,6 +25,7 @@ from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen, listen_beside
 from modelyard._kit.text import plural
 from modelyard.inference import Bundle, open_bundle
+from modelyard.inference.kernels import compiled
 from modelyard.records import Alias
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook
@@ -341,6 +342,8 @@ def _say_ready(ports: list[list[socket.socket]], settings: Settings, endpoint: s
     shown = f"[{host}]" if ":" in host else host
     more = f" processes={settings.processes}" if settings.processes > 1 else ""
     more += "".join(f" grpc={shown}:{one}" for one in calls)
+    # Whoever finds it slower than expected should not have to look for the reason.
+    more += "" if compiled() else " kernels=python"
     more += f" trace={trace}" if trace else ""
     scheme = "http" if settings.tls_cert is None else "https"
     say(f"ready {scheme}://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")
