@@ -77,8 +77,10 @@ class Validator:
         Raises:
             HttpError: What does not fit, and where.
         """
-        if self._read is not None and (found := self._read(body)) is not None and found[0] <= self._most:
-            return self._taken(body, *found)
+        if self._read is not None and (found := self._read(body)) is not None:
+            count, numbers, texts = found
+            if count <= self._most:
+                return Parsed(count, numbers, None) if not texts else self._taken(body, count, numbers, texts)
         if self._decoders is None:
             return self.columns.read_json(body)
         decode_rows, decode_row = self._decoders
@@ -104,9 +106,7 @@ class Validator:
         return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, _raw(body, count))
 
     def _taken(self, body: bytes, count: int, numbers: bytes, texts: list[str]) -> Parsed:
-        """Return what the compiled reader has read."""
-        if not self.categories:
-            return Parsed(count, numbers, None)
+        """Return what the compiled reader has read, with texts."""
         categories = self._np.array(texts, object).reshape(count, -1)
         return Parsed(count, numbers if self.numbers else None, categories, None, _raw(body, count))
 
