@@ -303,16 +303,20 @@ def test_other_sources_than_these_are_left_alone(monkeypatch: pytest.MonkeyPatch
     assert compiled() is None
 
 
-@pytest.mark.slow
-def test_damaged_bodies_touch_no_memory_that_is_not_theirs(tmp_path: Path) -> None:
-    """The kernels with the sanitizers of the compiler, fed with a hundred thousand bodies."""
+@pytest.mark.thorough
+def test_no_memory_is_touched_that_is_not_theirs(tmp_path: Path) -> None:
+    """The kernels with the sanitizers of the compiler, fed with 100,000 bodies and matrices of many shapes."""
     gcc = shutil.which("gcc")
     if gcc is None:
         pytest.skip("there is no gcc here")
     sources = [str(path) for path in sorted((HERE / "src/kernels").glob("*.c"))]
     built = tmp_path / "_kernels.abi3.so"
     flags = ["-O1", "-g", "-std=c11", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run([gcc, *flags, f"-I{sysconfig.get_path('include')}", *sources, "-o", str(built)], check=True)
+    command = [gcc, *flags, f"-I{sysconfig.get_path('include')}", *sources, "-o", str(built)]
+    compiling = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot find" in compiling.stderr and "san" in compiling.stderr:
+        pytest.skip("this gcc has no sanitizers")
+    assert compiling.returncode == 0, compiling.stderr
     script = tmp_path / "feed.py"
     script.write_text(FEED)
     runtime = subprocess.run([gcc, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
@@ -323,7 +327,7 @@ def test_damaged_bodies_touch_no_memory_that_is_not_theirs(tmp_path: Path) -> No
         "PYTHONMALLOC": "malloc",
     }
     done = subprocess.run(
-        [sys.executable, "-I", str(script), str(built)], env=env, capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     taken, left = map(int, done.stdout.split())
