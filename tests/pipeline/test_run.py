@@ -15,7 +15,7 @@ import modelyard
 from modelyard import Flow
 from modelyard._kit.errors import Busy, StepFailed, UserError
 from modelyard.pipeline import preview
-from modelyard.records import Plan, Step
+from modelyard.records import Event, Plan, Step
 
 CALLS: list[str] = []
 
@@ -378,3 +378,22 @@ def test_a_second_run_is_told_who_holds_the_project(tmp_path: Path) -> None:
         modelyard.run(flow, project=tmp_path)
     process.kill()
     process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("kind", "statuses"),
+    [("run.started", ["cancelled"]), ("step.finished", ["cancelled"]), ("run.finished", ["succeeded"])],
+)
+def test_a_stop_at_any_moment_leaves_no_run_that_seems_to_go_on(tmp_path: Path, kind: str, statuses: list[str]) -> None:
+    flow = Flow("f")
+    flow.step(noted, x=1)
+    ends = []
+
+    def stop(event: Event) -> None:
+        ends.extend([event.payload["status"]] if event.kind == "run.finished" else [])
+        if event.kind == kind:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        modelyard.run(flow, project=tmp_path, observe=stop)
+    assert ends == statuses

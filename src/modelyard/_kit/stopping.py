@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-__all__ = ["forget", "listen", "stopped", "tell", "unstopped"]
+__all__ = ["HeldBack", "forget", "listen", "stopped", "tell", "unstopped"]
 
 # Seconds between the tries to break a wait off; native code that takes longer ends by itself.
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
@@ -29,12 +29,12 @@ _told: list[tuple[type[KeyboardInterrupt], str]] = []
 
 
 class _Held:
-    # Contexts that hold back what the process is told.
+    # How many of these contexts are open.
     depth = 0
 
 
 def tell(kind: type[KeyboardInterrupt], why: str = "") -> None:
-    """Raise what ends the process, in the handler of a signal, and keep it; within `unstopped` at the end of that."""
+    """Raise what ends the process, in the handler of a signal, and keep it; within `HeldBack` at the end of that."""
     _told.append((kind, why))
     if not _Held.depth:
         _raise(-1)
@@ -51,23 +51,40 @@ def forget() -> None:
     _told.clear()
 
 
+class HeldBack:
+    """A context after which comes what `tell` says meanwhile: something is to be whole first.
+
+    A context that is a generator, and takes a lock or begins a transaction, wants this around it: one that is cut off
+    before its block began, or after, keeps what it took for as long as the trace of the exception lives.
+    """
+
+    __slots__ = ("_known",)
+
+    def __enter__(self) -> None:
+        # Handlers run in the main thread only.
+        self._known = len(_told) if threading.current_thread() is threading.main_thread() else None
+        _Held.depth += self._known is not None
+
+    def __exit__(self, *_: object) -> None:
+        if self._known is not None:
+            _Held.depth -= 1
+            if len(_told) > self._known and not _Held.depth:
+                _raise(-1)
+
+
 @contextmanager
 def unstopped() -> Iterator[None]:
-    """Hold back what would stop this process: a run whose end is not written seems to go on."""
+    """Hold back SIGINT and SIGTERM, whoever handles them: a run whose end is not written seems to go on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    known = len(_told)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-    # Another thread may take what this one blocks; the handler runs here all the same.
-    _Held.depth += 1
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _Held.depth -= 1
-    if len(_told) > known:
-        _raise(-1)
+    # Another thread may take what this one blocks, and the handler runs here all the same.
+    with HeldBack():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def listen() -> None:

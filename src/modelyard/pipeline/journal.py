@@ -81,11 +81,11 @@ class Journal:
             made: Step -> output -> plain JSON.
             cut: Tasks that were given up, and what they had cost.
         """
-        payload: dict[str, Any] = {"status": status, "reason": reason, "result": result_of(made)}
-        if cut:
-            # What was given up was paid for as well.
-            payload["cut"] = {task.step.name: msgspec.to_builtins(used) for task, used in cut}
         with unstopped():
+            payload: dict[str, Any] = {"status": status, "reason": reason, "result": result_of(made)}
+            if cut:
+                # What was given up was paid for as well.
+                payload["cut"] = {task.step.name: msgspec.to_builtins(used) for task, used in cut}
             self._write(Draft(kind="run.finished", run=self._run, payload=payload), durable=True)
 
     def started(self, task: Task) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from modelyard._kit.errors import UserError
 from modelyard._kit.processes import born
+from modelyard._kit.stopping import HeldBack
 from modelyard._kit.wal import use_wal
 from modelyard.pipeline.machine import Machine, machine_folder, machine_name
 
@@ -240,7 +241,7 @@ class Leases:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with HeldBack(), self._lock:
             try:
                 db = self._db or self._open()
                 db.execute("BEGIN IMMEDIATE")

@@ -32,7 +32,7 @@ from modelyard.pipeline.ready import Ready
 from modelyard.pipeline.retry import again
 from modelyard.pipeline.sources import kept_source, written_source
 from modelyard.pipeline.there import gone
-from modelyard.records import Budget, Fire, Plan, Run, Step, Usage
+from modelyard.records import Budget, Fire, Plan, Run, RunStatus, Step, Usage
 from modelyard.security.redact import redact
 from modelyard.store import Held, Store
 
@@ -154,21 +154,29 @@ class _Runner:
 
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
-        self._journal.begin(self._plan, self._trace, self._fire, self._budget, self._backfill)
         try:
+            self._journal.begin(self._plan, self._trace, self._fire, self._budget, self._backfill)
             self._steps()
+            return self._ended()
         except KeyboardInterrupt as stop:
-            cut = self._executor.close()
-            self._journal.end(*ending(stop, self._id, self._store), self._outputs, cut)
+            self._break_off(*ending(stop, self._id, self._store))
             raise
         except Spent as spent:
-            cut = self._executor.close()
-            self._journal.end("stopped", spent.problem.message, self._outputs, cut)
+            self._break_off("stopped", spent.problem.message)
             raise
         except BaseException as error:
-            cut = self._executor.close()
-            self._journal.end("failed", redact(f"{type(error).__name__}: {error}"), self._outputs, cut)
+            self._break_off("failed", redact(f"{type(error).__name__}: {error}"))
             raise
+
+    def _break_off(self, status: RunStatus, reason: str) -> None:
+        """Record that the run ended early, unless it had not begun yet or its end stands there already."""
+        cut = self._executor.close()
+        known = self._store.ledger.run(self._id)
+        if known is not None and known.status == "running":
+            self._journal.end(status, reason, self._outputs, cut)
+
+    def _ended(self) -> Run:
+        """Record how the run ended and return it, or raise what went wrong."""
         if self._failures:
             step, failure = self._failures[0]
             if failure.stale:

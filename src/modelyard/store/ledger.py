@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.errors import Tampered, UserError
+from modelyard._kit.stopping import HeldBack
 from modelyard._kit.wal import use_wal
 from modelyard.store import folds
 from modelyard.store.base import Fault
@@ -105,7 +106,7 @@ class SqliteLedger(SqlLedger):
 
     @contextmanager
     def _transaction(self, *, durable: bool = False) -> Iterator[folds.Execute]:
-        with self._lock:
+        with HeldBack(), self._lock:
             try:
                 db = self._db()
                 execute = db.execute
