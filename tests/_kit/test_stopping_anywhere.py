@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+import modelyard
+from modelyard import Flow
 from modelyard._kit.stopping import forget, tell
 from modelyard.pipeline.leases import Demand, Leases
 from modelyard.pipeline.machine import machine
-from modelyard.records import Draft
+from modelyard.records import Draft, Event
 from modelyard.store import open_store
 
 
@@ -66,6 +69,26 @@ def test_a_lease_that_was_cut_off_keeps_nobody_waiting(tmp_path: Path) -> None:
         assert not ended.is_alive(), place
         if stop is None:
             break
+
+
+def test_what_a_stop_has_broken_is_no_failure_of_the_run(tmp_path: Path) -> None:
+    def one() -> int:
+        return 1
+
+    def broken(event: Event) -> None:
+        ends.extend([event.payload["status"]] if event.kind == "run.finished" else [])
+        if event.kind == "step.started":
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+            # So does `threading.Condition.wait` where the signal comes between two lines of it.
+            raise RuntimeError("release unlocked lock")
+
+    ends: list[str] = []
+    flow = Flow("f")
+    flow.step(one)
+    with pytest.raises(KeyboardInterrupt):
+        modelyard.run(flow, project=tmp_path, observe=broken)
+    assert ends == ["cancelled"]
 
 
 def test_an_event_that_was_cut_off_lets_the_next_one_be_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from modelyard import __version__
 from modelyard._kit.errors import ModelyardError, UserError, near
-from modelyard._kit.stopping import forget
+from modelyard._kit.stopping import forget, stopped
 from modelyard.cli.arguments import Parser, read
 from modelyard.cli.output import STDOUT, say, tell
 
@@ -151,9 +151,14 @@ def _of_verbs() -> set[str]:
 def _run(args: argparse.Namespace, *, debug: bool) -> int:
     """Run the verb; whatever leaves it becomes a message and an exit code."""
     try:
-        code = int(_module(args.verb).run(args))
-        # What cannot be written is an error of the verb, and none of Python's when it ends.
-        sys.stdout.flush()
+        try:
+            code = int(_module(args.verb).run(args))
+            # What cannot be written is an error of the verb, and none of Python's when it ends.
+            sys.stdout.flush()
+        except Exception:
+            # What a stop has broken is no mistake.
+            stopped()
+            raise
     except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()

@@ -155,8 +155,13 @@ class _Runner:
     def run(self) -> Run:
         """Run every step that can run, record how it ended, and raise what went wrong."""
         try:
-            self._journal.begin(self._plan, self._trace, self._fire, self._budget, self._backfill)
-            self._steps()
+            try:
+                self._journal.begin(self._plan, self._trace, self._fire, self._budget, self._backfill)
+                self._steps()
+            except Exception:
+                # What a stop has broken is no failure of the run.
+                stopped()
+                raise
             return self._ended()
         except KeyboardInterrupt as stop:
             self._break_off(*ending(stop, self._id, self._store))
