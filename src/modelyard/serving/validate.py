@@ -78,9 +78,9 @@ class Validator:
             HttpError: What does not fit, and where.
         """
         if self._read is not None and (found := self._read(body)) is not None:
-            count, numbers, texts = found
+            count, given, texts = found
             if count <= self._most:
-                return Parsed(count, numbers, None) if not texts else self._taken(body, count, numbers, texts)
+                return Parsed(count, given, None) if not texts else self._taken(body, count, given, texts)
         if self._decoders is None:
             return self.columns.read_json(body)
         decode_rows, decode_row = self._decoders
