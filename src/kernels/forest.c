@@ -16,7 +16,6 @@ typedef struct {
     Py_buffer table; /* rows x trees */
     float *values;   /* trees x leaves */
     float *base;
-    bool based; /* whether any is not zero */
 } Forest;
 
 /* What one call needs. */
@@ -82,7 +81,7 @@ static bool fits(const Forest *self, Py_ssize_t missing, Py_ssize_t starts, Py_s
         if (self->starts[c] + (self->columns.starts[c + 1] - self->columns.starts[c]) >= rows ||
             self->missing[c] >= rows)
             return refuse("a column has rows that the table does not have");
-    if (self->leaves < 1 || values != self->trees * self->leaves)
+    if (self->leaves < 1 || values / self->trees != self->leaves || values % self->trees)
         return refuse("there are not as many values as leaves");
     if (self->outputs < 1 || self->parts[0] != 0 || self->parts[self->outputs] != self->trees)
         return refuse("the sums do not have all trees");
@@ -115,8 +114,6 @@ static bool fill(Forest *self, PyObject *args, PyObject *kwargs)
     for (Py_ssize_t c = 0; c < used; c++)
         if (self->numbers[c] >= self->width)
             self->width = self->numbers[c] + 1;
-    for (Py_ssize_t i = 0; i < added; i++)
-        self->based |= self->base[i] != 0;
     return added == self->outputs || refuse("there is not a base for each sum");
 }
 
@@ -134,8 +131,7 @@ static PyObject *forest_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static float pairwise(const float *a, Py_ssize_t n)
 {
     if (n < 8) {
-        /* Of -0 alone it is -0. */
-        float sum = n ? -0.0f : 0.0f;
+        float sum = 0;
         for (Py_ssize_t i = 0; i < n; i++)
             sum += a[i];
         return sum;
@@ -224,9 +220,9 @@ static void run(const Forest *self, const Matrix *matrix, const Scratch *scratch
                 look_up_8(self, rows, scratch->values);
             for (Py_ssize_t o = 0; o < self->outputs; o++) {
                 Py_ssize_t first = self->parts[o];
-                float sum = pairwise(scratch->values + first, self->parts[o + 1] - first);
-                /* Adding nothing would make 0 of -0. */
-                *out++ = self->based ? sum + self->base[o] : sum;
+                /* numpy begins with 0, which makes 0 of -0. */
+                float sum = 0 + pairwise(scratch->values + first, self->parts[o + 1] - first);
+                *out++ = sum + self->base[o];
             }
         }
     }
@@ -250,13 +246,14 @@ static PyObject *forest_sums(PyObject *object, PyObject *args)
         PyBuffer_Release(&matrix.view);
         return NULL;
     }
+    Py_ssize_t row = self->outputs * (Py_ssize_t)sizeof(float);
     Scratch scratch = {
         .rows = PyMem_Malloc((size_t)(TOGETHER * self->columns.count) * sizeof *scratch.rows),
         .values = PyMem_Malloc((size_t)self->trees * sizeof *scratch.values),
     };
     if (scratch.rows == NULL || scratch.values == NULL)
         PyErr_NoMemory();
-    else if (matrix.columns < self->width || out.len != matrix.rows * self->outputs * (Py_ssize_t)sizeof(float))
+    else if (matrix.columns < self->width || out.len % row || out.len / row != matrix.rows)
         refuse("the matrices do not have the shapes of this forest");
     else if (matrix.rows < MANY_ROWS)
         run(self, &matrix, &scratch, out.buf);

@@ -101,8 +101,8 @@ static PyObject *tails_largest(PyObject *object, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO", &array, &others) || matrix_take(&matrix, array) < 0)
         return NULL;
     if (others == Py_None || vector_take(&more, others, 'd', false) == 0) {
-        Py_ssize_t size = matrix.rows * (Py_ssize_t)sizeof(double), beside = size ? more.len / size : 0;
-        if (matrix.columns != self->columns.count || more.len != beside * size)
+        Py_ssize_t many = more.len / (Py_ssize_t)sizeof(double), beside = matrix.rows ? many / matrix.rows : 0;
+        if (matrix.columns != self->columns.count || many != beside * matrix.rows)
             PyErr_SetString(PyExc_ValueError, "the columns are not those of the profile");
         else
             largest = largest_of(self, &matrix, more.buf, beside);

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.examples import examples
 from tests.inference.test_trees import grown, predictor
-from tests.kernels import made
+from tests.kernels import FORMS, made
 
 from modelyard.inference.kernels import VERSION, compiled
 
@@ -186,6 +186,17 @@ class TestForest:
         assert both[1].predict({"numeric": np.asfortranarray(rows)}).tobytes() == other.tobytes()
         assert both[1].predict({"numeric": rows[::2]}).tobytes() == other[::2].tobytes()
 
+    @pytest.mark.parametrize("count", [1, 7, 8, 130])
+    def test_a_sum_of_nothing_but_zeros_below_zero_is_that_of_numpy(self, count: int) -> None:
+        """As those of a target that is zero throughout."""
+        rng = np.random.default_rng(0)
+        trees = [grown(rng, 2, 3, np.float32([0, 1])) for _ in range(count)]
+        for tree in trees:
+            tree.weight[:] = -0.0
+        rows = rng.normal(size=(3, 2)).astype(np.float32)
+        answers = [made(form, lambda: predictor(trees, 2)).predict({"numeric": rows}).tobytes() for form in FORMS]
+        assert answers[0] == answers[1]
+
     def forest(self, **change: Any) -> Any:
         given: dict[str, Any] = {
             "table": np.full((3, 2), -1, np.int32),
@@ -224,6 +235,8 @@ class TestForest:
             {"values": np.zeros(5, np.float32)},
             {"leaves": 0},
             {"leaves": 2**62},
+            # Their product is no more than 64 bits can say: 0.
+            {"table": np.full((3, 4), -1, np.int32), "parts": [0, 4], "leaves": 2**62, "values": np.zeros(0, "f4")},
             {"parts": [0, 1]},
             {"parts": [1, 2]},
             {"parts": [0, 2, 1, 2]},
@@ -259,6 +272,11 @@ class TestForest:
     def test_matrices_of_other_shapes_are_refused(self, matrix: Any, out: Any) -> None:
         with pytest.raises((TypeError, ValueError, BufferError)):
             self.forest().sums(matrix, out)
+
+    def test_more_rows_than_can_be_counted_in_bytes_are_refused(self) -> None:
+        four = self.forest(parts=[0, 1, 1, 1, 2], base=np.zeros(4, np.float32))
+        with pytest.raises(ValueError, match="shapes"):
+            four.sums(np.broadcast_to(np.float32([[0]]), (2**60, 1)), np.empty((0, 4), np.float32))
 
     def test_no_row(self) -> None:
         self.forest().sums(np.zeros((0, 1), np.float32), np.empty((0, 1), np.float32))

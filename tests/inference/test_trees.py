@@ -250,6 +250,7 @@ def test_a_small_file_that_asks_for_much_memory_is_refused(columns: int) -> None
         {"tree": np.full(2, 7, "<u4").tobytes()},
         {"column": np.full(2, 9, "<u4").tobytes()},
         {"last": b"\xff\xff"},
+        {"last": b"\x03\x03"},  # its last leaf is left of something
         {"first": b"\x00"},
         {"threshold": np.full(2, np.nan, "<f4").tobytes()},
         {"targets": [1]},

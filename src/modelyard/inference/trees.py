@@ -133,7 +133,8 @@ class TreesPredictor:
             and len(tree)
             and tree.max() < count
             and column.max() < width
-            and last.max() <= leaves.shape[1]
+            # The last leaf is left of nothing: so each row finds one.
+            and last.max() < leaves.shape[1]
             and (first < last).all()
             and all(0 <= target < trees.outputs for target in trees.targets)
             and (threshold >= -_LARGEST).all()
