@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.kernels import kernels
 
+from modelyard._kit.errors import ModelError
 from modelyard.checks.profile import profile
 from modelyard.checks.strange import Strange
 
@@ -59,6 +60,38 @@ def test_a_glance_lets_no_outlier_pass(score: float, text: str) -> None:
     harmless = np.array([strange.harmless(ROWS[at : at + 1], given[:1]) for at in range(len(ROWS))])
     assert not (harmless & outliers).any()
     assert strange.harmless(ROWS, given) == harmless.all()
+
+
+def test_a_glance_lets_none_pass_that_rounding_puts_above_the_limit() -> None:
+    """The values of one row are not added up in the order of those of many."""
+    rng = np.random.default_rng(3)
+    columns = {f"c{at}": rng.normal(size=3000).tolist() for at in range(40)}
+    signature: Any = SimpleNamespace(features=[SimpleNamespace(name=name, type="number") for name in columns])
+    seen = profile(columns, signature)
+    for row in rng.normal(0, 2, (100, 40)).astype(np.float32):
+        (total,), (one,) = Strange(seen, list(columns), (), 0.5).measured(row[None], None)
+        below = float(np.nextafter(total, 0))
+        strange = Strange(
+            {**seen, "usual": {"outlier": {"share": [0.5], "sum": [below], "one": [float(one)]}}},
+            list(columns),
+            (),
+            0.5,
+        )
+        assert strange.outliers(row[None], None)
+        assert not strange.harmless(row[None], None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"knots": [0, 2, 1, 3]}, {"knots": [0, 1, 2, np.inf]}, {"below": [1, 2, 3]}, {"below": [1, 2, 3, 4, 5]}],
+    ids=str,
+)
+def test_a_damaged_profile_is_refused(change: dict[str, Any]) -> None:
+    entry = {"type": "number", "n": 9, "knots": [0, 1, 2, 3], "below": [1, 2, 3, 4]}
+    Strange({"features": {"a": entry, "b": entry}}, ["a", "b"], (), 0.5)
+    with pytest.raises(ModelError) as raised:
+        Strange({"features": {"a": {**entry, **change}, "b": entry}}, ["a", "b"], (), 0.5)
+    assert raised.value.code == "model-unreadable"
 
 
 def test_a_glance_is_enough_for_nearly_every_usual_row() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from modelyard._kit.errors import ModelError
 from modelyard.checks.profile import KNOTS
 from modelyard.inference.grid import Grid, missing
 from modelyard.inference.kernels import compiled
@@ -40,6 +41,9 @@ class Strange:
         numbers: Number columns, in order.
         categories: Category columns, in order.
         score: Rows above it are outliers.
+
+    Raises:
+        ModelError: The profile is damaged (`model-unreadable`).
     """
 
     def __init__(
@@ -57,6 +61,12 @@ class Strange:
             entry = features.get(name, {})
             knots.append(np.asarray(entry.get("knots", []), np.float32))
             said.append(_number(knots[-1].tolist(), entry.get("below", []), entry.get("n", 0)))
+            if not _whole(knots[-1], said[-1][0]):
+                raise ModelError(
+                    "model-unreadable",
+                    f"the profile of the model cannot be read: what it says of `{name}` does not fit together",
+                    hint="take the bundle from the store again",
+                )
         self._grid = Grid(knots)
         # By the place of a value: what is said below the knot that stands there, and on it.
         found = np.zeros((len(self._grid.flat), 2))
@@ -66,6 +76,8 @@ class Strange:
         self._said = found.ravel()
         self._bound = self._grid.bound(found[:, 0], found[:, 1])
         self._texts = [_category(features.get(name, {})) for name in categories]
+        # One row's values are not added up in the order of those of many: a sum that is next to the limit is looked at.
+        self._clear = self._sum * (1 - 1e-9)
         self._largest: Callable[[Array, Array | None], tuple[float, float]] | None = None
         if numbers and (kernels := compiled()) is not None:
             pairs = [zip_longest(between, on, fillvalue=0.0) for on, between in said]
@@ -82,7 +94,7 @@ class Strange:
         np = self._np
         if self._largest is not None and numeric is not None:
             total, one = self._largest(numeric, None if categorical is None else self._categories(categorical))
-            return total <= self._sum and one <= self._one
+            return total <= self._clear and one <= self._one
         parts = [] if numeric is None else [self._bound.take(self._grid.cells(numeric.T))]
         if categorical is not None:
             parts.append(self._categories(categorical))
@@ -176,6 +188,13 @@ def _limits(usual: Mapping[str, Sequence[float]], count: int, share: float) -> t
     seen = float(np.interp(*at, usual["sum"])), float(np.interp(*at, usual["one"]))
     # Of a smaller share than one in all that were seen only the greatest of them is known.
     return (max(seen[0], total), max(seen[1], one)) if share < usual["share"][0] else seen
+
+
+def _whole(knots: Array, on: Sequence[float]) -> bool:
+    """Say whether knots are sorted and finite, and something is said of each."""
+    import numpy as np
+
+    return len(on) == len(knots) and bool(np.isfinite(knots).all() and (knots[:-1] <= knots[1:]).all())
 
 
 def _number(knots: Sequence[float], below: Sequence[int], n: int) -> tuple[list[float], list[float]]:
