@@ -95,7 +95,6 @@ def test_every_form_encodes_as_training_did(rows: list[dict[str, Any]]) -> None:
     # What is logged encodes to the same again.
     logged = json.loads(Keeper(VALIDATOR, Requests()).rows_of(by_rows.parsed))
     same(ENCODER(logged), expected)
-    by_columns.rows = None
     same(ENCODER(json.loads(Keeper(VALIDATOR, Requests()).rows_of(by_columns.parsed))), expected)
 
 
@@ -190,7 +189,8 @@ def said(validator: Validator, body: bytes) -> Any:
         repr(feeds),
         list(read.warnings),
         validator.numbers_of(read.parsed).tobytes(),
-        read.parsed.raw,
+        # What is logged, of all columns and of some.
+        [Keeper(validator, Requests(redact=names)).rows_of(read.parsed) for names in ((), ("b",))],
     )
 
 
@@ -209,6 +209,16 @@ def changed(draw: st.DrawFn) -> bytes:
             st.sampled_from([b"", b'"', b",", b"}", b"1", b"null", b" ", b"\xff"])
         )
     return bytes(data)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("before", [" " * 70 + "{", "{" + " " * 70])
+def test_rows_behind_much_space_are_logged_as_rows(form: str, before: str) -> None:
+    row = {"rows": "a", "n": 1, "code": "1", "b": 0, "odd name ü": 0.5}
+    validator = made(form, lambda: Validator(SIGNATURE))
+    parsed = fitted(validator, (before + '"rows":' + json.dumps([row], ensure_ascii=False) + "}").encode()).parsed
+    logged: Any = Keeper(validator, Requests()).rows_of(parsed)
+    assert json.loads(logged) == [row]
 
 
 @settings(max_examples=examples(300))

@@ -28,7 +28,6 @@ class Parsed:
         numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, the bytes of that,
             or float32.
         categories: Their texts, rows x categories; a missing one is empty.
-        rows: The rows as the typed decoder read them, if it did.
         raw: The JSON list of the rows as it was sent, if it stands alone.
 
     Attributes:
@@ -36,20 +35,18 @@ class Parsed:
         error: Why the model cannot take them; known once they are fitted.
     """
 
-    __slots__ = ("categories", "count", "error", "numbers", "raw", "rows", "warnings")
+    __slots__ = ("categories", "count", "error", "numbers", "raw", "warnings")
 
     def __init__(
         self,
         count: int,
         numbers: Array | bytes | None,
         categories: Array | None,
-        rows: list[Any] | None = None,
         raw: bytes = b"",
     ) -> None:
         self.count = count
         self.numbers = numbers
         self.categories = categories
-        self.rows = rows
         self.raw = raw
         self.warnings: Sequence[dict[str, Any]] = ()
         self.error: HttpError | None = None

@@ -32,6 +32,8 @@ __all__ = ["Validator"]
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
 _FLOAT32_MAX = 3.4028234663852886e38
+# As most clients begin a list of rows, with a space or without.
+_TIGHT = (b'{"rows":[{', b'{"rows": [{')
 
 
 class Validator:
@@ -96,19 +98,19 @@ class Validator:
             raise too_many(self._most)
         if not self.categories:
             # Of numbers the bytes say as much as the text that they were read from.
-            return Parsed(count, self._packed(rows, astuple), None, rows if count < PACKED_ROWS else None)
+            return Parsed(count, self._packed(rows, astuple), None)
         split = len(self.numbers)
         tuples = [astuple(row) for row in rows]
         numbers = self._packed(tuples, itemgetter(slice(split))) if split else None
         categories = self._np.empty((count, len(self.categories)), object)
         for at, values in enumerate(tuples):
             categories[at] = [v if v is not None else "" for v in values[split:]]
-        return Parsed(count, numbers, categories, rows if count < PACKED_ROWS else None, _raw(body, count))
+        return Parsed(count, numbers, categories, _raw(body, count))
 
     def _taken(self, body: bytes, count: int, numbers: bytes, texts: list[str]) -> Parsed:
         """Return what the compiled reader has read, with texts."""
         categories = self._np.array(texts, object).reshape(count, -1)
-        return Parsed(count, numbers if self.numbers else None, categories, None, _raw(body, count))
+        return Parsed(count, numbers if self.numbers else None, categories, _raw(body, count))
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Hold the rows of several requests against the signature, all at once, and make feeds of them.
@@ -252,7 +254,11 @@ def _narrowed(numeric: Array) -> Array:
 
 def _many(body: bytes) -> bool:
     """Say whether a body is a list of rows and not one row."""
-    return body.startswith(b'{"rows":[{') or body[:64].lstrip(b" \t\r\n{").startswith(b'"rows"')
+    if body.startswith(_TIGHT):
+        return True
+    first = body[:64].lstrip(b" \t\r\n{")
+    # Behind so much space either may come, and a list is not taken for a row.
+    return first.startswith(b'"rows"') or len(first) < 6
 
 
 def _raw(body: bytes, count: int) -> bytes:
@@ -260,8 +266,8 @@ def _raw(body: bytes, count: int) -> bytes:
     if count >= PACKED_ROWS or len(body) > _RAW_BYTES * count:
         return b""
     # What was read are these rows and nothing else, unless `rows` stands there twice: then two lists end.
-    if body.startswith(b'{"rows":[{') and body.find(b"]") == len(body) - 2:
-        return body[8:-1]
+    if body.startswith(_TIGHT) and body.find(b"]") == len(body) - 2:
+        return body[body.find(b"[") : -1]
     return b"" if _many(body) else b"[%s]" % body
 
 

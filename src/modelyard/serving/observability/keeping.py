@@ -71,20 +71,16 @@ class Keeper:
             return self._packed(parsed)
         if self._whole and parsed.raw:
             return parsed.raw
-        if self._whole and parsed.rows is not None:
-            return _encode(parsed.rows)
         # The JSON encoder writes NaN as null.
-        numeric: list[list[Any]] = []
-        if self._numeric:
-            numeric = self._matrix(parsed).tolist()
-        textual: list[list[Any]] = []
-        if self._textual and parsed.categories is not None:
-            textual = [[v or None for v in row] for row in parsed.categories[:, self._categories].tolist()]
-        rows: list[dict[str, Any]] = [{} for _ in range(parsed.count)]
-        for names, values in ((self._numeric, numeric), (self._textual, textual)):
-            for row, some in zip(rows, values, strict=False):
-                row.update(zip(names, some, strict=True))
-        return _encode(rows)
+        numeric: list[list[Any]] = self._matrix(parsed).tolist() if self._numeric else [[]] * parsed.count
+        textual: list[list[Any]] = self._texts(parsed).tolist() if self._textual else [[]] * parsed.count
+        names = self._numeric + self._textual
+        return _encode(
+            [
+                dict(zip(names, [*numbers, *[v or None for v in texts]], strict=True))
+                for numbers, texts in zip(numeric, textual, strict=True)
+            ]
+        )
 
     def together(self, group: list[Parsed]) -> Inputs:
         """Return the rows of several requests; only where it `joins`."""
@@ -98,6 +94,12 @@ class Keeper:
         numbers = self._validator.numbers_of(parsed)
         assert numbers is not None  # noqa: S101 - the model takes numbers
         return numbers if self._whole else numbers[:, self._numbers]
+
+    def _texts(self, parsed: Parsed) -> Array:
+        """Return the texts that are written down."""
+        texts = parsed.categories
+        assert texts is not None  # noqa: S101 - the model takes texts
+        return texts if self._whole else texts[:, self._categories]
 
     def _packed(self, parsed: Parsed) -> Packed:
         """Return many rows as the bytes of their numbers, as narrow as the model takes them."""
