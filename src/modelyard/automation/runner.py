@@ -201,9 +201,8 @@ class Runner:
             return
         if not self._told:
             self._told = True
-            if number == signal.SIGTERM:
-                tell(CutOff, "the daemon was stopped")
-            tell(KeyboardInterrupt)
+            kind, why = (CutOff, "the daemon was stopped") if number == signal.SIGTERM else (KeyboardInterrupt, "")
+            tell(kind, why)
 
     def _become_fresh(self) -> None:
         self._end_workers()
