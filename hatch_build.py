@@ -56,7 +56,10 @@ def build(root: Path) -> bool:
     said = f"{SWITCH}=no" if wish == "no" else _unfit(sources) or _compile(root, sources)
     if not said:
         return True
-    (root / PLACE).unlink(missing_ok=True)
+    try:
+        (root / PLACE).unlink(missing_ok=True)
+    except OSError as error:
+        print(f"modelyard: an earlier build stays in place: {error}", file=sys.stderr)
     if wish == "must":
         sys.exit(f"modelyard: the kernels are not compiled: {said}")
     lines = said.splitlines()
@@ -71,6 +74,8 @@ def _unfit(sources: list[Path]) -> str:
         return "src/kernels holds no C"
     if sys.implementation.name != "cpython" or os.name != "posix":
         return f"they are for CPython on POSIX, not for {sys.implementation.name} on {sys.platform}"
+    if sys.byteorder != "little":
+        return "they take arrays as bundles hold them, with the lowest byte first"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "a free-threaded Python has no stable interface"
     return ""

@@ -146,3 +146,14 @@ def test_a_word_that_the_switch_does_not_have_is_refused(tree: Path) -> None:
     done = python(tree, "hatch_build.py", **{SWITCH: "yes"})
     assert done.returncode != 0
     assert done.stderr == f"modelyard: {SWITCH} is `no`, `must` or empty, not `yes`\n"
+
+
+def test_what_an_earlier_build_left_and_nobody_can_remove_is_no_reason_to_fail(tree: Path) -> None:
+    """As in a tree that is mounted read-only; here a folder stands for it."""
+    (tree / "src" / COMPILED).unlink()
+    (tree / "src" / COMPILED).mkdir()
+    done = python(tree, "-m", "hatchling", "build", "-t", "wheel", **{SWITCH: "no"})
+    assert done.returncode == 0, done.stderr
+    assert "modelyard: an earlier build stays in place: " in done.stderr
+    (wheel,) = (tree / "dist").iterdir()
+    assert COMPILED not in zipfile.ZipFile(wheel).namelist()
