@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
-import subprocess
-import sys
-import sysconfig
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +18,6 @@ from tests.kernels import FORMS, made
 from modelyard.inference.kernels import VERSION, compiled
 
 KERNELS: Any = compiled()
-HERE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(KERNELS is None, reason="there was no compiler when this was installed")
 
 NUMBER = (("x", False, False),)
@@ -320,105 +314,3 @@ def test_other_sources_than_these_are_left_alone(monkeypatch: pytest.MonkeyPatch
     assert KERNELS.VERSION == VERSION
     monkeypatch.setattr(KERNELS, "VERSION", VERSION + 1)
     assert compiled() is None
-
-
-@pytest.mark.thorough
-def test_no_memory_is_touched_that_is_not_theirs(tmp_path: Path) -> None:
-    """The kernels with the sanitizers of the compiler, fed with 100,000 bodies and matrices of many shapes."""
-    gcc = shutil.which("gcc")
-    if gcc is None:
-        pytest.skip("there is no gcc here")
-    sources = [str(path) for path in sorted((HERE / "src/kernels").glob("*.c"))]
-    built = tmp_path / "_kernels.abi3.so"
-    flags = ["-O1", "-g", "-std=c11", "-shared", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = [gcc, *flags, f"-I{sysconfig.get_path('include')}", *sources, "-o", str(built)]
-    compiling = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "cannot find" in compiling.stderr and "san" in compiling.stderr:
-        pytest.skip("this gcc has no sanitizers")
-    assert compiling.returncode == 0, compiling.stderr
-    script = tmp_path / "feed.py"
-    script.write_text(FEED)
-    runtime = subprocess.run([gcc, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
-    env = {
-        "PATH": "/usr/bin:/bin",
-        "LD_PRELOAD": runtime.stdout.strip(),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONMALLOC": "malloc",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    taken, left, whole, wrong = map(int, done.stdout.split())
-    assert taken > 5_000
-    assert left > 50_000
-    assert whole > 1_000
-    assert wrong > 100
-
-
-FEED = """
-import importlib.util, random, sys
-from array import array
-spec = importlib.util.spec_from_file_location("_kernels", sys.argv[1])
-kernels = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(kernels)
-random.seed(7)
-reader = kernels.Reader((("a", False, False), ("text", True, True), ("b", False, True), ("rows", True, False)))
-bodies = [
-    b'{"rows":[{"a":1.25,"text":"some","b":null,"rows":"x"},{"b":-3e5,"a":12345678901234567,"rows":"","text":null}]}',
-    b' { "a" : 0.1 , "text" : "\\xc3\\xbc" , "b" : 17.000000000000001 , "rows" : "y" } ',
-]
-parts = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\\\\", b"\\x00", b"\\xff", b"9" * 30, b"e-27", b'"rows"']
-counts = [0, 0]
-for at in range(100_000):
-    body = bytearray(random.choice(bodies))
-    for _ in range(random.choice((0, 1, 1, 2, 5))):
-        where = random.randrange(len(body) + 1)
-        kind = random.random()
-        if kind < 0.4:
-            body[where:where + random.randrange(3)] = random.choice(parts)
-        elif kind < 0.7:
-            del body[where:where + random.randrange(1, 9)]
-        elif kind < 0.9:
-            body[where:where] = body[:random.randrange(60)]
-        else:
-            body = body[:where] or bytearray(b"{")
-    counts[reader.read(bytes(body)) is None] += 1
-print(*counts)
-
-
-def floats(many, kind="f"):
-    return memoryview(array(kind, random.choices(VALUES, k=many)))
-
-
-VALUES = [0.0, -0.0, 1.0, -1.5, float("nan"), float("inf"), -float("inf"), 3e38, 1e-45]
-COUNTS = 1, 2, 7, 8, 9, 31, 32, 33, 130
-counts = [0, 0]
-for at in range(2_000):
-    sizes = random.choices((0, 1, 2, 7, 40), k=random.randrange(1, 5))
-    columns, rows = len(sizes), random.choice((1, 2, 8, 9, 300))
-    trees, leaves, sums, word = (random.choice(of) for of in (COUNTS, (1, 15, 63), (1, 3), "hiq"))
-    shape = sum(sizes) + 2 * columns, trees
-    table = memoryview(random.randbytes(shape[0] * trees * array(word).itemsize)).cast(word, shape)
-    starts = [sum(sizes[:c]) + 2 * c for c in range(columns)]
-    gone = [start + size + 1 for start, size in zip(starts, sizes)]
-    parts = [0, *sorted(random.choices(range(trees + 1), k=sums - 1)), trees]
-    knots, values, numbers = floats(sum(sizes)), floats(trees * leaves), random.sample(range(columns), columns)
-    # One place in twenty is wrong.
-    for places in (starts, gone, numbers, parts):
-        if random.random() < 0.05:
-            places[random.randrange(len(places))] += random.choice((-1, 1, 2**40, -(2**62)))
-    more = random.random() < 0.05
-    matrix = floats(rows * columns).cast("B").cast("f", (rows, columns))
-    try:
-        forest = kernels.Forest(table, knots, sizes, starts, gone, numbers, values, leaves, parts, floats(sums))
-        forest.sums(matrix, floats(rows * sums + more))
-        tails = kernels.Tails(knots, sizes, floats(2 * (sum(sizes) + columns), "d"))
-        tails.largest(matrix, floats(2 * rows + more, "d"))
-        bounds = floats(columns, "d"), floats(columns, "d")
-        kernels.narrow(bytes(floats(rows * columns, "d")), *bounds, floats(rows * columns))
-        counts[0] += 1
-    except ValueError:
-        counts[1] += 1
-print(*counts)
-"""
