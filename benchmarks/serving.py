@@ -50,6 +50,7 @@ from _serving import (
     tensors,
     tree,
 )
+from modelyard.inference.kernels import compiled
 
 # What is wanted of a row beside a peer: times its rate at least, times its p99 at most.
 LIMITS = {"fastapi": (5.0, 1.0), "triton": (2.5, 1.0)}
@@ -163,6 +164,9 @@ def guards(ours: Target, project: Path, effort: Effort) -> None:
 
 def python(ours: Target, folder: Path, project: Path, token: str, policy: tuple[str, ...], effort: Effort) -> None:
     """Print what a row costs where nothing was compiled when this was installed."""
+    if compiled() is None:
+        print(json.dumps({"name": "row_python_cpu_us", "skipped": "nothing was compiled here: it is `row_cpu_us`"}))
+        return
     os.environ["MODELYARD_KERNELS"] = "python"
     try:
         with served(folder, project, token, *policy, "--endpoint", "python") as plain:

@@ -171,6 +171,11 @@ class Server:
         return self.process.returncode
 
 
+_READY = re.compile(
+    r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?( grpc=\S+)?( kernels=python)?$"
+)
+
+
 def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server:
     command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
     process = subprocess.Popen(
@@ -184,7 +189,7 @@ def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server
     said = []
     for line in process.stderr:
         said.append(line.rstrip())
-        ready = re.match(r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?( grpc=\S+)?$", line)
+        ready = _READY.match(line)
         if ready:
             return Server(process, ready[1], ready[2], project, tokens, said, (ready[4] or "").removeprefix(" grpc="))
     process.wait(10)

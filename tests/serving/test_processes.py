@@ -49,7 +49,7 @@ def server(yard: Yard) -> Iterator[Server]:
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = process.stderr.readline().rstrip()
-    ready = re.match(r"ready (http://\S+) endpoint=hours model=[0-9a-f]{12} processes=2$", said)
+    ready = re.match(r"ready (http://\S+) endpoint=hours model=[0-9a-f]{12} processes=2( kernels=python)?$", said)
     assert ready, said + process.stderr.read()
     started = Server(process, ready[1], "hours", yard.root, yard.tokens, [said])
     yield started
