@@ -53,6 +53,9 @@ from modelyard.cli.main import VERBS, main, parser
         ("serve --grpc-port -1", "cli-value", "--grpc-port is `-1`", "give 0 to 65535"),
         ("alerts --limit -1", "cli-value", "--limit is `-1`", "give 0 or more"),
         ("lint --at-least 101", "cli-value", "--at-least is `101`", "give 0 to 100"),
+        ("run --every banana", "cli-value", "--every is `banana`", "for example `30m`"),
+        ("run --every 0s", "cli-value", "--every is `0s`", "above 0"),
+        ("watch --every 0ms", "cli-value", "--every is `0ms`", "above 0"),
         ("runs --json=yes", "cli-arguments", "--json: ignored explicit argument", "modelyard runs --help"),
     ],
 )

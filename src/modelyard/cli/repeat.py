@@ -38,6 +38,8 @@ def repeated(args: argparse.Namespace, once: Callable[[], int]) -> int:
         seconds = parse_duration(args.every)
     except ValueError as error:
         raise UserError("cli-value", f"--every is `{args.every}`", hint="for example `30m`, `1h` or `1d`") from error
+    if not seconds:
+        raise UserError("cli-value", f"--every is `{args.every}`", hint="give a time above 0, for example `30m`")
 
     def guarded() -> None:
         try:
