@@ -94,7 +94,8 @@ def full(folder: Path) -> str:
     """Mount a disk of which nothing is left over a folder, with what stands in it."""
     return (
         f"mkdir -p {folder} && cp -a {folder} /tmp/full.$$ && mount -t tmpfs -o size=4m tmpfs {folder} && "
-        f"cp -a /tmp/full.$$/. {folder} && rm -r /tmp/full.$$ && (cat /dev/zero > {folder}/filler 2>/dev/null; true)"
+        f"cp -a /tmp/full.$$/. {folder} && rm -r /tmp/full.$$ && find {folder} -name '*.db-shm' -delete && "
+        f"(cat /dev/zero > {folder}/filler 2>/dev/null; true)"
     )
 
 
@@ -124,6 +125,54 @@ def test_a_full_disk_is_said_of_what_was_asked_for(project: Path) -> None:
         assert named in err
         assert ".part" not in err
         assert "finished steps" not in err
+
+
+@pytest.mark.parametrize("line", ["status", "runs", "verify", "plan", "run", "rollback income", "serve", "kill income"])
+def test_a_project_on_a_disk_without_a_byte_left_says_so(project: Path, line: str) -> None:
+    # Not even the shared memory of its databases can be made there.
+    why = " --reason harm" if line.startswith("kill") else ""
+    code, _, err = mounted(full(project), line + why)
+    said, ends = ("kill-unwritten", 3) if why else ("disk-full", 2)
+    assert f"error[{said}]" in err, err
+    assert code == ends
+    assert f"no space left on the disk of `{project / '.modelyard' / 'ledger.db'}`" in err
+    assert why or "free some space, then run the same command again" in err
+
+
+def test_what_a_full_disk_kept_shut_opens_once_there_is_space(project: Path) -> None:
+    modelyard = f"{sys.executable} -m modelyard"
+    tried = f"cd {project} && ! {modelyard} status && rm filler && {modelyard} verify --ledger"
+    code, out, err = mounted(f"{full(project)} && {tried}", "runs --json")
+    assert code == 0, err
+    assert err.count("error[disk-full]") == 1
+    assert '"succeeded"' in out
+
+
+def test_what_the_system_refuses_while_there_is_space_is_no_full_disk(project: Path) -> None:
+    for shared in (project / ".modelyard").glob("*-shm"):
+        shared.unlink()
+    code, _, err = mounted("ulimit -f 8", "status")
+    assert (code, "error[system]" in err) == (2, True), err
+    assert "ledger.db`: disk I/O error" in err
+
+
+def test_requests_on_a_full_disk_are_no_damaged_log(project: Path, asked: Path) -> None:
+    code, _, err = mounted(full(asked.parent), "logs r-1")
+    assert (code, "error[disk-full]" in err) == (2, True), err
+    assert f"no space left on the disk of `{asked}`" in err
+    assert "move the file away" not in err
+
+
+def test_a_full_disk_of_what_the_machine_s_processes_share_is_said(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    monkeypatch.setenv("MODELYARD_MACHINE", str(shared))
+    Path("modelyard.yaml").write_text(SPEC.replace("one}", "one, resources: {own_process: true}}"))
+    Path("steps.py").write_text("def one():\n    return 2\n")
+    code, _, err = mounted(full(shared), "run")
+    assert (code, "error[disk-full]" in err) == (2, True), err
+    assert f"no space left on the disk of `{shared}" in err
 
 
 def test_a_run_on_a_full_disk_says_what_is_kept(project: Path) -> None:

@@ -24,9 +24,17 @@ def yard(tmp_path: Path) -> Iterator[Yard]:
     made.store.close()
 
 
-def switched_off(folder: Path) -> tuple[int, str]:
-    """Ask for it in a mount namespace in which the folder may only be read."""
-    script = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} || exit 99; cd {folder} && "
+MOUNTS = {
+    "read-only": "mount --bind {0} {0} && mount -o remount,bind,ro {0}",
+    # Not a byte is left, so that SQLite cannot even make the memory that processes share.
+    "full": "cp -a {0} {0}.copy && mount -t tmpfs -o size=8m tmpfs {0} && cp -a {0}.copy/. {0} && rm -r {0}.copy && "
+    "rm -f {0}/.modelyard/ledger.db-shm && (cat /dev/zero > {0}/filler 2>/dev/null; true)",
+}
+
+
+def switched_off(folder: Path, disk: str) -> tuple[int, str]:
+    """Ask for it in a mount namespace in which nothing can be written."""
+    script = f"{MOUNTS[disk].format(folder)} || exit 99; cd {folder} && "
     script += f"exec {sys.executable} -m modelyard kill {ENDPOINT} --reason harm"
     try:
         command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
@@ -38,12 +46,12 @@ def switched_off(folder: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_what_serves_is_named_and_its_end_ends_it(yard: Yard, processes: str) -> None:
+@pytest.mark.parametrize(("processes", "disk"), [("1", "read-only"), ("2", "read-only"), ("1", "full")])
+def test_what_serves_is_named_and_its_end_ends_it(yard: Yard, processes: str, disk: str) -> None:
     model = yard.keep(times(2.0))
     yard.point(model)
     server = yard.serve(model, "--processes", processes)
-    code, said = switched_off(yard.root)
+    code, said = switched_off(yard.root, disk)
     assert (code, "error[kill-unwritten]" in said) == (3, True), said
     assert f"`{ENDPOINT}` is not switched off and goes on answering" in said
     assert "steps" not in said
@@ -54,7 +62,7 @@ def test_what_serves_is_named_and_its_end_ends_it(yard: Yard, processes: str) ->
     os.kill(int(found[1]), signal.SIGTERM)
     until(lambda: server.process.poll() is not None)
     server.stop()
-    code, said = switched_off(yard.root)
+    code, said = switched_off(yard.root, disk)
     assert (code, "no server of it is seen on this machine" in said) == (3, True), said
 
 

@@ -13,6 +13,7 @@ from modelyard._kit.errors import DataError, NotFound, UserError
 from modelyard.inference.outcomes import StrangeOutcome, outcome_text
 from modelyard.monitoring.window import reading
 from modelyard.records import Problem
+from modelyard.store.disk import no_space
 from modelyard.store.outcomes import Written
 from modelyard.store.requests import ids_of
 
@@ -143,7 +144,7 @@ def join_truths(log: Path, truths: Iterable[tuple[str, str]]) -> Joined:
                 db.execute("ROLLBACK")
             db.close()
     except sqlite3.Error as error:
-        raise UserError(
+        raise no_space(error, log) or UserError(
             "requests-unwritable",
             f"outcomes cannot be written to `{log.name}`: {error}",
             where=str(log),

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import NotFound, UserError
+from modelyard.store.disk import no_space
 from modelyard.store.requests import LOAD_TEST, Answered, is_held, newest, truths_of
 
 __all__ = ["Window", "read_window", "reading"]
@@ -99,7 +100,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             db.close()
     except (sqlite3.Error, msgspec.DecodeError) as error:
-        raise UserError(
+        raise no_space(error, path) or UserError(
             "requests-unreadable",
             f"the request log of `{path.stem}` cannot be read: {error}",
             where=str(path),

@@ -22,6 +22,7 @@ from modelyard._kit.processes import born
 from modelyard._kit.stopping import HeldBack
 from modelyard._kit.wal import use_wal
 from modelyard.pipeline.machine import Machine, machine_folder, machine_name
+from modelyard.store.disk import no_space
 
 __all__ = ["Demand", "Lease", "Leases"]
 
@@ -106,6 +107,7 @@ class Leases:
     def __init__(self, machine: Machine, folder: Path | None = None) -> None:
         self._machine = machine
         self._folder = folder or machine_folder()
+        self._file = self._folder / f"{machine_name()}.db"
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._pid = os.getpid()
@@ -246,35 +248,36 @@ class Leases:
                 db = self._db or self._open()
                 db.execute("BEGIN IMMEDIATE")
             except (sqlite3.Error, OSError) as error:
-                raise UserError(
+                raise no_space(error, self._file) or UserError(
                     "machine-folder",
                     f"cannot keep who has what of this machine in `{self._folder}`: {error}",
                     hint="make the folder writable, or name another in MODELYARD_MACHINE",
                 ) from error
             try:
                 yield db
-            except BaseException:
-                db.execute("ROLLBACK")
+                db.execute("COMMIT")
+            except BaseException as error:
+                # SQLite has done so itself where the disk was full.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                if full := no_space(error, self._file):
+                    raise full from error
                 raise
-            db.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._folder / f"{machine_name()}.db"
-        self._db = db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        path = self._file
         try:
-            _prepare(db)
+            self._db = _prepared(path)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
             # A power cut may tear it, since it is never flushed; what it told was over with the cut.
-            db.close()
             for torn in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
                 with contextlib.suppress(FileNotFoundError):
                     torn.unlink()
-            self._db = db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            _prepare(db)
-        return db
+            self._db = _prepared(path)
+        return self._db
 
 
 class _Free:
@@ -313,6 +316,16 @@ class _Free:
 
 def _rows(db: sqlite3.Connection) -> list[_Row]:
     return [_Row(*row) for row in db.execute(f"SELECT {_COLUMNS} FROM leases ORDER BY ticket")]  # noqa: S608 - our names
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        _prepare(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def _prepare(db: sqlite3.Connection) -> None:

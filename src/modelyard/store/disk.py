@@ -6,19 +6,35 @@ import errno
 import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from modelyard._kit.errors import Busy, ModelyardError, Tampered, UserError
 
-__all__ = ["check_writable", "explain", "explained", "refused"]
+__all__ = ["check_writable", "explain", "explained", "no_space", "refused"]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 _FREE = "free some space, then run the same command again"
+_MEND = "mend what the system says, then run the same command again"
 _OTHER = "give this user the right to write there, or name another file"
 _COPY = "give this user the right to write there, or copy the project to a folder that can be written"
+# What SQLite says where it finds no room for the memory that processes share, or the system none for what it wrote:
+# of these alone nobody can tell a full disk from a broken one.
+_PERHAPS_FULL = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMOPEN,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_WRITE,
+}
+# Twice what SQLite wants of that memory at once.
+_LITTLE = 65_536
 # What is written beside a file until it is whole.
 _UNFINISHED = re.compile(r"\.(.+?)(?:\.[0-9a-f]{8})?\.(?:part|scoring)")
 
@@ -30,11 +46,11 @@ def explain(error: BaseException, path: Path) -> ModelyardError | None:
         error: What was raised.
         path: What was being read or written.
     """
+    if full := no_space(error, path):
+        return full
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(error, path)
     if isinstance(error, OSError) and error.errno is not None:
-        if error.errno in _FULL:
-            return _full(path)
         named = _meant(error.filename) if isinstance(error.filename, str) else None
         if error.errno in _NOT_WRITABLE and _of(named, path):
             return _not_writable(named or path, error.strerror)
@@ -42,6 +58,22 @@ def explain(error: BaseException, path: Path) -> ModelyardError | None:
     if any(f"(os error {number})" in str(error) for number in _FULL):
         return _full(path)
     return None
+
+
+def no_space(error: BaseException, path: Path) -> UserError | None:
+    """Return the error to show where the system or SQLite found no space left; none where it was something else.
+
+    Args:
+        error: What was raised.
+        path: What was being read or written.
+    """
+    if isinstance(error, sqlite3.Error):
+        # Some errors of Python's own module (a closed connection) carry no code.
+        code = getattr(error, "sqlite_errorcode", 0)
+        full = code & 0xFF == sqlite3.SQLITE_FULL or (code in _PERHAPS_FULL and _is_full(path.parent))
+    else:
+        full = isinstance(error, OSError) and error.errno in _FULL
+    return _full(path) if full else None
 
 
 @contextmanager
@@ -76,13 +108,25 @@ def refused(error: OSError, *, unnamed: str) -> UserError:
     if error.errno in _NOT_WRITABLE and (error.errno == errno.EROFS or named is None or _may_read(named)):
         hint = _COPY if project else _OTHER
         return UserError("store-not-writable", f"{shown} cannot be written: {why}", hint=hint)
-    return UserError("system", f"{shown}: {why}", hint="mend what the system says, then run the same command again")
+    return UserError("system", f"{shown}: {why}", hint=_MEND)
 
 
 def check_writable(folder: Path) -> None:
     """Raise `store-not-writable` if this user may not make files in the folder."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _not_writable(folder)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether this user cannot write a little more there: free space alone tells of no quota and no lack of inodes."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_LITTLE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno in _FULL
+    return False
 
 
 def _of(named: Path | None, path: Path) -> bool:
@@ -118,14 +162,13 @@ def _not_writable(path: Path, why: str | None = None) -> UserError:
 
 
 def _of_sqlite(error: sqlite3.Error, path: Path) -> ModelyardError | None:
-    # Some errors of Python's own module (a closed connection) carry no code.
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_FULL:
-            return _full(path)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return _not_writable(path)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return Busy("ledger-locked", f"another process is writing `{path}`", hint="try again when it is done")
+        case sqlite3.SQLITE_IOERR:
+            return UserError("system", f"`{path}`: {error}", hint=_MEND)
         case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
             return Tampered(
                 "ledger-unreadable",

@@ -16,6 +16,7 @@ from modelyard._kit.errors import MissingExtra, NotFound, Unreachable, UserError
 from modelyard.records import Event, EventKind
 from modelyard.store.address import Address, parse_address
 from modelyard.store.chain import COLUMNS, event_of
+from modelyard.store.disk import no_space
 from modelyard.store.local import FOLDER, LOCAL
 from modelyard.store.opening import VARIABLE, address_of
 
@@ -69,7 +70,7 @@ class _File(Peek):
             with closing(sqlite3.connect(address, uri=True, timeout=_SECONDS)) as db:
                 return db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise UserError(
+            raise no_space(error, self._path) or UserError(
                 "upstream-unreadable",
                 f"`{self._path}` cannot be read: {error}",
                 hint="see whether it is the ledger of a project, and whether you may read it",
