@@ -143,7 +143,7 @@ def test_a_known_head_asks_for_what_it_asked_for_before(tmp_path: Path, path: st
                 # The same ids, so that answers are as long.
                 endpoint.app._count = count(1)
                 said.append(asyncio.run(sent(endpoint, request)))
-                usual += any(head.usual for head in heads._known.values()) and type(heads) is Heads
+                usual += any(head.usual for head in heads.known.values()) and type(heads) is Heads
             assert said[0] == said[1], headers
             assert (
                 said[0][0].startswith(b"HTTP/1.1 200 ")

@@ -162,20 +162,18 @@ class Service:
         usual = exchange.usual
         if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
             exchange.id = LOAD_TEST + exchange.id
+        chosen = self
         if self.rollout is not None:
-            self.rollout.pick(exchange)._take(exchange, parsed, render)
-            return
-        if not usual and HEADER in exchange.headers:
+            chosen = self.rollout.pick(exchange)
+        elif not usual and HEADER in exchange.headers:
             check_alone(exchange)
-        self._take(exchange, parsed, render)
-
-    def _take(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
-        if self.log.full:
-            self._parked += 1
-            self.log.waited += 1
-            self._park(Asked(exchange, parsed, render), time.monotonic() + self.limits.backlog_seconds)
+        asked = Asked(exchange, parsed, render)
+        if chosen.log.full:
+            chosen._parked += 1
+            chosen.log.waited += 1
+            chosen._park(asked, time.monotonic() + self.limits.backlog_seconds)
         else:
-            self._batcher.ask(Asked(exchange, parsed, render))
+            chosen._batcher.ask(asked)
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""

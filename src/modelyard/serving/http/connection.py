@@ -146,7 +146,10 @@ class Connection(asyncio.Protocol):
         end = 0
         if self._clean:
             end = data.find(b"\r\n\r\n") + 4
-            head = self.answers.heads.get(data[:end], now)
+            heads = self.answers.heads
+            if now > heads.until:
+                heads.renew(now)
+            head = heads.known.get(data[:end])
             if head is not None and len(data) == end + head.length:
                 self._again(head, data[end:], now)
                 return

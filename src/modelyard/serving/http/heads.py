@@ -64,32 +64,33 @@ class Heads:
 
     The same bytes mean the same to the parser, so they need not be parsed again; and a token that is revoked is refused
     within a second, since what was decided is forgotten twice a second.
+
+    Attributes:
+        known: What is known, by the bytes of a head; after `until` it is not to be used.
+        until: When it is forgotten, of the monotonic clock.
     """
 
-    __slots__ = ("_age", "_known", "until")
+    __slots__ = ("_age", "known", "until")
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
+        self.known: dict[bytes, Head] = {}
         self._age = 0
         self.until = 0.0
-
-    def get(self, head: bytes, now: float) -> Head | None:
-        """Return what is known of a head."""
-        if now > self.until:
-            self.forget()
-            self.until = now + _HEADS_SECONDS
-        return self._known.get(head)
 
     def age(self, now: float) -> int:
         """Return a number that changes whenever all is forgotten, for those who remember what was decided elsewhere."""
         if now > self.until:
-            self.forget()
-            self.until = now + _HEADS_SECONDS
+            self.renew(now)
         return self._age
+
+    def renew(self, now: float) -> None:
+        """Begin anew; whoever looks into `known` after `until` calls this before."""
+        self.forget()
+        self.until = now + _HEADS_SECONDS
 
     def forget(self) -> None:
         """Forget all: what was decided on them may not hold any more."""
-        self._known.clear()
+        self.known.clear()
         self._age += 1
 
     def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
@@ -97,6 +98,6 @@ class Heads:
         lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
         # Who was let in by a certificate or an address is not known by the bytes of a head.
         named = b"authorization" in exchange.headers or exchange.route.action is None
-        small = named and len(self._known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
+        small = named and len(self.known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
         if small and lasts and _PLAIN.isdisjoint(exchange.headers):
-            self._known[head] = Head(exchange, length)
+            self.known[head] = Head(exchange, length)
