@@ -1,6 +1,7 @@
 """Compile `src/kernels` where that can be done; where it cannot, say why and leave the pure Python form.
 
 Every build of a wheel and every editable install comes here through hatchling; `python hatch_build.py` compiles again.
+Only the last two touch the tree: it may be in use where somebody makes a wheel of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import platform_tags
 
 NAME = "modelyard.inference._kernels"
-PLACE = "src/modelyard/inference/_kernels.abi3.so"
+FILE = "modelyard/inference/_kernels.abi3.so"
 SWITCH = "MODELYARD_BUILD_KERNELS"
 # One file for CPython 3.11 and all later ones: it uses nothing but the stable interface of that version.
 TAG, LIMITED_API = "cp311-abi3", "0x030B0000"
@@ -35,12 +36,26 @@ class Kernels(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and tell hatchling what wheel that makes."""
-        if build(Path(self.root)):
+        root = Path(self.root)
+        if version == "editable":
+            compiled = build(root)
+        else:
+            # Kept until hatchling has packed it.
+            self._folder = tempfile.TemporaryDirectory()
+            made = Path(self._folder.name, "kernels.so")
+            compiled = _told(_made(root, made))
+            if compiled:
+                build_data["force_include"][str(made)] = FILE
+        if compiled:
             # The names that promise an old C library are for those who have looked whether it is so (auditwheel).
             platform = next(tag for tag in platform_tags() if not tag.startswith(("manylinux", "musllinux")))
             build_data["pure_python"] = False
             build_data["tag"] = f"{TAG}-{platform}"
-            build_data["artifacts"].append(f"/{PLACE}")
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove what is in the wheel by now."""
+        if version != "editable":
+            self._folder.cleanup()
 
 
 def build(root: Path) -> bool:
@@ -49,18 +64,30 @@ def build(root: Path) -> bool:
     Raises:
         SystemExit: It must be done (`MODELYARD_BUILD_KERNELS=must`) and cannot; or that variable holds another word.
     """
+    place = root / "src" / FILE
+    said = _made(root, place)
+    if said:
+        try:
+            place.unlink(missing_ok=True)
+        except OSError as error:
+            print(f"modelyard: an earlier build stays in place: {error}", file=sys.stderr)
+    return _told(said)
+
+
+def _made(root: Path, place: Path) -> str:
+    """Compile into a file; where that is not done, return why."""
     wish = os.environ.get(SWITCH, "")
     if wish not in ("", "no", "must"):
         sys.exit(f"modelyard: {SWITCH} is `no`, `must` or empty, not `{wish}`")
     sources = sorted(root.glob("src/kernels/*.c"))
-    said = f"{SWITCH}=no" if wish == "no" else _unfit(sources) or _compile(root, sources)
+    return f"{SWITCH}=no" if wish == "no" else _unfit(sources) or _compile(root, sources, place)
+
+
+def _told(said: str) -> bool:
+    """Whether it was compiled; where it was not, say why in one line."""
     if not said:
         return True
-    try:
-        (root / PLACE).unlink(missing_ok=True)
-    except OSError as error:
-        print(f"modelyard: an earlier build stays in place: {error}", file=sys.stderr)
-    if wish == "must":
+    if os.environ.get(SWITCH) == "must":
         sys.exit(f"modelyard: the kernels are not compiled: {said}")
     lines = said.splitlines()
     why = shorten(next((line for line in lines if "error:" in line), lines[-1]), 200)
@@ -81,8 +108,8 @@ def _unfit(sources: list[Path]) -> str:
     return ""
 
 
-def _compile(root: Path, sources: list[Path]) -> str:
-    """Compile into the tree; where that fails, return all that was said."""
+def _compile(root: Path, sources: list[Path], place: Path) -> str:
+    """Compile into a file; where that fails, return all that was said."""
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own, because the compiler writes its mistakes past Python, where they could not be read.
         command = [sys.executable, __file__, folder, *map(str, sources)]
@@ -92,7 +119,6 @@ def _compile(root: Path, sources: list[Path]) -> str:
             return said or f"error: ended with {done.returncode}"
         if said:
             print(said, file=sys.stderr)  # warnings
-        place = root / PLACE
         try:
             # Renamed and never written over: a process may be running from the older one.
             new = shutil.copy(Path(folder, *NAME.split(".")).with_suffix(".abi3.so"), place.with_suffix(".new"))

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMPILED = "modelyard/inference/_kernels.abi3.so"
 SWITCH = "MODELYARD_BUILD_KERNELS"
+EARLIER = b"of an earlier build"
 HEADER = "#include <Python.h>\nextern int answer;\n"
 MODULE = """
 #include "module.h"
@@ -44,7 +45,7 @@ def tree(tmp_path: Path) -> Path:
     (root / "src/kernels/module.h").write_text(HEADER)
     (root / "src/kernels/module.c").write_text(MODULE)
     (root / "src/kernels/answer.c").write_text("int answer = 42;\n")
-    (root / "src" / COMPILED).write_bytes(b"of an earlier build")
+    (root / "src" / COMPILED).write_bytes(EARLIER)
     return root
 
 
@@ -59,6 +60,10 @@ def packed(tree: Path, kind: str, **variables: str) -> Path:
     assert done.returncode == 0, done.stderr
     (made,) = (tree / "dist").iterdir()
     return made
+
+
+def lying(tree: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in (tree / "src").rglob("*") if file.is_file()}
 
 
 def answer(path: Path) -> str:
@@ -79,6 +84,33 @@ def test_a_wheel_holds_the_kernels_for_this_python_and_later_ones_and_no_c(tree:
     assert [name for name in names if name.endswith((".c", ".h", ".so", "hatch_build.py"))] == [COMPILED]
     shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
     assert answer(tmp_path / "installed") == "42"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        pytest.param({SWITCH: "must"}, marks=compiles, id="compiled"),
+        pytest.param({SWITCH: "no"}, id="asked for"),
+        pytest.param({"CC": "/bin/false"}, id="failing compiler"),
+    ],
+)
+def test_making_a_wheel_leaves_the_tree_as_it_is(tree: Path, variables: dict[str, str]) -> None:
+    """An editable install of the same tree is using what lies there."""
+    before = lying(tree)
+    packed(tree, "wheel", **variables)
+    assert lying(tree) == before
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_what_lies_in_the_tree_is_never_packed_also_where_git_does_not_say_so(tree: Path, kind: str) -> None:
+    (tree / ".gitignore").unlink()
+    (tree / "src" / COMPILED).with_suffix(".new").write_bytes(EARLIER)
+    made = packed(tree, kind, **{SWITCH: "no"})
+    if kind == "wheel":
+        shutil.unpack_archive(made, tree / "unpacked", "zip")
+    else:
+        shutil.unpack_archive(made, tree / "unpacked", filter="data")
+    assert not list((tree / "unpacked").rglob("_kernels.*"))
 
 
 @compiles
@@ -131,6 +163,13 @@ def test_where_they_cannot_be_compiled_a_pure_wheel_is_made_and_one_line_says_wh
     assert path == f"dist/{wheel.name}"
     assert wheel.name.endswith("-py3-none-any.whl")
     assert COMPILED not in zipfile.ZipFile(wheel).namelist()
+
+
+@pytest.mark.parametrize("line", ["hatch_build.py", "-m hatchling build -t wheel:editable"])
+def test_where_a_tree_is_used_as_it_lies_an_earlier_build_goes(tree: Path, line: str) -> None:
+    done = python(tree, *line.split(), **{SWITCH: "no"})
+    assert done.returncode == 0, done.stderr
+    assert f"modelyard: the kernels are not compiled, the pure Python form is used: {SWITCH}=no\n" in done.stderr
     assert not (tree / "src" / COMPILED).exists(), "what an earlier build left would be used"
 
 
@@ -152,8 +191,6 @@ def test_what_an_earlier_build_left_and_nobody_can_remove_is_no_reason_to_fail(t
     """As in a tree that is mounted read-only; here a folder stands for it."""
     (tree / "src" / COMPILED).unlink()
     (tree / "src" / COMPILED).mkdir()
-    done = python(tree, "-m", "hatchling", "build", "-t", "wheel", **{SWITCH: "no"})
+    done = python(tree, "-m", "hatchling", "build", "-t", "wheel:editable", **{SWITCH: "no"})
     assert done.returncode == 0, done.stderr
     assert "modelyard: an earlier build stays in place: " in done.stderr
-    (wheel,) = (tree / "dist").iterdir()
-    assert COMPILED not in zipfile.ZipFile(wheel).namelist()
