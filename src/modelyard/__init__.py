@@ -11,9 +11,11 @@ Importing the package loads nothing but this file; each name below is found when
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# `typing` is only for who checks types: it takes longer to load than the rest of this file.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from modelyard._kit.errors import ModelyardError
     from modelyard.api import load, open_project, plan, run
     from modelyard.pipeline.flow import Flow

@@ -2,7 +2,7 @@
 
 import sys
 
-from modelyard.cli.main import main
+from modelyard.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from modelyard.pipeline.backfill import Backfill, Done
     from modelyard.records import Run
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = (
+    "modelyard.automation.alerts",
+    "modelyard.data.csvlines",
+    "modelyard.data.sources",
+    "modelyard.logs.ship",
+    "modelyard.pipeline.backfill",
+    "modelyard.pipeline.compose",
+)
 
 
 def add(subparsers: Any) -> None:

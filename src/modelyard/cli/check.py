@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from modelyard._kit.errors import Problem
     from modelyard.spec import Spec
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = (
+    "modelyard.cards.build",
+    "modelyard.data.csvlines",
+    "modelyard.data.sources",
+    "modelyard.pipeline.compose",
+    "modelyard.spec.columns",
+)
 
 
 def add(subparsers: Any) -> None:

@@ -9,7 +9,9 @@ from modelyard.cli.arguments import whole
 from modelyard.cli.output import MARKS, data, json_line, paint
 from modelyard.cli.project import add_file, add_json, load_spec
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = ("modelyard.spec.practice",)
 
 
 def add(subparsers: Any) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
@@ -23,6 +23,7 @@ from modelyard.cli.output import STDOUT, say, tell
 __all__ = ["VERBS", "main", "parser"]
 
 # Verb -> what it does, in the order in which a project meets them. Each has a module of its name here.
+# What its `run` begins to load is named there in `LOADS`: Ctrl-C ends the process at once until it is loaded.
 VERBS = {
     "init": "write a small project that runs",
     "check": "check the file without running anything",
@@ -94,8 +95,13 @@ def parser(verbs: Sequence[str] = tuple(VERBS)) -> Parser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+def main(argv: Sequence[str] | None = None, *, ready: Callable[[], object] = lambda: None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: What is typed behind `modelyard`; by default what this process was started with.
+        ready: Called once all is loaded that the verb begins with, right before it is run.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -110,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(error, verb=_verb(arguments), as_json=_wants_json(arguments))
         return error.exit_code
     args.line = ["modelyard", *arguments]
-    return _run(args, debug=debug)
+    return _run(args, ready, debug=debug)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
@@ -148,24 +154,37 @@ def _of_verbs() -> set[str]:
     return {name for verb in verbs for name in verb._option_string_actions}
 
 
-def _run(args: argparse.Namespace, *, debug: bool) -> int:
+def _run(args: argparse.Namespace, ready: Callable[[], object], *, debug: bool) -> int:
     """Run the verb; whatever leaves it becomes a message and an exit code."""
     try:
         try:
-            code = int(_module(args.verb).run(args))
+            module = _module(args.verb)
+            for name in getattr(module, "LOADS", ()):
+                importlib.import_module(name)
+            ready()
+            code = int(module.run(args))
             # What cannot be written is an error of the verb, and none of Python's when it ends.
             sys.stdout.flush()
-        except Exception:
-            # What a stop has broken is no mistake.
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # What a stop has broken is no mistake; native code tells it by exceptions that are no `Exception`.
             stopped()
             raise
     except BaseException as error:  # noqa: BLE001 - the last line of defence: each kind has its message and code
         if debug and not isinstance(error, SystemExit):
             traceback.print_exc()
-        return _exit_code(error, args.verb, kept=_kept(args, error), as_json=getattr(args, "json", False))
+        meant = _meant(error)
+        return _exit_code(meant, args.verb, kept=_kept(args, meant), as_json=getattr(args, "json", False))
     finally:
         forget()
     return code
+
+
+def _meant(error: BaseException) -> BaseException:
+    """Return the stop that an error was made of: Python 3.11 wraps what is raised while a class is made."""
+    cause = error.__cause__ or error.__context__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, KeyboardInterrupt) else error
 
 
 def _kept(args: argparse.Namespace, error: BaseException) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from modelyard.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = ("modelyard.data.steps", "modelyard.pipeline.compose")
 
 
 def add(subparsers: Any) -> None:

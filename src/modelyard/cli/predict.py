@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from modelyard.records import Deployment, Signature
     from modelyard.store import Store
 
-__all__ = ["add", "kept", "run"]
+__all__ = ["LOADS", "add", "kept", "run"]
+
+LOADS = ("modelyard.deploy.aliases", "modelyard.inference", "modelyard.pipeline.scoring", "modelyard.security.seal")
 
 # Seconds between two lines of progress where no terminal draws them in place.
 _EVERY = 10.0

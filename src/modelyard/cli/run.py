@@ -13,7 +13,18 @@ from modelyard.cli.project import add_file, load_spec, say_missing
 from modelyard.cli.repeat import add_every, repeated
 from modelyard.cli.stopping import stoppable
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = (
+    "modelyard.automation.alerts",
+    "modelyard.cards.build",
+    "modelyard.cli.report",
+    "modelyard.data.csvlines",
+    "modelyard.data.sources",
+    "modelyard.pipeline.compose",
+    "modelyard.pipeline.project",
+    "modelyard.pipeline.publish",
+)
 
 
 def add(subparsers: Any) -> None:

@@ -17,7 +17,16 @@ from modelyard.cli.project import add_file, load_spec, open_existing
 if TYPE_CHECKING:
     from modelyard.store import Store
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = (
+    "modelyard.deploy.aliases",
+    "modelyard.deploy.local",
+    "modelyard.security.seal",
+    "modelyard.security.tokens",
+    "modelyard.serving.supervisor",
+    "modelyard.spec",
+)
 
 
 def add(subparsers: Any) -> None:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from modelyard.automation.state import Seen
     from modelyard.automation.status import Load, Now, Status
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = ("modelyard.automation.queue", "modelyard.automation.status", "modelyard.automation.triggers")
 
 _MIB = 1 << 20
 _ENDED = {"failed": "failed", "interrupted": "was cut off"}

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from modelyard.automation.daemon import Settings
     from modelyard.automation.notes import Note
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = ("modelyard.automation.daemon", "modelyard.spec")
 
 # Bytes after which the log of a daemon in the background is set aside; one such is kept.
 _LARGE = 10 << 20

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from modelyard.records import CheckResult, Deployment, Problem
     from modelyard.store import Store
 
-__all__ = ["add", "run"]
+__all__ = ["LOADS", "add", "run"]
+
+LOADS = (
+    "modelyard.deploy.aliases",
+    "modelyard.inference",
+    "modelyard.monitoring.watch",
+    "modelyard.monitoring.window",
+    "modelyard.security.seal",
+    "modelyard.spec",
+)
 
 
 def add(subparsers: Any) -> None:

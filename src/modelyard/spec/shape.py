@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import NODEFAULT, inspect
 
+from modelyard._kit.stopping import unstopped
+
 __all__ = ["Shape", "default_of", "fields_of", "placeholder", "root_shape", "shape_of", "wanted"]
 
 
@@ -68,7 +70,9 @@ def root_shape() -> Shape:
     """The shape of the whole file."""
     from modelyard.spec.declaration import Declaration
 
-    return shape_of(inspect.type_info(Declaration))
+    # msgspec keeps what it learnt of a type half done where that is broken off, and ends the process in native code.
+    with unstopped():
+        return shape_of(inspect.type_info(Declaration))
 
 
 def fields_of(struct: inspect.StructType) -> dict[str, inspect.Field]:
