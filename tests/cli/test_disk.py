@@ -44,7 +44,9 @@ def asked(project: Path) -> Path:
 
 def mounted(mount: str, line: str) -> tuple[int, str, str]:
     """Run a command in a mount namespace of its own after a mount."""
-    script = f"{mount} || exit 99; cd {Path.cwd()} && exec {sys.executable} -m modelyard {line}"
+    # Python takes a file that was cut off at a limit for one that is whole, and reads it the next time.
+    python = f"env PYTHONDONTWRITEBYTECODE=1 {sys.executable}"
+    script = f"{mount} || exit 99; cd {Path.cwd()} && exec {python} -m modelyard {line}"
     command = ["unshare", "--mount", "--map-root-user", "/bin/sh", "-c", script]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
