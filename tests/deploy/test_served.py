@@ -17,6 +17,7 @@ from modelyard._kit.places import log_path
 from modelyard.automation.served import served
 from modelyard.deploy.aliases import move, pointed
 from modelyard.deploy.local import command
+from modelyard.deploy.running import running
 from modelyard.monitoring.window import reading
 from modelyard.records import ModelVersion
 from modelyard.serving.observability.log import RequestLog
@@ -127,9 +128,14 @@ def test_status_tells_of_a_server_that_no_daemon_keeps(
     move(store, "hours", "champion", models[0], reason="", actor="user:ana")
     assert "server " not in yard("status").stdout
     # Its model has no bundle, so the server itself would end at once: something that stays has its command line.
-    line = [sys.executable, "-c", "import time; time.sleep(60)", *command(store, pointed(store, "hours"), port=0)[1:]]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    stays = "import time; print(flush=True); time.sleep(60)"
+    line = [sys.executable, "-c", stays, *command(store, pointed(store, "hours"), port=0)[1:]]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
+            # The system shows the line of a process some time after it was started.
+            assert server.stdout is not None
+            server.stdout.readline()
+            assert running(store.root, "hours") == [server.pid]
             said = yard("status")
             assert f"server  hours is served without a daemon: process {server.pid}\n" in said.stdout
             assert json.loads(yard("status", "--json").stdout)["servers"] == {"hours": [server.pid]}
