@@ -24,8 +24,7 @@ PING, ASK = Route(None), Route("infer")
 class Unknowing(Heads):
     """Knows no head, so that every request is parsed."""
 
-    def get(self, head: bytes, now: float) -> None:
-        return None
+    def keep(self, head: bytes, exchange: Exchange, length: int) -> None: ...
 
 
 class Wire:

@@ -91,6 +91,15 @@ def test_header_that_comes_a_thousand_times_is_refused() -> None:
     assert closed
 
 
+def test_refusal_is_the_same_while_another_exception_is_handled() -> None:
+    """Whoever reads may be in the middle of an exception of its own, which the parser's would be chained to."""
+    try:
+        next(iter(()))
+    except StopIteration:
+        _, sent, _ = talk(Echo(Heads()), [PING[:-2] + b"x: 0123456789\r\n" * 1000 + b"\r\n"])
+    assert sent.startswith(b"HTTP/1.1 431")
+
+
 def headed(size: int) -> bytes:
     """Return a request whose line and headers have so many bytes."""
     line = b"GET /ping HTTP/1.1\r\nhost: x\r\n"

@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_queue",
+        "_refusal",
         "answers",
         "began",
         "headers_whole",
@@ -90,6 +91,9 @@ class Connection(asyncio.Protocol):
         self._lost = False
         # Nothing is read; the caller does not take its answers.
         self._paused = self._full = False
+        # What is wrong with the request under way, where the parser's callbacks found it: an exception that passes
+        # through the parser loses it, if another one is being handled anywhere around.
+        self._refusal: HttpError | None = None
         # The parser stands where a request begins.
         self._clean = True
         self._begun = False
@@ -203,13 +207,12 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._finish()  # Nobody here speaks anything else; the request itself is answered as any other.
             return
-        except httptools.HttpParserError as error:
+        except httptools.HttpParserError:
             if self._linger >= 0 or (self._queue and not self._queue[-1]._keep_alive):
                 # What follows the last request of a connection is nothing that is answered.
                 self._finish()
             else:
-                known = isinstance(error.__context__, HttpError)
-                self._refuse_bytes(error.__context__ if known else not_http(), listen=not known)
+                self._refuse_bytes(self._refusal or not_http(), listen=self._refusal is None)
             return
         if self._begun and self._linger < 0:
             try:
@@ -252,7 +255,8 @@ class Connection(asyncio.Protocol):
         if name in headers:
             value = b"%s, %s" % (headers[name], value)
             if len(value) > _REPEATED:
-                raise headers_too_large(self.answers.limits.header)
+                self._refusal = headers_too_large(self.answers.limits.header)
+                raise self._refusal
         headers[name] = value
 
     def on_headers_complete(self) -> None:
