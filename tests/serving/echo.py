@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 from modelyard.serving.errors import HttpError
@@ -73,6 +74,9 @@ class Echo:
         self.crowded = self.draining = self.pressed = False
         self.cors: frozenset[bytes] = frozenset({b"https://page.example"})
         self.everybody = everybody
+        # Each request of a known head is then counted.
+        self.limited = True
+        self.ids = repeat("one")
         self.again = 0
         self.waiting: list[Exchange] = []
         self.seen: list[tuple[Any, ...]] = []
@@ -89,8 +93,7 @@ class Echo:
         else:
             exchange.route, exchange.caller, exchange.role = ASK, given.decode(), "analyst"
 
-    def admit_again(self, exchange: Exchange) -> None:
-        exchange.id = "one"
+    def take(self, exchange: Exchange) -> None:
         self.again += 1
 
     def shed(self, head: Head) -> bytes:

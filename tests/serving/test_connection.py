@@ -237,6 +237,8 @@ def test_time_of_a_connection() -> None:
 
     def after(seconds: float) -> tuple[bool, bool]:
         wire.closed = wire.aborted = False
+        # The first look after an answer notes that nothing is under way.
+        assert sweep([connection], echo.limits) == 0
         began, idle = connection.began, connection.idle
         connection.began, connection.idle = (at and at - seconds for at in (began, idle))
         sweep([connection], echo.limits)

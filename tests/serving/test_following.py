@@ -315,7 +315,7 @@ def test_version_that_was_replaced_is_freed_beside_the_answers(yard: Yard) -> No
 
     async def follow() -> None:
         models = Models(stage.prepare(yard.store, first))
-        weakref.finalize(models.default._batcher._predictor, lambda: freed.append(threading.current_thread().name))
+        weakref.finalize(models.default.batcher._predictor, lambda: freed.append(threading.current_thread().name))
         follower = Follower(stage, models, lambda: None, "champion", every=0.01)
         follower.begin()
         follower.start(asyncio.get_running_loop())

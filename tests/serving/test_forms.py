@@ -9,12 +9,12 @@ import random
 import re
 import sqlite3
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelyard._kit.ids import ids_after
 from modelyard.security.tokens import add_token
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Heads
@@ -141,7 +141,7 @@ def test_a_known_head_asks_for_what_it_asked_for_before(tmp_path: Path, path: st
                 endpoint.app.heads = heads
                 heads.until = float("inf")
                 # The same ids, so that answers are as long.
-                endpoint.app._count = count(1)
+                endpoint.app.ids = ids_after("req")
                 said.append(asyncio.run(sent(endpoint, request)))
                 usual += any(head.usual for head in heads.known.values()) and type(heads) is Heads
             assert said[0] == said[1], headers

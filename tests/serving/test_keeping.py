@@ -137,7 +137,7 @@ def at_once(endpoint: Endpoint, bodies: list[tuple[str, str, Any]]) -> None:
             await asyncio.sleep(0)
 
     asyncio.run(ask())
-    assert endpoint.service._batcher.runs == 1
+    assert endpoint.service.batcher.runs == 1
 
 
 def written(path: Path) -> dict[str, tuple[list[Any], list[Any]]]:

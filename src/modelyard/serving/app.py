@@ -8,7 +8,6 @@ model's answer call them back; nothing waits in a task.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 import weakref
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from typing import Any
 
 import httptools
 
-from modelyard._kit.ids import new_id
+from modelyard._kit.ids import ids_after, new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.access import Callers, Days
@@ -63,6 +62,8 @@ class App:
         cors: Origins whose pages may ask from a browser.
         access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
+        ids: Ids for the requests of this process.
+        limited: It is counted how often callers ask.
         draining: Nothing new is taken, and each connection closes after its answer.
         pressed: A request has found no room a moment ago, and those that find none now are refused at once.
     """
@@ -78,21 +79,20 @@ class App:
         self._rate = Rate(limits.per_minute)
         if limits.policy.guards is not None and limits.policy.guards.alarm is not None:
             models.bell = Bell(models.default.endpoint, limits.policy.guards.alarm, models)
-        # Ids of this process: unique without a random number a request.
-        self._prefix = new_id("req")
-        self._count = itertools.count(1)
+        # Unique without a random number a request.
+        self.ids = ids_after(new_id("req"))
         access = limits.policy.access
         self.callers = Callers(tokens, access)
         self.cors = frozenset(origin.encode() for origin in access.cors)
         self._days = Days(access.per_day) if access.per_day else None
         watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
-        self._limited = bool(limits.per_minute or access.per_day or watched)
+        self.limited = bool(limits.per_minute or access.per_day or watched)
         self.heads = Heads()
         self.access = _access_log(limits.policy, models.default)
         self.pressed = False
         # Nothing else is to be counted, told or allowed where a request is refused.
-        self._sheds = not (self._limited or self.cors or limits.policy.traces is not None)
-        self._shedding = Shedding(_BUSY, models, self.access, self._new_id)
+        self._sheds = not (self.limited or self.cors or limits.policy.traces is not None)
+        self._shedding = Shedding(_BUSY, models, self.access, self.ids)
         if self.access.all:
             models.tell(self.access)
 
@@ -139,19 +139,9 @@ class App:
         Raises:
             HttpError: The caller's cannot be one.
         """
-        exchange.id = self._new_id()
+        exchange.id = next(self.ids)
         if b"x-request-id" in exchange.headers:
             exchange.id = check_id(exchange.headers[b"x-request-id"].decode("latin-1"))
-
-    def admit_again(self, exchange: Exchange) -> None:
-        """Admit a request whose head was admitted a moment ago: only how often the caller asks is looked at anew.
-
-        Raises:
-            HttpError: The caller has asked too often.
-        """
-        exchange.id = f"{self._prefix}-{next(self._count):x}"
-        if self._limited:
-            self.take(exchange)
 
     def shed(self, head: Head) -> bytes:
         """Return the refusal of a request that finds no room, as `begin` would give it; empty if it finds some."""
@@ -161,16 +151,13 @@ class App:
         plain = head.route.action == "infer" and not self.models.killed and not self.draining
         return self._shedding.answer(head) if plain else b""
 
-    def _new_id(self) -> str:
-        return f"{self._prefix}-{next(self._count):x}"
-
     def take(self, exchange: Exchange) -> None:
         """Count a request of a caller that may ask for so many.
 
         Raises:
             HttpError: The caller has asked too often.
         """
-        if not self._limited or exchange.route.action != "infer":
+        if not self.limited or exchange.route.action != "infer":
             return
         caller = exchange.caller
         if self.limits.per_minute and (wait := self._rate.take(caller)):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -55,6 +55,19 @@ def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
     """Answer nobody: the version is closed."""
 
 
+def _parted(gathered: list[T]) -> Iterator[list[T]]:
+    """Yield groups of requests, each with as many as have the rows of one run together."""
+    group: list[T] = []
+    rows = 0
+    for one in gathered:
+        if group and rows + one.parsed.count > INLINE_ROWS:
+            yield group
+            group, rows = [], 0
+        group.append(one)
+        rows += one.parsed.count
+    yield group
+
+
 class _Gone:
     """Stands where the model was."""
 
@@ -73,7 +86,7 @@ class Batcher(Generic[T]):
 
     Attributes:
         runs: Times the model ran.
-        waiting: Requests that are not answered yet.
+        waiting: Requests that are not answered yet; also counts what others hold back before or after the model.
         most: Rows that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
         busy: This turn holds as much as it may.
     """
@@ -99,20 +112,24 @@ class Batcher(Generic[T]):
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
         self.waiting += 1
-        if one.parsed.count >= INLINE_ROWS:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
-            loop = asyncio.get_running_loop()
-            future = self._pool.submit(self._predict, [one])
-            future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
+        count, gathered = one.parsed.count, self._gathered
+        if count >= INLINE_ROWS:
+            self._ask_apart(one)
             return
-        if not self._gathered:
+        if not gathered:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
-        self._gathered.append(one)
-        self._rows += one.parsed.count
-        if self._rows >= self.most:
-            self.busy = len(self._gathered) >= _FEWEST
+        gathered.append(one)
+        self._rows = rows = self._rows + count
+        if rows >= self.most:
+            self.busy = len(gathered) >= _FEWEST
+
+    def _ask_apart(self, one: T) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        loop = asyncio.get_running_loop()
+        future = self._pool.submit(self._predict, [one])
+        future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
 
     def warm(self, feeds: Feeds) -> None:
         """Run the model before anybody waits for it."""
@@ -166,14 +183,8 @@ class Batcher(Generic[T]):
     def _flush(self) -> None:
         gathered, self._gathered = self._gathered, []
         rows, self._rows, self.busy = self._rows, 0, False
-        at, began = 0, time.thread_time() if len(gathered) >= _FEWEST else 0.0
-        while at < len(gathered):
-            size, end = gathered[at].parsed.count, at + 1
-            while end < len(gathered) and size + gathered[end].parsed.count <= INLINE_ROWS:
-                size += gathered[end].parsed.count
-                end += 1
-            group = gathered[at:end]
-            at = end
+        began = time.thread_time() if len(gathered) >= _FEWEST else 0.0
+        for group in [gathered] if rows <= INLINE_ROWS else _parted(gathered):
             self.waiting -= len(group)
             try:
                 output = self._predict(group)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from modelyard._kit.digest import short
+from modelyard.serving.asked import Asked
+from modelyard.serving.batch import Batcher
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
@@ -68,6 +70,8 @@ class Models:
         self._named: dict[str, dict[str, Service]] = {}
         self._current: dict[str, Service] = {}
         self._all: tuple[Service, ...] = ()
+        # Where there is one version, as mostly: what gathers its requests.
+        self._only: Batcher[Asked] | None = None
         self._gone = self._gone_rows = 0
         self._access: AccessLog | None = None
         self.put(default)
@@ -85,7 +89,7 @@ class Models:
         versions = self._named.setdefault(service.endpoint, {})
         versions[short(service.version.digest)] = service
         versions[service.version.digest] = service
-        self._all = (*(one for one in self._all if one is not service), service)
+        self._have((*(one for one in self._all if one is not service), service))
         if current:
             self._current[service.endpoint] = service
             if self.default.endpoint == service.endpoint:
@@ -99,8 +103,12 @@ class Models:
         if service in self._all:
             self._gone += service.answered
             self._gone_rows += service.rows
-            self._all = tuple(one for one in self._all if one is not service)
+            self._have(tuple(one for one in self._all if one is not service))
             self.retired.add(service, self._all, self.metrics.other)
+
+    def _have(self, versions: tuple[Service, ...]) -> None:
+        self._all = versions
+        self._only = versions[0].batcher if len(versions) == 1 else None
 
     def tried(self) -> dict[str, Any]:
         """Return what is known of the challenger on trial beside the default, as plain data."""
@@ -169,6 +177,7 @@ class Models:
 
     def full(self, most: int) -> bool:
         """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
-        if len(self._all) == 1:
-            return self.default.full(most)
-        return any(service.full(most) for service in self._all) or sum(s.in_flight for s in self._all) >= most
+        if (only := self._only) is not None:
+            return only.busy or only.waiting >= most
+        loads = [service.batcher for service in self._all]
+        return any(load.busy for load in loads) or sum([load.waiting for load in loads]) >= most

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from modelyard.serving.errors import HttpError
 
 if TYPE_CHECKING:
@@ -12,15 +14,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "WHOLE", "Parsed", "wide"]
+__all__ = ["PACKED_ROWS", "WHOLE", "Parsed", "joined"]
 
 # What a warning names that is about no column: it is about the rows as a whole, or their answers.
 WHOLE = "*"
 # From so many rows on they are logged as bytes.
 PACKED_ROWS = 256
+_BYTES = {bytes}
 
 
-class Parsed:
+class Parsed(msgspec.Struct, eq=False):
     """Rows of one request that have the columns and types of the signature.
 
     Args:
@@ -35,21 +38,12 @@ class Parsed:
         error: Why the model cannot take them; known once they are fitted.
     """
 
-    __slots__ = ("categories", "count", "error", "numbers", "raw", "warnings")
-
-    def __init__(
-        self,
-        count: int,
-        numbers: Array | bytes | None,
-        categories: Array | None,
-        raw: bytes = b"",
-    ) -> None:
-        self.count = count
-        self.numbers = numbers
-        self.categories = categories
-        self.raw = raw
-        self.warnings: Sequence[dict[str, Any]] = ()
-        self.error: HttpError | None = None
+    count: int
+    numbers: Array | bytes | None
+    categories: Array | None
+    raw: bytes = b""
+    warnings: Sequence[dict[str, Any]] = ()
+    error: HttpError | None = None
 
     @classmethod
     def of(cls, numeric: Array | None, categorical: Array | None) -> Parsed:
@@ -59,6 +53,14 @@ class Parsed:
         return cls(len(one), numeric, categorical)
 
 
-def wide(numeric: Any) -> bytes:
+def joined(group: Sequence[Parsed]) -> bytes:
+    """Return the numbers of several requests as the bytes of float64, one row after the other."""
+    numbers: list[Any] = [parsed.numbers for parsed in group]
+    if set(map(type, numbers)) != _BYTES:
+        numbers = [given if type(given) is bytes else _wide(given) for given in numbers]
+    return b"".join(numbers)
+
+
+def _wide(numeric: Any) -> bytes:
     """Return numbers as the bytes of float64."""
     return numeric.astype("float64", copy=False).tobytes()  # type: ignore[no-any-return]

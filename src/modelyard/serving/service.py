@@ -80,6 +80,7 @@ class Service:
         answered: Requests answered.
         rows: Rows answered.
         tally: What was answered, by route and time.
+        batcher: Gathers the requests of a turn of the event loop for the model.
         access: Where a line about each answered request goes, if that is declared.
         gate: Guards on both sides of the model, if any are declared.
         watch: Sees what is answered, while this version is compared with another one.
@@ -126,8 +127,7 @@ class Service:
         self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
         fit = self.validator.fit if self.gate is None else self.gate.fit
         answered = self._answered if self.gate is None or self.gate.checks is None else self._check
-        self._batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
-        self._parked = 0
+        self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
         self._began = clock()
 
     @property
@@ -138,12 +138,7 @@ class Service:
     @property
     def in_flight(self) -> int:
         """Requests that are being answered."""
-        return self._batcher.waiting + self._parked
-
-    def full(self, most: int) -> bool:
-        """Say whether it answers so many requests, or is asked in this turn of the loop as often as it can answer."""
-        batcher = self._batcher
-        return batcher.busy or batcher.waiting + self._parked >= most
+        return self.batcher.waiting
 
     def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
         """Have the model answer rows that fit, log the answer and write it.
@@ -168,32 +163,32 @@ class Service:
         elif not usual and HEADER in exchange.headers:
             check_alone(exchange)
         asked = Asked(exchange, parsed, render)
-        if chosen.log.full:
-            chosen._parked += 1
+        if chosen.log.tight and chosen.log.full:
+            chosen.batcher.waiting += 1
             chosen.log.waited += 1
             chosen._park(asked, time.monotonic() + self.limits.backlog_seconds)
         else:
-            chosen._batcher.ask(asked)
+            chosen.batcher.ask(asked)
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""
         if self.log.full and time.monotonic() < until:
             asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
             return
-        self._parked -= 1
+        self.batcher.waiting -= 1
         if self.log.full:
             message = "the server cannot keep up with its records; try again"
             asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
         else:
-            self._batcher.ask(asked)
+            self.batcher.ask(asked)
 
     def _check(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Have the declared checks look at the answers of a group before they are written."""
-        self._parked += len(group)
+        self.batcher.waiting += len(group)
         self.gate.checks.look(group, output, self._checked)  # type: ignore[union-attr]
 
     def _checked(self, group: list[Asked], output: Array | BaseException | None) -> None:
-        self._parked -= len(group)
+        self.batcher.waiting -= len(group)
         self._answered(group, output)
 
     def _failed(self, group: list[Asked], error: BaseException) -> None:
@@ -211,60 +206,99 @@ class Service:
             self._failed(group, output)
             return
         ended = time.monotonic()
-        gate, rows_of, json = self._gate_for(output), self._keeper.rows_of, self._json
-        joins = gate is None and self._keeper.joins
-        finite = output is None or self._hand_out(group, output, much=gate is None)
+        gate, keeper = self._gate_for(output), self._keeper
+        counts = [asked.parsed.count for asked in group]
+        finite = output is None or self._hand_out(group, counts, output, much=gate is None)
+        # Where nothing is to be looked at one by one, the rows of all requests may go to the log as one.
+        joins = gate is None and keeper.joins
+        if gate is None and finite:
+            done, inputs = self._write(group, joins=joins)
+        else:
+            done, inputs = self._guard(group, gate, ended, finite=finite)
+        took: list[float] = []
+        if done:
+            # Where every row was answered, the model's output is written as it came.
+            all_done = len(done) == len(group)
+            whole = gate is None and all_done and keeper.all
+            outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
+            given = keeper.together([one.parsed for one in done]) if joins else inputs
+            counts = counts if all_done else [one.parsed.count for one in done]
+            took = self._keep(done, counts, given, outputs, ended, self.log)
+        if self.watch is not None:
+            self.watch.answered(self, group, took)
+
+    def _write(self, group: list[Asked], *, joins: bool) -> tuple[list[Asked], list[bytes | Packed]]:
+        """Write the answers of a group as the model gave them; return who got one, and their rows for the log.
+
+        Args:
+            group: The requests.
+            joins: Their rows are not wanted.
+        """
+        rows_of, json = self._keeper.rows_of, self._json
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []
-        held = False
         for asked in group:
-            parsed, exchange = asked.parsed, asked.exchange
+            exchange = asked.exchange
+            if asked.parsed.error is not None:
+                exchange.refuse(asked.parsed.error)
+                continue
+            try:
+                body = asked.render(self, asked)
+                if not joins:
+                    inputs.append(rows_of(asked.parsed))
+            except Exception as error:  # noqa: BLE001 - every error has its answer
+                fail(exchange, error)
+                continue
+            done.append(asked)
+            if type(body) is Body:
+                self._reply(exchange, body)
+            else:
+                exchange.reply(200, body, (), json)  # type: ignore[arg-type]
+        return done, inputs
+
+    def _guard(
+        self, group: list[Asked], gate: Gate | None, ended: float, *, finite: bool
+    ) -> tuple[list[Asked], list[bytes | Packed]]:
+        """Have a look at each answer of a group before it is written; what is held back is logged apart."""
+        done: list[Asked] = []
+        inputs: list[bytes | Packed] = []
+        for asked in group:
+            exchange, parsed = asked.exchange, asked.parsed
             if parsed.error is not None:
                 exchange.refuse(parsed.error)
                 continue
             try:
                 if not finite:
                     check_finite(asked, self.tally.decide)
-                if gate is None:
-                    body = asked.render(self, asked)
-                else:
-                    seen, held = gate.answer(asked)
-                    body = seen.render(self, seen)
-                sent = b"" if joins else rows_of(parsed)
+                seen, held = (asked, False) if gate is None else gate.answer(asked)
+                body, sent = seen.render(self, seen), self._keeper.rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 fail(exchange, error)
                 if gate is not None:
                     gate.forget([asked])
                 continue
             if held:
-                self._keep([asked], [sent], [asked.decoded], ended, self.log.apart())
+                self._keep([asked], [parsed.count], [sent], [asked.decoded], ended, self.log.apart())
             else:
                 done.append(asked)
                 inputs.append(sent)
-            if isinstance(body, bytes):
-                exchange.reply(200, body, (), json)
-            else:
-                exchange.reply(200, body.data, body.headers, body.content_type + self._named)
-        took: list[float] = []
-        if done:
-            # Where every row was answered, the model's output is written as it came.
-            whole = gate is None and len(done) == len(group) and self._keeper.all
-            outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
-            given = self._keeper.together([one.parsed for one in done]) if joins else inputs
-            took = self._keep(done, given, outputs, ended, self.log)
-        if self.watch is not None:
-            self.watch.answered(self, group, took)
+            self._reply(exchange, body if isinstance(body, Body) else Body(body))
+        return done, inputs
+
+    def _reply(self, exchange: Exchange, body: Body) -> None:
+        exchange.reply(200, body.data, body.headers, body.content_type + self._named)
 
     def _gate_for(self, output: Array | None) -> Gate | None:
         """Return the gate that looks at each answer of a group; none if there is nothing to look at."""
         gate = self.gate
         return None if gate is None or output is None or gate.lets_pass(output) else gate
 
-    def _hand_out(self, group: list[Asked], output: Array, *, much: bool) -> bool:
+    def _hand_out(self, group: list[Asked], counts: list[int], output: Array, *, much: bool) -> bool:
         """Give each request its part of the output, and say whether all of it is finite.
 
         Args:
             group: The requests.
+            counts: How many rows each has.
             output: The model's output for the rows of those that fit.
             much: One request of many rows may keep it as it is.
         """
@@ -275,12 +309,16 @@ class Service:
         rows: Rows = output.tolist()
         predictions = predictions_of(rows, problem, self.labels)
         classes = problem.classes
-        at = 0
-        for asked in group:
-            if asked.parsed.error is None:
-                end = at + asked.parsed.count
-                asked.rows, asked.predictions, asked.classes = rows[at:end], predictions[at:end], classes
-                at = end
+        if counts.count(1) == len(rows) == len(group):
+            for asked, row, prediction in zip(group, rows, predictions, strict=True):
+                asked.rows, asked.predictions, asked.classes = [row], [prediction], classes
+        else:
+            at = 0
+            for asked, count in zip(group, counts, strict=True):
+                if asked.parsed.error is None:
+                    end = at + count
+                    asked.rows, asked.predictions, asked.classes = rows[at:end], predictions[at:end], classes
+                    at = end
         # Written out for two classes, which takes a fifth of the time.
         return isfinite(sum([a + b for a, b in rows]) if len(classes) == 2 else sum(map(sum, rows)))
 
@@ -296,6 +334,7 @@ class Service:
     def _keep(
         self,
         done: list[Asked],
+        counts: list[int],
         inputs: Inputs,
         outputs: Outputs,
         ended: float,
@@ -304,7 +343,6 @@ class Service:
         """Count and log what was answered, and return the milliseconds that each request took."""
         exchanges = [one.exchange for one in done]
         took = [(ended - one.began) * 1000 for one in exchanges]
-        counts = [one.parsed.count for one in done]
         ids, callers = [one.id for one in exchanges], [one.caller for one in exchanges]
         rows = sum(counts)
         keys = [one.key for one in exchanges] if self.watch is not None else []
@@ -335,7 +373,7 @@ class Service:
             feeds["numeric"] = np.zeros((1, len(self.validator.numbers)), np.float32)
         if self.validator.categories:
             feeds["categorical"] = np.full((1, len(self.validator.categories)), "", object)
-        self._batcher.warm(feeds)
+        self.batcher.warm(feeds)
 
     def attempt(self, parsed: Parsed) -> list[list[float]]:
         """Return what the model answers to one request that nobody made; in any thread, and nothing is logged.
@@ -343,7 +381,7 @@ class Service:
         Raises:
             HttpError: The rows do not fit the signature.
         """
-        rows = self._batcher.attempt(parsed, self.validator.fit if self.gate is None else self.gate.attempt)
+        rows = self.batcher.attempt(parsed, self.validator.fit if self.gate is None else self.gate.attempt)
         decode_rows(rows, self.problem, self.labels)
         return rows
 
@@ -355,7 +393,7 @@ class Service:
             "seconds": self.clock() - self._began,
             "answered": self.answered,
             "rows": self.rows,
-            "runs": self._batcher.runs,
+            "runs": self.batcher.runs,
             "logged": self.log.logged,
             "waiting": self.log.waiting,
             "waited": self.log.waited,
@@ -367,4 +405,4 @@ class Service:
         self.closed = True
         if self.gate is not None:
             self.gate.close()
-        self._batcher.close()
+        self.batcher.close()

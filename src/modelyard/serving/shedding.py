@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange
@@ -24,26 +24,25 @@ class Shedding:
         error: What they are told.
         models: Count them.
         access: Takes lines about them.
-        name: Makes the id of a request.
+        ids: Ids for requests.
     """
 
-    def __init__(self, error: HttpError, models: Models, access: AccessLog, name: Callable[[], str]) -> None:
+    def __init__(self, error: HttpError, models: Models, access: AccessLog, ids: Iterator[str]) -> None:
         self._error = error
         self._models = models
         self._access = access
-        self._name = name
+        self._ids = ids
 
     def answer(self, head: Head) -> bytes:
         """Return the whole answer to a request with this head."""
         if head.refusal is None:
             head.refusal = self._made(head)
         template, length, label = head.refusal
-        name = self._name()
+        name = next(self._ids)
         self._models.refused[self._error.code] += 1
         self._models.metrics.other[label] += 1
         if not self._access.full():
-            exchange = Exchange.again(None, head, b"", 0.0)
-            exchange.id = name
+            exchange = Exchange.again(None, head, b"", 0.0, name)
             self._access.add(exchange, self._error.status, 0.0, self._error.code)
         told = name.encode()
         return template % (length + len(told), told, told)

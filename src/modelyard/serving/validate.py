@@ -19,7 +19,7 @@ from modelyard.inference.kernels import compiled
 from modelyard.records import Feature, Signature
 from modelyard.serving.columns import Columns, too_many
 from modelyard.serving.errors import HttpError, bad
-from modelyard.serving.parsed import PACKED_ROWS, Parsed, wide
+from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined
 from modelyard.serving.values import UNREADABLE
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Validator:
         np, count = self._np, len(self.numbers)
         given: Any = group[0].numbers
         if len(group) > 1:
-            given = b"".join([p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group])
+            given = joined(group)
         if type(given) is bytes:
             if self._round is not None:
                 rounded = np.empty((len(given) // (8 * count), count), np.float32)

@@ -50,7 +50,8 @@ class Calls:
         known, age = call.known, self._app.heads.age(now)
         if known.age == age and known.lasting and not known.route.streams:
             call.route, call.caller, call.role = known.route, known.caller, known.role
-            self._app.admit_again(call)
+            call.id = next(self._app.ids)
+            self._app.take(call)
             return
         self._app.name(call)
         if known.error is not None:
@@ -75,7 +76,8 @@ class Calls:
             return
         turn.route, turn.caller, turn.role = call.route, call.caller, call.role
         try:
-            self._app.admit_again(turn)
+            turn.id = next(self._app.ids)
+            self._app.take(turn)
         except HttpError as error:
             turn.refuse(error)
             return

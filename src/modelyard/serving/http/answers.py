@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from modelyard.serving.errors import HttpError
@@ -22,6 +23,8 @@ class Answers(Protocol):
     connections: set[Any]
     unfinished: Unfinished
     heads: Heads
+    ids: Iterator[str]
+    limited: bool
     draining: bool
     pressed: bool
     cors: frozenset[bytes]
@@ -39,8 +42,8 @@ class Answers(Protocol):
         """
         ...
 
-    def admit_again(self, exchange: Exchange) -> None:
-        """Say the same of a request whose head was admitted a moment ago.
+    def take(self, exchange: Exchange) -> None:
+        """Count a request whose head was admitted a moment ago; only to be asked where callers are `limited`.
 
         Raises:
             HttpError: The caller has asked too often.

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         began: When the request under way began, of the monotonic clock; 0 while there is none.
-        idle: Since when nothing is under way; 0 while something is.
+        idle: Since when `sweep` finds nothing under way; 0 until it does.
         headers_whole: Whether the headers of the request under way have arrived.
         transport: The transport; none once it is closed.
     """
@@ -175,22 +175,23 @@ class Connection(asyncio.Protocol):
     def _again(self, head: Head, body: bytes, now: float) -> None:
         """Answer a request whose head was parsed and admitted a moment ago."""
         answers = self.answers
-        if answers.pressed and not self._queue and (refusal := answers.shed(head)):
-            self.began = 0.0
-            self.idle = now
+        queue = self._queue
+        if answers.pressed and not queue and (refusal := answers.shed(head)):
+            self.began = self.idle = 0.0
             self.transport.write(refusal)
             return
-        exchange = Exchange.again(self, head, body, now)
+        exchange = Exchange.again(self, head, body, now, next(answers.ids))
         self.idle = 0.0
         self.began = now
-        self._queue.append(exchange)
-        try:
-            answers.admit_again(exchange)
-        except HttpError as error:
-            exchange.refuse(error)
-            return
+        queue.append(exchange)
+        if answers.limited:
+            try:
+                answers.take(exchange)
+            except HttpError as error:
+                exchange.refuse(error)
+                return
         answers.begin(exchange)
-        if len(self._queue) >= _PIPELINED:
+        if len(queue) >= _PIPELINED:
             self._pause()
 
     def _parse(self, data: bytes) -> None:
@@ -335,7 +336,6 @@ class Connection(asyncio.Protocol):
                 return
         if not queue and not self._begun:
             self.began = 0.0
-            self.idle = time.monotonic()
         if self._paused and len(queue) < _PIPELINED // 2:
             self._resume()
 

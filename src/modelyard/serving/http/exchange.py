@@ -98,7 +98,7 @@ class Exchange:
         self.usual = False
 
     @classmethod
-    def again(cls, connection: Connection | None, head: Head, body: bytes, began: float) -> Exchange:
+    def again(cls, connection: Connection | None, head: Head, body: bytes, began: float, name: str) -> Exchange:
         """Return a whole request whose head is known; without a connection it can only be told of."""
         self = cls.__new__(cls)
         self._connection = connection  # type: ignore[assignment]
@@ -107,7 +107,7 @@ class Exchange:
         self.method, self.target, self.headers = head.method, head.target, head.headers
         self.caller, self.role, self.route = head.caller, head.role, head.route
         self.model, self.version = head.model, head.version
-        self.body, self.began = body, began
+        self.body, self.began, self.id = body, began, name
         return self
 
     @property

@@ -19,7 +19,9 @@ def sweep(connections: Iterable[Any], limits: Limits) -> int:
     now, cut = time.monotonic(), 0
     for connection in list(connections):
         if not connection.began:
-            idle = now - connection.idle if connection.idle else 0.0
+            # Who answers has no time for the clock: what a look finds idle is so from then on.
+            connection.idle = connection.idle or now
+            idle = now - connection.idle
             if idle > max(limits.keep_alive, limits.total_seconds):
                 # Nor does it take the answers that it asked for.
                 connection.transport.abort()

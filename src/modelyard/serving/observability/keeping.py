@@ -9,7 +9,7 @@ import msgspec
 
 from modelyard._kit.errors import ServeError, near
 from modelyard.serving.guards.policy import Requests
-from modelyard.serving.parsed import PACKED_ROWS, Parsed, wide
+from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined
 from modelyard.serving.validate import Validator
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Inputs
@@ -86,8 +86,7 @@ class Keeper:
         """Return the rows of several requests; only where it `joins`."""
         if len(group) == 1 and group[0].count >= PACKED_ROWS:
             return [self._packed(group[0])]
-        data = b"".join([p.numbers if type(p.numbers) is bytes else wide(p.numbers) for p in group])
-        return Packed(sum([p.count for p in group]), self._numeric, data, True, {})
+        return Packed(sum([p.count for p in group]), self._numeric, joined(group), True, {})
 
     def _matrix(self, parsed: Parsed) -> Array:
         """Return the numbers that are written down."""

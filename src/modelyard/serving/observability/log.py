@@ -71,6 +71,8 @@ class RequestLog:
         passed: Rows that were answered and are not kept, since only a sample is.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
+        tight: There was no room left when something was put last: before the next time it has to be asked if it is
+            `full`.
 
     Raises:
         ServeError: The database cannot be opened or written (`log-unwritable`).
@@ -90,6 +92,7 @@ class RequestLog:
         self.logged = self.lost = self.passed = 0
         self.waited = 0
         self.trouble = ""
+        self.tight = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -131,7 +134,7 @@ class RequestLog:
         return self._queued - self._written - self.lost
 
     def put(self, turn: Turn, rows: int) -> None:
-        """Take what was answered at once, with so many rows; never waits. Ask `full` before it is answered.
+        """Take what was answered at once, with so many rows; never waits. Ask `tight` before it is answered.
 
         It is turned into bytes here: a thread that did it would take the interpreter from the loop, at twice the cost.
         """
@@ -141,6 +144,7 @@ class RequestLog:
             data = encode(_writable(turn))
         self._queued += rows
         self._came += rows + len(data) // _ROW
+        self.tight = self.full
         self._queue.append((data, rows, turn.time))
         if not self._work.is_set():
             self._work.set()

@@ -12,16 +12,17 @@ from modelyard.records import Problem
 
 __all__ = ["Writer"]
 
-# Rows of the model's output and their predictions -> what stands in the answer for each.
-_Answers = Callable[[list[list[float]], Sequence[Label]], list[Any]]
-
 _encode = msgspec.json.Encoder().encode
 
 
 class _Body(msgspec.Struct, gc=False):
     id: str
-    model: str
+    model: msgspec.Raw
     predictions: Sequence[Any]
+
+
+class _Value(msgspec.Struct, gc=False):
+    value: Label
 
 
 class Writer:
@@ -30,34 +31,34 @@ class Writer:
     Args:
         problem: What was learned.
         model: The version's digest, as it stands in answers.
-
-    Attributes:
-        answers: Returns what stands in an answer for each row of the model's output, for the JSON encoder.
     """
 
     def __init__(self, problem: Problem, model: str) -> None:
-        self.answers: _Answers = _values if problem.task == "regression" else _labels(problem.classes)
-        self._model = model
+        self._model = msgspec.Raw(_encode(model))
+        self._answer: Any = None
+        if problem.task != "regression":
+            self._answer = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
+        self._probabilities = _probabilities(problem.classes)
 
     def body(self, name: str, rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
         """Return the whole body of the answer to the request of an id."""
-        return _encode(_Body(name, self._model, self.answers(rows, predictions)))
+        if len(rows) == 1 and (answer := self._answer) is not None:
+            answers: list[Any] = [answer(predictions[0], self._probabilities(*rows[0]))]
+        else:
+            answers = self.answers(rows, predictions)
+        return _encode(_Body(name, self._model, answers))
 
+    def answers(self, rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
+        """Return what stands in an answer for each row, for the JSON encoder.
 
-def _values(rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
-    return [{"value": prediction} for prediction in predictions]
-
-
-def _labels(classes: Sequence[str]) -> _Answers:
-    answer: Any = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
-    compiled = _probabilities(classes)
-
-    def labels(rows: list[list[float]], predictions: Sequence[Label]) -> list[Any]:
-        if len(rows) == 1:
-            return [answer(predictions[0], compiled(*rows[0]))]
-        return [answer(label, compiled(*row)) for label, row in zip(predictions, rows, strict=True)]
-
-    return labels
+        Args:
+            rows: The model's output.
+            predictions: What is answered to each.
+        """
+        answer, probabilities = self._answer, self._probabilities
+        if answer is None:
+            return list(map(_Value, predictions))
+        return [answer(label, probabilities(*row)) for label, row in zip(predictions, rows, strict=True)]
 
 
 def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
