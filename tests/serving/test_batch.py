@@ -33,7 +33,7 @@ class Asking:
     """Somebody who waits for the answer to some rows."""
 
     def __init__(self, feeds: dict[str, Any], rows: int) -> None:
-        self.parsed = Parsed(rows, feeds["numeric"], None)
+        self.parsed = Parsed.of(feeds["numeric"], None)
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import h11
 import pytest
 
+from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Heads
 
-from .echo import Echo, Unknowing, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .echo import Echo, Unknowing, Wire, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .streams import cuts, stream  # noqa: TID252
 
 
@@ -103,3 +104,18 @@ def test_requests_end_where_another_parser_says(odd: float) -> None:
 @pytest.mark.slow
 def test_requests_end_where_another_parser_says_at_length() -> None:
     assert sum(frame(seed, odd) for seed in range(1000, 21000) for odd in (0.1, 0.6)) > 20_000
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3, 4])
+def test_known_head_is_no_request_before_its_end_has_come(missing: int) -> None:
+    head = b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
+    echo = Echo(Heads())
+    echo.heads.until = float("inf")
+    wire, connection = Wire(), Connection(echo)
+    connection.connection_made(wire)
+    connection.data_received(head)
+    assert echo.heads.known
+    connection.data_received(head[:-missing])
+    assert wire.sent.count(b"HTTP/1.1 200") == 1
+    connection.data_received(head[-missing:])
+    assert wire.sent.count(b"HTTP/1.1 200") == 2

@@ -20,7 +20,6 @@ __all__ = ["PACKED_ROWS", "WHOLE", "Parsed", "joined"]
 WHOLE = "*"
 # From so many rows on they are logged as bytes.
 PACKED_ROWS = 256
-_BYTES = {bytes}
 
 
 class Parsed(msgspec.Struct, eq=False):
@@ -28,10 +27,10 @@ class Parsed(msgspec.Struct, eq=False):
 
     Args:
         count: How many.
-        numbers: Their numbers, rows x numbers, as they were given; a missing one is NaN. float64, the bytes of that,
-            or float32.
+        packed: Their numbers as the bytes of float64, one row after the other; a missing one is NaN.
         categories: Their texts, rows x categories; a missing one is empty.
         raw: The JSON list of the rows as it was sent, if it stands alone.
+        numbers: Their numbers where they came as an array, rows x numbers: float64 or float32.
 
     Attributes:
         warnings: What is unusual but no mistake; known once they are fitted.
@@ -39,9 +38,10 @@ class Parsed(msgspec.Struct, eq=False):
     """
 
     count: int
-    numbers: Array | bytes | None
+    packed: bytes | None
     categories: Array | None
     raw: bytes = b""
+    numbers: Array | None = None
     warnings: Sequence[dict[str, Any]] = ()
     error: HttpError | None = None
 
@@ -50,15 +50,15 @@ class Parsed(msgspec.Struct, eq=False):
         """Take arrays in the order of the signature: float64 or float32, and text."""
         one = numeric if numeric is not None else categorical
         assert one is not None  # noqa: S101 - a model takes something
-        return cls(len(one), numeric, categorical)
+        return cls(len(one), None, categorical, b"", numeric)
 
 
 def joined(group: Sequence[Parsed]) -> bytes:
     """Return the numbers of several requests as the bytes of float64, one row after the other."""
-    numbers: list[Any] = [parsed.numbers for parsed in group]
-    if set(map(type, numbers)) != _BYTES:
-        numbers = [given if type(given) is bytes else _wide(given) for given in numbers]
-    return b"".join(numbers)
+    try:
+        return b"".join([parsed.packed for parsed in group])  # type: ignore[misc]
+    except TypeError:
+        return b"".join([_wide(parsed.numbers) if parsed.packed is None else parsed.packed for parsed in group])
 
 
 def _wide(numeric: Any) -> bytes:

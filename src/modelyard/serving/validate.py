@@ -157,9 +157,8 @@ class Validator:
     def _numeric(self, group: list[Parsed]) -> tuple[Array, bool]:
         """Return the numbers of a group as float32, and whether all are there and as in training."""
         np, count = self._np, len(self.numbers)
-        given: Any = group[0].numbers
-        if len(group) > 1:
-            given = joined(group)
+        one = group[0]
+        given: Any = joined(group) if len(group) > 1 else one.numbers if one.packed is None else one.packed
         if type(given) is bytes:
             if self._round is not None:
                 rounded = np.empty((len(given) // (8 * count), count), np.float32)
@@ -185,11 +184,10 @@ class Validator:
 
     def numbers_of(self, parsed: Parsed) -> Array | None:
         """Return the numbers of a request, rows x numbers: float64, or float32 if they came so."""
-        data = parsed.numbers
-        if type(data) is bytes:
-            found: Array = self._np.frombuffer(data, self._np.float64).reshape(-1, len(self.numbers))
-            return found
-        return data  # type: ignore[return-value]
+        if parsed.packed is None:
+            return parsed.numbers
+        found: Array = self._np.frombuffer(parsed.packed, self._np.float64).reshape(-1, len(self.numbers))
+        return found
 
     def _warnings(self, parsed: Parsed) -> list[dict[str, Any]]:
         warnings: list[dict[str, Any]] = []

@@ -20,7 +20,7 @@ from modelyard.serving.errors import HttpError, body_of, headers_too_large, not_
 from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.body import RequestBody, check_coding, check_host
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body, head_bytes
-from modelyard.serving.http.heads import Head
+from modelyard.serving.http.heads import END
 from modelyard.serving.http.tls import farewell
 
 __all__ = ["Connection"]
@@ -146,19 +146,45 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes; headers without end are refused."""
-        now = time.monotonic()
-        end = 0
         if self._clean:
-            end = data.find(b"\r\n\r\n") + 4
-            heads = self.answers.heads
+            answers, now = self.answers, time.monotonic()
+            heads = answers.heads
             if now > heads.until:
                 heads.renew(now)
-            head = heads.known.get(data[:end])
-            if head is not None and len(data) == end + head.length:
-                self._again(head, data[end:], now)
+            top, end, body = data.partition(END)
+            head = heads.known.get(top)
+            if head is not None and end and len(body) == head.length:
+                # As most requests are: the same bytes before other rows. They were parsed and admitted a moment ago.
+                queue = self._queue
+                if answers.pressed and not queue and (refusal := answers.shed(head)):
+                    self.began = self.idle = 0.0
+                    self.transport.write(refusal)
+                    return
+                self.idle = 0.0
+                self.began = now
+                exchange = Exchange.again(self, head, body, now, next(answers.ids))
+                queue.append(exchange)
+                if not answers.limited or self._taken(exchange):
+                    answers.begin(exchange)
+                if len(queue) >= _PIPELINED:
+                    self._pause()
                 return
+        self._read(data)
+
+    def _taken(self, exchange: Exchange) -> bool:
+        """Count a request of a caller, or refuse it."""
+        try:
+            self.answers.take(exchange)
+        except HttpError as error:
+            exchange.refuse(error)
+            return False
+        return True
+
+    def _read(self, data: bytes) -> None:
+        """Parse bytes, and remember the head of a request that they hold whole."""
         # Only what begins where a request begins is a head: the rest of another request may look like one.
         whole, self._clean = self._clean, False
+        end = data.find(END) + len(END) if whole else 0
         if whole and _UPGRADE.search(data, 0, end):
             # Java's client offers HTTP/2 with its first request; the parser would take the body for that.
             data, end = _UPGRADE.sub(b"x-upgrade", data[:end]) + data[end:], 0
@@ -169,30 +195,8 @@ class Connection(asyncio.Protocol):
             return
         self._clean = True
         length = int(done.headers.get(b"content-length", 0))
-        if whole and end >= 4 and len(data) == end + length and data.startswith(done.method):
-            self.answers.heads.keep(data[:end], done, length)
-
-    def _again(self, head: Head, body: bytes, now: float) -> None:
-        """Answer a request whose head was parsed and admitted a moment ago."""
-        answers = self.answers
-        queue = self._queue
-        if answers.pressed and not queue and (refusal := answers.shed(head)):
-            self.began = self.idle = 0.0
-            self.transport.write(refusal)
-            return
-        exchange = Exchange.again(self, head, body, now, next(answers.ids))
-        self.idle = 0.0
-        self.began = now
-        queue.append(exchange)
-        if answers.limited:
-            try:
-                answers.take(exchange)
-            except HttpError as error:
-                exchange.refuse(error)
-                return
-        answers.begin(exchange)
-        if len(queue) >= _PIPELINED:
-            self._pause()
+        if whole and end >= len(END) and len(data) == end + length and data.startswith(done.method):
+            self.answers.heads.keep(data[: end - len(END)], done, length)
 
     def _parse(self, data: bytes) -> None:
         if self._linger >= 0:
@@ -327,6 +331,14 @@ class Connection(asyncio.Protocol):
         queue, transport = self._queue, self.transport
         if transport is None or not queue:
             return
+        if queue[0] is exchange and exchange._keep_alive:
+            queue.popleft()
+            transport.write(exchange._data)
+            if not queue:
+                if not self._begun:
+                    self.began = 0.0
+                if not self._paused:
+                    return
         while queue and (data := queue[0]._data) is not None:
             done = queue.popleft()
             transport.write(data)

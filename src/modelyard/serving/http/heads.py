@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from modelyard.serving.http.exchange import Exchange
 
-__all__ = ["Head", "Heads"]
+__all__ = ["END", "Head", "Heads"]
+
+# What ends a head.
+END = b"\r\n\r\n"
 
 # Heads that are remembered: so long, so many, and of this size at most.
 _HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
@@ -66,7 +69,7 @@ class Heads:
     within a second, since what was decided is forgotten twice a second.
 
     Attributes:
-        known: What is known, by the bytes of a head; after `until` it is not to be used.
+        known: What is known, by the bytes of a head without its end; after `until` it is not to be used.
         until: When it is forgotten, of the monotonic clock.
     """
 
