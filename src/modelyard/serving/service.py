@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from itertools import chain
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import short
 from modelyard.inference import Bundle
-from modelyard.inference.decode import decode_rows, predictions_of
+from modelyard.inference.decode import decode_rows
 from modelyard.security.roles import allowed
-from modelyard.serving.asked import Asked, AskedMuch, Body, Render
-from modelyard.serving.batch import INLINE_ROWS, Batcher, Rows
+from modelyard.serving.asked import Asked, Body, Render
+from modelyard.serving.batch import Batcher
 from modelyard.serving.contract.usual import usual_row
 from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
@@ -25,6 +23,7 @@ from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
+from modelyard.serving.outputs import hand_out, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
 from modelyard.serving.validate import Validator
@@ -207,8 +206,9 @@ class Service:
             return
         ended = time.monotonic()
         gate, keeper = self._gate_for(output), self._keeper
-        counts = [asked.parsed.count for asked in group]
-        finite = output is None or self._hand_out(group, counts, output, much=gate is None)
+        rows = [asked.parsed for asked in group]
+        counts = [parsed.count for parsed in rows]
+        finite = output is None or hand_out(group, counts, output, self.problem, self.labels, much=gate is None)
         # Where nothing is to be looked at one by one, the rows of all requests may go to the log as one.
         joins = gate is None and keeper.joins
         if gate is None and finite:
@@ -218,11 +218,17 @@ class Service:
         took: list[float] = []
         if done:
             # Where every row was answered, the model's output is written as it came.
-            all_done = len(done) == len(group)
-            whole = gate is None and all_done and keeper.all
-            outputs: Outputs = self._packed(done, output) if whole else [one.decoded for one in done]
-            given = keeper.together([one.parsed for one in done]) if joins else inputs
-            counts = counts if all_done else [one.parsed.count for one in done]
+            every = len(done) == len(group)
+            if not every:
+                rows = [asked.parsed for asked in done]
+                counts = [parsed.count for parsed in rows]
+            given = keeper.together(rows) if joins else inputs
+            # Where every row was answered, the model's output is written as it came.
+            outputs: Outputs
+            if output is not None and gate is None and every and keeper.all:
+                outputs = packed(done, output, self.problem)
+            else:
+                outputs = [one.decoded for one in done]
             took = self._keep(done, counts, given, outputs, ended, self.log)
         if self.watch is not None:
             self.watch.answered(self, group, took)
@@ -292,44 +298,6 @@ class Service:
         """Return the gate that looks at each answer of a group; none if there is nothing to look at."""
         gate = self.gate
         return None if gate is None or output is None or gate.lets_pass(output) else gate
-
-    def _hand_out(self, group: list[Asked], counts: list[int], output: Array, *, much: bool) -> bool:
-        """Give each request its part of the output, and say whether all of it is finite.
-
-        Args:
-            group: The requests.
-            counts: How many rows each has.
-            output: The model's output for the rows of those that fit.
-            much: One request of many rows may keep it as it is.
-        """
-        problem = self.problem
-        if much and len(output) >= INLINE_ROWS and len(group) == 1:
-            group[0] = AskedMuch(group[0], output, problem, self.labels)
-            return isfinite(output.sum(dtype="float64"))
-        rows: Rows = output.tolist()
-        predictions = predictions_of(rows, problem, self.labels)
-        classes = problem.classes
-        if counts.count(1) == len(rows) == len(group):
-            for asked, row, prediction in zip(group, rows, predictions, strict=True):
-                asked.rows, asked.predictions, asked.classes = [row], [prediction], classes
-        else:
-            at = 0
-            for asked, count in zip(group, counts, strict=True):
-                if asked.parsed.error is None:
-                    end = at + count
-                    asked.rows, asked.predictions, asked.classes = rows[at:end], predictions[at:end], classes
-                    at = end
-        # Written out for two classes, which takes a fifth of the time.
-        return isfinite(sum([a + b for a, b in rows]) if len(classes) == 2 else sum(map(sum, rows)))
-
-    def _packed(self, done: list[Asked], output: Array | None) -> Packed:
-        """Return the answers to a group for the log."""
-        assert output is not None  # noqa: S101 - there is an answer
-        data, classes = output.astype("<f4", copy=False).tobytes(), list(self.problem.classes)
-        if not classes:
-            return Packed(len(output), ["prediction"], data, False, {})
-        predictions = list(chain.from_iterable([one.predictions for one in done]))
-        return Packed(len(output), classes, data, False, {"prediction": predictions}, "probabilities")
 
     def _keep(
         self,
