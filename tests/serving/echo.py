@@ -25,7 +25,7 @@ PING, ASK = Route(None), Route("infer")
 class Unknowing(Heads):
     """Knows no head, so that every request is parsed."""
 
-    def keep(self, head: bytes, exchange: Exchange, length: int) -> None: ...
+    def keep(self, top: bytes, head: Head, length: int) -> None: ...
 
 
 class Wire:
@@ -74,10 +74,8 @@ class Echo:
         self.crowded = self.draining = self.pressed = False
         self.cors: frozenset[bytes] = frozenset({b"https://page.example"})
         self.everybody = everybody
-        # Each request of a known head is then counted.
-        self.limited = True
         self.ids = repeat("one")
-        self.again = 0
+        self.known = 0
         self.waiting: list[Exchange] = []
         self.seen: list[tuple[Any, ...]] = []
 
@@ -85,16 +83,17 @@ class Echo:
         exchange.id = "one"
         path, given = exchange.target.partition(b"?")[0], exchange.header(b"authorization")
         if path == b"/ping" or self.everybody:
-            exchange.route = PING
+            exchange.head.route = PING
         elif given not in (b"Bearer good", b"Bearer other"):
             raise HttpError(401, "token-unknown", "who is it")
         elif path not in (b"/predict", b"/predict/later"):
             raise HttpError(404, "route-not-found", "nothing")
         else:
-            exchange.route, exchange.caller, exchange.role = ASK, given.decode(), "analyst"
+            exchange.head.decided(given.decode(), "analyst", ASK)
 
-    def take(self, exchange: Exchange) -> None:
-        self.again += 1
+    def again(self, exchange: Exchange) -> None:
+        self.known += 1
+        self.begin(exchange)
 
     def shed(self, head: Head) -> bytes:
         return b""

@@ -164,7 +164,7 @@ def test_a_share_is_kept_and_a_callers_word_holds() -> None:
     # Five standard deviations of a binomial of 2,000 and a fifth.
     assert abs(len(taken._spans) - 400) < 90
     before = len(taken._spans)
-    exchange.headers = {b"traceparent": f"00-{TRACE}-{SPAN}-01".encode()}
+    exchange.head.headers = {b"traceparent": f"00-{TRACE}-{SPAN}-01".encode()}
     for _ in range(50):
         taken.add(exchange, 200, 1.0)
     assert len(taken._spans) == before + 50

@@ -63,7 +63,8 @@ class App:
         access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
         ids: Ids for the requests of this process.
-        limited: It is counted how often callers ask.
+        again: Does what `begin` does for a request whose head was admitted a moment ago, unless its caller asks too
+            often.
         draining: Nothing new is taken, and each connection closes after its answer.
         pressed: A request has found no room a moment ago, and those that find none now are refused at once.
     """
@@ -86,12 +87,13 @@ class App:
         self.cors = frozenset(origin.encode() for origin in access.cors)
         self._days = Days(access.per_day) if access.per_day else None
         watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
-        self.limited = bool(limits.per_minute or access.per_day or watched)
+        self._limited = bool(limits.per_minute or access.per_day or watched)
+        self.again = self._begin_counted if self._limited else self.begin
         self.heads = Heads()
         self.access = _access_log(limits.policy, models.default)
         self.pressed = False
         # Nothing else is to be counted, told or allowed where a request is refused.
-        self._sheds = not (self.limited or self.cors or limits.policy.traces is not None)
+        self._sheds = not (self._limited or self.cors or limits.policy.traces is not None)
         self._shedding = Shedding(_BUSY, models, self.access, self.ids)
         if self.access.all:
             models.tell(self.access)
@@ -129,8 +131,8 @@ class App:
             HttpError: There is none, or the caller may not take it.
         """
         self.name(exchange)
-        exchange.route, caller = self._decide(exchange, exchange.headers.get(b"authorization", b""))
-        exchange.caller, exchange.role = caller.name, caller.role
+        route, caller = self._decide(exchange, exchange.headers.get(b"authorization", b""))
+        exchange.head.decided(caller.name, caller.role, route)
         self.take(exchange)
 
     def name(self, exchange: Exchange) -> None:
@@ -157,7 +159,7 @@ class App:
         Raises:
             HttpError: The caller has asked too often.
         """
-        if not self.limited or exchange.route.action != "infer":
+        if not self._limited or exchange.route.action != "infer":
             return
         caller = exchange.caller
         if self.limits.per_minute and (wait := self._rate.take(caller)):
@@ -184,7 +186,7 @@ class App:
         caller = self.callers.find(exchange, given, route.path if route else "")
         if found is None:
             raise _no_route(exchange)
-        exchange.model, exchange.version = found.model, found.version
+        exchange.head.model, exchange.head.version = found.model, found.version
         self.models.find(found.model, found.version)
         if route is None:
             raise _no_method(found)
@@ -201,22 +203,31 @@ class App:
         if not allowed(caller.role, route.action or "") or narrowed:
             raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
 
+    def _begin_counted(self, exchange: Exchange) -> None:
+        """Count a request whose head was admitted a moment ago, and answer it."""
+        try:
+            self.take(exchange)
+        except HttpError as error:
+            exchange.refuse(error)
+        else:
+            self.begin(exchange)
+
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, or hand it to the model, which calls back."""
         try:
-            models = self.models
-            if models.killed and exchange.route.asks:
+            models, head = self.models, exchange.head
+            if models.killed and head.route.asks:
                 self._check_alive(exchange)
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
-            if models.full(self.limits.in_flight) and exchange.route.action == "infer":
+            if models.full(self.limits.in_flight) and head.route.action == "infer":
                 self.pressed = self._sheds
                 exchange.refuse(_BUSY)
                 return
-            if not exchange.usual and b"content-encoding" in exchange.headers:
-                exchange.body = inflate(exchange.body, exchange.headers[b"content-encoding"], self.limits.body)
+            if not head.usual and b"content-encoding" in head.headers:
+                exchange.body = inflate(exchange.body, head.headers[b"content-encoding"], self.limits.body)
             if len(exchange.body) > _LARGE:
                 self._hold(exchange)
-            body = exchange.route.handler(models, exchange)
+            body = head.route.handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
         else:

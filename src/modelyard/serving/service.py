@@ -153,7 +153,7 @@ class Service:
         if self.killed:
             raise killed()
         # Here the id is final, by whatever way it came; who could hide a request would not be watched.
-        usual = exchange.usual
+        usual = exchange.head.usual
         if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
             exchange.id = LOAD_TEST + exchange.id
         chosen = self
@@ -311,7 +311,8 @@ class Service:
         """Count and log what was answered, and return the milliseconds that each request took."""
         exchanges = [one.exchange for one in done]
         took = [(ended - one.began) * 1000 for one in exchanges]
-        ids, callers = [one.id for one in exchanges], [one.caller for one in exchanges]
+        heads = [one.head for one in exchanges]
+        ids, callers = [one.id for one in exchanges], [head.caller for head in heads]
         rows = sum(counts)
         keys = [one.key for one in exchanges] if self.watch is not None else []
         turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
@@ -325,7 +326,7 @@ class Service:
                 log.put(some, kept)
         self.answered += len(done)
         self.rows += rows
-        self.tally.add([one.route for one in exchanges], took)
+        self.tally.add([head.route for head in heads], took)
         if self.access is not None:
             digest, held = self.version.digest, log is not self.log
             for exchange, ms, count in zip(exchanges, took, counts, strict=True):

@@ -71,7 +71,7 @@ class Echo:
             raise HttpError(401, "token-missing", "no token")
         if call.target not in ROUTES:
             raise HttpError(404, "route-not-found", "no such method")
-        call.route = ROUTES[call.target]
+        call.head.route = ROUTES[call.target]
 
     def begin(self, call: Any) -> None:
         self.begun.append(call)
@@ -83,7 +83,7 @@ class Echo:
             call.reply(200, call.body)
 
     def take_turn(self, turn: Any) -> None:
-        turn.route, turn.id = turn.call.route, turn.call.id
+        turn.head.route, turn.id = turn.call.route, turn.call.id
         self.begun.append(turn)
         if turn.body == b"later":
             self.later.append(turn)

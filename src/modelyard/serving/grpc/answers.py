@@ -49,7 +49,7 @@ class Calls:
         """
         known, age = call.known, self._app.heads.age(now)
         if known.age == age and known.lasting and not known.route.streams:
-            call.route, call.caller, call.role = known.route, known.caller, known.role
+            call.head.decided(known.caller, known.role, known.route)
             call.id = next(self._app.ids)
             self._app.take(call)
             return
@@ -74,7 +74,7 @@ class Calls:
         except HttpError as error:
             call.refuse(error)
             return
-        turn.route, turn.caller, turn.role = call.route, call.caller, call.role
+        turn.head.decided(call.caller, call.role, call.route)
         try:
             turn.id = next(self._app.ids)
             self._app.take(turn)
@@ -89,12 +89,12 @@ class Calls:
         Raises:
             HttpError: There is none, or the caller may not use it.
         """
-        method = find(call.target)
+        method, head = find(call.target), call.head
         if method is None or method.action is not None:
             caller = self._app.callers.find(call, call.header(b"authorization"), "")
             if method is None:
                 raise HttpError(404, "route-not-found", "there is no such method here")
             self._app.permit(caller, method)
-            call.caller, call.role = caller.name, caller.role
-        call.route, known = method, call.known
-        known.age, known.route, known.caller, known.role = age, method, call.caller, call.role
+            head.caller, head.role = caller.name, caller.role
+        head.route, known = method, call.known
+        known.age, known.route, known.caller, known.role = age, method, head.caller, head.role

@@ -14,6 +14,7 @@ from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.grpc.status import literal, refusal, trailers
 from modelyard.serving.http.encodings import inflate
 from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.http.heads import Head
 
 if TYPE_CHECKING:
     from modelyard.serving.grpc.connection import Connection
@@ -77,14 +78,11 @@ class Call(Exchange):
     def __init__(self, connection: Connection, stream: int, known: Known, window: int, now: float) -> None:
         # Asked for no more than both kinds of connections have.
         self.link = cast("Any", connection)
-        super().__init__(self.link)
+        super().__init__(self.link, Head(b"POST", known.target, known.headers))
         self.stream = stream
         self.known = known
         self.window = window
         self.taken = self.held = 0
-        self.headers = known.headers
-        self.target = known.target
-        self.method = b"POST"
         self.began = self.since = self.heard = now
         self.ended = self.over = self.lasts = False
         self.out: bytes | bytearray = b""
@@ -318,13 +316,10 @@ class Turn(Exchange):
 
     def __init__(self, call: Call, body: bytes, now: float) -> None:
         self.link: Any = call.link
-        super().__init__(self.link)
+        super().__init__(self.link, Head(call.method, call.target, call.headers))
+        self.head.decided(call.caller, call.role, call.route)
         self.call = call
-        self.headers = call.headers
-        self.target = call.target
-        self.method = call.method
         self.body = body
-        self.caller, self.role, self.route = call.caller, call.role, call.route
         self.began = now
         self.by = ""
         self.answer: bytes | None = None

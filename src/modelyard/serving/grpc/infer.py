@@ -54,7 +54,7 @@ def infer(models: Models, call: Exchange) -> None:
     request = read("ModelInferRequest", call.body)
     name, version = request.model_name, request.model_version
     service = models.find(name, version)
-    call.model, call.version = name, version
+    call.head.model, call.head.version = name, version
     if service.killed:
         raise killed()
     if given := request.id:

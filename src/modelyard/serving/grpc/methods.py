@@ -78,7 +78,7 @@ def _find(models: Models, call: Exchange, name: str) -> Any:
     """Return the model that a request names."""
     request = read(name, call.body)
     service = models.find(request.name, request.version)
-    call.model, call.version = request.name, request.version
+    call.head.model, call.head.version = request.name, request.version
     return service
 
 

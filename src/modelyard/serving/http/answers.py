@@ -24,7 +24,6 @@ class Answers(Protocol):
     unfinished: Unfinished
     heads: Heads
     ids: Iterator[str]
-    limited: bool
     draining: bool
     pressed: bool
     cors: frozenset[bytes]
@@ -42,12 +41,8 @@ class Answers(Protocol):
         """
         ...
 
-    def take(self, exchange: Exchange) -> None:
-        """Count a request whose head was admitted a moment ago; only to be asked where callers are `limited`.
-
-        Raises:
-            HttpError: The caller has asked too often.
-        """
+    def again(self, exchange: Exchange) -> None:
+        """Do what `begin` does for a request whose head was admitted a moment ago, unless its caller asks too often."""
         ...
 
     def shed(self, head: Head) -> bytes:

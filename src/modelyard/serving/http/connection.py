@@ -19,7 +19,7 @@ import httptools
 from modelyard.serving.errors import HttpError, body_of, headers_too_large, not_http
 from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.body import RequestBody, check_coding, check_host
-from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange, has_body, head_bytes
+from modelyard.serving.http.exchange import Exchange, has_body, head_bytes, last_words
 from modelyard.serving.http.heads import END
 from modelyard.serving.http.tls import farewell
 
@@ -81,22 +81,19 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._queue: deque[Exchange] = deque()
         self._body = RequestBody(answers.unfinished)
-        # Bytes of reads that neither begin nor end a request: of its headers, or of its body and what stands around it.
-        self._header_bytes = 0
-        # Bytes out of which the request under way is parsed: its head has no more.
-        self._fed = 0
+        # Bytes of reads that neither begin nor end a request: of its headers, or of its body and what stands around it;
+        # and those out of which the request under way is parsed: its head has no more.
+        self._header_bytes = self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
         # The parser does not know any more where in the request it is.
         self._lost = False
         # Nothing is read; the caller does not take its answers.
         self._paused = self._full = False
-        # What is wrong with the request under way, where the parser's callbacks found it: an exception that passes
-        # through the parser loses it, if another one is being handled anywhere around.
+        # What a callback of the parser found wrong: an exception on its way through it may lose what it says.
         self._refusal: HttpError | None = None
-        # The parser stands where a request begins.
-        self._clean = True
-        self._begun = False
+        # The parser stands where a request begins, and in one.
+        self._clean, self._begun = True, False
         # The last request that was parsed out of the bytes that came last.
         self._done: Exchange | None = None
 
@@ -164,21 +161,11 @@ class Connection(asyncio.Protocol):
                 self.began = now
                 exchange = Exchange.again(self, head, body, now, next(answers.ids))
                 queue.append(exchange)
-                if not answers.limited or self._taken(exchange):
-                    answers.begin(exchange)
+                answers.again(exchange)
                 if len(queue) >= _PIPELINED:
                     self._pause()
                 return
         self._read(data)
-
-    def _taken(self, exchange: Exchange) -> bool:
-        """Count a request of a caller, or refuse it."""
-        try:
-            self.answers.take(exchange)
-        except HttpError as error:
-            exchange.refuse(error)
-            return False
-        return True
 
     def _read(self, data: bytes) -> None:
         """Parse bytes, and remember the head of a request that they hold whole."""
@@ -196,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._clean = True
         length = int(done.headers.get(b"content-length", 0))
         if whole and end >= len(END) and len(data) == end + length and data.startswith(done.method):
-            self.answers.heads.keep(data[: end - len(END)], done, length)
+            self.answers.heads.keep(data[: end - len(END)], done.head, length)
 
     def _parse(self, data: bytes) -> None:
         if self._linger >= 0:
@@ -244,10 +231,9 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """Begin an exchange with (a part of) its target."""
-        exchange = self._exchange
-        if exchange is None:
-            exchange = self._exchange = Exchange(self)
-        exchange.target += url
+        if self._exchange is None:
+            self._exchange = Exchange(self)
+        self._exchange.head.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; of one given twice no one could say which counts."""
@@ -272,7 +258,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = self._body.size = 0
         if self._linger >= 0:
             return
-        exchange.method = self._parser.get_method()
+        exchange.head.method = self._parser.get_method()
         exchange.began = time.monotonic()
         exchange._keep_alive = self._parser.should_keep_alive()
         self._queue.append(exchange)
@@ -291,7 +277,7 @@ class Connection(asyncio.Protocol):
             if has_body(exchange):
                 self._hang_up(error)
             else:
-                exchange.route = error
+                exchange.head.route = error
             return
         if b"expect" in exchange.headers and exchange is self._queue[0]:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -334,11 +320,6 @@ class Connection(asyncio.Protocol):
         if queue[0] is exchange and exchange._keep_alive:
             queue.popleft()
             transport.write(exchange._data)
-            if not queue:
-                if not self._begun:
-                    self.began = 0.0
-                if not self._paused:
-                    return
         while queue and (data := queue[0]._data) is not None:
             done = queue.popleft()
             transport.write(data)
@@ -389,9 +370,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self.answers.refused(error)
-        body = body_of(error, "", v2=False)
-        head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(head % (STATUS_LINES[error.status], JSON, len(body)) + body)
+        self.transport.write(last_words(error))
         self.transport.close()
 
     def _finish(self) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.encodings import LARGE, SMALL, accepted, squeeze
+from modelyard.serving.http.heads import Head
 from modelyard.serving.told import say
 
 if TYPE_CHECKING:
     from modelyard.serving.http.connection import Connection
-    from modelyard.serving.http.heads import Head
 
-__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body", "head_bytes"]
+__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body", "head_bytes", "last_words"]
 
 _PHRASES = {
     200: b"OK",
@@ -43,59 +43,29 @@ JSON = b"application/json"
 class Exchange:
     """One request and its answer.
 
+    Args:
+        connection: Where the answer goes.
+        head: The line and headers; of a request that is just coming in, nothing yet.
+
     Attributes:
-        method: In capital letters.
-        target: Path and query as they were sent.
-        headers: Name in small letters -> value.
+        head: The line and headers of the request, and what was decided on them.
         body: The whole body, once `begin` is called.
         id: Id of the request.
-        caller: Name of who asks, once that is known.
-        role: Its role.
-        route: What `admit` chose.
-        model: Name of the model in its path; empty where there is none.
-        version: Version in its path.
         key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
         began: When its headers were there, of the monotonic clock.
-        usual: It is known that its headers ask for nothing beside what the body does, see `Head`.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_connection",
-        "_data",
-        "_keep_alive",
-        "began",
-        "body",
-        "caller",
-        "headers",
-        "id",
-        "key",
-        "method",
-        "model",
-        "role",
-        "route",
-        "target",
-        "usual",
-        "version",
-    )
+    __slots__ = ("__weakref__", "_connection", "_data", "_keep_alive", "began", "body", "head", "id", "key")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, head: Head | None = None) -> None:
         self._connection = connection
         self._data: bytes | None = None
         self._keep_alive = True
-        self.method = b""
-        self.target = b""
-        self.headers: dict[bytes, bytes] = {}
+        self.head = Head() if head is None else head
         self.body: bytes = b""
         self.id = ""
-        self.caller = ""
-        self.role = ""
-        self.route: Any = None
-        self.model = ""
-        self.version = ""
         self.key: str | None = None
         self.began = 0.0
-        self.usual = False
 
     @classmethod
     def again(cls, connection: Connection | None, head: Head, body: bytes, began: float, name: str) -> Exchange:
@@ -103,12 +73,49 @@ class Exchange:
         self = cls.__new__(cls)
         self._connection = connection  # type: ignore[assignment]
         self._data = self.key = None
-        self._keep_alive, self.usual = True, head.usual
-        self.method, self.target, self.headers = head.method, head.target, head.headers
-        self.caller, self.role, self.route = head.caller, head.role, head.route
-        self.model, self.version = head.model, head.version
-        self.body, self.began, self.id = body, began, name
+        self._keep_alive = True
+        self.head, self.body, self.began, self.id = head, body, began, name
         return self
+
+    @property
+    def method(self) -> bytes:
+        """In capital letters."""
+        return self.head.method
+
+    @property
+    def target(self) -> bytes:
+        """Path and query as they were sent."""
+        return self.head.target
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """Name in small letters -> value."""
+        return self.head.headers
+
+    @property
+    def caller(self) -> str:
+        """Name of who asks, once that is known."""
+        return self.head.caller
+
+    @property
+    def role(self) -> str:
+        """The caller's role."""
+        return self.head.role
+
+    @property
+    def route(self) -> Any:
+        """What `admit` chose."""
+        return self.head.route
+
+    @property
+    def model(self) -> str:
+        """Name of the model that is asked for; empty where the request names none."""
+        return self.head.model
+
+    @property
+    def version(self) -> str:
+        """Version that is asked for."""
+        return self.head.version
 
     @property
     def keeps(self) -> bool:
@@ -134,7 +141,7 @@ class Exchange:
     ) -> None:
         """Write the answer, after those of the requests before it on the connection."""
         connection = self._connection
-        if self.usual and self._keep_alive and not extra and not connection.answers.draining:
+        if self.head.usual and self._keep_alive and not extra and not connection.answers.draining:
             self._data = b"%s%s\r\ncontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
                 STATUS_LINES[status],
                 content_type,
@@ -198,6 +205,13 @@ def has_body(exchange: Exchange) -> bool:
     """Say whether a body follows the headers."""
     headers = exchange.headers
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
+
+
+def last_words(error: HttpError) -> bytes:
+    """Return the whole answer to what did not become a request; the connection ends with it."""
+    body = body_of(error, "", v2=False)
+    head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return head % (STATUS_LINES[error.status], JSON, len(body)) + body
 
 
 def fail(exchange: Exchange, error: BaseException) -> None:

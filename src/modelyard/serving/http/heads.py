@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from modelyard.serving.http.exchange import Exchange
+from typing import Any
 
 __all__ = ["END", "Head", "Heads"]
 
@@ -24,10 +21,21 @@ _VALUES = ((b"accept", b"*/*"), (b"content-type", b"application/json"))
 
 
 class Head:
-    """The line and headers of a request that was admitted, and what came of them.
+    """The line and headers of a request, and what was decided on them.
+
+    Where it is known, all requests that begin with its bytes share it: after they are admitted it is not changed.
 
     Attributes:
-        usual: Its body alone says what is asked for: JSON comes, and JSON goes.
+        method: In capital letters.
+        target: Path and query as they were sent.
+        headers: Name in small letters -> value.
+        caller: Name of who asks, once that is known.
+        role: Its role.
+        route: What `admit` chose.
+        model: Name of the model in its path; empty where there is none.
+        version: Version in its path.
+        length: Bytes of the body, where it is known.
+        usual: It is known that the body alone says what is asked for: JSON comes, and JSON goes.
         refusal: What such a request is told while there is no room, ready but for its id; how long that is without
             the id; and the label by which it is counted.
     """
@@ -46,20 +54,19 @@ class Head:
         "version",
     )
 
-    def __init__(self, exchange: Exchange, length: int) -> None:
-        self.method = exchange.method
-        self.target = exchange.target
-        self.headers = exchange.headers
-        self.caller = exchange.caller
-        self.role = exchange.role
-        self.route = exchange.route
-        self.model = exchange.model
-        self.version = exchange.version
-        self.length = length
-        headers = exchange.headers
-        plain = exchange.method != b"HEAD" and _USUAL.issuperset(headers)
-        self.usual = plain and all(headers.get(name, value) == value for name, value in _VALUES)
+    def __init__(self, method: bytes = b"", target: bytes = b"", headers: dict[bytes, bytes] | None = None) -> None:
+        self.method = method
+        self.target = target
+        self.headers: dict[bytes, bytes] = {} if headers is None else headers
+        self.caller = self.role = self.model = self.version = ""
+        self.route: Any = None
+        self.length = 0
+        self.usual = False
         self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
+
+    def decided(self, caller: str, role: str, route: Any) -> None:
+        """Note who asks for what."""
+        self.caller, self.role, self.route = caller, role, route
 
 
 class Heads:
@@ -96,11 +103,21 @@ class Heads:
         self.known.clear()
         self._age += 1
 
-    def keep(self, head: bytes, exchange: Exchange, length: int) -> None:
-        """Remember a head whose request was admitted."""
-        lasts = exchange.headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+    def keep(self, top: bytes, head: Head, length: int) -> None:
+        """Remember the head of a request that was admitted.
+
+        Args:
+            top: Its bytes.
+            head: What they say.
+            length: Bytes of the body.
+        """
+        headers = head.headers
+        lasts = headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
         # Who was let in by a certificate or an address is not known by the bytes of a head.
-        named = b"authorization" in exchange.headers or exchange.route.action is None
-        small = named and len(self.known) < _HEADS_KEPT and len(head) <= _HEAD_BYTES
-        if small and lasts and _PLAIN.isdisjoint(exchange.headers):
-            self.known[head] = Head(exchange, length)
+        named = b"authorization" in headers or head.route.action is None
+        small = named and len(self.known) < _HEADS_KEPT and len(top) <= _HEAD_BYTES
+        if small and lasts and _PLAIN.isdisjoint(headers):
+            head.length = length
+            plain = head.method != b"HEAD" and _USUAL.issuperset(headers)
+            head.usual = plain and all(headers.get(name, value) == value for name, value in _VALUES)
+            self.known[top] = head

@@ -24,7 +24,7 @@ def predict(models: Models, exchange: Exchange) -> None:
         HttpError: The body does not fit the signature.
     """
     service = models.default
-    if exchange.usual:
+    if exchange.head.usual:
         service.ask(exchange, service.validator.parse(exchange.body), _render)
         return
     headers = exchange.headers
