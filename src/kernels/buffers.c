@@ -7,6 +7,13 @@ static int refuse(PyObject *kind, const char *what)
     return -1;
 }
 
+bool are_given(Py_ssize_t count, Py_ssize_t wanted)
+{
+    if (count != wanted)
+        PyErr_Format(PyExc_TypeError, "%zd arguments are given, not %zd", count, wanted);
+    return count == wanted;
+}
+
 static int take(Py_buffer *view, PyObject *array, char kind, int flags)
 {
     if (PyObject_GetBuffer(array, view, flags | PyBUF_FORMAT) < 0)

@@ -43,8 +43,35 @@ static PyObject *narrow(PyObject *Py_UNUSED(module), PyObject *args)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(whole);
 }
 
+#ifdef WIDE
+bool wide;
+#endif
+
+/* Uses wide registers, or does not; returns whether they are used. */
+static bool use_wide(bool wish)
+{
+#ifdef WIDE
+    __builtin_cpu_init();
+    return wide = wish && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
+#else
+    (void)wish;
+    return false;
+#endif
+}
+
+PyDoc_STRVAR(widen_doc, "widen(wish, /)\n--\n\n"
+                        "Use the wide registers of this processor from now on, or do not; return whether they are used.\n\n"
+                        "They are used where there are any. Tests hold what both make against each other.\n");
+
+static PyObject *widen(PyObject *Py_UNUSED(module), PyObject *wish)
+{
+    int wished = PyObject_IsTrue(wish);
+    return wished < 0 ? NULL : PyBool_FromLong(use_wide(wished));
+}
+
 static PyMethodDef functions[] = {
     {"narrow", narrow, METH_VARARGS, narrow_doc},
+    {"widen", widen, METH_O, widen_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -58,6 +85,7 @@ static int fill(PyObject *module)
         if (added < 0)
             return -1;
     }
+    use_wide(true);
     return PyModule_AddIntConstant(module, "VERSION", KERNELS_VERSION);
 }
 

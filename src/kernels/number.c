@@ -84,10 +84,15 @@ static double scaled(uint64_t digits, int power)
 
 static inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-const char *read_number(const char *p, double *value)
+/* What a number says without its sign: digits * 10^power. */
+typedef struct {
+    uint64_t digits;
+    ptrdiff_t power;
+} Decimal;
+
+/* Reads what follows a sign, one digit after the other. */
+static const char *read_any(const char *p, bool minus, Decimal *found)
 {
-    bool minus = *p == '-';
-    p += minus;
     if (!is_digit(*p) || (*p == '0' && is_digit(p[1])))
         return NULL;
     uint64_t digits = 0;
@@ -124,15 +129,124 @@ const char *read_number(const char *p, double *value)
         }
         power += down ? -given : given;
     }
-    double found;
-    if (!digits)
-        found = 0;
-    else if (FLT_EVAL_METHOD == 0 && digits <= (uint64_t)1 << DBL_MANT_DIG && power >= -MOST_TEN && power <= MOST_TEN)
-        found = power < 0 ? (double)digits / TENS[-power] : (double)digits * TENS[power];
-    else if (power >= -MOST_POWER && power <= MOST_POWER)
-        found = scaled(digits, (int)power);
-    else
-        return NULL;
-    *value = minus ? -found : found;
+    *found = (Decimal){digits, power};
     return p;
+}
+
+/* Digits that are read at once: a word of them. */
+enum { WORD = 8 };
+
+static const uint64_t WHOLE_TENS[WORD + 1] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
+
+/* Takes a word of characters, the first in the lowest byte: a digit is what it says, and anything else more than 9. */
+static inline uint64_t word_at(const char *p)
+{
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return word ^ 0x3030303030303030;
+}
+
+/* Sets the highest bit of each byte that is no digit, and no other; no sum of a byte reaches the next. */
+static inline uint64_t others_of(uint64_t word)
+{
+    return (((word & 0x7f7f7f7f7f7f7f7f) + 0x7676767676767676) | word) & 0x8080808080808080;
+}
+
+/* Returns how many digits stand before the first byte that is none. */
+static inline unsigned digits_before(uint64_t others) { return (unsigned)__builtin_ctzll(others) / 8; }
+
+/* Returns what the first digits say, one to eight: three times each pair is made a number of twice the width. */
+static inline uint64_t said_by(uint64_t word, unsigned many)
+{
+    word <<= 8 * (WORD - many);
+    word = (word * (1 + (10 << 8))) >> 8 & 0x00ff00ff00ff00ff;
+    word = (word * (1 + (100 << 16))) >> 16 & 0x0000ffff0000ffff;
+    return (word * (1 + ((uint64_t)10000 << 32))) >> 32;
+}
+
+/* Appends the digits at `p`, and returns how many; 0 where there is none, too many, or the end too near for a word. */
+static inline int take_digits(const char *p, const char *end, uint64_t *digits)
+{
+    for (int many = 0; many <= MOST_DIGITS && end - p >= WORD; p += WORD) {
+        uint64_t word = word_at(p), others = others_of(word);
+        unsigned more = others ? digits_before(others) : WORD;
+        if (more)
+            *digits = *digits * WHOLE_TENS[more] + said_by(word, more);
+        many += (int)more;
+        if (more < WORD)
+            return many <= MOST_DIGITS ? many : 0;
+    }
+    return 0;
+}
+
+/* Reads what follows a sign a word at a time; nothing at the very end of a body, and nothing with an exponent. */
+static const char *read_words(const char *p, const char *end, bool minus, Decimal *found)
+{
+    uint64_t digits = 0;
+    int behind = 0, many = take_digits(p, end, &digits);
+    if (!many || (many > 1 && *p == '0'))
+        return NULL;
+    p += many;
+    if (*p == '.') {
+        if (!(behind = take_digits(++p, end, &digits)))
+            return NULL;
+        p += behind;
+    } else if (minus && !digits)
+        return NULL;
+    if (many + behind > MOST_DIGITS || (*p | 0x20) == 'e')
+        return NULL;
+    *found = (Decimal){digits, -behind};
+    return p;
+}
+
+/* Sets the sign, which cannot be guessed, and so without a branch. */
+static inline double with_sign(double size, uint64_t minus)
+{
+    uint64_t bits;
+    memcpy(&bits, &size, sizeof bits);
+    bits |= minus << 63;
+    memcpy(&size, &bits, sizeof bits);
+    return size;
+}
+
+/* Reads any number: a short one too, where the end is near. */
+static __attribute__((noinline)) const char *read_long(const char *p, const char *end, double *value)
+{
+    bool minus = *p == '-';
+    p += minus;
+    Decimal found;
+    const char *after = read_words(p, end, minus, &found);
+    if (after == NULL && (after = read_any(p, minus, &found)) == NULL)
+        return NULL;
+    ptrdiff_t power = found.power;
+    double size = 0;
+    if (FLT_EVAL_METHOD == 0 && found.digits <= (uint64_t)1 << DBL_MANT_DIG && power >= -MOST_TEN && power <= MOST_TEN)
+        size = power < 0 ? (double)found.digits / TENS[-power] : (double)found.digits * TENS[power];
+    else if (found.digits && (power < -MOST_POWER || power > MOST_POWER))
+        return NULL;
+    else if (found.digits)
+        size = scaled(found.digits, (int)power);
+    *value = with_sign(size, minus);
+    return after;
+}
+
+const char *read_number(const char *p, const char *end, double *value)
+{
+    if (FLT_EVAL_METHOD != 0 || end - p < WORD)
+        return read_long(p, end, value);
+    uint64_t minus = *p == '-';
+    /* Both are taken, so that what follows does not wait for the sign. */
+    uint64_t word = (word_at(p) & (minus - 1)) | (word_at(p + 1) & -minus);
+    uint64_t others = others_of(word), beyond = others & (others - 1);
+    if (!beyond)
+        return read_long(p, end, value);
+    unsigned point = digits_before(others), all = digits_before(beyond);
+    const char *digits = p + minus, *after = digits + all;
+    if (digits[point] != '.' || !point || (point > 1 && *digits == '0') || all - point < 2 || (*after | 0x20) == 'e')
+        return read_long(p, end, value);
+    /* A word has all of it: its point is taken out. */
+    uint64_t whole = ((uint64_t)1 << 8 * point) - 1;
+    uint64_t said = said_by((word & whole) | (word >> 8 & ~whole), all - 1);
+    *value = with_sign((double)(int64_t)said / TENS[all - point - 1], minus);
+    return after;
 }

@@ -4,9 +4,10 @@
 #include <math.h>
 
 typedef struct {
-    PyObject *kept;   /* the bytes that hold the name */
-    const char *name; /* as it stands in a body, in quotes */
+    PyObject *kept;  /* the bytes that hold the name */
+    const char *key; /* the name as it stands in a body, in quotes and with its colon */
     Py_ssize_t size;
+    uint64_t words[2], masks[2]; /* how it begins, and which of these bits are part of it */
     bool text, nullable;
     Py_ssize_t place; /* among the numbers, or among the texts */
 } Field;
@@ -23,7 +24,9 @@ typedef struct {
     double *numbers;
     PyObject *texts;
     Py_ssize_t rows, room;
-    /* The row in which each field was read last, counted from 1. */
+    /* The numbers of the row that is being read. */
+    double *row;
+    /* The row in which each field was read last, counted from 1; not kept while they come in order. */
     Py_ssize_t *last;
 } Reading;
 
@@ -64,10 +67,13 @@ static int take_field(Reader *self, PyObject *item)
         PyErr_SetString(PyExc_ValueError, "a name does not stand in JSON as it is");
         return -1;
     }
-    field->kept = PyBytes_FromFormat("\"%s\"", name);
+    field->kept = PyBytes_FromFormat("\"%s\":", name);
     if (field->kept == NULL || PyBytes_AsStringAndSize(field->kept, &kept, &field->size) < 0)
         return -1;
-    field->name = kept;
+    field->key = kept;
+    size_t begins = (size_t)field->size < sizeof field->words ? (size_t)field->size : sizeof field->words;
+    memcpy(field->words, kept, begins);
+    memset(field->masks, -1, begins);
     field->text = text;
     field->nullable = nullable;
     field->place = text ? self->texts++ : self->numbers++;
@@ -119,12 +125,27 @@ static inline const char *take_bytes(const char *p, const char *end, const char 
     return end - p >= size && memcmp(p, bytes, (size_t)size) == 0 ? p + size : NULL;
 }
 
-/* Takes the name of a field, mostly of the one that is expected. */
-static inline const char *take_name(const Reader *self, const char *p, const char *end, Py_ssize_t *at)
+/* Takes the name of a field and its colon, where they stand as a program writes them. */
+static inline const char *take_key(const char *p, const char *end, const Field *field)
+{
+    uint64_t words[2];
+    if (end - p < (Py_ssize_t)sizeof words || end - p < field->size)
+        return NULL;
+    memcpy(words, p, sizeof words);
+    if (((words[0] ^ field->words[0]) & field->masks[0]) | ((words[1] ^ field->words[1]) & field->masks[1]))
+        return NULL;
+    size_t known = sizeof words;
+    if ((size_t)field->size > known && memcmp(p + known, field->key + known, (size_t)field->size - known))
+        return NULL;
+    return skip_space(p + field->size);
+}
+
+/* Takes the name of any field, of those from `at` on first. */
+static const char *take_name(const Reader *self, const char *p, const char *end, Py_ssize_t *at)
 {
     for (Py_ssize_t i = 0; i < self->count; i++) {
         const Field *field = &self->fields[*at];
-        const char *after = take_bytes(p, end, field->name, field->size);
+        const char *after = take_bytes(p, end, field->key, field->size - 1);
         if (after != NULL)
             return after;
         *at = *at + 1 < self->count ? *at + 1 : 0;
@@ -149,7 +170,7 @@ static const char *take_text(const char *p, PyObject *texts, Py_ssize_t place)
     return PyList_SetItem(texts, place, text) == 0 ? p + 1 : NULL;
 }
 
-static const char *take_value(const Reader *self, const char *p, const Reading *r, const Field *field)
+static inline const char *take_value(const Reader *self, const char *p, const Reading *r, const Field *field)
 {
     const char *after = field->nullable ? take_bytes(p, r->end, "null", 4) : NULL;
     if (field->text) {
@@ -159,9 +180,9 @@ static const char *take_value(const Reader *self, const char *p, const Reading *
         PyObject *empty = PyUnicode_FromStringAndSize("", 0);
         return empty != NULL && PyList_SetItem(r->texts, place, empty) == 0 ? after : NULL;
     }
-    double *number = &r->numbers[r->rows * self->numbers + field->place];
+    double *number = &r->row[field->place];
     if (after == NULL)
-        return read_number(p, number);
+        return read_number(p, r->end, number);
     *number = NAN;
     return after;
 }
@@ -172,23 +193,24 @@ static bool make_room(const Reader *self, Reading *r)
     for (Py_ssize_t i = 0; i < self->texts; i++)
         if (PyList_Append(r->texts, Py_None) < 0)
             return false;
-    if (r->rows < r->room)
-        return true;
-    Py_ssize_t room = r->room ? 2 * r->room : 1;
-    double *numbers = PyMem_Realloc(r->numbers, (size_t)(room * self->numbers + 1) * sizeof *numbers);
-    if (numbers == NULL)
-        return false;
-    r->numbers = numbers;
-    r->room = room;
+    if (r->rows == r->room) {
+        Py_ssize_t room = r->room ? 2 * r->room : 1;
+        double *numbers = PyMem_Realloc(r->numbers, (size_t)(room * self->numbers + 1) * sizeof *numbers);
+        if (numbers == NULL)
+            return false;
+        r->numbers = numbers;
+        r->room = room;
+    }
+    r->row = r->numbers + r->rows * self->numbers;
     return true;
 }
 
-static const char *take_row(const Reader *self, const char *p, Reading *r)
+/* Takes the fields from the n-th on, in any order. */
+static const char *take_fields(const Reader *self, const char *p, const Reading *r, Py_ssize_t n)
 {
-    if ((p = take(p, '{')) == NULL || !make_room(self, r))
-        return NULL;
-    Py_ssize_t at = 0;
-    for (Py_ssize_t n = 0; n < self->count; n++) {
+    for (Py_ssize_t i = 0; i < n; i++)
+        r->last[i] = r->rows + 1;
+    for (Py_ssize_t at = n; n < self->count; n++) {
         if ((n && (p = take(p, ',')) == NULL) || (p = take_name(self, p, r->end, &at)) == NULL)
             return NULL;
         /* A name that comes twice: which value counts is a question for others. */
@@ -199,6 +221,25 @@ static const char *take_row(const Reader *self, const char *p, Reading *r)
             return NULL;
         at = at + 1 < self->count ? at + 1 : 0;
     }
+    return p;
+}
+
+static const char *take_row(const Reader *self, const char *p, Reading *r)
+{
+    if ((p = take(p, '{')) == NULL || !make_room(self, r))
+        return NULL;
+    /* Mostly they come in order: then nobody has to remember which there were. */
+    const char *after = p;
+    Py_ssize_t n = 0;
+    for (; n < self->count; n++) {
+        const Field *field = &self->fields[n];
+        if ((n && (after = take(p, ',')) == NULL) || (after = take_key(after, r->end, field)) == NULL ||
+            (after = take_value(self, after, r, field)) == NULL)
+            break;
+        p = after;
+    }
+    if (n < self->count && (p = take_fields(self, p, r, n)) == NULL)
+        return NULL;
     r->rows++;
     return take(p, '}');
 }

@@ -52,37 +52,50 @@ typedef struct {
     double sum, one;
 } Largest;
 
-static void add(double said, double *sum, Largest *largest)
+static inline void add(double said, double *sum, Largest *largest)
 {
     *sum += said;
     largest->one = said > largest->one ? said : largest->one;
 }
 
 /* Args: more: of each row what else is said, columns x rows; `beside` is how many columns. */
-static Largest largest_of(const Tails *self, const Matrix *matrix, const double *more, Py_ssize_t beside)
+INLINE Largest largest_by(const Tails *self, const Matrix *matrix, const double *more, Py_ssize_t beside,
+                          NodeBelow *node_below)
 {
+    const Columns columns = self->columns;
+    Py_ssize_t stride = matrix->view.strides[1];
     Largest largest = {0, 0};
-    for (Py_ssize_t row = 0; row < matrix->rows; row += TOGETHER) {
-        int many = matrix->rows - row < TOGETHER ? (int)(matrix->rows - row) : TOGETHER;
-        double sums[TOGETHER] = {0};
-        for (Py_ssize_t c = 0; c < matrix->columns; c++) {
-            float values[TOGETHER];
-            Py_ssize_t below[TOGETHER], start = self->columns.starts[c], end = self->columns.starts[c + 1];
-            matrix_values(matrix, row, c, many, values);
-            columns_below(&self->columns, c, values, many, below);
-            for (int i = 0; i < many; i++) {
-                Py_ssize_t knot = start + below[i];
-                bool on = knot < end && self->columns.knots[knot] == values[i];
-                add(values[i] == values[i] ? self->said[2 * (knot + c) + on] : 0, &sums[i], &largest);
-            }
+    for (Py_ssize_t row = 0; row < matrix->rows; row++) {
+        const char *values = matrix_row(matrix, row);
+        double sum = 0;
+        for (Py_ssize_t c = 0; c < columns.count; c++) {
+            float value = row_value(values, c, stride);
+            Py_ssize_t below = columns_below(&columns, c, value, node_below);
+            /* Behind the last knot of a column stands NaN, which nothing is on. */
+            bool on = columns.levels[columns.tops[c + 1] - 1][below] == value;
+            add(value == value ? self->said[2 * (columns.starts[c] + c + below) + on] : 0, &sum, &largest);
         }
         for (Py_ssize_t c = 0; c < beside; c++)
-            for (int i = 0; i < many; i++)
-                add(more[c * matrix->rows + row + i], &sums[i], &largest);
-        for (int i = 0; i < many; i++)
-            largest.sum = sums[i] > largest.sum ? sums[i] : largest.sum;
+            add(more[c * matrix->rows + row], &sum, &largest);
+        largest.sum = sum > largest.sum ? sum : largest.sum;
     }
     return largest;
+}
+
+#ifdef WIDE
+WIDE static Largest largest_wide(const Tails *self, const Matrix *matrix, const double *more, Py_ssize_t beside)
+{
+    return largest_by(self, matrix, more, beside, node_below_wide);
+}
+#endif
+
+static Largest largest_of(const Tails *self, const Matrix *matrix, const double *more, Py_ssize_t beside)
+{
+#ifdef WIDE
+    if (wide)
+        return largest_wide(self, matrix, more, beside);
+#endif
+    return largest_by(self, matrix, more, beside, node_below_plain);
 }
 
 PyDoc_STRVAR(largest_doc, "largest(matrix, more, /)\n--\n\n"
@@ -91,16 +104,15 @@ PyDoc_STRVAR(largest_doc, "largest(matrix, more, /)\n--\n\n"
                           "    matrix: float32, rows x columns; a missing value counts nothing.\n"
                           "    more: float64, what else is said of the rows: some columns x rows, or None.\n");
 
-static PyObject *tails_largest(PyObject *object, PyObject *args)
+static PyObject *tails_largest(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     const Tails *self = (const Tails *)object;
-    PyObject *array, *others;
     Matrix matrix;
     Py_buffer more = {0};
     Largest largest = {0, 0};
-    if (!PyArg_ParseTuple(args, "OO", &array, &others) || matrix_take(&matrix, array) < 0)
+    if (!are_given(count, 2) || matrix_take(&matrix, args[0]) < 0)
         return NULL;
-    if (others == Py_None || vector_take(&more, others, 'd', false) == 0) {
+    if (args[1] == Py_None || vector_take(&more, args[1], 'd', false) == 0) {
         Py_ssize_t many = more.len / (Py_ssize_t)sizeof(double), beside = matrix.rows ? many / matrix.rows : 0;
         if (matrix.columns != self->columns.count || many != beside * matrix.rows)
             PyErr_SetString(PyExc_ValueError, "the columns are not those of the profile");
@@ -114,7 +126,7 @@ static PyObject *tails_largest(PyObject *object, PyObject *args)
 }
 
 static PyMethodDef tails_methods[] = {
-    {"largest", tails_largest, METH_VARARGS, largest_doc},
+    CALLED("largest", tails_largest, largest_doc),
     {NULL, NULL, 0, NULL},
 };
 

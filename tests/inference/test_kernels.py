@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import struct
-import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,150 +19,17 @@ from modelyard.inference.kernels import VERSION, compiled
 KERNELS: Any = compiled()
 pytestmark = pytest.mark.skipif(KERNELS is None, reason="there was no compiler when this was installed")
 
-NUMBER = (("x", False, False),)
+
+@pytest.fixture(params=[False, True], ids=["plain", "wide"], scope="class")
+def registers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let tests run with each kind of registers that this processor has."""
+    if KERNELS.widen(request.param) != request.param:
+        pytest.skip("this processor has no wide registers")
+    yield
+    KERNELS.widen(True)
 
 
-def double(text: str) -> bytes | None:
-    """Return the bits that are read of a number."""
-    found = KERNELS.Reader(NUMBER).read(b'{"x":%s}' % text.encode())
-    return None if found is None else found[1]
-
-
-class TestNumbers:
-    @given(st.floats(1e-27, 1e27) | st.floats(-1e27, -1e-27) | st.integers(-(10**19) + 1, 10**19 - 1))
-    def test_what_python_writes_is_read_back(self, number: float) -> None:
-        text = repr(number)
-        if text.lstrip("-").replace(".", "").replace("e", "").isdigit() and len(text) < 20:
-            assert double(text) == struct.pack("d", float(number)), text
-        else:
-            assert double(text) in (None, struct.pack("d", float(number)))
-
-    @settings(max_examples=examples(2000))
-    @given(st.integers(0, 10**19 - 1), st.integers(-45, 30), st.integers(0, 3), st.booleans())
-    def test_every_decimal_is_rounded_to_the_nearest(self, digits: int, power: int, places: int, minus: bool) -> None:
-        text = f"{'-' if minus else ''}{digits / 1:.0f}" if places == 3 else f"{'-' if minus else ''}{digits}"
-        text += ("", ".0", f"e{power}", f".25E{power:+}")[places]
-        found = double(text)
-        assert found is None or found == struct.pack("d", float(text)), text
-
-    def test_halfway_between_two_doubles_the_even_one_is_taken(self) -> None:
-        """2^53 + 1 and its like: one digit more decides."""
-        for text in ("9007199254740993", "9007199254740993.0", "9007199254740993.001", "9007199254740995"):
-            assert double(text) == struct.pack("d", float(text)), text
-        # Halves of units in the last place, written out: 5 followed by nothing.
-        for base in (1.0, 1.5, 1023.0):
-            half = (base + np.spacing(base)).as_integer_ratio()
-            middle = (int(base * half[1]) + half[0], 2 * half[1])
-            text = f"{middle[0] * 10**18 // middle[1]}e-18"
-            found = double(text)
-            assert found is None or found == struct.pack("d", float(text)), text
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x1", "NaN", "Infinity", "1_0", "1 0", "null", "--1"],
-    )
-    def test_what_is_no_number_is_left_alone(self, text: str) -> None:
-        assert double(text) is None
-
-    @pytest.mark.parametrize("text", ["1e400", "1e-400", "-0", "1" * 400, "0." + "3" * 400, "1e99999999999999999999"])
-    def test_what_is_seldom_is_left_to_python(self, text: str) -> None:
-        assert double(text) is None
-
-
-FIELDS = (("a", False, False), ("text", True, True), ("ü b", False, True), ("c", True, False))
-
-
-class TestReader:
-    def read(self, body: bytes) -> Any:
-        return KERNELS.Reader(FIELDS).read(body)
-
-    def test_rows_in_any_order_with_any_space(self) -> None:
-        body = (
-            ' {\n"rows" :\t[ {"c":"x","text" : null, "ü b":null,"a": 1} ,{"a":2e0,"text":"","ü b":-0.5,"c":"€"}\r\n] } '
-        )
-        count, numbers, texts = self.read(body.encode())
-        assert count == 2
-        assert np.array_equal(np.frombuffer(numbers).reshape(2, 2), [[1, np.nan], [2, -0.5]], equal_nan=True)
-        assert texts == ["", "x", "", "€"]
-
-    def test_one_row(self) -> None:
-        assert self.read(b'{"a":1,"text":"t","\xc3\xbc b":2,"c":"]"}') == (1, struct.pack("2d", 1, 2), ["t", "]"])
-
-    def test_a_field_may_be_called_rows(self) -> None:
-        reader = KERNELS.Reader((("rows", False, False), ("b", False, False)))
-        assert reader.read(b'{"b":1,"rows":2}') == (1, struct.pack("2d", 2, 1), [])
-        assert reader.read(b'{"rows":2,"b":1}') is None
-        assert reader.read(b'{"rows":[{"b":1,"rows":2}]}') == (1, struct.pack("2d", 2, 1), [])
-
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"",
-            b"{}",
-            b"[]",
-            b'{"rows":[]}',
-            b'{"rows":[{}]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2}]}',
-            b'{"rows":[{"a":1,"a":1,"text":"t","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":"","d":1}]}',
-            b'{"rows":[{"a":null,"text":"t","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":null}]}',
-            b'{"rows":[{"a":1,"text":"\\u0041","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"\\u0061":1,"text":"","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"a":1,"text":"\xff","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"a":1,"text":"\n","\xc3\xbc b":2,"c":""}]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":""}]}x',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":""}],"rows":[]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":""},]}',
-            b'{"rows":[{"a":1,"text":"t","\xc3\xbc b":2,"c":"}]}',
-            b'{"rows":[{"a":true,"text":"t","\xc3\xbc b":2,"c":""}]}',
-            b'{"a":1,"text":"t","\xc3\xbc b":2,"c":""}\x00',
-        ],
-    )
-    def test_what_is_unusual_or_wrong_is_left_to_python(self, body: bytes) -> None:
-        assert self.read(body) is None
-
-    def test_every_beginning_of_a_body_is_left_to_python(self) -> None:
-        body = b'{"rows":[{"a":1.5e0,"text":"t","\xc3\xbc b":null,"c":"x"}]}'
-        assert self.read(body) is not None
-        for end in range(len(body)):
-            assert self.read(body[:end]) is None
-
-    @pytest.mark.parametrize("name", ['"', "\\", "\n", "\x00", "a\x1fb"])
-    def test_a_name_that_does_not_stand_in_json_as_it_is(self, name: str) -> None:
-        with pytest.raises(ValueError, match="does not stand in JSON"):
-            KERNELS.Reader(((name, False, False),))
-
-    @pytest.mark.parametrize("fields", [(), (1,), (("a", False),), ((1, False, False),), [("a", False, False)]])
-    def test_fields_that_are_none(self, fields: Any) -> None:
-        with pytest.raises((TypeError, ValueError)):
-            KERNELS.Reader(fields)
-
-    def test_a_body_that_is_no_bytes(self) -> None:
-        with pytest.raises(TypeError):
-            self.read("{}")  # type: ignore[arg-type]
-
-    def test_nothing_is_kept_of_what_was_read(self) -> None:
-        reader = KERNELS.Reader(FIELDS)
-        whole = json.dumps(
-            {"rows": [{"a": 1, "text": "some", "ü b": 2, "c": "text"}] * 50}, ensure_ascii=False
-        ).encode()
-
-        def some() -> None:
-            for _ in range(200):
-                assert reader.read(whole) is not None
-                assert reader.read(whole[:-3]) is None
-                assert reader.read(whole.replace(b"text", b"\xfftxt", 5)) is None
-
-        some()
-        tracemalloc.start()
-        try:
-            some()
-            assert tracemalloc.get_traced_memory()[0] < 20_000
-        finally:
-            tracemalloc.stop()
-
-
+@pytest.mark.usefixtures("registers")
 class TestForest:
     @settings(max_examples=examples(60), deadline=None)
     @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 12, 15, 16, 31, 63]), st.integers(1, 3), st.integers(1, 300))
@@ -180,6 +46,38 @@ class TestForest:
         # Of a matrix that lies in memory in another way, too.
         assert both[1].predict({"numeric": np.asfortranarray(rows)}).tobytes() == other.tobytes()
         assert both[1].predict({"numeric": rows[::2]}).tobytes() == other[::2].tobytes()
+
+    @pytest.mark.parametrize("distinct", [15, 16, 17, 255, 256, 257, 5000])
+    def test_columns_with_few_and_many_thresholds(self, distinct: int) -> None:
+        """A search takes one step for up to 15 of them, two up to 255, three and four beyond."""
+        rng = np.random.default_rng(distinct)
+        knots = np.sort(rng.normal(size=distinct)).astype(np.float32)
+        # Each of them at least once; and one column that has one only.
+        trees = [grown(rng, 1, 31, knots) for _ in range(max(1, distinct // 15))]
+        inner = np.concatenate([tree.threshold[~tree.leaf] for tree in trees])
+        inner[:distinct] = knots[: len(inner)]
+        for tree in trees:
+            many = int((~tree.leaf).sum())
+            tree.threshold[~tree.leaf], inner = inner[:many], inner[many:]
+        beside = [np.nextafter(knots, np.float32(way)) for way in (-np.inf, np.inf)]
+        rows = np.concatenate([knots, *beside, np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0])])[:, None]
+        one, other = [made(form, lambda: predictor(trees, 1)).predict({"numeric": rows}) for form in FORMS]
+        assert one.tobytes() == other.tobytes()
+
+    @pytest.mark.thorough
+    @pytest.mark.parametrize("leaves", [8, 15, 31, 63])
+    def test_many_rows_have_the_bits_of_numpy(self, leaves: int) -> None:
+        rng = np.random.default_rng(leaves)
+        for count in (1, 5, 16, 17, 33, 70, 100, 129):
+            knots = np.concatenate([rng.normal(size=100).astype(np.float32), np.float32([0, 1e-45, 3e38])])
+            trees = [grown(rng, 12, int(rng.integers(2, leaves + 1)), knots) for _ in range(count)]
+            pool = np.concatenate([rng.normal(size=100), knots, [np.nan, np.inf, -np.inf, -0.0]]).astype(np.float32)
+            rows = rng.choice(pool, (20_000, 12))
+            both = [made(form, partial(predictor, trees, 12)) for form in FORMS]
+            one, other = [of.predict({"numeric": rows}) for of in both]
+            assert one.tobytes() == other.tobytes()
+            for at in range(0, 300, 3):
+                assert both[1].predict({"numeric": rows[at : at + 3]}).tobytes() == other[at : at + 3].tobytes()
 
     @pytest.mark.parametrize("count", [1, 7, 8, 130])
     def test_a_sum_of_nothing_but_zeros_below_zero_is_that_of_numpy(self, count: int) -> None:
@@ -245,12 +143,34 @@ class TestForest:
         with pytest.raises((TypeError, ValueError)):
             self.forest(**change)
 
-    def test_a_row_that_no_leaf_is_left_to_stays_within_its_tree(self) -> None:
-        """As only a damaged table has one."""
+    @pytest.mark.parametrize("word", [np.int16, np.int32, np.int64])
+    def test_a_word_without_the_last_leaf_is_refused(self, word: Any) -> None:
+        """As only a damaged table has it: then a row could end in no leaf of a tree."""
+        for tree in range(2):
+            table = np.full((3, 2), 2, word)
+            self.forest(table=table)
+            table[1, tree] = ~np.array(2, word)
+            with pytest.raises(ValueError, match="nowhere"):
+                self.forest(table=table)
+
+    @pytest.mark.parametrize(("word", "most"), [(np.int16, 15), (np.int32, 31), (np.int64, 63)])
+    def test_more_leaves_than_a_word_has_bits_are_refused(self, word: Any, most: int) -> None:
+        table = np.full((3, 2), -1, word)
         out = np.empty((1, 1), np.float32)
-        for word in (0, 1 << 30):
-            self.forest(table=np.full((3, 2), word, np.int32)).sums(np.zeros((1, 1), np.float32), out)
-            assert out[0, 0] == 1 + 3
+        self.forest(table=table, leaves=most, values=np.zeros(2 * most, np.float32)).sums(np.zeros((1, 1), "f4"), out)
+        for leaves in (most + 1, 64, 65):
+            with pytest.raises(ValueError, match="nowhere"):
+                self.forest(table=table, leaves=leaves, values=np.zeros(2 * leaves, np.float32))
+
+    @pytest.mark.parametrize("word", [np.int16, np.int32, np.int64])
+    def test_each_leaf_has_its_value(self, word: Any) -> None:
+        leaves = 8 * np.dtype(word).itemsize - 1
+        values = np.arange(2 * leaves, dtype=np.float32)
+        out = np.empty((1, 1), np.float32)
+        for leaf in range(leaves):
+            table = np.full((3, 2), (1 << (leaves - 1)) | (1 << leaf), word)
+            self.forest(table=table, leaves=leaves, values=values).sums(np.zeros((1, 1), np.float32), out)
+            assert out[0, 0] == leaf + leaves + leaf
 
     @pytest.mark.parametrize(
         ("matrix", "out"),
@@ -273,10 +193,16 @@ class TestForest:
         with pytest.raises(ValueError, match="shapes"):
             four.sums(np.broadcast_to(np.float32([[0]]), (2**60, 1)), np.empty((0, 4), np.float32))
 
+    def test_arguments_are_counted(self) -> None:
+        for args in ((), (np.zeros((1, 1), np.float32),), (np.zeros((1, 1), np.float32),) * 3):
+            with pytest.raises(TypeError, match="arguments"):
+                self.forest().sums(*args)
+
     def test_no_row(self) -> None:
         self.forest().sums(np.zeros((0, 1), np.float32), np.empty((0, 1), np.float32))
 
 
+@pytest.mark.usefixtures("registers")
 class TestRows:
     @given(st.lists(st.lists(st.floats(width=64), min_size=2, max_size=2), max_size=40))
     def test_bounds_are_those_of_numpy(self, rows: list[list[float]]) -> None:
@@ -308,6 +234,29 @@ class TestRows:
         for wrong in ({"sizes": [2, 2]}, {"said": np.zeros(9)}, {"knots": np.zeros(3)}):
             with pytest.raises((TypeError, ValueError)):
                 KERNELS.Tails(**{"knots": np.zeros(3, np.float32), "sizes": [2, 1], "said": np.zeros(10), **wrong})
+
+    @pytest.mark.parametrize("rows", [1, 3, 40])
+    def test_tails_have_the_bits_of_numpy(self, rows: int) -> None:
+        rng = np.random.default_rng(rows)
+        sizes = [0, 1, 15, 16, 17, 31, 32, 33, 255, 256, 257, 4096, 4400]
+        for _ in range(30):
+            # Of a list of values, so that some stand there twice.
+            values = np.concatenate([rng.normal(size=3000), [0.0, 1e-45, 3e38]]).astype(np.float32)
+            knots = [np.sort(rng.choice(values, size)) for size in sizes]
+            said = [rng.random((size + 1, 2)) for size in sizes]
+            for of in said:
+                of[-1, 1] = 0
+            matrix = rng.choice(np.append(values, np.float32([np.nan, np.inf, -np.inf, -0.0])), (rows, len(sizes)))
+            more = rng.random((2, rows))
+            sums, one = np.zeros(rows), more.max()
+            for column, of, says in zip(matrix.T, knots, said, strict=True):
+                place = np.searchsorted(of, np.where(np.isnan(column), -np.inf, column))
+                on = np.append(of, np.float32(np.nan))[place] == column
+                found = np.where(np.isnan(column), 0, says[place, on.astype(int)])
+                sums, one = sums + found, max(one, found.max())
+            tails = KERNELS.Tails(np.concatenate(knots), sizes, np.concatenate(said).ravel())
+            for lying in (matrix, np.asfortranarray(matrix)):
+                assert tails.largest(lying, more) == ((sums + more[0] + more[1]).max(), one)
 
 
 def test_other_sources_than_these_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ random.seed(7)
 reader = kernels.Reader((("a", False, False), ("text", True, True), ("b", False, True), ("rows", True, False)))
 bodies = [
     b'{"rows":[{"a":1.25,"text":"some","b":null,"rows":"x"},{"b":-3e5,"a":12345678901234567,"rows":"","text":null}]}',
+    b'{"a":-1.2345,"text":"","b":1234567.25,"rows":""}',
     b' { "a" : 0.1 , "text" : "\\xc3\\xbc" , "b" : 17.000000000000001 , "rows" : "y" } ',
 ]
 parts = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\\\\", b"\\x00", b"\\xff", b"9" * 30, b"e-27", b'"rows"']
@@ -86,11 +87,19 @@ VALUES = [0.0, -0.0, 1.0, -1.5, float("nan"), float("inf"), -float("inf"), 3e38,
 COUNTS = 1, 2, 7, 8, 9, 31, 32, 33, 130
 counts = [0, 0]
 for at in range(2_000):
-    sizes = random.choices((0, 1, 2, 7, 40), k=random.randrange(1, 5))
+    kernels.widen(at % 2)
+    sizes = random.choices((0, 1, 2, 7, 16, 40, 300), k=random.randrange(1, 5))
     columns, rows = len(sizes), random.choice((1, 2, 8, 9, 300))
-    trees, leaves, sums, word = (random.choice(of) for of in (COUNTS, (1, 15, 63), (1, 3), "hiq"))
+    trees, sums, word = (random.choice(of) for of in (COUNTS, (1, 3), "hiq"))
+    leaves = random.choice((1, 7, 8 * array(word).itemsize - 1))
     shape = sum(sizes) + 2 * columns, trees
-    table = memoryview(random.randbytes(shape[0] * trees * array(word).itemsize)).cast(word, shape)
+    words = array(word, random.randbytes(shape[0] * trees * array(word).itemsize))
+    # All words have the last leaf, but for one in a table of twenty.
+    for place in range(len(words)):
+        words[place] |= 1 << (leaves - 1)
+    if random.random() < 0.05:
+        words[random.randrange(len(words))] &= ~(1 << (leaves - 1))
+    table = memoryview(words).cast("B").cast(word, shape)
     starts = [sum(sizes[:c]) + 2 * c for c in range(columns)]
     gone = [start + size + 1 for start, size in zip(starts, sizes)]
     parts = [0, *sorted(random.choices(range(trees + 1), k=sums - 1)), trees]
