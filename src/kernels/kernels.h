@@ -29,7 +29,7 @@ extern bool wide; /* module.c */
 #endif
 
 /* The same as `modelyard.inference.kernels.VERSION`: raised on both sides with what they call each other. */
-#define KERNELS_VERSION 1
+#define KERNELS_VERSION 2
 
 /* number.c: Read a JSON number at `p`, where at `end` stands a byte that is part of none.
  *
@@ -130,16 +130,20 @@ static inline float row_value(const char *row, Py_ssize_t column, Py_ssize_t str
     return value;
 }
 
-/* Copies some values of a column. */
-static inline void matrix_values(const Matrix *matrix, Py_ssize_t row, Py_ssize_t column, int many, float *values)
+static inline float matrix_value(const Matrix *matrix, Py_ssize_t row, Py_ssize_t column)
 {
-    const char *at = (const char *)matrix->view.buf + row * matrix->view.strides[0] + column * matrix->view.strides[1];
-    for (int i = 0; i < many; i++, at += matrix->view.strides[0])
-        memcpy(&values[i], at, sizeof *values);
+    float value;
+    memcpy(&value, (const char *)matrix->view.buf + row * matrix->view.strides[0] + column * matrix->view.strides[1],
+           sizeof value);
+    return value;
 }
 
 /* Copies a sequence of whole numbers from 0 to `most`. Returns NULL with an exception if it is none; free it. */
 Py_ssize_t *places_take(PyObject *sequence, Py_ssize_t most, Py_ssize_t *count);
+
+/* answers.c */
+extern const char answers_bounds_doc[];
+PyObject *answers_bounds(PyObject *module, PyObject *array);
 
 extern PyType_Spec reader_spec; /* reader.c */
 extern PyType_Spec forest_spec; /* forest.c */

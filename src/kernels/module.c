@@ -71,6 +71,7 @@ static PyObject *widen(PyObject *Py_UNUSED(module), PyObject *wish)
 
 static PyMethodDef functions[] = {
     {"narrow", narrow, METH_VARARGS, narrow_doc},
+    {"bounds", answers_bounds, METH_O, answers_bounds_doc},
     {"widen", widen, METH_O, widen_doc},
     {NULL, NULL, 0, NULL},
 };

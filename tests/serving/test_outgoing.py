@@ -14,7 +14,11 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.outgoing import Outgoing, check_finite
 from modelyard.serving.guards.policy import Confidence, Guarded, Within
+from tests.kernels import kernels
 
+__all__ = ["kernels"]
+
+pytestmark = pytest.mark.usefixtures("kernels")
 CLASSES = Problem(task="multiclass", target="y", classes=("a", "b", "c"))
 NUMBERS = Problem(task="regression", target="y")
 POLICIES = [
@@ -61,10 +65,25 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
             unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not decided
         except HttpError:
             unchanged = False
-        passes = outgoing.lets_pass(output) and bool(np.isfinite(output).all())
+        passes = outgoing.lets_pass(output)
+        assert not passes or np.isfinite(output).all()
         assert not passes or unchanged, output
         # Nothing usual is looked at one by one.
         assert passes or not unchanged, output
         passed += passes
     assert 20 < passed < 500
     assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, decided.append).lets_pass(output)
+
+
+def test_what_is_declared_is_not_rounded() -> None:
+    """Of two classes 0.7 is 0.69999999 as a float32, which is less than is wanted."""
+    problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes")
+    for at_least, output in ((0.7, [[0.3, 0.7]]), (0.5, [[0.5, 0.5]])):
+        outgoing = Outgoing(
+            problem, problem.classes, Guarded(confidence=Confidence(at_least=at_least)), {}, lambda *what: None
+        )
+        assert outgoing.lets_pass(np.array(output, np.float32)) is (at_least == 0.5)
+    outgoing = Outgoing(NUMBERS, (), Guarded(within=Within(low=0.1, high=0.9)), {}, lambda *what: None)
+    assert outgoing.lets_pass(np.array([[0.5]], np.float32))
+    assert outgoing.lets_pass(np.array([[0.1]], np.float32)) is (float(np.float32(0.1)) >= 0.1)
+    assert outgoing.lets_pass(np.array([[0.9]], np.float32)) is (float(np.float32(0.9)) <= 0.9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelyard._kit.clock import Clock, system_clock
@@ -23,7 +24,7 @@ from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
-from modelyard.serving.outputs import hand_out, packed
+from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
 from modelyard.serving.validate import Validator
@@ -128,6 +129,7 @@ class Service:
         answered = self._answered if self.gate is None or self.gate.checks is None else self._check
         self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
         self._began = clock()
+        self._bounds = measure()
 
     @property
     def ready(self) -> bool:
@@ -208,7 +210,9 @@ class Service:
         gate, keeper = self._gate_for(output), self._keeper
         rows = [asked.parsed for asked in group]
         counts = [parsed.count for parsed in rows]
-        finite = output is None or hand_out(group, counts, output, self.problem, self.labels, much=gate is None)
+        if output is not None:
+            hand_out(group, counts, output, self.problem, self.labels, much=gate is None)
+        finite = output is None or gate is not self.gate or self._finite(output)
         # Where nothing is to be looked at one by one, the rows of all requests may go to the log as one.
         joins = gate is None and keeper.joins
         if gate is None and finite:
@@ -294,8 +298,13 @@ class Service:
     def _reply(self, exchange: Exchange, body: Body) -> None:
         exchange.reply(200, body.data, body.headers, body.content_type + self._named)
 
+    def _finite(self, output: Array) -> bool:
+        """Say that a model answered numbers only; of very large ones it may not, and then each is looked at."""
+        least, _, _, high = self._bounds(output)
+        return -inf < least and high < inf
+
     def _gate_for(self, output: Array | None) -> Gate | None:
-        """Return the gate that looks at each answer of a group; none if there is nothing to look at."""
+        """Return the gate that looks at each answer of a group; none if all pass, which are finite then."""
         gate = self.gate
         return None if gate is None or output is None or gate.lets_pass(output) else gate
 
