@@ -15,6 +15,7 @@ import pytest
 
 from modelyard._kit.errors import MissingExtra
 from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.http.heads import Head
 from modelyard.serving.observability import traces
 from modelyard.serving.observability.traces import Traces, parent_of
 from tests.serving.conftest import Server
@@ -158,7 +159,7 @@ def test_without_a_collector_everything_is_answered_and_said_once(fresh: Callabl
 
 def test_a_share_is_kept_and_a_callers_word_holds() -> None:
     taken = Traces("off", to="http://127.0.0.1:1", sample=0.2, endpoint="e")
-    exchange = Exchange(None)  # type: ignore[arg-type]
+    exchange = Exchange(None, Head())
     for _ in range(2000):
         taken.add(exchange, 200, 1.0)
     # Five standard deviations of a binomial of 2,000 and a fifth.

@@ -63,8 +63,6 @@ class App:
         access: Lines about requests, for the logs.
         heads: Heads of requests that were admitted within this half of a second.
         ids: Ids for the requests of this process.
-        again: Does what `begin` does for a request whose head was admitted a moment ago, unless its caller asks too
-            often.
         draining: Nothing new is taken, and each connection closes after its answer.
         pressed: A request has found no room a moment ago, and those that find none now are refused at once.
     """
@@ -88,7 +86,6 @@ class App:
         self._days = Days(access.per_day) if access.per_day else None
         watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
         self._limited = bool(limits.per_minute or access.per_day or watched)
-        self.again = self._begin_counted if self._limited else self.begin
         self.heads = Heads()
         self.access = _access_log(limits.policy, models.default)
         self.pressed = False
@@ -203,14 +200,15 @@ class App:
         if not allowed(caller.role, route.action or "") or narrowed:
             raise HttpError(403, "role-denied", f"the role `{caller.role}` may not do this")
 
-    def _begin_counted(self, exchange: Exchange) -> None:
-        """Count a request whose head was admitted a moment ago, and answer it."""
-        try:
-            self.take(exchange)
-        except HttpError as error:
-            exchange.refuse(error)
-        else:
-            self.begin(exchange)
+    def again(self, exchange: Exchange) -> None:
+        """Do what `begin` does for a request whose head was admitted a moment ago, unless its caller asks too often."""
+        if self._limited:
+            try:
+                self.take(exchange)
+            except HttpError as error:
+                exchange.refuse(error)
+                return
+        self.begin(exchange)
 
     def begin(self, exchange: Exchange) -> None:
         """Answer a whole request, or hand it to the model, which calls back."""
@@ -227,7 +225,8 @@ class App:
                 exchange.body = inflate(exchange.body, head.headers[b"content-encoding"], self.limits.body)
             if len(exchange.body) > _LARGE:
                 self._hold(exchange)
-            body = head.route.handler(models, exchange)
+            handler = head.route.handler
+            body = handler(models, exchange)
         except Exception as error:  # noqa: BLE001 - every error has its answer
             fail(exchange, error)
         else:

@@ -178,6 +178,6 @@ class Models:
     def full(self, most: int) -> bool:
         """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
         if (only := self._only) is not None:
-            return only.busy or only.waiting >= most
+            return True if only.waiting >= most else only.busy
         loads = [service.batcher for service in self._all]
         return any(load.busy for load in loads) or sum([load.waiting for load in loads]) >= most

@@ -253,7 +253,8 @@ class Service:
                 exchange.refuse(asked.parsed.error)
                 continue
             try:
-                body = asked.render(self, asked)
+                render = asked.render
+                body = render(self, asked)
                 if not joins:
                     inputs.append(rows_of(asked.parsed))
             except Exception as error:  # noqa: BLE001 - every error has its answer

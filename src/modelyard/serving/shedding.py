@@ -42,7 +42,7 @@ class Shedding:
         self._models.refused[self._error.code] += 1
         self._models.metrics.other[label] += 1
         if not self._access.full():
-            exchange = Exchange.again(None, head, b"", 0.0, name)
+            exchange = Exchange(None, head, b"", 0.0, name)
             self._access.add(exchange, self._error.status, 0.0, self._error.code)
         told = name.encode()
         return template % (length + len(told), told, told)

@@ -79,7 +79,8 @@ class Validator:
         Raises:
             HttpError: What does not fit, and where.
         """
-        if self._read is not None and (found := self._read(body)) is not None:
+        read = self._read
+        if read is not None and (found := read(body)) is not None:
             count, given, texts = found
             if count <= self._most:
                 return Parsed(count, given, None) if not texts else self._taken(body, count, given, texts)

@@ -20,7 +20,7 @@ from modelyard.serving.errors import HttpError, body_of, headers_too_large, not_
 from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.body import RequestBody, check_coding, check_host
 from modelyard.serving.http.exchange import Exchange, has_body, head_bytes, last_words
-from modelyard.serving.http.heads import END
+from modelyard.serving.http.heads import END, Head
 from modelyard.serving.http.tls import farewell
 
 __all__ = ["Connection"]
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
                     return
                 self.idle = 0.0
                 self.began = now
-                exchange = Exchange.again(self, head, body, now, next(answers.ids))
+                exchange = Exchange(self, head, body, now, next(answers.ids))
                 queue.append(exchange)
                 answers.again(exchange)
                 if len(queue) >= _PIPELINED:
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """Begin an exchange with (a part of) its target."""
         if self._exchange is None:
-            self._exchange = Exchange(self)
+            self._exchange = Exchange(self, Head())
         self._exchange.head.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -44,38 +44,29 @@ class Exchange:
     """One request and its answer.
 
     Args:
-        connection: Where the answer goes.
-        head: The line and headers; of a request that is just coming in, nothing yet.
-
-    Attributes:
+        connection: Where the answer goes; without one a request can only be told of.
         head: The line and headers of the request, and what was decided on them.
         body: The whole body, once `begin` is called.
-        id: Id of the request.
-        key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
         began: When its headers were there, of the monotonic clock.
+        name: Id of the request.
+
+    Attributes:
+        key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
     """
 
     __slots__ = ("__weakref__", "_connection", "_data", "_keep_alive", "began", "body", "head", "id", "key")
 
-    def __init__(self, connection: Connection, head: Head | None = None) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection | None, head: Head, body: bytes = b"", began: float = 0.0, name: str = ""
+    ) -> None:
+        self._connection: Connection = connection  # type: ignore[assignment]
         self._data: bytes | None = None
         self._keep_alive = True
-        self.head = Head() if head is None else head
-        self.body: bytes = b""
-        self.id = ""
+        self.head = head
+        self.body = body
+        self.began = began
+        self.id = name
         self.key: str | None = None
-        self.began = 0.0
-
-    @classmethod
-    def again(cls, connection: Connection | None, head: Head, body: bytes, began: float, name: str) -> Exchange:
-        """Return a whole request whose head is known; without a connection it can only be told of."""
-        self = cls.__new__(cls)
-        self._connection = connection  # type: ignore[assignment]
-        self._data = self.key = None
-        self._keep_alive = True
-        self.head, self.body, self.began, self.id = head, body, began, name
-        return self
 
     @property
     def method(self) -> bytes:
