@@ -69,9 +69,13 @@ def redact(text: str) -> str:
         if value in text:
             text = text.replace(value, _MASK)
     lower = text.lower()
-    if any(sign in lower for sign in _SIGNS):
-        for secret in _SECRETS:
-            text = secret.sub(_mask, text)
+    for sign in _SIGNS:
+        if sign in lower:
+            break
+    else:
+        return text
+    for secret in _SECRETS:
+        text = secret.sub(_mask, text)
     return text
 
 

@@ -89,11 +89,16 @@ def note(logger: str, lines: Sequence[tuple[str, str]], *, level: Level = "info"
 
     Args:
         logger: Who says it.
-        lines: Id of the request, and text.
+        lines: Id of the request, and text, which holds the id as well.
         level: How bad it is.
     """
     if _Voice.files is not None and lines:
-        made = [Line.of(_Voice.about, _Voice.files.clock(), logger, redact(text), level) for _, text in lines]
-        ids = [redact(request) for request, _ in lines]
-        named = [msgspec.structs.replace(line, request=one) for line, one in zip(made, ids, strict=True)]
-        _Voice.files.append(*named)
+        _Voice.files.append(*[_noted(logger, request, text, level) for request, text in lines])
+
+
+def _noted(logger: str, request: str, text: str, level: Level) -> Line:
+    assert _Voice.files is not None  # noqa: S101 - who notes has looked
+    shown = redact(text)
+    line = Line.of(_Voice.about, _Voice.files.clock(), logger, shown, level)
+    # Where there is nothing to hide in the text, there is nothing in the id, which stands there.
+    return msgspec.structs.replace(line, request=request if shown == text else redact(request))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["AccessLog"]
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Line(msgspec.Struct, omit_defaults=True, gc=False):
+    """What is told of a request, in this order."""
+
+    id: str
+    trace: str
+    caller: str
+    route: str
+    method: str
+    status: int
+    ms: float
+    code: str = ""
 
 
 class AccessLog:
@@ -34,7 +47,7 @@ class AccessLog:
         all: Whether answered requests get a line, too.
     """
 
-    def __init__(self, which: Literal["off", "errors", "all"], *, most: int = 2000, trace: str = "") -> None:
+    def __init__(self, which: Literal["off", "errors", "all"], *, most: int = 1000, trace: str = "") -> None:
         self.all = which == "all"
         self._off = which == "off"
         self._most = most
@@ -67,17 +80,16 @@ class AccessLog:
         """
         if self.full():
             return
-        line: dict[str, Any] = {
-            "id": exchange.id,
-            "trace": self._trace,
-            "caller": exchange.caller,
-            "route": getattr(exchange.route, "path", ""),
-            "method": exchange.method.decode("latin-1"),
-            "status": status,
-            "ms": round(ms, 3),
-        }
-        if code:
-            line["code"] = code
+        line = _Line(
+            exchange.id,
+            self._trace,
+            exchange.caller,
+            getattr(exchange.route, "path", ""),
+            exchange.method.decode("latin-1"),
+            status,
+            round(ms, 3),
+            code,
+        )
         self._lines.append((exchange.id, _encode(line).decode()))
 
     def full(self) -> bool:
