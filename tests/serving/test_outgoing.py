@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,7 @@ POLICIES = [
     (NUMBERS, Guarded()),
     (NUMBERS, Guarded(within=Within(low=-1))),
     (NUMBERS, Guarded(within=Within(low=-1, high=1, do="abstain"))),
+    (NUMBERS, Guarded(within=Within(low=-math.inf, high=math.inf))),
 ]
 
 

@@ -96,9 +96,9 @@ class Outgoing:
         self._fallback = _fallback(problem, labels, policy)
         self._fewest = -math.inf if policy.confidence is None else policy.confidence.at_least
         within = policy.within
-        # Nothing is declared of infinity, which is no answer in any case.
-        self._low = -_FINITE if within is None or within.low is None else within.low
-        self._high = _FINITE if within is None or within.high is None else within.high
+        # Infinity is no answer, whatever is declared.
+        self._low = -_FINITE if within is None or within.low is None else max(within.low, -_FINITE)
+        self._high = _FINITE if within is None or within.high is None else min(within.high, _FINITE)
         if problem.task == "regression" and policy.confidence is not None:
             raise _unusable("`confidence` is about classes, and the model answers numbers", "use `within`")
         if problem.task != "regression" and policy.within is not None:
