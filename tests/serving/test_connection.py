@@ -222,10 +222,14 @@ def test_caller_who_takes_no_answers_is_not_read() -> None:
     assert not wire.paused
 
 
-def test_requests_that_wait_stop_the_reading_until_half_are_answered() -> None:
+@pytest.mark.parametrize("parts", [[LATER * 70], [LATER] * 70], ids=["parsed", "known"])
+def test_requests_that_wait_stop_the_reading_until_half_are_answered(parts: list[bytes]) -> None:
     echo, wire, connection = opened()
-    connection.data_received(LATER * 70)
+    echo.heads.until = float("inf")
+    for part in parts:
+        connection.data_received(part)
     assert wire.paused
+    assert echo.known == len(parts) - 1
     echo.turn()
     assert not wire.paused
     assert wire.sent.count(b"HTTP/1.1 200") == 70
@@ -254,6 +258,28 @@ def test_time_of_a_connection() -> None:
     assert (after(29), after(31), after(61)) == ((False, False), (True, False), (True, True))
     connection.data_received(PING.replace(b"host: x", b"host: x\r\nconnection: close"))
     assert (after(11), after(61)) == ((False, False), (True, True))
+
+
+@pytest.mark.parametrize("how", ["parsed", "known", "refused at a glance"])
+def test_time_of_who_asks_again_begins_anew(how: str) -> None:
+    echo, wire, connection = opened()
+    if how != "parsed":
+        echo.heads.until = float("inf")
+    echo.shed = lambda head: b"HTTP/1.1 429 \r\n\r\n"  # type: ignore[method-assign]
+    connection.data_received(PING)
+    assert sweep([connection], echo.limits) == 0
+    connection.idle -= echo.limits.keep_alive - 1
+    echo.pressed = how == "refused at a glance"
+    if how == "parsed":
+        echo.heads.forget()
+    connection.data_received(PING)
+    assert (wire.sent.count(b"HTTP/1.1 "), b"429" in wire.sent, echo.known) == (2, echo.pressed, how == "known")
+    assert sweep([connection], echo.limits) == 0
+    connection.idle -= echo.limits.keep_alive - 1
+    assert sweep([connection], echo.limits) == 0
+    connection.idle -= 2
+    assert sweep([connection], echo.limits) == 1
+    assert wire.closed
 
 
 def test_ten_thousand_requests_in_one_write_are_answered_in_order() -> None:

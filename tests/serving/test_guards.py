@@ -286,10 +286,11 @@ def test_a_regression_stays_within(fresh: Fresh) -> None:
 def test_what_is_no_answer_is_refused(fresh: Fresh) -> None:
     server = fresh(regression_bundle())
     with server.client() as client:
-        answer = client.post("/predict", json={"a": 3e38, "b": 3e38})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "answer-unsound")
-        many = client.post("/predict", json={"columns": {"a": [1] * 300 + [3e38], "b": [0] * 301}})
-        assert (many.status_code, many.json()["error"]["code"]) == (500, "answer-unsound")
+        for large in (3e38, -3e38):
+            answer = client.post("/predict", json={"a": large, "b": large})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "answer-unsound")
+            many = client.post("/predict", json={"columns": {"a": [1] * 300 + [large], "b": [0] * 301}})
+            assert (many.status_code, many.json()["error"]["code"]) == (500, "answer-unsound")
         assert client.post("/predict", json={"a": 1, "b": 0}).status_code == 200
 
 

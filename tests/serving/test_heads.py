@@ -119,3 +119,14 @@ def test_known_head_is_no_request_before_its_end_has_come(missing: int) -> None:
     assert wire.sent.count(b"HTTP/1.1 200") == 1
     connection.data_received(head[-missing:])
     assert wire.sent.count(b"HTTP/1.1 200") == 2
+
+
+def test_known_head_that_asks_for_the_head_alone_gets_no_body() -> None:
+    echo = Echo(Heads())
+    echo.heads.until = float("inf")
+    _, sent, _ = talk(echo, [b"HEAD /ping HTTP/1.1\r\nhost: x\r\n\r\n"] * 2)
+    assert echo.known == 1
+    first, second, rest = sent.split(b"\r\n\r\n")
+    assert first == second
+    assert b"content-length: 11" in first
+    assert not rest

@@ -133,8 +133,9 @@ def at_once(endpoint: Endpoint, bodies: list[tuple[str, str, Any]]) -> None:
             named = b"\r\nx-request-id: %s\r\nhost" % name.encode()
             connection.data_received(endpoint.request(body, path).replace(b"\r\nhost", named))
             wires.append(wire)
-        while not all(wire.sent for wire in wires):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0)
 
     asyncio.run(ask())
     assert endpoint.service.batcher.runs == 1
@@ -162,6 +163,15 @@ def test_requests_of_one_turn_are_logged_with_the_numbers_that_were_sent(tmp_pat
         "b": ([{"a": 2**24 + 1, "b": 1.5}, {"a": 4, "b": -0.25}], [pytest.approx(2.0**25, rel=1e-6), 7.75]),
         "d": ([{"a": 0.1, "b": 7}], [pytest.approx(7.2)]),
     }
+
+
+@pytest.mark.parametrize("wrong", [(), (0,), (1,), (3,), (0, 2)])
+def test_of_a_turn_of_single_rows_each_gets_its_own_answer(tmp_path: Path, wrong: tuple[int, ...]) -> None:
+    rows = [{"a": 1e300 if at in wrong else at, "b": 1} for at in range(4)]
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        at_once(endpoint, [(str(at), "/predict", row) for at, row in enumerate(rows)])
+    right = [at for at in range(4) if at not in wrong]
+    assert written(endpoint.log.path) == {str(at): ([{"a": at, "b": 1}], [2 * at + 1]) for at in right}
 
 
 def test_of_a_turn_of_numbers_a_sample_is_drawn_too(tmp_path: Path) -> None:
