@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import grpc
 import pytest
@@ -102,3 +104,26 @@ def test_roles_are_narrowed_and_tokens_revoked(fresh: Callable[..., Server], tmp
         revoke_token(tmp_path, "viewer")
         path = f"/{SERVICE}/ServerMetadata"
         until(lambda: outcome(server, path, metadata(server, "viewer"), channel) == "UNAUTHENTICATED")
+
+
+def test_a_stream_ends_once_its_token_is_revoked(fresh: Callable[..., Server], tmp_path: Path) -> None:
+    from modelyard.security.tokens import revoke_token
+
+    server, data, revoked = fresh(None, "--grpc-port", "0"), row().SerializeToString(), Event()
+
+    def asked() -> Iterator[bytes]:
+        yield data
+        revoked.wait(20)
+        for _ in range(200):
+            yield data
+            time.sleep(0.02)
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        stream = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        answers = stream(asked(), metadata=metadata(server, "analyst"), timeout=20)
+        assert not message("ModelStreamInferResponse").FromString(next(answers)).error_message
+        revoke_token(tmp_path, "analyst")
+        revoked.set()
+        with pytest.raises(grpc.RpcError) as ended:
+            list(answers)
+        assert said(ended.value)[0] == "UNAUTHENTICATED"
