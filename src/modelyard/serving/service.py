@@ -221,7 +221,6 @@ class Service:
             done, inputs = self._guard(group, gate, ended, finite=finite)
         took: list[float] = []
         if done:
-            # Where every row was answered, the model's output is written as it came.
             every = len(done) == len(group)
             if not every:
                 rows = [asked.parsed for asked in done]
