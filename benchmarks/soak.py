@@ -96,7 +96,8 @@ async def day(yard: Yard, served: Served, models: list[ModelVersion], seconds: f
     async def offer(rate: float, lasts: float, seed: int) -> None:
         found = await client.offer(rate, lasts, seed=seed)
         counts["sent"] += found.sent
-        counts["unanswered"] += found.errors.get("timeout", 0) + found.errors.get("connection", 0)
+        for what in ("timeout", "connection"):
+            counts[what] += found.errors.get(what, 0)
 
     async def swap(every: float) -> None:
         while True:
@@ -152,7 +153,11 @@ def main() -> None:
             logged = ids_of(db)
             (rows,) = db.execute("SELECT SUM(rows) FROM blocks").fetchone()
         emit("soak_sent", counts["sent"], "", None, f"a day in {seconds:g} s, a swap every {SWAP_EVERY:g} s")
-        emit("soak_lost", counts["unanswered"] + len(ids - logged), "", 0, "without an answer, or not in the log")
+        unanswered = counts["timeout"] + counts["connection"]
+        told = (
+            f"{counts['timeout']} late, {counts['connection']} by a lost connection, {len(ids - logged)} not in the log"
+        )
+        emit("soak_lost", unanswered + len(ids - logged), "", 0, told)
         emit("soak_unknown", len(logged - ids) + rows - len(logged), "", 0, "in the log and never answered, or twice")
         emit("soak_rows", rows, "", None, f"logged; answered {counts['rows']}")
         emit("soak_failed", counts["failed"], "", 0, "answers of another status than they should have")

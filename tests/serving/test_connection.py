@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Heads
@@ -345,3 +348,37 @@ def test_answer_to_a_chunk_that_is_none_reaches_who_still_sends(served: Server, 
             assert b"connection: close" in answer
             sock.shutdown(socket.SHUT_WR)
             assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("begin", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_connection_is_not_closed_on_a_request_that_has_come(begin: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A loop that was late looks at its connections before it reads what waits on them."""
+    echo = Echo(Heads())
+
+    async def idle() -> list[bytes]:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(5)
+        _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(echo), sock=ours)
+        said = []
+        for asked in (True, False):
+            theirs.sendall(PING)
+            said.append(await asyncio.to_thread(theirs.recv, 4096))
+            sweep([connection], echo.limits)
+            connection.idle -= echo.limits.keep_alive + 1
+            if asked:
+                theirs.sendall(PING)
+                assert sweep([connection], echo.limits) == 0
+            else:
+                assert sweep([connection], echo.limits) == 1
+            said.append(await asyncio.to_thread(theirs.recv, 4096))
+        theirs.close()
+        return said
+
+    loop = begin()
+    try:
+        first, late, second, closed = loop.run_until_complete(idle())
+    finally:
+        loop.close()
+    assert first.startswith(b"HTTP/1.1 200")
+    assert late == first == second
+    assert closed == b""

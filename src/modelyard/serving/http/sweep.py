@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +27,7 @@ def sweep(connections: Iterable[Any], limits: Limits) -> int:
                 # Nor does it take the answers that it asked for.
                 connection.transport.abort()
                 cut += 1
-            elif idle > limits.keep_alive:
+            elif idle > limits.keep_alive and not _asked(connection.transport):
                 connection.transport.close()
                 cut += 1
             continue
@@ -38,3 +39,13 @@ def sweep(connections: Iterable[Any], limits: Limits) -> int:
             connection.transport.abort()
             cut += 1
     return cut
+
+
+def _asked(transport: Any) -> bool:
+    """Say whether bytes have come that nobody has read: who is closed on then loses a request that it made in time."""
+    opened = transport.get_extra_info("socket")
+    if opened is None or not hasattr(select, "poll"):
+        return False
+    waiting = select.poll()
+    waiting.register(opened.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
