@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -213,3 +214,22 @@ def test_few_large_requests_leave_room_for_many_small_ones() -> None:
         await turn()
 
     asyncio.run(run())
+
+
+def test_request_that_no_thread_takes_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused with what the system says, and what came of it would take room from all others."""
+
+    async def main() -> None:
+        with closing(Batcher(Double(), joined, answered)) as batcher:
+            with monkeypatch.context() as without:
+                without.setattr("threading.Thread.start", Mock(side_effect=RuntimeError("can't start new thread")))
+                with pytest.raises(RuntimeError):
+                    batcher.ask(Asking(feeds(0, INLINE_ROWS), INLINE_ROWS))
+            assert batcher.waiting == 0
+            one = Asking(feeds(0, INLINE_ROWS), INLINE_ROWS)
+            batcher.ask(one)
+            assert batcher.waiting == 1
+            assert len(await one.answer) == INLINE_ROWS
+            assert batcher.waiting == 0
+
+    asyncio.run(main())

@@ -111,11 +111,11 @@ class Batcher(Generic[T]):
 
     def ask(self, one: T) -> None:
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
-        self.waiting += 1
         count, gathered = one.parsed.count, self._gathered
         if count >= INLINE_ROWS:
             self._ask_apart(one)
             return
+        self.waiting += 1
         if not gathered:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
@@ -129,6 +129,8 @@ class Batcher(Generic[T]):
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
         loop = asyncio.get_running_loop()
         future = self._pool.submit(self._predict, [one])
+        # Not before: where no thread is to be had nobody would take it back.
+        self.waiting += 1
         future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
 
     def warm(self, feeds: Feeds) -> None:
