@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import DEFAULT, Mock, patch
 
 import pytest
 
@@ -43,8 +44,9 @@ async def asked(endpoint: Endpoint, *, then: threading.Event, seconds: float) ->
             await asyncio.sleep(seconds)
             told.append(wire.sent)
             then.set()
-        while not wire.sent:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(5):
+            while not wire.sent:
+                await asyncio.sleep(0.001)
         told.append(wire.sent)
         connection.connection_lost(None)
     return told
@@ -77,6 +79,17 @@ def test_what_cannot_be_recorded_in_time_is_refused(tmp_path: Path) -> None:
         assert endpoint.ask(ROWS)[0][0] == 200
         assert endpoint.log.waited == 1
     assert endpoint.log.logged == 10
+
+
+def test_who_has_waited_hears_of_what_goes_wrong_then(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        go_on = held_up(endpoint)
+        with patch.object(endpoint.service.batcher, "ask", Mock(wraps=endpoint.service.batcher.ask)) as ask:
+            ask.side_effect = [DEFAULT, RuntimeError("can't start new thread")]
+            first, _, second = asyncio.run(asked(endpoint, then=go_on, seconds=0.02))
+        assert first.startswith(b"HTTP/1.1 200")
+        assert second.startswith(b"HTTP/1.1 500")
+        assert endpoint.service.in_flight == 0
 
 
 @pytest.mark.parametrize("others", [0, 1, 2])

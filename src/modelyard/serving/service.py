@@ -180,8 +180,11 @@ class Service:
         if self.log.full:
             message = "the server cannot keep up with its records; try again"
             asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
-        else:
+            return
+        try:
             self.batcher.ask(asked)
+        except Exception as error:  # noqa: BLE001 - who waits is not called by those that answer every error
+            fail(asked.exchange, error)
 
     def _check(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Have the declared checks look at the answers of a group before they are written."""
