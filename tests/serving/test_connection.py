@@ -16,7 +16,7 @@ from modelyard.serving.http.heads import Heads
 from modelyard.serving.http.sweep import sweep
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
-from .echo import Echo, Wire, talk  # noqa: TID252 - the same
+from .echo import Echo, Unknowing, Wire, talk  # noqa: TID252 - the same
 
 HEAD = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -24,8 +24,9 @@ LATER = HEAD.replace(b"/predict", b"/predict/later") + b"content-length: 2\r\n\r
 PING = b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-def opened() -> tuple[Echo, Wire, Connection]:
-    echo, wire = Echo(Heads()), Wire()
+def opened(heads: Heads | None = None) -> tuple[Echo, Wire, Connection]:
+    echo, wire = Echo(Heads() if heads is None else heads), Wire()
+    echo.heads.until = float("inf")
     connection = Connection(echo)
     connection.connection_made(wire)
     return echo, wire, connection
@@ -382,3 +383,52 @@ def test_connection_is_not_closed_on_a_request_that_has_come(begin: Callable[[],
     assert first.startswith(b"HTTP/1.1 200")
     assert late == first == second
     assert closed == b""
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_server_that_ends_answers_all_that_was_asked_before(known: bool) -> None:
+    """The caller of the fourth request would ask it again, and it would be logged twice."""
+    echo, wire, connection = opened(Heads() if known else Unknowing())
+    connection.data_received(LATER)
+    echo.turn()
+    before = wire.sent.count(b"HTTP/1.1 200")
+    for _ in range(4):
+        connection.data_received(LATER)
+    assert bool(echo.known) is known
+    echo.draining = True
+    connection.drain()
+    asked = len(echo.seen)
+    first, *others = echo.waiting
+    # The last is answered first, and something else comes before the rest are.
+    echo.waiting = others[::-1]
+    echo.turn()
+    connection.data_received(LATER)
+    assert len(echo.seen) == asked
+    echo.answer(first)
+    assert wire.sent.count(b"HTTP/1.1 200") == before + 4
+    assert wire.sent.count(b"connection: close") == 1
+    assert b"connection: close" in wire.sent[wire.sent.rindex(b"HTTP/1.1") :]
+    assert wire.closed
+
+
+def test_server_that_ends_does_not_wait_for_half_a_head() -> None:
+    echo, wire, connection = opened()
+    connection.data_received(LATER[:30])
+    echo.draining = True
+    connection.drain()
+    assert wire.closed
+
+
+@pytest.mark.parametrize("junk", [b"junk\r\n\r\n", b"FOO / HTTP/1.1\r\nhost: x\r\n\r\n", PING[:-2] + b"X : b\r\n\r\n"])
+@pytest.mark.parametrize("part", [1 << 20, 1])
+def test_what_is_asked_before_nonsense_is_answered(junk: bytes, part: int) -> None:
+    echo, wire, connection = opened()
+    data = LATER + LATER + junk + PING
+    for at in range(0, len(data), part):
+        connection.data_received(data[at : at + part])
+    assert not wire.sent
+    echo.turn()
+    said = [one[:3] for one in wire.sent.split(b"HTTP/1.1 ")[1:]]
+    assert said == [b"200", b"200", b"400"]
+    assert wire.closed
+    assert not wire.aborted

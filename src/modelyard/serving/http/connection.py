@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._refusal: HttpError | None = None
         # The parser stands where a request begins, and in one.
         self._clean, self._begun = True, False
-        # The last request that was parsed out of the bytes that came last.
+        # The last request out of the bytes that came last.
         self._done: Exchange | None = None
 
     @property
@@ -334,16 +334,20 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close if nothing is under way; what is will close when it is answered."""
-        if not self._queue and self._exchange is None and self.transport is not None:
+        if not self._queue and not self.headers_whole and self.transport is not None:
             self.transport.close()
+
+    def ending(self, exchange: Exchange) -> None:
+        """End with an answer, as the server does, if nothing was asked after it."""
+        if self._queue and self._queue[-1] is exchange:
+            self._finish()
 
     def _hang_up(self, error: HttpError) -> None:
         """Answer at once although the caller still sends, listen to the rest for a while, then close."""
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - its headers have come
-        self._linger = _LINGER_BYTES
         self._body.drop()
-        self.began = time.monotonic()
+        self._linger, self.began = _LINGER_BYTES, time.monotonic()
         exchange._keep_alive = True
         extra = (*error.headers, (b"connection", b"close"))
         self.answers.refused(error, exchange)
@@ -365,18 +369,16 @@ class Connection(asyncio.Protocol):
             exchange._keep_alive = False
             exchange.refuse(error)
             return
-        if self._queue:
-            # An answer is under way; a second one would end up in the middle of it.
-            self.transport.abort()
-            return
         self.answers.refused(error)
-        self.transport.write(last_words(error))
-        self.transport.close()
+        # Said once all before it is answered; where the next request would begin nobody knows.
+        self._lost, self._linger = True, _LINGER_BYTES
+        self._queue.append(last_words(self, error))
+        self.answered(self._queue[-1])
 
     def _finish(self) -> None:
         """Take nothing more, and close once all that was asked is answered."""
         if self._queue:
-            self._queue[-1]._keep_alive = False
+            self._queue[-1]._keep_alive = self._clean = False
             self._linger = max(self._linger, _LINGER_BYTES)
         else:
             self._end()

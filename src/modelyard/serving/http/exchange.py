@@ -152,8 +152,9 @@ class Exchange:
         if self._connection.answers.cors and self.headers.get(b"origin") in self._connection.answers.cors:
             more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
             more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
-        if not self._keep_alive or self._connection.answers.draining:
-            self._keep_alive = False
+        if self._connection.answers.draining:
+            self._connection.ending(self)
+        if not self._keep_alive:
             more += b"\r\nconnection: close"
         # A caller asks for the head alone where it only wants to know how long the answer would be.
         shown = b"" if self.method == b"HEAD" else body
@@ -198,11 +199,12 @@ def has_body(exchange: Exchange) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
 
 
-def last_words(error: HttpError) -> bytes:
-    """Return the whole answer to what did not become a request; the connection ends with it."""
-    body = body_of(error, "", v2=False)
-    head = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-    return head % (STATUS_LINES[error.status], JSON, len(body)) + body
+def last_words(connection: Connection, error: HttpError) -> Exchange:
+    """Return the answer to what did not become a request; the connection ends with it."""
+    exchange, body = Exchange(connection, Head()), body_of(error, "", v2=False)
+    top = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    exchange._keep_alive, exchange._data = False, top % (STATUS_LINES[error.status], JSON, len(body)) + body
+    return exchange
 
 
 def fail(exchange: Exchange, error: BaseException) -> None:

@@ -23,8 +23,8 @@ _VALUES = ((b"accept", b"*/*"), (b"content-type", b"application/json"))
 class Head:
     """The line and headers of a request, and what was decided on them.
 
-    Where it is known, all requests that begin with its bytes share it: once the first is admitted, what it says and what
-    was decided on it stay as they are.
+    Where it is known, all requests that begin with its bytes share it: once the first is admitted, what it says and
+    what was decided on it stay as they are.
 
     Attributes:
         method: In capital letters.
