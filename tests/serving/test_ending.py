@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from modelyard.serving.http.tls import Tls
 from modelyard.serving.server import _drain
 
 from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
-from .conftest import mixed_bundle  # noqa: TID252
+from .conftest import Server, mixed_bundle  # noqa: TID252
 from .inprocess import Endpoint  # noqa: TID252
 
 ROW = {"age": 30, "income": 500.0, "city": "paris"}
@@ -72,7 +74,7 @@ def test_what_waits_and_what_lies_unread_is_answered(
         for sock in asking:
             sock.sendall(endpoint.request(ROW))
         await listener.close()
-        await _drain([endpoint.app.connections], 20.0)
+        await _drain([endpoint.app.connections], 20.0, asyncio.Event())
         assert {answer(sock)[:12] for sock in asking} == {b"HTTP/1.1 200"}
 
     run(work())
@@ -103,8 +105,25 @@ def test_handshakes_under_way_come_to_their_end_but_nobody_waits_for_the_silent(
         asking, silent = [dial() for _ in range(5)], dial()
         _, *heads = await asyncio.gather(listener.close(), *map(ask, asking))
         assert {head[:12] for head in heads} == {b"HTTP/1.1 200"}
-        await _drain([endpoint.app.connections], 20.0)
+        await _drain([endpoint.app.connections], 20.0, asyncio.Event())
         assert silent.recv(1) == b""
 
     monkeypatch.setattr(accepting, "_LAST", 0.3)
     run(work())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_told_once_more_a_server_does_not_wait_for_half_a_body(fresh: Callable[..., Server], processes: int) -> None:
+    server = fresh(None, "--processes", str(processes))
+    asked = b"POST /predict HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-length: 99\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(asked % server.tokens["analyst"].encode())
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(1.3)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGINT)
+        # Without the second signal it would be 20 s.
+        assert server.process.wait(10) == 0
+        assert sock.recv(10) == b""
+    assert server.stop() == 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import math
 import os
 import re
 import resource
@@ -55,6 +56,8 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 _FILES = 512
 # Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
 _TURNS = 2
+# Seconds after which a Ctrl-C is another one.
+_AGAIN = 1.0
 # Seconds to end all beside connections and logs: handshakes, what follows the ledger, a shadow, a last write.
 _CLOSING = 20.0
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -248,6 +251,26 @@ def _answer(
     return 0
 
 
+class _Told:
+    """What the signals have said.
+
+    Attributes:
+        end: The server shall end, and answer what is under way.
+        at_once: It was told so once more by a Ctrl-C, and does not wait for that.
+    """
+
+    def __init__(self) -> None:
+        self.end, self.at_once = asyncio.Event(), asyncio.Event()
+        self._first = math.inf
+
+    def hear(self, number: int, now: float) -> None:
+        """Take a signal; one Ctrl-C may come twice, from the terminal and from the process that started this one."""
+        self._first = min(self._first, now)
+        self.end.set()
+        if number == signal.SIGINT and now > self._first + _AGAIN:
+            self.at_once.set()
+
+
 async def _answer_until_told(
     app: App,
     follower: Follower | None,
@@ -256,12 +279,12 @@ async def _answer_until_told(
     tls: Tls | None,
     port: Port | None,
 ) -> None:
-    """Take connections until SIGTERM or SIGINT, then end what is under way."""
+    """Take connections until SIGTERM or SIGINT, then end what is under way; not so after a second Ctrl-C."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    told = _Told()
 
     def tell(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(told.set)
+        loop.call_soon_threadsafe(told.hear, number, loop.time())
 
     # Not the loop's own handlers, which are gone with it.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -275,9 +298,9 @@ async def _answer_until_told(
     if follower is not None:
         follower.start(loop)
     ready()
-    while not told.is_set():
+    while not told.end.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(told.wait(), 1.0)
+            await asyncio.wait_for(told.end.wait(), 1.0)
         sweep(app.connections, app.limits)
         for one in (app, tls, port):
             if one is not None:
@@ -286,20 +309,21 @@ async def _answer_until_told(
     for service in app.models:
         service.draining = True
     await asyncio.gather(*(one.close() for one in (listener, port) if one is not None))
-    await _drain([app.connections] if port is None else [app.connections, port.connections], app.limits.drain_seconds)
+    places = [app.connections] if port is None else [app.connections, port.connections]
+    await _drain(places, app.limits.drain_seconds, told.at_once)
     app.access.close()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
         signal.signal(number, signal.SIG_IGN)
 
 
-async def _drain(places: list[set[Any]], seconds: float) -> None:
-    """End every connection once nothing is under way on it, and after so many seconds whatever is."""
+async def _drain(places: list[set[Any]], seconds: float, at_once: asyncio.Event) -> None:
+    """End every connection once nothing is under way on it, and after so many seconds, or at once, whatever is."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     for _ in range(_TURNS):
         await asyncio.sleep(0)
-    while any(places) and loop.time() < until:
+    while any(places) and loop.time() < until and not at_once.is_set():
         for connection in [one for place in places for one in place]:
             connection.drain()
         await asyncio.sleep(0.01)

@@ -200,19 +200,23 @@ class Supervisor:
             for sock in self._places[place]:
                 refuse(sock)
 
+    def _tell_to_end(self, number: signal.Signals) -> None:
+        for pid, _ in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def _end(self, wake: int) -> None:
         """Have all of them answer what waits and is under way, and kill those that do not end."""
         # With the last of them that has closed its own, callers are refused.
         for sock in (one for place in self._places for one in place):
             sock.close()
-        for pid, _ in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        self._tell_to_end(signal.SIGTERM)
         until = time.monotonic() + self._patience
         while self._running and time.monotonic() < until:
             found, _, _ = select.select([wake], [], [], min(0.5, max(0.0, until - time.monotonic())))
-            if found:
-                os.read(wake, 4096)
+            # After a second Ctrl-C they do not wait for what is under way.
+            if found and signal.SIGINT in os.read(wake, 4096):
+                self._tell_to_end(signal.SIGINT)
             self._bury()
         for pid, _ in self._running.values():
             self._code = max(self._code, 1)
