@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ import httpx
 import msgspec
 import pytest
 
-from modelyard._kit.errors import ServeError
+from modelyard._kit.errors import ServeError, UserError
 from modelyard._kit.places import log_path
 from modelyard.monitoring.window import read_window
 from modelyard.serving.observability.log import RequestLog
@@ -309,3 +310,41 @@ def test_log_that_cannot_be_opened_is_refused_at_once(tmp_path: Path, how: str) 
     with pytest.raises(ServeError) as caught:
         RequestLog(path)
     assert (caught.value.code, caught.value.exit_code) == ("log-unwritable", 2)
+
+
+def test_trouble_is_said_when_it_comes_and_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = log_path(tmp_path, "hours")
+    log = RequestLog(path)
+    left = [5]
+
+    def full(db: sqlite3.Connection, block: Block) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            write_block(db, block)
+            return
+        db.execute("PRAGMA max_page_count=1")
+        db.executescript("CREATE TABLE more (x); INSERT INTO more VALUES (zeroblob(1000000))")
+
+    monkeypatch.setattr("modelyard.serving.observability.log.write_block", full)
+    put(log, "a", 3)
+    log.settle(10)
+    until = time.monotonic() + 10
+    while log.logged < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert log.close() == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2, said
+    assert said[0].startswith("error[disk-full]: answered rows cannot be logged and wait: ")
+    assert said[1] == f"answered rows are logged again to `{path}`"
+
+
+def test_full_disk_is_told_as_such_when_a_log_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("modelyard.serving.observability.log.connect", full)
+    with pytest.raises(UserError) as told:
+        RequestLog(log_path(tmp_path, "hours"))
+    assert told.value.code == "disk-full"

@@ -20,6 +20,7 @@ import msgspec
 
 from modelyard._kit.errors import ServeError
 from modelyard.serving.told import say
+from modelyard.store.disk import no_space
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, connect, encode, write_block
 
@@ -76,6 +77,7 @@ class RequestLog:
 
     Raises:
         ServeError: The database cannot be opened or written (`log-unwritable`).
+        UserError: There is no room for it (`disk-full`).
     """
 
     def __init__(self, path: Path, *, backlog: int = 50_000) -> None:
@@ -98,7 +100,7 @@ class RequestLog:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             connect(path).close()
         except (OSError, sqlite3.Error) as error:
-            raise ServeError(
+            raise no_space(error, path) or ServeError(
                 "log-unwritable",
                 f"requests cannot be logged to `{path}`: {error}",
                 where=str(path),
@@ -221,7 +223,7 @@ class RequestLog:
                         return None
                 return db
             except sqlite3.Error as error:
-                self.trouble = str(error)
+                self._troubled(error)
                 if db is not None:
                     db.close()
                     db = None
@@ -232,5 +234,15 @@ class RequestLog:
             else:
                 self._written += rows
                 self.logged += rows
-                self.trouble = ""
+                if self.trouble:
+                    say(f"answered rows are logged again to `{self._path}`")
+                    self.trouble = ""
                 return db
+
+    def _troubled(self, error: sqlite3.Error) -> None:
+        """Say once that nothing can be written; what is answered waits in memory, or is refused once that is full."""
+        if not self.trouble:
+            full = no_space(error, self._path)
+            code, what = (full.code, full.problem.message) if full else ("log-unwritable", f"`{self._path}`: {error}")
+            say(f"error[{code}]: answered rows cannot be logged and wait: {what}", level="error")
+        self.trouble = str(error)
