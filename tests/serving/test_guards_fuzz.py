@@ -98,12 +98,12 @@ def right(row: Any, guards: dict[str, Any], strange: Strange) -> tuple[int, Any]
         return 422, "value-unseen"
     if (city == "" or np.isnan(income)) and guards["missing"] == "reject":
         return 422, "value-missing"
+    if guards["out_of_range"] == "clip":
+        age, income = min(max(age, 18), 90), income if np.isnan(income) else min(max(income, 0), 9000)
     numbers, texts = np.array([[age, income]], np.float32), np.array([[city]], object)
     held = "outlier" in guards and bool(strange.outliers(numbers, texts)[0])
     if held and guards["outlier"]["do"] == "reject":
         return 422, "row-outlier"
-    if guards["out_of_range"] == "clip":
-        age, income = min(max(age, 18), 90), income if np.isnan(income) else min(max(income, 0), 9000)
     yes = mixed_answer(age, None if np.isnan(income) else income, city)
     if abs(yes - 0.5) < 1e-6:
         # The model reckons with 32 bits: there it may be either.

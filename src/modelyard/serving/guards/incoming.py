@@ -81,20 +81,21 @@ class Incoming:
         if not fitting:
             return feeds
         numeric, categorical = feeds.get("numeric"), feeds.get("categorical")
-        # Of the values as they came: a clipped row is no less unlike the others.
         harmless = self._strange is None or self._strange.harmless(numeric, categorical)
         if whole and harmless and not self._wanted:
             return feeds
-        strange = None if harmless else self._strange.outliers(numeric, categorical)  # type: ignore[union-attr]
         job = _Job(fitting)
         if numeric is not None:
-            feeds["numeric"] = self._ranges(numeric, job)
+            feeds["numeric"] = numeric = self._ranges(numeric, job)
         if categorical is not None and self._policy.unseen == "reject":
             self._unseen(categorical, job)
         if self._policy.missing != "accept":
             self._missing(numeric, categorical, job)
-        if strange is not None and strange.any():
-            self._outliers(strange, job)
+        if self._strange is not None and not harmless:
+            # Of what the model is given: nothing is rarer than a value outside, so none that is clipped would pass.
+            strange = self._strange.outliers(numeric, categorical)
+            if strange.any():
+                self._outliers(strange, job)
         return self._left(feeds, group, job)
 
     def attempt(self, group: list[Parsed]) -> Feeds:
