@@ -27,7 +27,9 @@ def decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except UNREADABLE as error:
-        if "out of range" in str(error) or b"NaN" in body or b"Infinity" in body:
+        if "out of range" in str(error):
+            raise bad("value-not-finite", "a number in the body is larger than a double can be (1.8e308)") from None
+        if b"NaN" in body or b"Infinity" in body:
             raise bad(
                 "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
             ) from None
