@@ -34,6 +34,8 @@ _UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
 _PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
 _LINGER_BYTES = 64_000_000
+# So long the rest of a head may take once the server ends.
+_HEAD_SECONDS = 1.0
 
 
 class Connection(asyncio.Protocol):
@@ -86,16 +88,13 @@ class Connection(asyncio.Protocol):
         self._header_bytes = self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
-        # The parser does not know any more where in the request it is.
-        self._lost = False
-        # Nothing is read; the caller does not take its answers.
-        self._paused = self._full = False
+        self._lost = False  # The parser does not know any more where in the request it is.
+        self._paused = self._full = False  # Nothing is read; the caller does not take its answers.
         # What a callback of the parser found wrong: an exception on its way through it may lose what it says.
         self._refusal: HttpError | None = None
         # The parser stands where a request begins, and in one.
         self._clean, self._begun = True, False
-        # The last request out of the bytes that came last.
-        self._done: Exchange | None = None
+        self._done: Exchange | None = None  # The last request out of the bytes that came last.
 
     @property
     def lingers(self) -> bool:
@@ -333,8 +332,9 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def drain(self) -> None:
-        """Close if nothing is under way; what is will close when it is answered."""
-        if not self._queue and not self.headers_whole and self.transport is not None:
+        """Close if nothing is under way; what is will close when it is answered, but half a head has a second."""
+        late = time.monotonic() > self.began + _HEAD_SECONDS
+        if not self._queue and not self.headers_whole and (late or not self._begun) and self.transport is not None:
             self.transport.close()
 
     def ending(self, exchange: Exchange) -> None:
