@@ -76,8 +76,8 @@ def test_what_the_page_types_is_answered(yard: Path, port: str) -> None:
     said = bash(
         yard, "".join(typed).replace("127.0.0.1:8080", f"127.0.0.1:{port}").replace("curl -s", "curl -sf -w '\\n'")
     )
-    assert '"predictions":[{"label":">50K","probabilities"' in said
-    assert '"predictions":[">50K"]' in said
+    assert '"predictions":[{"label":"<=50K","probabilities"' in said
+    assert '"predictions":["<=50K"]' in said
     assert '"outputs":[' in said
 
 
@@ -95,7 +95,7 @@ def test_the_sample_of_triton_is_answered(yard: Path, port: str, monkeypatch: py
     names: dict[str, Any] = {"token": bash(yard, "modelyard token add triton").strip()}
     exec(sample.replace("127.0.0.1:8080", f"127.0.0.1:{port}"), names)  # noqa: S102 - the page of the docs
     names["client"].close()
-    assert names["answer"].as_numpy("label").tolist() == [b">50K"]
+    assert names["answer"].as_numpy("label").tolist() == [b"<=50K"]
 
 
 def test_the_generated_client_and_the_contract_of_the_page_hold(
@@ -107,7 +107,7 @@ def test_the_generated_client_and_the_contract_of_the_page_hold(
     (sample,) = [text for text in blocks("integration.md", "text") if "income_client" in text]
     names: dict[str, Any] = {"token": bash(yard, "modelyard token add client").strip()}
     exec(sample.replace("127.0.0.1:8080", f"127.0.0.1:{port}"), names)  # noqa: S102 - the page of the docs
-    assert names["answer"]["label"] == ">50K"
+    assert names["answer"]["label"] == "<=50K"
     (contract,) = [text for text in blocks("integration.md", "yaml") if text.startswith("consumer:")]
     (yard / "contracts" / "billing.yaml").write_text(contract)
     bash(yard, "modelyard contract check contracts/billing.yaml")
