@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,13 @@ async def turn() -> None:
     """Let a turn of many requests end: a look that brings more, one that does not."""
     for _ in range(3):
         await asyncio.sleep(0)
+
+
+async def idle(batcher: Batcher[Any]) -> None:
+    """Wait until nobody waits, whatever is done in a thread."""
+    async with asyncio.timeout(10):
+        while batcher.waiting:
+            await asyncio.sleep(0)
 
 
 def test_one_turn_is_one_run() -> None:
@@ -183,7 +191,7 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         assert not batcher.busy
         await turn()
         # 60 took 120 ms at least, and a turn has 50.
-        most = batcher.most
+        most = batcher.turn.rows
         assert 16 <= most <= 25
         ask(batcher, most - 1)
         assert not batcher.busy
@@ -191,12 +199,13 @@ def test_turn_of_a_slow_model_is_full_with_what_it_makes_in_time() -> None:
         assert batcher.busy
         await turn()
         assert not batcher.busy
+        await idle(batcher)
         # Where a full turn is done in time, the next may hold more.
         model.seconds = 0.0
         for _ in range(20):
-            ask(batcher, batcher.most)
-            await turn()
-        assert batcher.most > 500
+            ask(batcher, batcher.turn.rows)
+            await idle(batcher)
+        assert batcher.turn.rows > 500
 
     asyncio.run(run())
 
@@ -207,13 +216,189 @@ def test_few_large_requests_leave_room_for_many_small_ones() -> None:
         for _ in range(20):
             batcher.ask(Asking({"numeric": np.ones((200, 1))}, 200))
         await turn()
-        assert 1000 < batcher.most < 4000
+        assert 1000 < batcher.turn.rows < 4000
         for _ in range(500):
             batcher.ask(Asking({"numeric": np.ones((1, 1))}, 1))
         assert not batcher.busy
-        await turn()
+        await idle(batcher)
 
     asyncio.run(run())
+
+
+class Held(Double):
+    """Runs in the loop at once, in a thread not before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.threads: list[str] = []
+
+    def predict(self, feeds: dict[str, Any]) -> Any:
+        self.threads.append(threading.current_thread().name.split("_")[0])
+        if self.threads[-1] != "MainThread":
+            assert self.go_on.wait(10)
+        return super().predict(feeds)
+
+
+def slow(batcher: Batcher[Any]) -> None:
+    """Let a batcher have seen that even one row takes longer than the loop can wait."""
+    batcher.inline.learn(1, 1.0)
+
+
+def test_the_loop_goes_on_while_a_slow_model_runs_and_what_comes_in_is_the_next_turn() -> None:
+    model = Held()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            slow(batcher)
+            first = [asyncio.ensure_future(asked(batcher, feeds(n, 1), 1)) for n in range(3)]
+            await turn()
+            later = [asyncio.ensure_future(asked(batcher, feeds(10 + n, 1), 1)) for n in range(4)]
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert batcher.waiting == 7
+            assert not any(one.done() for one in first + later)
+            model.go_on.set()
+            assert await asyncio.gather(*first) == [[[0.0]], [[2.0]], [[4.0]]]
+            assert await asyncio.gather(*later) == [[[20.0]], [[22.0]], [[24.0]], [[26.0]]]
+            assert batcher.waiting == 0
+            # Nobody waits any more: who comes now begins a turn.
+            assert await asked(batcher, feeds(5, 1), 1) == [[10.0]]
+
+    asyncio.run(main())
+    assert model.sizes == [3, 4, 1]
+    assert model.threads[:2] == ["predict", "predict"]
+
+
+def test_what_a_turn_may_hold_also_bounds_what_waits_for_a_thread() -> None:
+    model = Held()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            slow(batcher)
+            batcher.turn.learn(100, 0.25)
+            for _ in range(20):
+                batcher.ask(Asking(feeds(0, 1), 1))
+            assert batcher.busy
+            await turn()
+            assert not batcher.busy
+            for _ in range(20):
+                batcher.ask(Asking(feeds(0, 1), 1))
+            await turn()
+            assert batcher.busy, "the thread is not done, and the next turn is full"
+            model.go_on.set()
+            await idle(batcher)
+            assert not batcher.busy
+
+    asyncio.run(main())
+
+
+def test_a_run_that_only_seemed_long_is_soon_made_in_the_loop_again() -> None:
+    model = Held()
+    model.go_on.set()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            for _ in range(40):
+                await asked(batcher, feeds(0, 8), 8)
+            assert set(model.threads) == {"MainThread"}
+            batcher.inline.learn(8, 0.010)
+            model.threads.clear()
+            for _ in range(20):
+                await asked(batcher, feeds(0, 8), 8)
+
+    asyncio.run(main())
+    assert model.threads[0] == "predict"
+    assert set(model.threads[10:]) == {"MainThread"}
+
+
+def test_slow_runs_are_seen_for_what_they_are() -> None:
+    async def main() -> None:
+        model = Slow(0.002)
+        with closing(Batcher(model, joined, answered)) as batcher:
+            # Alone a row does not keep the loop for long, five together do.
+            await asked(batcher, feeds(0, 10), 10)
+            assert 0 < batcher.inline.rows < 5
+            await asked(batcher, feeds(0, 10), 10)
+            assert batcher.inline.rows < 5
+            model.seconds = 0.010
+            await asked(batcher, feeds(0, 1), 1)
+            assert batcher.inline.rows == 0
+
+    asyncio.run(main())
+
+
+def test_an_error_in_the_thread_reaches_all_who_asked() -> None:
+    model = Double()
+
+    async def main() -> Any:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            slow(batcher)
+            model.broken = True
+            failed = await asyncio.gather(*(asked(batcher, feeds(0, 1), 1) for _ in range(3)), return_exceptions=True)
+            assert [type(f) for f in failed] == [RuntimeError] * 3
+            model.broken = False
+            assert batcher.waiting == 0
+            slow(batcher)
+            return await asked(batcher, feeds(3, 1), 1)
+
+    assert asyncio.run(main()) == [[6.0]]
+
+
+def test_a_turn_that_no_thread_takes_is_made_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Held()
+    model.go_on.set()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            slow(batcher)
+            with monkeypatch.context() as without:
+                without.setattr("threading.Thread.start", Mock(side_effect=RuntimeError("can't start new thread")))
+                assert await asked(batcher, feeds(0, 1), 1) == [[0.0]]
+            slow(batcher)
+            assert await asked(batcher, feeds(1, 1), 1) == [[2.0]]
+            await idle(batcher)
+
+    asyncio.run(main())
+    assert model.threads == ["MainThread", "predict"], "what no thread took is not made again by the next"
+
+
+def test_turns_do_not_wait_for_a_large_request() -> None:
+    model = Held()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            large = asyncio.ensure_future(asked(batcher, feeds(0, INLINE_ROWS), INLINE_ROWS))
+            await turn()
+            slow(batcher)
+            small = asyncio.ensure_future(asked(batcher, feeds(0, 1), 1))
+            async with asyncio.timeout(10):
+                while len(model.threads) < 2:
+                    await asyncio.sleep(0.001)
+            model.go_on.set()
+            await asyncio.gather(large, small)
+
+    asyncio.run(main())
+    assert sorted(model.threads) == ["predict", "predict-large"]
+
+
+def test_who_closes_waits_for_the_thread_and_nobody_is_answered_afterwards() -> None:
+    model, told = Held(), []
+
+    async def main() -> None:
+        batcher = Batcher[Asking](model, joined, lambda group, output: told.append(output))
+        slow(batcher)
+        batcher.ask(Asking(feeds(0, 1), 1))
+        await turn()
+        batcher.ask(Asking(feeds(0, 1), 1))
+        threading.Timer(0.05, model.go_on.set).start()
+        batcher.close()
+        assert model.sizes == [1]
+        await idle(batcher)
+
+    asyncio.run(main())
+    assert model.sizes == [1]
+    assert not told
 
 
 def test_request_that_no_thread_takes_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

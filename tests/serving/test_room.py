@@ -111,3 +111,36 @@ def test_room_is_that_of_all_versions_together(tmp_path: Path, others: int) -> N
         endpoint.service.batcher.waiting = 2
         assert models.full(2 + 2 * others)
         assert not models.full(3 + 2 * others)
+
+
+def test_health_is_told_while_a_slow_model_runs(tmp_path: Path) -> None:
+    async def main(endpoint: Endpoint) -> None:
+        go_on, batcher = threading.Event(), endpoint.service.batcher
+        batcher.inline.learn(1, 1.0)
+        predict = batcher._predictor.predict
+
+        def slowly(feeds: Any) -> Any:
+            assert go_on.wait(10)
+            return predict(feeds)
+
+        batcher._predictor = Mock(predict=slowly)
+        asking, looking = Wire(), Wire()
+        for wire, request in (
+            (asking, endpoint.request(ROWS)),
+            (looking, b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n"),
+        ):
+            connection = Connection(endpoint.app)
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            connection.data_received(request)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert not asking.sent
+        assert looking.sent.startswith(b"HTTP/1.1 200")
+        go_on.set()
+        async with asyncio.timeout(10):
+            while not asking.sent:
+                await asyncio.sleep(0.001)
+        assert asking.sent.startswith(b"HTTP/1.1 200")
+
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        asyncio.run(main(endpoint))

@@ -2,6 +2,9 @@
 
 A turn of several requests goes on while a look at the sockets brings more: those whose answers were just written send
 their next ones while the first of them are read, and a run of the model costs as much as thirty rows more in it.
+
+Where a run takes long it happens in a thread, and what comes in meanwhile is the next turn: nobody else waits for it,
+health checks least, and who finds no room is told so at once and on another core.
 """
 
 from __future__ import annotations
@@ -9,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from modelyard.inference import Feeds, Predictor
+from modelyard.serving.pace import Pace
 from modelyard.serving.parsed import Parsed
 
 # The model's output as lists: rows x classes, or rows x 1.
@@ -27,14 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["INLINE_ROWS", "Batcher", "Rows"]
 
-# From this many rows on the model runs in a thread, so that small requests and health checks do not wait for it.
+# A request of this many rows has a run of its own in a thread, and no run of several has more.
 INLINE_ROWS = 256
-
-
-# Seconds of work that one turn of the loop may take on: who comes on top would wait for a turn in which it is too late.
+# Seconds of work that one turn may take on: who comes on top would wait for a turn in which it is too late.
 TURN = 0.05
-# Requests that a turn may hold however long they take; before one took too long, only the server's limit counts.
-_FEWEST, _ANY = 16, 1 << 30
+# Seconds for which a run may keep the event loop; a thread costs 0.1 ms.
+_INLINE = 0.005
+# Requests that a turn may hold however long they take.
+_FEWEST = 16
 # Requests from which on a turn does not wait for another look; nor does one with the rows of a whole run.
 _ENOUGH = 64
 
@@ -49,23 +54,79 @@ class _Asking(Protocol):
 
 
 T = TypeVar("T", bound=_Asking)
+R = TypeVar("R")
 
 
 def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
     """Answer nobody: the version is closed."""
 
 
-def _parted(gathered: list[T]) -> Iterator[list[T]]:
-    """Yield groups of requests, each with as many as have the rows of one run together."""
+@dataclass(slots=True)
+class _Run(Generic[T]):
+    """One run of the model.
+
+    Attributes:
+        group: Whose rows they are.
+        rows: How many.
+        output: What the model answered, or raised; none if no row fits.
+        took: Seconds.
+    """
+
+    group: list[T]
+    rows: int
+    output: Array | BaseException | None = None
+    took: float = 0.0
+
+
+def _parted(gathered: list[T]) -> Iterator[_Run[T]]:
+    """Yield runs for as many requests each as have the rows of one together."""
     group: list[T] = []
     rows = 0
     for one in gathered:
         if group and rows + one.parsed.count > INLINE_ROWS:
-            yield group
+            yield _Run(group, rows)
             group, rows = [], 0
         group.append(one)
         rows += one.parsed.count
-    yield group
+    yield _Run(group, rows)
+
+
+class _Apart:
+    """A thread for the model, made when it is first needed.
+
+    Args:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    def do(self, work: Callable[[], R], then: Callable[[R], None]) -> None:
+        """Do some work there, which must not raise, and go on with what it returns in the loop.
+
+        Raises:
+            RuntimeError: No thread is to be had; nothing of the work is or will be done.
+        """
+        if self._closed:
+            raise RuntimeError("the version is closed")
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
+        loop = asyncio.get_running_loop()
+        try:
+            future = self._pool.submit(work)
+        except RuntimeError:
+            # It holds the work, and would do it as soon as it gets its thread.
+            self._pool = None
+            raise
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(then, done.result()))
+
+    def close(self) -> None:
+        """End the thread once its work is done."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown()
 
 
 class _Gone:
@@ -87,7 +148,8 @@ class Batcher(Generic[T]):
     Attributes:
         runs: Times the model ran.
         waiting: Requests that are not answered yet; also counts what others hold back before or after the model.
-        most: Rows that one turn may hold: what it makes of them in `TURN` seconds, as turns went that took longer.
+        turn: Rows that one turn may hold: what it makes of them in `TURN` seconds.
+        inline: Rows whose run may keep the event loop.
         busy: This turn holds as much as it may.
     """
 
@@ -101,11 +163,16 @@ class Batcher(Generic[T]):
         self._fit = fit
         self._answered = answered
         self._gathered: list[T] = []
-        self._pool: ThreadPoolExecutor | None = None
+        # Large requests have a thread of their own: those of a turn do not wait for them.
+        self._large = _Apart("predict-large")
+        self._turns = _Apart("predict")
         self.runs = 0
         self.waiting = 0
-        self.most = _ANY
+        self.turn = Pace(TURN, least=_FEWEST)
+        self.inline = Pace(_INLINE, least=0)
         self.busy = False
+        # A turn is in the thread.
+        self._away = False
         # Rows that are gathered, and how many requests there were at the last look.
         self._rows = self._seen = 0
 
@@ -113,25 +180,19 @@ class Batcher(Generic[T]):
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
         count, gathered = one.parsed.count, self._gathered
         if count >= INLINE_ROWS:
-            self._ask_apart(one)
+            run = _Run([one], count)
+            self._large.do(lambda: self._do([run]), self._answer)
+            # Not before: where no thread is to be had nobody would take it back.
+            self.waiting += 1
             return
         self.waiting += 1
-        if not gathered:
+        if not gathered and not self._away:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
         gathered.append(one)
         self._rows = rows = self._rows + count
-        if rows >= self.most:
+        if rows >= self.turn.rows:
             self.busy = len(gathered) >= _FEWEST
-
-    def _ask_apart(self, one: T) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        loop = asyncio.get_running_loop()
-        future = self._pool.submit(self._predict, [one])
-        # Not before: where no thread is to be had nobody would take it back.
-        self.waiting += 1
-        future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._ended, one, f))
 
     def warm(self, feeds: Feeds) -> None:
         """Run the model before anybody waits for it."""
@@ -154,52 +215,70 @@ class Batcher(Generic[T]):
         return rows
 
     def close(self) -> None:
-        """Stop the thread once its work is done, and let go of the model."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        """Stop the threads once their work is done, and let go of the model."""
+        self._large.close()
+        self._turns.close()
         # Who answers holds us: the collector may come late, or never look at what lived when the server began.
         self._answered = _nobody
         # Somebody may hold us to the end of the process, too: of a version that is gone, the model is what is large.
         self._predictor = _Gone()
 
-    def _predict(self, group: list[T]) -> Array | None:
-        feeds = self._fit([one.parsed for one in group])
-        if not feeds:
-            return None
-        self.runs += 1
-        return self._predictor.predict(feeds)
+    def _do(self, runs: list[_Run[T]], clock: Callable[[], float] = time.thread_time) -> list[_Run[T]]:
+        """Run the model for each group; in any thread."""
+        for run in runs:
+            began = clock()
+            try:
+                if feeds := self._fit([one.parsed for one in run.group]):
+                    self.runs += 1
+                    run.output = self._predictor.predict(feeds)
+            except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
+                run.output = error
+            run.took = clock() - began
+        return runs
 
-    def _ended(self, one: T, future: Future[Array | None]) -> None:
-        self.waiting -= 1
-        self._answered([one], future.exception() or future.result())
+    def _answer(self, runs: list[_Run[T]]) -> None:
+        for run in runs:
+            self.waiting -= len(run.group)
+            self._answered(run.group, run.output)
 
     def _look(self) -> None:
         """Let the loop read once more if the last time brought something, else end the turn."""
         count = len(self._gathered)
-        if self._seen < count < _ENOUGH and self._rows < min(self.most, INLINE_ROWS):
+        if self._seen < count < _ENOUGH and self._rows < min(self.turn.rows, INLINE_ROWS):
             self._seen = count
             asyncio.get_running_loop().call_soon(self._look)
         else:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, *, apart: bool = False) -> None:
         gathered, self._gathered = self._gathered, []
         rows, self._rows, self.busy = self._rows, 0, False
+        runs = [_Run(gathered, rows)] if rows <= INLINE_ROWS else list(_parted(gathered))
+        if (apart or runs[0].rows > self.inline.rows) and self._send(runs):
+            return
         began = time.thread_time() if len(gathered) >= _FEWEST else 0.0
-        for group in [gathered] if rows <= INLINE_ROWS else _parted(gathered):
-            self.waiting -= len(group)
-            try:
-                output = self._predict(group)
-            except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
-                self._answered(group, error)
-            else:
-                self._answered(group, output)
+        for run in runs:
+            # By the clock on the wall: it is cheap, and a run that only seems long has its next one in the thread.
+            self._answer(self._do([run], time.monotonic))
+            self.inline.learn(run.rows, run.took)
         if len(gathered) >= _FEWEST:
-            self._learn(rows, time.thread_time() - began)
+            self.turn.learn(rows, time.thread_time() - began)
 
-    def _learn(self, rows: int, took: float) -> None:
-        """Set how many rows a turn may hold by how long one took that held so many; of this thread's time alone."""
-        if took > TURN:
-            self.most = max(_FEWEST, int(rows * TURN / took))
-        elif rows >= self.most:
-            self.most += self.most // 4
+    def _send(self, runs: list[_Run[T]]) -> bool:
+        """Have a turn done in the thread, if there is one."""
+        try:
+            self._turns.do(lambda: self._do(runs), self._back)
+        except RuntimeError:
+            return False
+        self._away = True
+        return True
+
+    def _back(self, runs: list[_Run[T]]) -> None:
+        """Answer a turn that was done in the thread, where the next one is done meanwhile."""
+        for run in runs:
+            self.inline.learn(run.rows, run.took)
+        self.turn.learn(sum(run.rows for run in runs), sum(run.took for run in runs))
+        self._away = False
+        if self._gathered:
+            self._flush(apart=True)
+        self._answer(runs)
