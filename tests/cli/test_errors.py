@@ -38,6 +38,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("loadtest --seconds 1", "cli-value", 2),
         ("lint --at-least 900", "cli-value", 2),
         ("token add --role king", "token-name", 2),
+        ("token list ana", "cli-value", 2),
         ("kill nope --reason x", "project-not-found", 2),
         ("predict rows.csv", "project-not-found", 2),
         ("contract diff one", "contract-names", 2),

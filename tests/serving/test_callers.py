@@ -20,8 +20,9 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from modelyard._kit.errors import ServeError, UserError
 from modelyard.security.jwt import Issuer, fetch
 from modelyard.security.roles import MATRIX, ROLES
-from modelyard.serving.access import Days
+from modelyard.serving.errors import HttpError
 from modelyard.serving.http.tls import Tls
+from modelyard.serving.limits import Days
 from modelyard.serving.routes import ROUTES, Route
 
 from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -334,22 +335,39 @@ def test_metrics_open_on_this_machine_only_where_declared(fresh: Fresh) -> None:
         assert client.get("/metrics", headers={"authorization": "Bearer x"}).status_code == 401
 
 
-def test_a_day_has_so_many_requests(fresh: Fresh) -> None:
-    server = fresh(None, *policy(per_day=3))
+def test_a_day_has_so_many_rows(fresh: Fresh) -> None:
+    server = fresh(None, *policy(per_day=5))
     with server.client() as client:
-        answers = [client.post("/predict", json=ROW) for _ in range(5)]
-        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
-        assert answers[-1].json()["error"]["code"] == "budget-exceeded"
+        answers = [client.post("/predict", json={"rows": [ROW] * rows}) for rows in (3, 3, 2, 1)]
+        assert [answer.status_code for answer in answers] == [200, 429, 200, 429]
+        errors = [answers[at].json()["error"] for at in (1, 3)]
+        assert {error["code"] for error in errors} == {"budget-exceeded"}
+        assert "2 rows more" in errors[0]["message"]
         assert 0 < int(answers[-1].headers["retry-after"]) <= 86_400
         assert client.get("/v2").status_code == 200
+        # Whatever the protocol.
+        assert client.post("/invocations", json={"dataframe_records": [ROW]}).status_code == 429
     with server.client("admin") as client:
         assert client.post("/predict", json=ROW).status_code == 200
 
 
+def test_what_is_refused_for_its_rows_counts_nothing(fresh: Fresh) -> None:
+    server = fresh(None, *policy(per_day=2))
+    with server.client() as client:
+        assert client.post("/predict", json={"rows": [{"no": 1}] * 2}).status_code == 400
+        assert client.post("/predict", json={"rows": [ROW] * 2}).status_code == 200
+
+
 def test_days_begin_anew() -> None:
     now = [86_400.0 * 3 + 86_399]
-    days = Days(1, clock=lambda: now[0])
-    assert days.take("a") == 0
-    assert days.take("a") == 1
+    days = Days(2, clock=lambda: now[0])
+    days.take("a", 2)
+    days.take("b", 1)
+    for asked in (lambda: days.check("a"), lambda: days.take("a", 1), lambda: days.take("b", 2)):
+        with pytest.raises(HttpError) as told:
+            asked()
+        assert told.value.code == "budget-exceeded"
+        assert told.value.headers == ((b"retry-after", b"2"),)
+    days.check("b")
     now[0] += 1
-    assert days.take("a") == 0
+    days.take("a", 2)

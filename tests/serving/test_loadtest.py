@@ -127,6 +127,7 @@ def test_why_nothing_is_compared_is_known_before_it_is_tested(yard: Yard) -> Non
         (["--most", "inf"], 2, "--most is `inf`"),
         (["--batch", "0"], 2, "--batch is `0`"),
         (["--rate", "-1"], 2, "--rate is `-1`"),
+        (["--rate", "0"], 2, "--rate is `0`"),
         (["--p99", "10"], 2, "--p99 is `10`"),
         (["--errors", "1"], 2, "--errors is `1`"),
         (["--fail-below", "most"], 2, "--fail-below is `most`"),

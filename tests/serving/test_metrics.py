@@ -97,7 +97,15 @@ def test_feedback_joins_by_id(fresh: Callable[..., Server]) -> None:
         assert (answer["joined"], answer["unknown"]) == (2, 0)
         answer = client.post("/feedback", json={"id": "nobody", "truth": "yes"}).json()
         assert (answer["joined"], answer["unknown"], answer["unknown_ids"]) == (0, 1, ["nobody"])
-        for wrong in ("{", "[]", '{"id": ""}', '{"id": "a", "truth": null}', '{"id":"a","truth":1,"x":2}'):
+        for broken, code in (
+            ("{", "body-not-json"),
+            ('{"id": "a", "truth": 1e400}', "value-not-finite"),
+            ('{"id": "a", "truth": "no", "truth": "yes"}', "name-twice"),
+            ('[{"id": "a", "truth": "b:c"}, {"id": "a", "id": "b", "truth": "no"}]', "name-twice"),
+        ):
+            refused = client.post("/feedback", content=broken)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, code), broken
+        for wrong in ("[]", '{"id": ""}', '{"id": "a", "truth": null}', '{"id":"a","truth":1,"x":2}'):
             refused = client.post("/feedback", content=wrong)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "feedback-shape"), wrong
         assert client.post("/feedback", json=[{"id": "a", "truth": "no"}] * 10_001).status_code == 413

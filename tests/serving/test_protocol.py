@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
@@ -238,6 +239,37 @@ def test_what_does_not_fit_is_named(served: Server, inputs: Any, code: str, says
     # The protocol wants `error` to be a text.
     assert error["error"].startswith(f"[{code}] ")
     assert says in error["error"]
+
+
+def twice(body: Any, name: str, value: Any) -> bytes:
+    """Return JSON in which the first object that has a name has it once more, in front."""
+    return json.dumps(body).replace(f'"{name}": ', f'"{name}": {json.dumps(value)}, "{name}": ', 1).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inputs", []),
+        ("id", "a"),
+        ("outputs", []),
+        ("parameters", {}),
+        ("shape", [1, 1]),
+        ("data", [1, 2]),
+        ("name", "x"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(served: Server, name: str, value: Any) -> None:
+    body = {
+        "id": "a:b",
+        "inputs": [{**NUMERIC, "parameters": {"x": {}}}, {**CITY, "data": ["rome: {}"]}],
+        "outputs": [{"name": "label", "parameters": {"binary_data": False}}],
+        "parameters": {"y": 1},
+    }
+    with served.client() as client:
+        assert client.post("/v2/models/credit/infer", content=json.dumps(body).encode()).status_code == 200
+        refused = client.post("/v2/models/credit/infer", content=twice(body, name, value))
+    assert refused.status_code == 400
+    assert (refused.json()["code"], f"`{name}`" in refused.json()["error"]) == ("name-twice", True)
 
 
 @pytest.mark.parametrize("rows", [100_001, 30_000_000, 10**14, 2**63, 10**18, 10**400, 10**4000])

@@ -81,6 +81,24 @@ def test_what_cannot_be_recorded_in_time_is_refused(tmp_path: Path) -> None:
     assert endpoint.log.logged == 10
 
 
+def test_who_waits_for_the_log_is_not_answered_by_an_endpoint_that_was_killed(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        go_on = held_up(endpoint)
+
+        async def killed() -> list[bytes]:
+            told = asyncio.ensure_future(asked(endpoint, then=go_on, seconds=0.1))
+            await asyncio.sleep(0.05)
+            endpoint.models.kill(endpoint.service.endpoint, "a test")
+            return await told
+
+        first, early, second = asyncio.run(killed())
+        assert first.startswith(b"HTTP/1.1 200")
+        assert early == second
+        assert second.startswith(b"HTTP/1.1 503")
+        assert b'"endpoint-killed"' in second
+        assert endpoint.service.in_flight == 0
+
+
 def test_who_has_waited_hears_of_what_goes_wrong_then(tmp_path: Path) -> None:
     with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
         go_on = held_up(endpoint)

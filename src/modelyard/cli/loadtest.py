@@ -80,7 +80,7 @@ def add(subparsers: Any) -> None:
         "--most", type=real(1, _FASTEST), default=100_000.0, metavar="RATE", help="highest rate (default: 100000)"
     )
     parser.add_argument(
-        "--rate", type=real(0, _FASTEST), default=0.0, metavar="RATE", help="ask at this rate alone, no search"
+        "--rate", type=real(0.1, _FASTEST), default=0.0, metavar="RATE", help="ask at this rate alone, no search"
     )
     parser.add_argument(
         "--soak",

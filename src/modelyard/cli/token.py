@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     actor = user()
     if args.action != "list" and not args.name:
         raise UserError("token-name", f"`token {args.action}` needs a name", hint=f"modelyard token {args.action} NAME")
+    if args.action == "list" and args.name:
+        raise UserError("cli-value", f"`token list` takes no name: `{args.name}`", hint="modelyard token list")
     with open_existing(args) as store:
         if args.action == "list":
             tokens = list_tokens(store.root)

@@ -74,8 +74,8 @@ class Access(Section, frozen=True, kw_only=True):
     per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="Requests that one caller may make in a day (UTC). Left out, there is no limit. The count "
-            "begins anew when the server does.",
+            description="Rows that one caller may ask about in a day (UTC), in however many requests. Left out, there "
+            "is no limit. The count begins anew when the server does.",
             examples=[20000],
         ),
     ] = None

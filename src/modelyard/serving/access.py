@@ -9,7 +9,6 @@ import binascii
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from modelyard._kit.clock import Clock, system_clock
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Access
@@ -20,41 +19,13 @@ if TYPE_CHECKING:
     from modelyard.security.jwt import Issuer
     from modelyard.serving.http.exchange import Exchange
 
-__all__ = ["Callers", "Days"]
+__all__ = ["Callers"]
 
-_DAY = 86_400
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
 # Who is let in because the request comes from this machine.
 _HERE = Caller("loopback", "operator")
 # A proxy on this machine asks for somebody else.
 _PROXIED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
-
-
-class Days:
-    """Counts the requests of each caller in a day (UTC); begins anew with the process.
-
-    Args:
-        most: Requests a day; 0 means any number.
-        clock: Source of the time.
-    """
-
-    def __init__(self, most: int, *, clock: Clock = system_clock) -> None:
-        self._most = most
-        self._clock = clock
-        self._day = 0
-        self._asked: dict[str, int] = {}
-
-    def take(self, caller: str) -> float:
-        """Take one request; return 0, or the seconds until the next day when there is none left."""
-        now = self._clock()
-        day = int(now // _DAY)
-        if day != self._day:
-            self._day, self._asked = day, {}
-        asked = self._asked.get(caller, 0)
-        if asked >= self._most:
-            return (day + 1) * _DAY - now
-        self._asked[caller] = asked + 1
-        return 0.0
 
 
 class Callers:

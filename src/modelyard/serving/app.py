@@ -19,14 +19,14 @@ import httptools
 from modelyard._kit.ids import ids_after, new_id
 from modelyard.security.roles import allowed
 from modelyard.security.tokens import Caller, TokenBook
-from modelyard.serving.access import Callers, Days
+from modelyard.serving.access import Callers
 from modelyard.serving.errors import HttpError, check_id, killed
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.encodings import inflate
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.http.heads import Head, Heads
-from modelyard.serving.limits import Limits, Rate, Unfinished
+from modelyard.serving.limits import Days, Limits, Rate, Unfinished
 from modelyard.serving.models import Models
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import tell
@@ -83,7 +83,8 @@ class App:
         access = limits.policy.access
         self.callers = Callers(tokens, access)
         self.cors = frozenset(origin.encode() for origin in access.cors)
-        self._days = Days(access.per_day) if access.per_day else None
+        if access.per_day:
+            models.bound(Days(access.per_day))
         watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
         self._limited = bool(limits.per_minute or access.per_day or watched)
         self.heads = Heads()
@@ -162,9 +163,8 @@ class App:
         if self.limits.per_minute and (wait := self._rate.take(caller)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
             raise HttpError(429, "rate-exceeded", "this token has asked too often in this minute", headers=after)
-        if self._days is not None and (wait := self._days.take(caller)):
-            after = ((b"retry-after", b"%d" % (int(wait) + 1)),)
-            raise HttpError(429, "budget-exceeded", "this caller has asked as often as it may in a day", headers=after)
+        if self.models.days is not None:
+            self.models.days.check(caller)
         gate = self.models.default.gate
         if gate is not None and gate.asking is not None and (wait := gate.asking.limited(caller)):
             after = ((b"retry-after", b"%d" % (int(wait) + 1)),)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from modelyard._kit.clock import Clock
+from modelyard._kit.clock import Clock, system_clock
+from modelyard._kit.text import plural
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Policy
 
-__all__ = ["Limits", "Rate", "Unfinished"]
+__all__ = ["Days", "Limits", "Rate", "Unfinished"]
+
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Limits:
         backlog: Rows that wait to be logged, each 4 kB of them counted as one more; when there are more, requests wait.
         backlog_seconds: How long they wait before they are answered 503.
         drain_seconds: Time to end what is under way after SIGTERM.
-        per_minute: Predictions that one token may ask for in a minute; 0 means any number.
+        per_minute: Requests that one token may make in a minute; 0 means any number.
         policy: What is refused, held back and shown of what stays within them.
     """
 
@@ -75,6 +78,56 @@ class Rate:
             return (1 - left) * 60 / self._most
         self._left[caller] = (left - 1, now)
         return 0.0
+
+
+class Days:
+    """Counts the rows of each caller in a day (UTC); begins anew with the process.
+
+    Rows and not requests: who copies a model by its answers needs so many rows, however few requests they come in.
+
+    Args:
+        most: Rows a day.
+        clock: Source of the time.
+    """
+
+    def __init__(self, most: int, *, clock: Clock = system_clock) -> None:
+        self._most = most
+        self._clock = clock
+        self._day = 0
+        self._asked: dict[str, int] = {}
+
+    def check(self, caller: str) -> None:
+        """Say nothing if a row is left.
+
+        Raises:
+            HttpError: None is (429).
+        """
+        self._check(caller, 1)
+
+    def take(self, caller: str, rows: int) -> None:
+        """Take the rows of a request, all or none.
+
+        Raises:
+            HttpError: Fewer are left (429).
+        """
+        self._check(caller, rows)
+        self._asked[caller] = self._asked.get(caller, 0) + rows
+
+    def _check(self, caller: str, rows: int) -> None:
+        now = self._clock()
+        day = int(now // _DAY)
+        if day != self._day:
+            self._day, self._asked = day, {}
+        left = self._most - self._asked.get(caller, 0)
+        if rows <= left:
+            return
+        wait = int((day + 1) * _DAY - now) + 1
+        told = (
+            f"this caller may ask about {plural(left, 'row')} more today"
+            if left
+            else "this caller has asked enough for a day"
+        )
+        raise HttpError(429, "budget-exceeded", told, headers=((b"retry-after", b"%d" % wait),))
 
 
 class Unfinished:

@@ -12,6 +12,7 @@ from modelyard.serving.batch import Batcher
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
+from modelyard.serving.limits import Days
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import Metrics
 from modelyard.serving.observability.retired import Retired
@@ -51,6 +52,7 @@ class Models:
         killed: Name -> why somebody has switched it off.
         rollout: The challenger on trial.
         board: Where several processes on one port tell each other what they count; none: there is one.
+        days: Counts what callers ask about in a day, if that is bounded.
         bell: Tells when too much is refused or held back, if that is declared.
         metrics: What is counted beside the models.
         retired: What versions counted that are gone.
@@ -61,6 +63,7 @@ class Models:
         self.refused: Counter[str] = Counter()
         self.killed: dict[str, str] = {}
         self.rollout: Tried | None = None
+        self.days: Days | None = None
         self.bell: Bell | None = None
         self.board: Board | None = None
         self.metrics = Metrics()
@@ -82,10 +85,16 @@ class Models:
         for service in self:
             service.access = access
 
+    def bound(self, days: Days) -> None:
+        """Have every version count what a caller asks of all of them in a day."""
+        self.days = days
+        for service in self:
+            service.days = days
+
     def put(self, service: Service, *, current: bool = True) -> None:
         """Take a version in; `current`: it answers for its name from now on."""
         service.killed = service.endpoint in self.killed
-        service.access = self._access
+        service.access, service.days = self._access, self.days
         versions = self._named.setdefault(service.endpoint, {})
         versions[short(service.version.digest)] = service
         versions[service.version.digest] = service

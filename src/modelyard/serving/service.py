@@ -19,7 +19,7 @@ from modelyard.serving.errors import HttpError, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.http.exchange import Exchange, fail
-from modelyard.serving.limits import Limits
+from modelyard.serving.limits import Days, Limits
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
@@ -81,6 +81,7 @@ class Service:
         rows: Rows answered.
         tally: What was answered, by route and time.
         batcher: Gathers the requests of a turn of the event loop for the model.
+        days: Counts what callers ask about in a day, if that is bounded.
         access: Where a line about each answered request goes, if that is declared.
         gate: Guards on both sides of the model, if any are declared.
         watch: Sees what is answered, while this version is compared with another one.
@@ -122,6 +123,7 @@ class Service:
         self.watch: Watch | None = None
         self.rollout: Picks | None = None
         self.closed = False
+        self.days: Days | None = None
         self.tally = Tally()
         self.access: AccessLog | None = None
         self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
@@ -150,10 +152,13 @@ class Service:
             render: Makes the body of the answer.
 
         Raises:
-            HttpError: The endpoint is switched off (503), or a version is asked for that does not answer (400).
+            HttpError: The endpoint is switched off (503), the caller has asked about enough rows (429), or a version is
+                asked for that does not answer (400).
         """
         if self.killed:
             raise killed()
+        if self.days is not None:
+            self.days.take(exchange.caller, parsed.count)
         # Here the id is final, by whatever way it came; who could hide a request would not be watched.
         usual = exchange.head.usual
         if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
@@ -173,10 +178,13 @@ class Service:
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""
-        if self.log.full and time.monotonic() < until:
+        if self.log.full and not self.killed and time.monotonic() < until:
             asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
             return
         self.batcher.waiting -= 1
+        if self.killed:
+            asked.exchange.refuse(killed())
+            return
         if self.log.full:
             message = "the server cannot keep up with its records; try again"
             asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))

@@ -20,7 +20,7 @@ from modelyard.records import Feature, Signature
 from modelyard.serving.columns import Columns, too_many
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined
-from modelyard.serving.values import UNREADABLE
+from modelyard.serving.values import UNREADABLE, once
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +97,7 @@ class Validator:
         count = len(rows)
         if count > self._most:
             raise too_many(self._most)
+        once(body, count * len(self.columns.features) + many)
         if not self.categories:
             # Of numbers the bytes say as much as the text that they were read from.
             return Parsed(count, self._packed(rows, astuple), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,10 +11,12 @@ import msgspec
 from modelyard.records import Feature
 from modelyard.serving.errors import bad
 
-__all__ = ["UNREADABLE", "category", "coerced", "decode", "number"]
+__all__ = ["UNREADABLE", "category", "coerced", "decode", "names_in", "number", "once"]
 
 # What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+# Where the parser stopped.
+_PLACE = re.compile(r"\(byte (\d+)\)")
 # A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
 _SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 
@@ -22,10 +25,11 @@ def decode(body: bytes) -> Any:
     """Decode JSON.
 
     Raises:
-        HttpError: It is none (`body-not-json`), or says NaN or Infinity (`value-not-finite`).
+        HttpError: It is none (`body-not-json`), says NaN or Infinity (`value-not-finite`), or has a name twice in one
+            object (`name-twice`).
     """
     try:
-        return msgspec.json.decode(body)
+        data = msgspec.json.decode(body)
     except UNREADABLE as error:
         if "out of range" in str(error):
             raise bad("value-not-finite", "a number in the body is larger than a double can be (1.8e308)") from None
@@ -33,7 +37,56 @@ def decode(body: bytes) -> Any:
             raise bad(
                 "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
             ) from None
-        raise bad("body-not-json", "the body is not JSON in UTF-8") from None
+        raise bad("body-not-json", f"the body is not JSON in UTF-8{_where(error)}") from None
+    once(body, names_in(data))
+    return data
+
+
+def once(body: bytes, names: int) -> None:
+    """Refuse JSON that has a name twice in one object: which value counts, everybody who reads it says differently.
+
+    Args:
+        body: What was decoded.
+        names: How many names came of it, or fewer: where there are as many colons, none was lost.
+
+    Raises:
+        HttpError: It has (`name-twice`).
+    """
+    if body.count(b":") > names:
+        try:
+            json.loads(body, object_pairs_hook=_look_at, parse_int=len, parse_float=len)
+        except RecursionError as error:
+            raise bad("body-not-json", f"the body is not JSON in UTF-8{_where(error)}") from None
+
+
+def _look_at(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise bad("name-twice", f"`{name[:60]}` stands twice in one object")
+        seen.add(name)
+
+
+def names_in(data: Any) -> int:
+    """Return how many names the objects in decoded JSON have; fewer where a list begins with something else."""
+    count, left = 0, [data] if type(data) in (dict, list) else []
+    while left:
+        one = left.pop()
+        if type(one) is dict:
+            count += len(one)
+            left += [value for value in one.values() if type(value) in (dict, list)]
+        elif one and type(one[0]) in (dict, list):
+            left += [value for value in one if type(value) in (dict, list)]
+    return count
+
+
+def _where(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return ": it is nested too deeply"
+    if "truncated" in str(error):
+        return ": it ends in the middle"
+    place = _PLACE.search(str(error))
+    return f": look at byte {place[1]}" if place else ""
 
 
 def number(feature: Feature, row: int, value: Any) -> float | None:

@@ -27,7 +27,7 @@ from modelyard.inference.outcomes import StrangeOutcome, outcome_text
 from modelyard.security.roles import allowed
 from modelyard.serving.errors import HttpError, bad, suggest
 from modelyard.serving.http.exchange import Exchange, fail
-from modelyard.serving.values import UNREADABLE
+from modelyard.serving.values import UNREADABLE, decode, once
 from modelyard.store.outcomes import Written
 from modelyard.store.requests import connect, known_of
 
@@ -126,8 +126,11 @@ def feedback(models: Models, exchange: Exchange) -> None:
     try:
         given = _decode(exchange.body)
     except UNREADABLE:
+        # Says so where it is no JSON at all.
+        decode(exchange.body)
         raise bad("feedback-shape", 'send {"id": "ID", "truth": VALUE} or a list of them') from None
     outcomes = given if isinstance(given, list) else [given]
+    once(exchange.body, 2 * len(outcomes))
     if not outcomes:
         raise bad("feedback-shape", "there is no outcome in the list")
     if len(outcomes) > _MOST:

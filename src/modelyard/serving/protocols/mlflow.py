@@ -19,7 +19,7 @@ from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Asked, Service
-from modelyard.serving.values import decode
+from modelyard.serving.values import decode, names_in, once
 
 __all__ = ["invocations", "ping"]
 
@@ -88,9 +88,11 @@ def _decode(body: bytes) -> Any:
         if error.code != "value-not-finite" or b"NaN" not in body:
             raise
         try:
-            return json.loads(body.decode(), parse_constant={"NaN": None}.__getitem__)
+            data = json.loads(body.decode(), parse_constant={"NaN": None}.__getitem__)
         except (KeyError, ValueError, RecursionError):
             raise error from None
+        once(body, names_in(data))
+        return data
 
 
 def _order(service: Service) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.protocols.binary import numbers_out, shares, split, texts_out
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.service import Asked, Body, Service
-from modelyard.serving.values import UNREADABLE, decode
+from modelyard.serving.values import UNREADABLE, decode, once
 
 __all__ = [
     "EXTENSIONS",
@@ -142,11 +142,21 @@ def infer(models: Models, exchange: Exchange) -> None:
         request = _decode_request(text)
     except UNREADABLE:
         raise _shape_of(text) from None
+    once(text, _names(request))
     if request.id:
         exchange.id = check_id(request.id)
     wanted = _wanted(service, request)
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, rest))
     service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted))
+
+
+def _names(request: _Request) -> int:
+    """Return how many names a request has, and colons in its values, or fewer."""
+    parts: list[_Tensor | _Wanted] = [*request.inputs, *request.outputs]
+    given = [request.parameters, *(one.parameters for one in parts)]
+    inside = sum([len(parameters) + 1 for parameters in given if parameters])
+    raw = sum([1 + bytes(one.data).count(b":") for one in request.inputs if one.data])
+    return 1 + bool(request.id) + bool(request.outputs) + 3 * len(request.inputs) + len(request.outputs) + inside + raw
 
 
 def _tensors(inputs: list[_Tensor], rest: memoryview) -> list[Tensor]:
