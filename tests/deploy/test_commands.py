@@ -18,6 +18,7 @@ import httpx
 import polars as pl
 import pytest
 
+from modelyard.cli.main import main
 from modelyard.deploy.aliases import move
 from modelyard.records import ModelVersion
 from modelyard.security.tokens import list_tokens
@@ -123,6 +124,19 @@ def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore,
     _, rest = process.communicate(timeout=20)
     assert process.returncode == 0, rest
     assert "requests=1 rows=1 logged=1 held=0" in rest
+
+
+def test_serve_keeps_ctrl_c_back_for_the_server_that_it_becomes(
+    tmp_path: Path, promoted: list[ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks: list[set[int]] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", lambda *line: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+    try:
+        main(["serve", "--port", "0"])
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    assert [signal.SIGINT in mask for mask in masks] == [True]
 
 
 def test_on_a_terminal_the_first_token_is_made_once(tmp_path: Path, promoted: list[ModelVersion]) -> None:

@@ -318,9 +318,9 @@ def test_slow_runs_are_seen_for_what_they_are() -> None:
         with closing(Batcher(model, joined, answered)) as batcher:
             # Alone a row does not keep the loop for long, five together do.
             await asked(batcher, feeds(0, 10), 10)
-            assert 0 < batcher.inline.rows < 5
-            await asked(batcher, feeds(0, 10), 10)
             assert batcher.inline.rows < 5
+            await asked(batcher, feeds(0, 10), 10)
+            assert 0 < batcher.inline.rows < 5
             model.seconds = 0.010
             await asked(batcher, feeds(0, 1), 1)
             assert batcher.inline.rows == 0

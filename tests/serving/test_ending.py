@@ -7,6 +7,8 @@ import contextlib
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,3 +129,13 @@ def test_told_once_more_a_server_does_not_wait_for_half_a_body(fresh: Callable[.
         assert server.process.wait(10) == 0
         assert sock.recv(10) == b""
     assert server.stop() == 0
+
+
+def test_ctrl_c_before_the_server_can_hear_it_ends_it_without_a_traceback() -> None:
+    early = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}); "
+        "os.kill(os.getpid(), signal.SIGINT); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'modelyard.serving', '--bundle', 'none', '--project', 'none'])"
+    )
+    done = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
             line += [f"--{flag.replace('_', '-')}", str(path.resolve())]
     if args.grpc_port is not None:
         line += ["--grpc-port", str(args.grpc_port)]
+    # A Ctrl-C that comes before the server can hear it waits until then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # This process becomes the server: one process to watch, and signals reach it.
     os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
 

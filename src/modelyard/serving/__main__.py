@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--client-ca", type=Path, help="CAs in PEM: clients must have a certificate of one of them")
     args = parser.parse_args(argv)
     try:
+        # Whoever started this may have kept it back: only from here on it is answered without a traceback.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
         from modelyard.serving.server import Settings, serve

@@ -229,7 +229,6 @@ class Batcher(Generic[T]):
             began = clock()
             try:
                 if feeds := self._fit([one.parsed for one in run.group]):
-                    self.runs += 1
                     run.output = self._predictor.predict(feeds)
             except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
                 run.output = error
@@ -239,6 +238,7 @@ class Batcher(Generic[T]):
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
             self.waiting -= len(run.group)
+            self.runs += run.output is not None
             self._answered(run.group, run.output)
 
     def _look(self) -> None:
