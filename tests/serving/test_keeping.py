@@ -18,6 +18,7 @@ from modelyard.checks.profile import profile
 from modelyard.deploy.local import policy_of
 from modelyard.deploy.section import Deploy, Requests
 from modelyard.inference import BundleDraft
+from modelyard.serving.errors import HttpError
 from modelyard.serving.guards import policy
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.observability.keeping import Keeper
@@ -104,22 +105,32 @@ def test_every_form_of_rows_is_written_as_it_was_sent() -> None:
     assert json.loads(keeper.rows_of(validator.parse(json.dumps({"columns": by_columns}).encode()))) == [ROW, ROW]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("body", "kept"),
-    [
-        ('{"rows":[%s],"rows":[%s]}', True),
-        ('{"rows":[%s],"r\\u006fws":[%s]}', True),
-        ('{"rows":[%s,%s]}', False),
-    ],
-)
-def test_rows_that_come_twice_are_written_as_they_were_answered(body: str, kept: bool) -> None:
-    """As JSON the last of them counts; as bytes they would be no JSON at all, and nobody could read the log."""
+@pytest.mark.parametrize("kernels", ["compiled", "python"])
+def test_rows_are_written_as_they_were_sent_whatever_their_texts_hold(
+    kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELYARD_KERNELS", kernels)
     validator = Validator(MIXED)
-    first, second = ROW, {**ROW, "city": "a ] b"}
-    parsed = validator.parse((body % (json.dumps(first), json.dumps(second))).encode())
-    found = json.loads(Keeper(validator, policy.Requests()).rows_of(parsed))  # type: ignore[arg-type]
-    assert found == ([second] if kept else [first, second])
-    assert len(found) == parsed.count
+    rows = [{**ROW, "city": "a ]} b: {"}, {**ROW, "city": "]"}]
+    for body in (
+        '{"rows":[%s,%s]}',
+        '{"rows": [%s,%s]}',
+        '{"rows":[%s,%s]} ',
+        ' {"rows":[%s,%s]}',
+        '{"rows":[%s,%s] }',
+    ):
+        parsed = validator.parse((body % tuple(json.dumps(row) for row in rows)).encode())
+        assert json.loads(Keeper(validator, policy.Requests()).rows_of(parsed)) == rows  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "python"])
+@pytest.mark.parametrize("body", ['{"rows":[%s],"rows":[%s]}', '{"rows":[%s],"r\\u006fws":[%s]}'])
+def test_rows_that_come_twice_are_refused(body: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As JSON the last of them counts; as bytes they would be no JSON at all, and nobody could read the log."""
+    monkeypatch.setenv("MODELYARD_KERNELS", kernels)
+    with pytest.raises(HttpError) as told:
+        Validator(MIXED).parse((body % (json.dumps(ROW), json.dumps(ROW))).encode())
+    assert told.value.code == "name-twice"
 
 
 def at_once(endpoint: Endpoint, bodies: list[tuple[str, str, Any]]) -> None:

@@ -265,8 +265,8 @@ def _raw(body: bytes, count: int) -> bytes:
     """Return the rows of a body as they were sent, if they stand alone and are short enough for the log."""
     if count >= PACKED_ROWS or len(body) > _RAW_BYTES * count:
         return b""
-    # What was read are these rows and nothing else, unless `rows` stands there twice: then two lists end.
-    if body.startswith(_TIGHT) and body.find(b"]") == len(body) - 2:
+    # What was read are these rows and nothing else.
+    if body.startswith(_TIGHT) and body.endswith(b"]}"):
         return body[body.find(b"[") : -1]
     return b"" if _many(body) else b"[%s]" % body
 
