@@ -20,7 +20,7 @@ LOADS = (
     "modelyard.data.csvlines",
     "modelyard.data.sources",
     "modelyard.pipeline.compose",
-    "modelyard.spec.columns",
+    "modelyard.spec.held",
 )
 
 
@@ -30,8 +30,8 @@ def add(subparsers: Any) -> None:
         "check",
         help="check the file without running anything",
         description="Read the declaration and say everything that is wrong with it, with lines: unknown fields, wrong "
-        "types, missing files, contradictions. Columns that `deploy` names are held against the champion, where there "
-        "is one, and secrets of webhooks against one another, as far as they are set here; both are warned of. "
+        "types, missing files, contradictions. What `deploy` names is held against the champion, where there is "
+        "one, and secrets of webhooks against one another, as far as they are set here; both are warned of. "
         "Nothing is written.",
         epilog="example:\n  modelyard check --json | jq '.problems[] | .where + \" \" + .message'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -83,16 +83,16 @@ def _warnings(spec: Spec) -> list[Problem]:
 def _columns(spec: Spec) -> list[Problem]:
     """Return what only a model that is there can tell; nothing where there is none."""
     from modelyard._kit.errors import ModelyardError, Problem
-    from modelyard.spec.columns import column_warnings, names_columns
+    from modelyard.spec.held import model_warnings, names_something
     from modelyard.store import open_store, store_exists
 
     try:
-        if not names_columns(spec) or not store_exists(spec.root, file=spec.path.name):
+        if not names_something(spec) or not store_exists(spec.root, file=spec.path.name):
             return []
         with open_store(spec.root, file=spec.path.name) as store:
-            return list(column_warnings(spec, store))
+            return list(model_warnings(spec, store))
     except ModelyardError as error:
         # A file is right or wrong wherever it is looked at; the store may be out of reach there.
         p = error.problem
-        message = f"names of columns were not held against the model: {p.message}"
+        message = f"what `deploy` names was not held against the model: {p.message}"
         return [Problem(p.code, message, p.where, p.hint)]

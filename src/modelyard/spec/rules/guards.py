@@ -1,7 +1,7 @@
 """What cannot stand in `deploy.guards`, `deploy.access.show` and `deploy.requests`.
 
 What only the trained model can tell (its columns where the file does not list them, its classes, its profile) is looked
-at when a server opens the bundle; of the columns `modelyard check` warns before (`spec.columns`).
+at when a server opens the bundle; of the columns `modelyard check` warns before (`spec.held`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Columns that `deploy` names are held against the model that answers, where there is one."""
+"""What `deploy` names is held against the model that answers, where there is one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelyard.cli.main import main
@@ -49,8 +50,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStor
         yield opened
 
 
-def champion(store: LocalStore) -> None:
-    to = Deployment(endpoint="p", alias="champion", model=MODEL, revision=1, reason="test")
+def champion(store: LocalStore, model: ModelVersion = MODEL) -> None:
+    to = Deployment(endpoint="p", alias="champion", model=model, revision=1, reason="test")
     store.ledger.append(Draft(kind="alias.moved", actor="user:ana", payload={"deployment": plain(to)}))
 
 
@@ -126,8 +127,6 @@ def test_without_a_version_nothing_is_said(store: LocalStore, capsys: pytest.Cap
     table(store)
     assert told("  requests: {redact: [zzz]}\n", capsys) == []
     # That of another endpoint is none of ours.
-    import msgspec
-
     fitted(store, msgspec.structs.replace(MODEL, name="other"))
     assert told("  requests: {redact: [zzz]}\n", capsys) == []
 
@@ -149,4 +148,26 @@ def test_a_store_that_cannot_be_read_stops_nothing(
     (tmp_path / ".modelyard" / "ledger.db").write_text("this is none, whatever its name may say" * 100)
     Path("modelyard.yaml").write_text(HEAD + "  requests: {redact: [zzz]}\n")
     assert main(["check"]) == 0
-    assert "names of columns were not held against the model" in capsys.readouterr().err
+    assert "what `deploy` names was not held against the model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fallback", "hint"),
+    [("Yes", "did you mean `yes`?"), ("3", "it answers: no, yes"), ("yes", "")],
+)
+def test_a_fallback_that_the_champion_never_answers_is_warned_of(
+    store: LocalStore, capsys: pytest.CaptureFixture[str], fallback: str, hint: str
+) -> None:
+    problem = Problem(task="binary", target="y", metric="auc", classes=("no", "yes"))
+    signature = msgspec.structs.replace(MODEL.signature, problem=problem)
+    champion(store, msgspec.structs.replace(MODEL, signature=signature))
+    found = told(f"  guards: {{fallback: '{fallback}', confidence: {{at_least: 0.6, else: fallback}}}}\n", capsys)
+    assert [(one["code"], one["where"]) for one in found] == [("spec-class-not-answered", "modelyard.yaml:5")] * bool(
+        hint
+    )
+    assert [one["hint"] for one in found] == [hint] * bool(hint)
+
+
+def test_a_number_is_no_class(store: LocalStore, capsys: pytest.CaptureFixture[str]) -> None:
+    champion(store)
+    assert told("  guards: {fallback: '3', within: {low: 0, do: fallback}}\n", capsys) == []

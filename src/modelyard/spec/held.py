@@ -1,6 +1,6 @@
-"""Hold the columns that `deploy` names against the model that answers: only it knows what it takes.
+"""Hold the columns and the class that `deploy` names against the model that answers: only it knows what it has.
 
-These are warnings: the next run may make a version that takes other columns.
+These are warnings: the next run may make a version that has others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from modelyard.spec.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["column_warnings", "names_columns"]
+__all__ = ["model_warnings", "names_something"]
 
 
 class _Named(NamedTuple):
@@ -27,13 +27,13 @@ class _Named(NamedTuple):
     text: bool = False
 
 
-def names_columns(spec: Spec) -> bool:
+def names_something(spec: Spec) -> bool:
     """Say whether there is anything to hold against a model."""
-    return next(_named(spec), None) is not None
+    return next(_named(spec), None) is not None or _fallback(spec) is not None
 
 
-def column_warnings(spec: Spec, store: Store) -> Iterator[Problem]:
-    """Yield each column that the champion does not take, or where there is none, the newest version that was made.
+def model_warnings(spec: Spec, store: Store) -> Iterator[Problem]:
+    """Yield what the champion does not have, or where there is none, the newest version that was made.
 
     Args:
         spec: The declaration.
@@ -59,6 +59,20 @@ def column_warnings(spec: Spec, store: Store) -> Iterator[Problem]:
             spec.where(path),
             _hint(column, known, table if column not in taken else ()),
         )
+    classes, fallback = model.signature.problem.classes, _fallback(spec)
+    if classes and fallback is not None and fallback not in classes:
+        close = near(fallback, classes)
+        yield Problem(
+            "spec-class-not-answered",
+            f'"fallback" is "{fallback}", which is no class of the {which}: a server of it would not start',
+            spec.where("deploy.guards.fallback"),
+            f"did you mean `{close[0]}`?" if close else f"it answers: {', '.join(classes)}",
+        )
+
+
+def _fallback(spec: Spec) -> str | None:
+    guards = spec.deploy.guards
+    return None if guards is None else guards.fallback
 
 
 def _named(spec: Spec) -> Iterator[_Named]:
