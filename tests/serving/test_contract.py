@@ -21,6 +21,7 @@ from modelyard._kit.errors import UserError
 from modelyard.cli.main import main
 from modelyard.inference import BundleDraft
 from modelyard.records import Feature, Signature
+from modelyard.serving.contract.clients import LANGUAGES, client_files
 from modelyard.serving.contract.description import description
 from modelyard.serving.contract.diff import changes
 from modelyard.serving.contract.mock import bundle_of, mock
@@ -469,6 +470,16 @@ def test_a_description_is_read_whatever_its_columns_are_called(column: str) -> N
     known = document(mixed_bundle())
     known["components"]["schemas"]["Row"]["properties"][column] = {"type": ["number", "null"], "x-seen": {"low": 0}}
     assert read_description(json.dumps(known).encode(), "it.json") == known
+
+
+@pytest.mark.parametrize("column", ["education-num", "hours per week", "2nd", "gr\u00f6\u00dfe", "a.b", "class", "]*/"])
+def test_what_was_written_of_a_model_is_read_again(column: str) -> None:
+    known = document(changed(new=Feature(name=column, type="number", source="Float64")))
+    assert read_description(json.dumps(known).encode(), "it.json") == known
+    written = [next(iter(client_files(known, language).values())) for language in LANGUAGES]
+    assert [f"{key}: " in text for key, text in zip((ascii(column), json.dumps(column)), written, strict=True)] == [
+        True
+    ] * 2
 
 
 def test_the_known_cities_are_in_it() -> None:

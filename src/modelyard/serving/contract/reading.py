@@ -127,7 +127,12 @@ def _is_plain(schema: _Schema, schemas: dict[str, _Schema]) -> bool:
         return False
     inner = [schema.items] if isinstance(schema.items, _Schema) else []
     for key, one in (schema.properties or {}).items():
-        if (one.properties is not None or one.items is not None) and not _KEY.fullmatch(key):
+        if _has_type(one) and not _KEY.fullmatch(key):
             return False
         inner.append(one)
     return all(_is_plain(one, schemas) for one in inner)
+
+
+def _has_type(schema: _Schema) -> bool:
+    """Whether a client has a type for it or for what is in it."""
+    return schema.properties is not None or (isinstance(schema.items, _Schema) and _has_type(schema.items))
