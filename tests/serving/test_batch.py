@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from modelyard.serving.batch import INLINE_ROWS, Batcher
+from modelyard.serving.errors import HttpError
 from modelyard.serving.parsed import Parsed
 
 
@@ -399,6 +400,224 @@ def test_who_closes_waits_for_the_thread_and_nobody_is_answered_afterwards() -> 
     asyncio.run(main())
     assert model.sizes == [1]
     assert not told
+
+
+class Row(Asking):
+    """Somebody who asks for a row that may not fit."""
+
+    def __init__(self, value: float, *, fits: bool = True) -> None:
+        super().__init__({"numeric": np.full((1, 1), value)}, 1)
+        if not fits:
+            self.parsed.error = HttpError(400, "value-missing", "no")
+
+
+def test_all_rows_of_a_turn_decide_whether_it_keeps_the_loop() -> None:
+    model = Held()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            batcher.inline.learn(5, 0.005001)
+            assert batcher.inline.rows == 4
+            # The first run has two rows, and the ones after it 255 each.
+            for rows in (2, 255, 255):
+                batcher.ask(Asking(feeds(0, rows), rows))
+            await turn()
+            assert batcher.waiting == 3
+            model.go_on.set()
+            await idle(batcher)
+
+    asyncio.run(main())
+    assert model.threads == ["predict"] * 3
+
+
+def test_runs_of_one_turn_are_slow_together() -> None:
+    model = Slow(0.00001)
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            for _ in range(8):
+                batcher.ask(Asking(feeds(0, 200), 200))
+            await idle(batcher)
+            # Eight runs of 2 ms each.
+            assert batcher.inline.rows < 600
+
+    asyncio.run(main())
+
+
+def test_what_was_refused_or_failed_says_nothing_of_the_speed() -> None:
+    async def main() -> None:
+        model = Slow(0.002)
+        with closing(Batcher(model, joined, answered)) as batcher:
+            await asked(batcher, feeds(0, 10), 10)
+            seen = batcher.inline.rows
+            for one in [Row(0.0, fits=False) for _ in range(50)]:
+                batcher.ask(one)
+                await idle(batcher)
+            model.broken, model.seconds = True, 0.0
+            for _ in range(50):
+                await asyncio.gather(asked(batcher, feeds(0, 10), 10), return_exceptions=True)
+            assert batcher.inline.rows == seen < 5
+            assert batcher.runs == 1
+
+    asyncio.run(main())
+
+
+def test_a_model_is_known_before_it_is_asked() -> None:
+    async def main(seconds: float) -> tuple[int, int]:
+        with closing(Batcher(Slow(seconds), joined, answered)) as batcher:
+            batcher.warm(feeds(0, 1))
+            return batcher.inline.rows, batcher.turn.rows
+
+    inline, whole = asyncio.run(main(0.0015))
+    assert 1 <= inline <= 3
+    assert 16 <= whole <= 33
+    assert asyncio.run(main(0.020)) == (0, 16)
+    inline, whole = asyncio.run(main(0.00001))
+    assert min(inline, whole) > 1_000_000
+
+
+class Waits(Double):
+    """Waits without working."""
+
+    def predict(self, feeds: dict[str, Any]) -> Any:
+        time.sleep(0.02)
+        return super().predict(feeds)
+
+
+def test_a_model_that_waits_does_not_keep_the_loop_every_other_time() -> None:
+    async def main() -> None:
+        with closing(Batcher(Waits(), joined, answered)) as batcher:
+            for _ in range(5):
+                await asked(batcher, feeds(0, 1), 1)
+                assert batcher.inline.rows == 0
+
+    asyncio.run(main())
+
+
+def test_under_load_a_fast_model_comes_back_from_the_thread() -> None:
+    model = Held()
+    model.go_on.set()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            batcher.inline.learn(8, 0.006)
+
+            async def caller() -> None:
+                # Somebody asks again as soon as there is an answer: something is gathered at every moment.
+                for _ in range(60):
+                    await asked(batcher, feeds(0, 1), 1)
+
+            await asyncio.gather(*(caller() for _ in range(8)))
+            assert batcher.inline.rows >= 8
+
+    asyncio.run(main())
+    assert model.threads[0] == "predict"
+    assert set(model.threads[-10:]) == {"MainThread"}
+
+
+def test_the_thread_has_its_next_turn_before_the_last_is_answered() -> None:
+    model, order = Held(), []
+
+    async def main() -> None:
+        def told(group: list[Asking], output: Any) -> None:
+            order.append((len(group), batcher._away))
+            answered(group, output)
+
+        batcher = Batcher(model, joined, told)
+        slow(batcher)
+        for rows in (2, 3):
+            for _ in range(rows):
+                batcher.ask(Asking(feeds(0, 1), 1))
+            await turn()
+        model.go_on.set()
+        await idle(batcher)
+        batcher.close()
+
+    asyncio.run(main())
+    assert order == [(2, True), (3, False)]
+
+
+def test_what_waits_for_its_turn_can_be_taken_out() -> None:
+    model = Held()
+
+    async def main() -> None:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            slow(batcher)
+            batcher.turn.learn(100, 0.25)
+            batcher.ask(first := Asking(feeds(0, 1), 1))
+            await turn()
+            later = [Asking(feeds(0, 1), 1) for _ in range(30)]
+            for one in later:
+                batcher.ask(one)
+            assert batcher.busy
+            assert batcher.drop() == later
+            assert (batcher.waiting, batcher.busy, batcher.drop()) == (1, False, [])
+            model.go_on.set()
+            await first.answer
+            # In the loop, between the question and the look.
+            batcher.inline.learn(1000, 0.0)
+            batcher.ask(Asking(feeds(0, 1), 1))
+            assert len(batcher.drop()) == 1
+            await turn()
+            assert await asked(batcher, feeds(1, 1), 1) == [[2.0]]
+            assert batcher.waiting == 0
+
+    asyncio.run(main())
+    assert model.sizes == [1, 1]
+
+
+def test_what_ends_a_thread_is_told_to_who_waits() -> None:
+    class Ends(Double):
+        def predict(self, feeds: dict[str, Any]) -> Any:
+            raise SystemExit(3)
+
+    async def main() -> None:
+        with closing(Batcher(Ends(), joined, answered)) as batcher:
+            slow(batcher)
+            for rows in (1, INLINE_ROWS):
+                with pytest.raises(SystemExit):
+                    await asked(batcher, feeds(0, rows), rows)
+            assert batcher.waiting == 0
+
+    asyncio.run(main())
+
+
+def test_a_group_that_cannot_be_answered_keeps_no_other_waiting() -> None:
+    model, told = Held(), []
+    model.go_on.set()
+
+    async def main() -> None:
+        def stumbling(group: list[Asking], output: Any) -> None:
+            told.append(len(group))
+            if len(told) == 1:
+                raise ValueError("a mistake of ours")
+
+        said: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context))
+        with closing(Batcher(model, joined, stumbling)) as batcher:
+            for rows in (200, 201, 202):
+                batcher.ask(Asking(feeds(0, rows), rows))
+            await idle(batcher)
+        assert [type(one["exception"]) for one in said] == [ValueError]
+
+    asyncio.run(main())
+    assert told == [1, 1, 1]
+
+
+def test_nobody_is_told_once_the_loop_is_gone(capfd: pytest.CaptureFixture[str]) -> None:
+    model = Held()
+
+    async def main() -> Batcher[Asking]:
+        batcher = Batcher[Asking](model, joined, answered)
+        slow(batcher)
+        batcher.ask(Asking(feeds(0, 1), 1))
+        await turn()
+        return batcher
+
+    batcher = asyncio.run(main())
+    model.go_on.set()
+    batcher.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_request_that_no_thread_takes_is_not_counted_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -23,6 +24,7 @@ from modelyard.security.roles import MATRIX, ROLES
 from modelyard.serving.errors import HttpError
 from modelyard.serving.http.tls import Tls
 from modelyard.serving.limits import Days
+from modelyard.serving.models import Models
 from modelyard.serving.routes import ROUTES, Route
 
 from .authority import Authority  # noqa: TID252 - the suite is not installed, so there is no absolute name
@@ -351,11 +353,31 @@ def test_a_day_has_so_many_rows(fresh: Fresh) -> None:
         assert client.post("/predict", json=ROW).status_code == 200
 
 
-def test_what_is_refused_for_its_rows_counts_nothing(fresh: Fresh) -> None:
+def test_what_cannot_be_read_counts_nothing(fresh: Fresh) -> None:
     server = fresh(None, *policy(per_day=2))
     with server.client() as client:
         assert client.post("/predict", json={"rows": [{"no": 1}] * 2}).status_code == 400
+        headers = {"x-model": "challenger"}
+        assert client.post("/predict", json={"rows": [ROW] * 2}, headers=headers).status_code in (400, 403)
+        too_many = client.post("/predict", json={"rows": [ROW] * 3})
+        assert (too_many.status_code, too_many.json()["error"]["code"]) == (413, "rows-too-many")
+        assert "retry-after" not in too_many.headers
         assert client.post("/predict", json={"rows": [ROW] * 2}).status_code == 200
+        # Nobody reads a body any more.
+        assert client.post("/predict", content=b"{").status_code == 429
+
+
+def test_versions_that_come_later_count_for_the_same_day() -> None:
+    def version(digest: str) -> Any:
+        made = Mock(endpoint="credit", killed=False, batcher=Mock(waiting=0, busy=False))
+        made.version.digest = digest
+        return made
+
+    models = Models(version("a" * 64))
+    days = Days(5)
+    models.bound(days)
+    models.put(version("b" * 64))
+    assert [service.days for service in models] == [days, days]
 
 
 def test_days_begin_anew() -> None:

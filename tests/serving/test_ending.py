@@ -138,4 +138,4 @@ def test_ctrl_c_before_the_server_can_hear_it_ends_it_without_a_traceback() -> N
         "os.execv(sys.executable, [sys.executable, '-m', 'modelyard.serving', '--bundle', 'none', '--project', 'none'])"
     )
     done = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

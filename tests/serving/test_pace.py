@@ -38,3 +38,10 @@ def test_it_comes_back_from_nothing() -> None:
     for _ in range(20):
         pace.learn(pace.rows + 1, 0.0)
     assert pace.rows > 50
+
+
+def test_even_a_slow_run_of_many_rows_does_not_open_it_at_once() -> None:
+    pace = Pace(0.005, least=0)
+    pace.learn(1, 1.0)
+    pace.learn(255, 0.0051)
+    assert pace.rows == 1

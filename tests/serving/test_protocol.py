@@ -252,24 +252,46 @@ def twice(body: Any, name: str, value: Any) -> bytes:
         ("inputs", []),
         ("id", "a"),
         ("outputs", []),
-        ("parameters", {}),
+        ("parameters", {"z": 1}),
         ("shape", [1, 1]),
         ("data", [1, 2]),
         ("name", "x"),
     ],
 )
-def test_a_name_that_stands_twice_is_refused(served: Server, name: str, value: Any) -> None:
-    body = {
-        "id": "a:b",
-        "inputs": [{**NUMERIC, "parameters": {"x": {}}}, {**CITY, "data": ["rome: {}"]}],
-        "outputs": [{"name": "label", "parameters": {"binary_data": False}}],
-        "parameters": {"y": 1},
-    }
+@pytest.mark.parametrize(
+    "more",
+    [
+        # As few colons as there are names, as many as can be, and values that stand elsewhere, too.
+        {},
+        {"id": "a", "outputs": [{"name": "label"}]},
+        {"parameters": {"y": 1}, "outputs": [{"name": "label", "parameters": {"binary_data": False}}]},
+        {"id": "a:b", "inputs": [{**NUMERIC, "parameters": {"x": {}}}, {**CITY, "data": ["rome: {}"]}]},
+        {"id": "a", "x": [{"y": ["rome: {}" * 50]}], "inputs": [NUMERIC, {**CITY, "data": ["rome: {}" * 50]}]},
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(served: Server, name: str, value: Any, more: dict[str, Any]) -> None:
+    body = {"inputs": [NUMERIC, CITY], **more}
+    if f'"{name}": ' not in json.dumps(body):
+        body[name] = value or [{"name": "label"}]
     with served.client() as client:
         assert client.post("/v2/models/credit/infer", content=json.dumps(body).encode()).status_code == 200
         refused = client.post("/v2/models/credit/infer", content=twice(body, name, value))
     assert refused.status_code == 400
     assert (refused.json()["code"], f"`{name}`" in refused.json()["error"]) == ("name-twice", True)
+
+
+def test_what_nobody_reads_is_json_too_and_not_without_end(served: Server) -> None:
+    whole = json.dumps({"inputs": [NUMERIC, CITY]}).encode()
+    with served.client() as client:
+
+        def told(more: bytes) -> tuple[int, str]:
+            answer = client.post("/v2/models/credit/infer", content=whole[:-1] + more + b"}")
+            return answer.status_code, answer.json().get("code", "")
+
+        assert told(b', "x": {"y": 1}') == (200, "")
+        assert told(b', "x": "\xff"') == (400, "body-not-json")
+        assert told(b', "x": {"y": %s%s}' % (b"[" * 990, b"]" * 990))[0] in (200, 400)
+        assert told(b', "x": [%s]' % b",".join([b'{"y":1}'] * 100_000)) == (400, "body-shape")
 
 
 @pytest.mark.parametrize("rows", [100_001, 30_000_000, 10**14, 2**63, 10**18, 10**400, 10**4000])

@@ -162,3 +162,38 @@ def test_health_is_told_while_a_slow_model_runs(tmp_path: Path) -> None:
 
     with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
         asyncio.run(main(endpoint))
+
+
+def test_who_waits_for_a_slow_model_is_refused_when_the_endpoint_is_killed(tmp_path: Path) -> None:
+    async def main(endpoint: Endpoint) -> None:
+        go_on, batcher = threading.Event(), endpoint.service.batcher
+        batcher.inline.learn(1, 1.0)
+        predict, runs = batcher._predictor.predict, []
+
+        def slowly(feeds: Any) -> Any:
+            runs.append(feeds)
+            assert go_on.wait(10)
+            return predict(feeds)
+
+        batcher._predictor = Mock(predict=slowly)
+        wires = []
+        for _ in range(2):
+            wire, connection = Wire(), Connection(endpoint.app)
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            connection.data_received(endpoint.request(ROWS))
+            wires.append(wire)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        endpoint.models.kill(endpoint.service.endpoint, "a test")
+        assert wires[1].sent.startswith(b"HTTP/1.1 503")
+        assert b'"endpoint-killed"' in wires[1].sent
+        go_on.set()
+        async with asyncio.timeout(10):
+            while endpoint.service.in_flight:
+                await asyncio.sleep(0.001)
+        # What the model had at hand is answered.
+        assert wires[0].sent.startswith(b"HTTP/1.1 200")
+        assert len(runs) == 1
+
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        asyncio.run(main(endpoint))

@@ -106,7 +106,9 @@ def test_what_is_switched_off_says_so_under_load_too(tmp_path: Path) -> None:
     with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
         killed = ROOM + 2, lambda: endpoint.models.kill("hours", "a drill")
         answers = crowd(endpoint, ROOM + 5, "/predict", change=killed)
-        assert [answer[9:12] for answer in answers] == [b"200"] * ROOM + [b"429"] * 2 + [b"503"] * 3
+        # Those that had found room wait for their turn, and are not answered any more either.
+        assert [answer[9:12] for answer in answers] == [b"503"] * ROOM + [b"429"] * 2 + [b"503"] * 3
+        assert endpoint.service.in_flight == 0
 
 
 def test_answers_keep_the_order_of_the_requests_on_a_connection(tmp_path: Path) -> None:

@@ -49,8 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--client-ca", type=Path, help="CAs in PEM: clients must have a certificate of one of them")
     args = parser.parse_args(argv)
     try:
-        # Whoever started this may have kept it back: only from here on it is answered without a traceback.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         from modelyard.serving.guards.policy import read_policy
         from modelyard.serving.limits import Limits
         from modelyard.serving.server import Settings, serve
@@ -85,4 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Until the server hears it itself, Ctrl-C ends this at once: as an exception it would break modules that are being
+    # loaded. Whoever started this has kept it back until here.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     sys.exit(main())

@@ -3,16 +3,17 @@
 A turn of several requests goes on while a look at the sockets brings more: those whose answers were just written send
 their next ones while the first of them are read, and a run of the model costs as much as thirty rows more in it.
 
-Where a run takes long it happens in a thread, and what comes in meanwhile is the next turn: nobody else waits for it,
-health checks least, and who finds no room is told so at once and on another core.
+Where the model takes long a turn happens in a thread, and what comes in meanwhile is the next turn: health checks do
+not wait for it, and who finds no room is told so at once and on another core.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -36,8 +37,10 @@ __all__ = ["INLINE_ROWS", "Batcher", "Rows"]
 INLINE_ROWS = 256
 # Seconds of work that one turn may take on: who comes on top would wait for a turn in which it is too late.
 TURN = 0.05
-# Seconds for which a run may keep the event loop; a thread costs 0.1 ms.
+# Seconds for which the model may keep the event loop; a thread costs 0.1 ms.
 _INLINE = 0.005
+# Rows that are enough to see before anybody asks how fast it is.
+_WARM = 32
 # Requests that a turn may hold however long they take.
 _FEWEST = 16
 # Requests from which on a turn does not wait for another look; nor does one with the rows of a whole run.
@@ -67,28 +70,41 @@ class _Run(Generic[T]):
 
     Attributes:
         group: Whose rows they are.
-        rows: How many.
         output: What the model answered, or raised; none if no row fits.
-        took: Seconds.
+        took: Seconds by the clock on the wall: a model that waits keeps the loop, too.
+        worked: Seconds of the thread's own time; measured in the thread of turns alone.
     """
 
     group: list[T]
-    rows: int
     output: Array | BaseException | None = None
     took: float = 0.0
+    worked: float = 0.0
+
+    @property
+    def answered(self) -> int:
+        """Rows that the model answered: of others nothing is learned."""
+        return 0 if self.output is None or isinstance(self.output, BaseException) else len(self.output)
 
 
-def _parted(gathered: list[T]) -> Iterator[_Run[T]]:
-    """Yield runs for as many requests each as have the rows of one together."""
+def _runs(gathered: list[T], every: int) -> Iterator[_Run[T]]:
+    """Yield runs for as many requests each as have the rows of one together.
+
+    Args:
+        gathered: The requests.
+        every: Rows of all of them.
+    """
+    if every <= INLINE_ROWS:
+        yield _Run(gathered)
+        return
     group: list[T] = []
     rows = 0
     for one in gathered:
         if group and rows + one.parsed.count > INLINE_ROWS:
-            yield _Run(group, rows)
+            yield _Run(group)
             group, rows = [], 0
         group.append(one)
         rows += one.parsed.count
-    yield _Run(group, rows)
+    yield _Run(group)
 
 
 class _Apart:
@@ -120,7 +136,13 @@ class _Apart:
             # It holds the work, and would do it as soon as it gets its thread.
             self._pool = None
             raise
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(then, done.result()))
+
+        def tell(done: Future[R]) -> None:
+            # The server may have ended meanwhile: then nobody waits for it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(then, done.result())
+
+        future.add_done_callback(tell)
 
     def close(self) -> None:
         """End the thread once its work is done."""
@@ -149,7 +171,7 @@ class Batcher(Generic[T]):
         runs: Times the model ran.
         waiting: Requests that are not answered yet; also counts what others hold back before or after the model.
         turn: Rows that one turn may hold: what it makes of them in `TURN` seconds.
-        inline: Rows whose run may keep the event loop.
+        inline: Rows of a turn that may keep the event loop.
         busy: This turn holds as much as it may.
     """
 
@@ -180,8 +202,8 @@ class Batcher(Generic[T]):
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
         count, gathered = one.parsed.count, self._gathered
         if count >= INLINE_ROWS:
-            run = _Run([one], count)
-            self._large.do(lambda: self._do([run]), self._answer)
+            run = _Run([one])
+            self._large.do(lambda: self._do_apart([run]), self._answer)
             # Not before: where no thread is to be had nobody would take it back.
             self.waiting += 1
             return
@@ -194,9 +216,28 @@ class Batcher(Generic[T]):
         if rows >= self.turn.rows:
             self.busy = len(gathered) >= _FEWEST
 
+    def drop(self) -> list[T]:
+        """Return those that wait for their turn, which do not wait any more."""
+        gathered, _ = self._taken()
+        self.waiting -= len(gathered)
+        return gathered
+
     def warm(self, feeds: Feeds) -> None:
-        """Run the model before anybody waits for it."""
+        """Run the model before anybody waits for it, and see whether it is slow.
+
+        Args:
+            feeds: One row.
+        """
         self._predictor.predict(feeds)
+        rows, took = 1, self._timed(feeds)
+        if took < _INLINE:
+            rows = min(_WARM, int(_INLINE / took) + 1)
+            took = self._timed({name: values.repeat(rows, axis=0) for name, values in feeds.items()})
+        self.inline.learn(rows, took)
+        if took > _INLINE:
+            # As many more rows take as many times as long: the first turn need not find that out.
+            more = TURN / _INLINE
+            self.turn.learn(int(rows * more), took * more)
 
     def attempt(self, parsed: Parsed, fit: Callable[[list[Parsed]], Feeds]) -> list[list[float]]:
         """Run the model for one request beside those that are asked; in any thread.
@@ -223,23 +264,41 @@ class Batcher(Generic[T]):
         # Somebody may hold us to the end of the process, too: of a version that is gone, the model is what is large.
         self._predictor = _Gone()
 
-    def _do(self, runs: list[_Run[T]], clock: Callable[[], float] = time.thread_time) -> list[_Run[T]]:
-        """Run the model for each group; in any thread."""
+    def _timed(self, feeds: Feeds) -> float:
+        began = time.thread_time()
+        self._predictor.predict(feeds)
+        return max(time.thread_time() - began, 1e-6)
+
+    def _do(self, run: _Run[T]) -> None:
+        """Run the model for a group."""
+        began = time.monotonic()
+        try:
+            if feeds := self._fit([one.parsed for one in run.group]):
+                run.output = self._predictor.predict(feeds)
+        except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
+            run.output = error
+        run.took = time.monotonic() - began
+
+    def _do_apart(self, runs: list[_Run[T]]) -> list[_Run[T]]:
+        """Run the model for each group, in a thread."""
         for run in runs:
-            began = clock()
+            began = time.thread_time()
             try:
-                if feeds := self._fit([one.parsed for one in run.group]):
-                    run.output = self._predictor.predict(feeds)
-            except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
+                self._do(run)
+            except BaseException as error:  # noqa: BLE001 - a thread has nobody else to tell
                 run.output = error
-            run.took = clock() - began
+            run.worked = time.thread_time() - began
         return runs
 
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
             self.waiting -= len(run.group)
-            self.runs += run.output is not None
-            self._answered(run.group, run.output)
+            self.runs += run.answered > 0
+            try:
+                self._answered(run.group, run.output)
+            except Exception as error:  # noqa: BLE001 - the groups after it are answered all the same
+                message = "a group was not answered"
+                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _look(self) -> None:
         """Let the loop read once more if the last time brought something, else end the turn."""
@@ -247,27 +306,39 @@ class Batcher(Generic[T]):
         if self._seen < count < _ENOUGH and self._rows < min(self.turn.rows, INLINE_ROWS):
             self._seen = count
             asyncio.get_running_loop().call_soon(self._look)
-        else:
-            self._flush()
+        elif count and not self._away:
+            gathered, rows = self._taken()
+            if not self._sent(gathered, rows):
+                self._turn(gathered, rows)
 
-    def _flush(self, *, apart: bool = False) -> None:
+    def _taken(self) -> tuple[list[T], int]:
+        """Return what is gathered and how many rows it has, and begin anew."""
         gathered, self._gathered = self._gathered, []
         rows, self._rows, self.busy = self._rows, 0, False
-        runs = [_Run(gathered, rows)] if rows <= INLINE_ROWS else list(_parted(gathered))
-        if (apart or runs[0].rows > self.inline.rows) and self._send(runs):
-            return
-        began = time.thread_time() if len(gathered) >= _FEWEST else 0.0
-        for run in runs:
-            # By the clock on the wall: it is cheap, and a run that only seems long has its next one in the thread.
-            self._answer(self._do([run], time.monotonic))
-            self.inline.learn(run.rows, run.took)
-        if len(gathered) >= _FEWEST:
-            self.turn.learn(rows, time.thread_time() - began)
+        return gathered, rows
 
-    def _send(self, runs: list[_Run[T]]) -> bool:
-        """Have a turn done in the thread, if there is one."""
+    def _turn(self, gathered: list[T], rows: int) -> None:
+        """Do a turn in the loop."""
+        much = len(gathered) >= _FEWEST
+        began = time.thread_time() if much else 0.0
+        took, answered = 0.0, 0
+        for run in _runs(gathered, rows):
+            self._do(run)
+            took += run.took
+            answered += run.answered
+            self._answer([run])
+        if answered:
+            self.inline.learn(answered, took)
+            if much:
+                self.turn.learn(answered, time.thread_time() - began)
+
+    def _sent(self, gathered: list[T], rows: int) -> bool:
+        """Have a turn done in the thread, if it would keep the loop and there is a thread."""
+        if rows <= self.inline.rows:
+            return False
+        runs = list(_runs(gathered, rows))
         try:
-            self._turns.do(lambda: self._do(runs), self._back)
+            self._turns.do(lambda: self._do_apart(runs), self._back)
         except RuntimeError:
             return False
         self._away = True
@@ -275,10 +346,12 @@ class Batcher(Generic[T]):
 
     def _back(self, runs: list[_Run[T]]) -> None:
         """Answer a turn that was done in the thread, where the next one is done meanwhile."""
-        for run in runs:
-            self.inline.learn(run.rows, run.took)
-        self.turn.learn(sum(run.rows for run in runs), sum(run.took for run in runs))
+        if answered := sum(run.answered for run in runs):
+            self.inline.learn(answered, sum(run.took for run in runs))
+            self.turn.learn(answered, sum(run.worked for run in runs))
         self._away = False
-        if self._gathered:
-            self._flush(apart=True)
+        gathered, rows = self._taken()
+        sent = bool(gathered) and self._sent(gathered, rows)
         self._answer(runs)
+        if gathered and not sent:
+            self._turn(gathered, rows)

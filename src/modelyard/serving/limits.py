@@ -108,7 +108,7 @@ class Days:
         """Take the rows of a request, all or none.
 
         Raises:
-            HttpError: Fewer are left (429).
+            HttpError: Fewer are left (429), or a day has fewer (413).
         """
         self._check(caller, rows)
         self._asked[caller] = self._asked.get(caller, 0) + rows
@@ -121,12 +121,13 @@ class Days:
         left = self._most - self._asked.get(caller, 0)
         if rows <= left:
             return
+        if rows > self._most:
+            # It would be too large tomorrow, too.
+            raise HttpError(
+                413, "rows-too-many", f"this caller may ask about {plural(self._most, 'row')} a day at most"
+            )
+        told = f"this caller may ask about {plural(left, 'row')} more today" if left else "no row is left of this day"
         wait = int((day + 1) * _DAY - now) + 1
-        told = (
-            f"this caller may ask about {plural(left, 'row')} more today"
-            if left
-            else "this caller has asked enough for a day"
-        )
         raise HttpError(429, "budget-exceeded", told, headers=((b"retry-after", b"%d" % wait),))
 
 

@@ -127,7 +127,8 @@ class Models:
         """Answer nothing under a name any more, whatever the version."""
         self.killed[name] = reason
         for service in self._all:
-            service.killed = service.endpoint in self.killed
+            if service.endpoint == name:
+                service.kill()
 
     def revive(self, name: str) -> None:
         """Answer under a name again."""

@@ -11,7 +11,7 @@ ANY = 1 << 30
 class Pace:
     """Rows that some seconds are enough for.
 
-    Any number is, before one took longer. From then on it follows what was seen: down at once, up step by step.
+    Any number is, before one took longer. From then on it follows what was seen: down at once, up by a quarter at most.
 
     Args:
         seconds: The seconds.
@@ -30,7 +30,8 @@ class Pace:
 
     def learn(self, rows: int, took: float) -> None:
         """Take how many seconds so many rows took."""
+        more = self.rows + max(1, self.rows // 4)
         if took > self._seconds:
-            self.rows = max(self._least, int(rows * self._seconds / took))
+            self.rows = max(self._least, min(int(rows * self._seconds / took), more))
         elif rows >= self.rows:
-            self.rows += max(1, self.rows // 4)
+            self.rows = more

@@ -157,8 +157,6 @@ class Service:
         """
         if self.killed:
             raise killed()
-        if self.days is not None:
-            self.days.take(exchange.caller, parsed.count)
         # Here the id is final, by whatever way it came; who could hide a request would not be watched.
         usual = exchange.head.usual
         if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
@@ -168,6 +166,8 @@ class Service:
             chosen = self.rollout.pick(exchange)
         elif not usual and HEADER in exchange.headers:
             check_alone(exchange)
+        if self.days is not None:
+            self.days.take(exchange.caller, parsed.count)
         asked = Asked(exchange, parsed, render)
         if chosen.log.tight and chosen.log.full:
             chosen.batcher.waiting += 1
@@ -175,6 +175,12 @@ class Service:
             chosen._park(asked, time.monotonic() + self.limits.backlog_seconds)
         else:
             chosen.batcher.ask(asked)
+
+    def kill(self) -> None:
+        """Answer nothing any more but what the model has at hand."""
+        self.killed = True
+        for asked in self.batcher.drop():
+            asked.exchange.refuse(killed())
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""

@@ -37,7 +37,8 @@ def decode(body: bytes) -> Any:
             raise bad(
                 "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
             ) from None
-        raise bad("body-not-json", f"the body is not JSON in UTF-8{_where(error)}") from None
+        told = "the body is empty: send JSON" if not body else f"the body is not JSON in UTF-8{_where(error)}"
+        raise bad("body-not-json", told) from None
     once(body, names_in(data))
     return data
 
@@ -54,12 +55,15 @@ def once(body: bytes, names: int) -> None:
     """
     if body.count(b":") > names:
         try:
-            json.loads(body, object_pairs_hook=_look_at, parse_int=len, parse_float=len)
-        except RecursionError as error:
+            # What nobody reads was not looked at by who decoded the rest.
+            json.loads(body.decode(), object_pairs_hook=_look_at, parse_int=len, parse_float=len)
+        except (ValueError, RecursionError) as error:
             raise bad("body-not-json", f"the body is not JSON in UTF-8{_where(error)}") from None
 
 
 def _look_at(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -68,16 +72,18 @@ def _look_at(pairs: list[tuple[str, Any]]) -> None:
 
 
 def names_in(data: Any) -> int:
-    """Return how many names the objects in decoded JSON have; fewer where a list begins with something else."""
-    count, left = 0, [data] if type(data) in (dict, list) else []
-    while left:
-        one = left.pop()
-        if type(one) is dict:
-            count += len(one)
-            left += [value for value in one.values() if type(value) in (dict, list)]
-        elif one and type(one[0]) in (dict, list):
-            left += [value for value in one if type(value) in (dict, list)]
-    return count
+    """Return how many names decoded JSON has where rows and columns have theirs: in an object, and one further in.
+
+    Objects in a list beside something else, or still further in, count nothing.
+    """
+    if type(data) is not dict:
+        return _in_list(data)
+    inner = [value for value in data.values() if type(value) is dict]
+    return len(data) + sum([len(one) for one in inner]) + sum([_in_list(value) for value in data.values()])
+
+
+def _in_list(data: Any) -> int:
+    return sum(map(len, data)) if type(data) is list and set(map(type, data)) == {dict} else 0
 
 
 def _where(error: Exception) -> str:
@@ -86,7 +92,7 @@ def _where(error: Exception) -> str:
     if "truncated" in str(error):
         return ": it ends in the middle"
     place = _PLACE.search(str(error))
-    return f": look at byte {place[1]}" if place else ""
+    return f": look near byte {place[1]}" if place else ""
 
 
 def number(feature: Feature, row: int, value: Any) -> float | None:

@@ -130,11 +130,11 @@ def feedback(models: Models, exchange: Exchange) -> None:
         decode(exchange.body)
         raise bad("feedback-shape", 'send {"id": "ID", "truth": VALUE} or a list of them') from None
     outcomes = given if isinstance(given, list) else [given]
-    once(exchange.body, 2 * len(outcomes))
     if not outcomes:
         raise bad("feedback-shape", "there is no outcome in the list")
     if len(outcomes) > _MOST:
         raise HttpError(413, "feedback-shape", f"send {_MOST:,} outcomes at most at once")
+    once(exchange.body, 2 * len(outcomes))
     for one in outcomes:
         if not one.id or len(one.id) > 200 or (isinstance(one.truth, str) and len(one.truth) > _LONGEST):
             raise bad("feedback-shape", "an id has 1 to 200 characters, and an outcome 1,000 at most")
