@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from modelyard.serving.guards import plugins
 from modelyard.serving.guards.base import Batch
 from modelyard.serving.guards.checks import verdicts
 from modelyard.serving.guards.rules import built_in
+from modelyard.serving.http.connection import Connection
 
 from .conftest import MIXED, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
+from .echo import Wire  # noqa: TID252
 from .inprocess import Endpoint, logged  # noqa: TID252
 
 # The mixed model says `yes` to the first and `no` to the second.
@@ -130,6 +133,47 @@ def test_a_check_that_hangs_keeps_nobody_waiting(opened: Open, monkeypatch: pyte
             assert body["predictions"] == [{"label": None, "withheld": "check"}]
         # As many threads as there are hang; more are not begun.
         assert sum(thread.name == "guard" for thread in threading.enumerate()) <= 4
+        gate.set()
+
+
+def crowd(endpoint: Endpoint, count: int) -> list[Any]:
+    """Ask on so many connections, each in a turn of its own, and return the predictions of all."""
+
+    async def ask() -> list[Any]:
+        wires = []
+        for _ in range(count):
+            wire, connection = Wire(), Connection(endpoint.app)
+            connection.connection_made(wire)  # type: ignore[arg-type]
+            connection.data_received(endpoint.request(YES))
+            wires.append(wire)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0.005)
+        return [json.loads(wire.sent.partition(b"\r\n\r\n")[2])["predictions"][0] for wire in wires]
+
+    return asyncio.run(ask())
+
+
+def test_the_time_of_a_check_begins_when_it_has_a_thread(opened: Open) -> None:
+    code = "import time\n\ndef check(batch):\n    time.sleep(0.1)\n    return [None] * len(batch)\n"
+    with opened(own(timeout=0.5), code=code) as endpoint:
+        # With four threads the last of them begin after 0.9 s.
+        found = crowd(endpoint, 40)
+        assert endpoint.service.in_flight == 0
+    assert [row["label"] for row in found] == ["yes"] * 40
+
+
+def test_who_waits_for_a_thread_waits_no_longer_when_all_of_them_hang(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(threading, "the_gate", gate, raising=False)
+    code = "import threading\n\ndef check(batch):\n    threading.the_gate.wait()\n    return [None] * len(batch)\n"
+    with opened(own(timeout=0.1), code=code) as endpoint:
+        assert crowd(endpoint, 12) == [{"label": None, "withheld": "check"}] * 12
+        assert endpoint.service.in_flight == 0
         gate.set()
 
 

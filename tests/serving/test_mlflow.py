@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from modelyard.records import Feature
+from modelyard.serving.errors import HttpError
+from modelyard.serving.protocols.mlflow import _number
+
 from .conftest import Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
 
 ROWS: list[dict[str, Any]] = [
@@ -110,3 +114,13 @@ def test_other_types_are_refused(served: Server) -> None:
 def test_ping_is_open(fresh: Callable[..., Server]) -> None:
     with fresh(mixed_bundle()).client("") as client:
         assert client.get("/ping").status_code == 200
+
+
+def test_csv_says_true_and_false_as_a_table_does() -> None:
+    truth = Feature(name="vip", type="number", source="Boolean")
+    found = [_number(truth, 0, text) for text in (" True ", "false", "1", "0.0", "")]
+    assert found == [1.0, 0.0, 1.0, 0.0, None]
+    with pytest.raises(HttpError, match="row 3: `vip` is true or false and was given a text"):
+        _number(truth, 3, "yes")
+    with pytest.raises(HttpError, match="row 3: `n` is a number and was given a text"):
+        _number(Feature(name="n", type="number", source="Int64"), 3, "true")

@@ -86,7 +86,7 @@ def test_unusual_values_are_answered_with_a_warning(served: Server) -> None:
         (b'{"columns": {"age": [1, 2], "income": [1], "city": ["a"]}}', "rows-uneven", "`income`"),
         (b'{"age": 30, "income": 1, "citty": "rome"}', "column-unknown", "did you mean `city`?"),
         (b'{"rows": [{"age": 30, "income": 1}]}', "column-missing", "`city`"),
-        (b"{}", "column-missing", "`age` and 2 more are not given"),
+        (b"{}", "column-missing", "columns `age`, `income`, `city` are not given"),
         (b'{"age": "30", "income": 1, "city": "rome"}', "column-type", "row 0: `age` is a number"),
         (b'{"age": true, "income": 1, "city": "rome"}', "column-type", "`age`"),
         (b'{"age": [1], "income": 1, "city": "rome"}', "column-type", "a list"),

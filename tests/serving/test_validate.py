@@ -226,3 +226,15 @@ def test_rows_behind_much_space_are_logged_as_rows(form: str, before: str) -> No
 def test_compiled_or_not_a_body_has_the_same_rows_or_the_same_refusal(body: bytes, signature: Signature) -> None:
     one, other = [said(made(form, lambda: Validator(signature, rows=2)), body) for form in FORMS]
     assert one == other
+
+
+def test_true_and_false_are_taken_as_texts_where_that_is_declared() -> None:
+    columns, taking = Validator(SIGNATURE).columns, Validator(SIGNATURE).columns
+    taking.coerce = frozenset({"b", "n"})
+    truth, number = (next(f for f in SIGNATURE.numbers if f.name == name) for name in ("b", "n"))
+    assert taking.number(truth, ["true", " False ", True, 0, "1", None]).tolist()[:5] == [1.0, 0.0, 1.0, 0.0, 1.0]
+    with pytest.raises(HttpError, match="row 0: `b` is true or false and was given a text"):
+        columns.number(truth, ["true"])
+    # A number column knows no truth.
+    with pytest.raises(HttpError, match="`n` is a number and was given a text"):
+        taking.number(number, ["true"])

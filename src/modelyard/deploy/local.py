@@ -56,6 +56,7 @@ def command(
             line += ["--store", store.address]
     elif declared is not None:
         declared = _tried_alone(declared)
+        line += ["--code", str(store.root)]
     line += ["--host", host, "--port", str(port)]
     if trace := trace_of(store, deployment):
         line += ["--trace", trace]

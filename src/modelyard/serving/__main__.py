@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle")
     parser.add_argument("--project", type=Path, required=True, help="folder of the project, with its .modelyard")
+    parser.add_argument("--code", type=Path, help="folder of the guards' own code (default: that of the project)")
     parser.add_argument("--endpoint", default="", help="name of the endpoint (default: the model's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for a free one (default: %(default)s)")
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 host=args.host,
                 port=args.port,
                 roles=tuple(args.role),
-                limits=Limits(per_minute=args.per_minute, policy=read_policy(args.policy, args.project)),
+                limits=Limits(per_minute=args.per_minute, policy=read_policy(args.policy, args.code or args.project)),
                 trace=args.trace,
                 follow=args.follow,
                 store=args.store,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "too_many"]
 
+# Missing columns that are named.
+_SHOWN = 8
+
 
 class Columns:
     """The columns of one signature.
@@ -124,7 +127,7 @@ class Columns:
             checked = msgspec.convert(values, list[float | None])
         except msgspec.ValidationError:
             if feature.name in self.coerce:
-                values = [coerced(value) for value in values]
+                values = [coerced(feature, value) for value in values]
             checked = [number(feature, row, value) for row, value in enumerate(values)]
         wide: Array = np.array(checked, np.float64)
         return wide
@@ -160,8 +163,10 @@ class Columns:
             if name not in self.features:
                 raise named("column-unknown", f"{place}the model takes no column `{_cut(name)}`", name, self.names)
         missing = [name for name in self.names if name not in given]
-        more = f" and {len(missing) - 1} more are" if len(missing) > 1 else " is"
-        raise bad("column-missing", f"{place}column `{missing[0]}`{more} not given; give null where it is not known")
+        shown = ", ".join([f"`{_cut(name)}`" for name in missing[:_SHOWN]])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        told = f"columns {shown}{more} are" if len(missing) > 1 else f"column {shown} is"
+        raise bad("column-missing", f"{place}{told} not given; give null where a value is not known")
 
 
 def too_many(most: int) -> HttpError:

@@ -56,8 +56,10 @@ _TRACE = re.compile(r"[0-9a-f]{32}")
 _FILES = 512
 # Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
 _TURNS = 2
+# Seconds of waiting for what is under way of which nothing is said.
+_QUIET = 1.0
 # Seconds after which a Ctrl-C is another one.
-_AGAIN = 1.0
+_AGAIN = 0.25
 # Seconds to end all beside connections and logs: handshakes, what follows the ledger, a shadow, a last write.
 _CLOSING = 20.0
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -320,10 +322,14 @@ async def _answer_until_told(
 async def _drain(places: list[set[Any]], seconds: float, at_once: asyncio.Event) -> None:
     """End every connection once nothing is under way on it, and after so many seconds, or at once, whatever is."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    until, quiet = loop.time() + seconds, loop.time() + _QUIET
     for _ in range(_TURNS):
         await asyncio.sleep(0)
     while any(places) and loop.time() < until and not at_once.is_set():
+        if loop.time() > quiet:
+            quiet = math.inf
+            left = plural(sum(map(len, places)), "connection")
+            say(f"{left} with something under way: waits {seconds:g} s at most, Ctrl-C once more ends it at once")
         for connection in [one for place in places for one in place]:
             connection.drain()
         await asyncio.sleep(0.01)

@@ -11,7 +11,7 @@ import msgspec
 from modelyard.records import Feature
 from modelyard.serving.errors import bad
 
-__all__ = ["UNREADABLE", "category", "coerced", "decode", "names_in", "number", "once"]
+__all__ = ["UNREADABLE", "category", "coerced", "decode", "names_in", "number", "once", "shown_truth"]
 
 # What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -19,6 +19,8 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _PLACE = re.compile(r"\(byte (\d+)\)")
 # A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
 _SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
+
+_TRUTHS = {"true": 1.0, "false": 0.0}
 
 
 def decode(body: bytes) -> Any:
@@ -108,12 +110,23 @@ def number(feature: Feature, row: int, value: Any) -> float | None:
             raise bad("value-not-finite", f"row {row}: `{feature.name}` is too large a number") from None
     if type(value) is bool and feature.source == "Boolean":
         return float(value)
-    raise bad("column-type", f"row {row}: `{feature.name}` is a number and was given {_kind(value)}")
+    what = "true or false" if feature.source == "Boolean" else "a number"
+    raise bad("column-type", f"row {row}: `{feature.name}` is {what} and was given {_kind(value)}")
 
 
-def coerced(value: Any) -> Any:
+def coerced(feature: Feature, value: Any) -> Any:
     """Return the number that a text shows, or what is given."""
-    return float(value) if type(value) is str and _SHOWN.fullmatch(value) else value
+    if type(value) is not str:
+        return value
+    if _SHOWN.fullmatch(value):
+        return float(value)
+    truth = shown_truth(feature, value)
+    return value if truth is None else truth
+
+
+def shown_truth(feature: Feature, text: str) -> float | None:
+    """Return 1 or 0 for the text of true or false in a column of these; none for anything else."""
+    return _TRUTHS.get(text.strip().lower()) if feature.source == "Boolean" else None
 
 
 def category(feature: Feature, row: int, value: Any) -> str:

@@ -37,6 +37,7 @@ __all__ = ["Checks", "Mark", "verdicts"]
 
 # Calls of the user's checks at once; when as many hang, further ones are not begun.
 _THREADS = 4
+_NO_THREAD = "all threads are taken by calls that hang"
 # Seconds between two lines about a check that fails, and signs of a reason that are kept.
 _QUIET = 60.0
 _REASON = 200
@@ -84,12 +85,13 @@ class _Look:
 class _Call:
     """One check of one group, in a thread."""
 
-    __slots__ = ("late", "loaded", "look", "timer")
+    __slots__ = ("late", "loaded", "look", "over", "timer")
 
     def __init__(self, look: _Look, loaded: _Loaded) -> None:
         self.look = look
         self.loaded = loaded
-        self.late = False
+        # It has a thread and nobody waits for it any more; and nobody does, whether it has one or not.
+        self.late = self.over = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -125,8 +127,9 @@ class Checks:
         self._decide = decide
         self._clock = clock
         self._crew = Crew(_THREADS)
-        # Calls that took too long and are not over yet.
+        # Calls that took too long and still have their thread, and those that have none yet.
         self._hanging = 0
+        self._waiting: set[_Call] = set()
         self._said: dict[str, float] = {}
         self._marks: dict[int, list[Mark]] = {}
 
@@ -165,31 +168,53 @@ class Checks:
 
     def _begin(self, call: _Call) -> None:
         if self._hanging >= _THREADS:
-            self._arrived(call, None, "all threads are taken by calls that hang")
+            self._arrived(call, None, _NO_THREAD)
             return
         loop = asyncio.get_running_loop()
-        call.timer = loop.call_later(call.loaded.declared.timeout, self._late, call)
+        self._waiting.add(call)
 
         def work() -> None:
-            found, trouble = (None, "") if call.late else _call(call.loaded, call.look.batch)
+            found: list[str] | None = None
+            trouble = ""
             # The loop is gone where the server has ended meanwhile.
             with contextlib.suppress(RuntimeError):
+                if not call.over:
+                    loop.call_soon_threadsafe(self._started, call)
+                    found, trouble = _call(call.loaded, call.look.batch)
                 loop.call_soon_threadsafe(self._back, call, found, trouble)
 
         self._crew.do(work)
 
+    def _started(self, call: _Call) -> None:
+        """Give a call its time: what it waited for a thread is not its own."""
+        self._waiting.discard(call)
+        if call.over:
+            self._hang(call)
+        else:
+            call.timer = asyncio.get_running_loop().call_later(call.loaded.declared.timeout, self._late, call)
+
     def _back(self, call: _Call, found: list[str] | None, trouble: str) -> None:
         if call.late:
             self._hanging -= 1
-            return
-        assert call.timer is not None  # noqa: S101 - it was begun
-        call.timer.cancel()
-        self._arrived(call, found, trouble)
+        elif not call.over:
+            assert call.timer is not None  # noqa: S101 - it was begun
+            call.timer.cancel()
+            self._arrived(call, found, trouble)
 
     def _late(self, call: _Call) -> None:
+        call.over = True
+        self._hang(call)
+        self._arrived(call, None, f"it took more than {call.loaded.declared.timeout * 1000:g} ms")
+
+    def _hang(self, call: _Call) -> None:
+        """Count a thread that is lost for now; with the last of them nobody waits for one any more."""
         call.late = True
         self._hanging += 1
-        self._arrived(call, None, f"it took more than {call.loaded.declared.timeout * 1000:g} ms")
+        if self._hanging >= _THREADS:
+            waiting, self._waiting = self._waiting, set()
+            for one in waiting:
+                one.over = True
+                self._arrived(one, None, _NO_THREAD)
 
     def _arrived(self, call: _Call, found: list[str] | None, trouble: str) -> None:
         look = call.look

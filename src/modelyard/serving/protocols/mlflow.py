@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.text import plural
+from modelyard.records import Feature
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Asked, Service
-from modelyard.serving.values import decode, names_in, once
+from modelyard.serving.values import decode, names_in, number, once, shown_truth
 
 __all__ = ["invocations", "ping"]
 
@@ -148,22 +149,24 @@ def _parse_csv(service: Service, body: bytes) -> Parsed:
     if not lines:
         raise bad("rows-empty", "there is no row to answer")
     names, rows = lines[0], lines[1:]
-    numbers = {feature.name for feature in service.validator.numbers}
+    numbers = {feature.name: feature for feature in service.validator.numbers}
     for at, name in enumerate(names):
-        if name in numbers:
-            for number, row in enumerate(rows):
+        if (feature := numbers.get(name)) is not None:
+            for line, row in enumerate(rows):
                 if at < len(row):
-                    row[at] = _number(name, number, row[at])  # type: ignore[call-overload]
+                    row[at] = _number(feature, line, row[at])  # type: ignore[call-overload]
     return _rows(service, names, [[value if value != "" else None for value in row] for row in rows])
 
 
-def _number(name: str, row: int, text: str) -> float | None:
+def _number(feature: Feature, row: int, text: str) -> float | None:
     if not text.strip():
         return None
+    if (truth := shown_truth(feature, text)) is not None:
+        return truth
     try:
         # JSON's own words for a number, so that CSV takes what JSON takes: no NaN, no `1_000`.
         return msgspec.json.decode(text.strip(), type=float)
     except (msgspec.DecodeError, UnicodeEncodeError):
         if text.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
-            raise bad("value-not-finite", f"row {row}: `{name}` is no number; leave the field empty") from None
-        raise bad("column-type", f"row {row}: `{name}` is a number and was given a text") from None
+            raise bad("value-not-finite", f"row {row}: `{feature.name}` is no number; leave the field empty") from None
+        return number(feature, row, text)

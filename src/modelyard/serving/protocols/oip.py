@@ -67,6 +67,15 @@ class _Request(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
+class _Given(_Tensor, gc=False):
+    # Not as bytes: what was decoded has none.
+    data: Any = None
+
+
+class _Asked(_Request):
+    inputs: list[_Given]  # type: ignore[assignment]
+
+
 _decode_request = msgspec.json.Decoder(_Request).decode
 
 
@@ -271,7 +280,7 @@ def _shape_of(body: bytes) -> HttpError:
     except HttpError as error:
         return error
     try:
-        msgspec.convert(data, _Request)
+        msgspec.convert(data, _Asked)
     except msgspec.ValidationError as error:
         return bad("body-shape", f"this is no inference request: {error}")
     return bad("body-shape", "this is no inference request")
