@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -306,3 +307,14 @@ def test_only_what_the_model_does_is_counted(tmp_path: Path) -> None:
         assert statuses == [200, 200, 400, 400, 500]
         # An answer that a guard held back was one.
         assert (endpoint.service.answered, endpoint.service.erred) == (2, 1)
+
+
+def test_rows_that_do_not_fit_are_told_so_beside_those_that_the_model_fails_on(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, fails_beyond(20.0), None) as endpoint:
+
+        async def at_once() -> list[Any]:
+            return await asyncio.gather(*(endpoint._ask([endpoint.request({"a": value})]) for value in (50.0, 1e300)))
+
+        ((failed, _),), ((refused, body),) = asyncio.run(at_once())
+        assert (failed, refused) == (500, 400), body
+        assert (endpoint.service.batcher.runs, endpoint.service.erred) == (1, 1)
