@@ -1,4 +1,4 @@
-"""What callers notice when versions change, processes die, a challenger errs or a shadow runs: nothing, or little.
+"""What callers notice when versions change, processes die, a version errs or a shadow runs: nothing, or little.
 
 Requests are due at random moments, 2,000 a second, whatever becomes of those before them. Each version answers its
 input times a factor of its own, so that every answer shows which version made it.
@@ -25,7 +25,7 @@ from modelyard.records import ModelVersion
 from modelyard.serving.load.client import Client
 
 _VALUE = re.compile(rb'"value":([-+0-9.eE]+)')
-_SHOWS = ("swaps", "kill", "canary", "shadow")
+_SHOWS = ("swaps", "kill", "canary", "champion", "shadow")
 RATE, CONNECTIONS, VALUES = 2000.0, 64, [1 + at % 80 / 10 for at in range(400)]
 
 
@@ -180,20 +180,25 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     emit("kill_wrong_version", seen.wrong, "", 0)
 
 
-async def erring(yard: Yard, served: Served, champion: ModelVersion, challenger: ModelVersion) -> None:
-    """Give a challenger that fails on some rows a fifth of the traffic, and print how long it keeps it."""
+async def erring(yard: Yard, served: Served, alias: str, champion: ModelVersion, new: ModelVersion) -> None:
+    """Give a version that fails on a fourth of the requests its share, or all of them, and print how long it keeps it.
+
+    As a challenger it answers a fifth of the requests.
+    """
     values = [200.0 if at % 4 == 0 else value for at, value in enumerate(VALUES)]
-    seen = Seen(values, factors_of([(champion, 1.0), (challenger, 1.0)]))
+    seen = Seen(values, factors_of([(champion, 1.0), (new, 1.0)]))
     asking = client(served, seen, values)
     offering = asyncio.create_task(asking.offer(200.0, 12.0, seed=3))
     await asyncio.sleep(1.0)
-    yard.point(challenger, "challenger")
+    yard.point(new, alias)
     await offering
     asking.close()
     moved = [event for event in yard.store.ledger.events(kinds=("alias.moved",)) if event.actor == "server"]
     took = seen.failed[-1] - seen.failed[0] if seen.failed else float("inf")
-    emit("canary_back_s", took if moved else float("inf"), "s", 5.0, f"first to last of {len(seen.failed)} errors")
-    emit("canary_errors", len(seen.failed), "", 20)
+    name = "canary" if alias == "challenger" else alias
+    emit(f"{name}_back_s", took if moved else float("inf"), "s", 5.0, f"first to last of {len(seen.failed)} errors")
+    if name == "canary":
+        emit("canary_errors", len(seen.failed), "", 20)
 
 
 async def shadowed(yard: Yard, served: Served, champion: ModelVersion, challenger: ModelVersion) -> None:
@@ -225,7 +230,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as made:
             yard = Yard(Path(made))
             models = [(yard.keep(times(float(factor))), float(factor)) for factor in range(2, 10)]
-            if show == "canary":
+            if show in ("canary", "champion"):
                 models[:2] = [(yard.keep(times(1.0)), 1.0), (yard.keep(times(1.0, fails=100.0)), 1.0)]
             (first, factor), (second, _) = models[:2]
             yard.point(first)
@@ -237,7 +242,9 @@ def main() -> None:
                     case "kill":
                         run(killed(served, first, factor))
                     case "canary":
-                        run(erring(yard, served, first, second))
+                        run(erring(yard, served, "challenger", first, second))
+                    case "champion":
+                        run(erring(yard, served, "champion", first, second))
                     case "shadow":
                         run(shadowed(yard, served, first, second))
             yard.store.close()

@@ -50,10 +50,15 @@ def test_rollout_stands_on_the_line(store: LocalStore, deployment: Deployment) -
     tried = Deploy(rollout=Rollout(canary=0.1, watch=3600.0, shadow=True, p99=0.005))
     line = command(store, deployment, declared=tried)
     assert line[-7:] == ["--p99", "0.005", "--canary", "0.1", "--watch", "3600.0", "--shadow"]
+    line = command(store, deployment, declared=Deploy(rollout=Rollout(probation=0.0)))
+    assert line[-2:] == ["--probation", "0.0"]
     line = command(store, deployment, declared=Deploy(rollout=Rollout(ab=Ab(share=0.2, metric="ms", promote=True))))
     plan = read_plan(0.0, 0.0, False, line[line.index("--ab") + 1])
     assert plan.share == 0.2
     assert plan.ab == Question(share=0.2, metric="ms", promote=True)
+    # Whoever declares nothing is told nothing, and both mean the same by it.
+    assert plan.probation == Rollout().probation
+    assert "--probation" not in line
 
 
 def test_who_is_tried_harms_nobody(store: LocalStore, deployment: Deployment, tmp_path: Path) -> None:

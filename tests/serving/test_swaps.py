@@ -225,6 +225,24 @@ def test_canary_that_errs_is_taken_back_under_load(yard: Yard) -> None:
 
 
 @pytest.mark.slow
+def test_champion_that_errs_goes_back_under_load(yard: Yard) -> None:
+    first, second = yard.keep(times(1.0)), yard.keep(fails_beyond(20.0))
+    yard.point(first)
+    server = yard.serve(first, "--processes", "2")
+
+    def deploy() -> None:
+        yard.point(second)
+        until(lambda: yard.now("champion").model.digest == first.digest)
+
+    answers = asyncio.run(under_load(server, deploy, 50.0))
+    assert server.stop() == 0, server.said
+    assert "not answered as they should" in yard.now("champion").reason
+    assert any(status != 200 for status, *_ in answers)
+    assert {version for status, version, *_ in answers if status == 200} == {first.digest[:12]}
+    assert {status for status, *_ in answers[-200:]} == {200}
+
+
+@pytest.mark.slow
 def test_swaps_under_load_lose_nothing(yard: Yard) -> None:
     models = [yard.keep(times(float(factor))) for factor in range(1, 9)]
     says = {model.digest[:12]: 2.0 * factor for factor, model in enumerate(models, 1)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from modelyard._kit.errors import SpecError
-from modelyard.spec import load
+from modelyard.spec import json_schema, load
 
 SMALL = "project: p\ndata: {t: {from: a.csv}}\nmodel: {target: y}\n"
 
@@ -38,6 +40,23 @@ def test_ab_is_read(tmp_path: Path) -> None:
     assert rollout.ab is not None
     assert (rollout.ab.share, rollout.ab.label, rollout.ab.at_most) == (0.2, "good", 172_800.0)
     assert rollout.trial
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("{}", 300.0), ("{probation: 90s}", 90.0), ("{probation: 0}", 0.0)])
+def test_probation_is_read(tmp_path: Path, given: str, seconds: float) -> None:
+    path = declared(tmp_path, given)
+    assert load(path).deploy.rollout.probation == seconds
+    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+
+
+@pytest.mark.parametrize("given", ["-1m", "1", "off"])
+def test_probation_is_a_time(tmp_path: Path, given: str) -> None:
+    path = declared(tmp_path, f"{{probation: {given}}}")
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    assert caught.value.code == "spec-bad-duration"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
 
 
 def test_units_are_read(tmp_path: Path) -> None:

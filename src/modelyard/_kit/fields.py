@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "Column",
     "Duration",
+    "DurationOrNone",
     "FunctionPath",
     "Label",
     "Name",
@@ -36,6 +37,8 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 # Seconds, written with a unit: `5ms`, `30s`, `2d`.
 Duration = Annotated[float, Meta(gt=0, extra_json_schema={"form": "duration"})]
+# The same, or `0`.
+DurationOrNone = Annotated[float, Meta(ge=0, extra_json_schema={"form": "duration"})]
 # A part of the whole, written `20%` or `0.2`: from nothing to all, and more than nothing and less than all.
 Share = Annotated[float, Meta(ge=0, le=1, extra_json_schema={"form": "share"})]
 OpenShare = Annotated[float, Meta(gt=0, lt=1, extra_json_schema={"form": "share"})]

@@ -89,6 +89,8 @@ def _tried(rollout: Rollout) -> list[str]:
         line += ["--canary", str(rollout.canary)]
     if rollout.watch:
         line += ["--watch", str(rollout.watch)]
+    if rollout.probation != Rollout().probation:
+        line += ["--probation", str(rollout.probation)]
     if rollout.ab is not None:
         line += ["--ab", msgspec.json.encode(rollout.ab).decode()]
     return [*line, "--shadow"] if rollout.shadow else line

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from modelyard._kit.fields import Duration, Label, OpenShare, Section
+from modelyard._kit.fields import Duration, DurationOrNone, Label, OpenShare, Section
 
 __all__ = ["Ab", "Rollout"]
 
@@ -67,7 +67,7 @@ class Ab(Section, frozen=True, kw_only=True):
 
 
 class Rollout(Section, frozen=True, kw_only=True):
-    """How a challenger is tried before it becomes the champion."""
+    """How a challenger is tried before it becomes the champion, and a new champion is watched."""
 
     canary: Annotated[
         OpenShare | None,
@@ -101,6 +101,14 @@ class Rollout(Section, frozen=True, kw_only=True):
             examples=[True],
         ),
     ] = False
+    probation: Annotated[
+        DurationOrNone,
+        Meta(
+            description="How long a new champion is watched: one that errs on live traffic gives its place back to the "
+            "version before it. `0`: it never does.",
+            examples=["5m"],
+        ),
+    ] = 300.0
     p99: Annotated[
         Duration | None,
         Meta(

@@ -191,7 +191,7 @@ class Deploy(Section, frozen=True, kw_only=True):
     rollout: Annotated[
         Rollout,
         Meta(
-            description="How a challenger is tried before it becomes the champion.",
+            description="How a challenger is tried before it becomes the champion, and a new champion is watched.",
             examples=[{"canary": "10%", "watch": "1h"}],
         ),
     ] = Rollout()

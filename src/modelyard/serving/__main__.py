@@ -45,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
     parser.add_argument("--ab", default="", help="A/B test as JSON, as `modelyard serve` writes it")
     parser.add_argument("--shadow", action="store_true", help="give the challenger copies of the requests")
+    parser.add_argument(
+        "--probation",
+        type=float,
+        default=300.0,
+        help="seconds in which a new champion that errs gives its place back, 0 for never (default: %(default)s)",
+    )
     parser.add_argument("--tls-cert", type=Path, help="certificate of the server in PEM: it speaks HTTPS")
     parser.add_argument("--tls-key", type=Path, help="private key of the certificate in PEM")
     parser.add_argument("--client-ca", type=Path, help="CAs in PEM: clients must have a certificate of one of them")
@@ -69,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 store=args.store,
                 p99=args.p99,
                 processes=args.processes,
-                plan=read_plan(args.canary, args.watch, args.shadow, args.ab),
+                plan=read_plan(args.canary, args.watch, args.shadow, args.ab, args.probation),
                 tls_cert=args.tls_cert,
                 tls_key=args.tls_key,
                 client_ca=args.client_ca,

@@ -45,11 +45,9 @@ class Watch(Protocol):
 
     def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
         """Take what was asked together, and the milliseconds of what was answered of it."""
-        ...
 
     def failed(self, service: Service, group: list[Asked]) -> None:
         """Take requests that the model could not answer."""
-        ...
 
 
 class Picks(Protocol):
@@ -57,7 +55,6 @@ class Picks(Protocol):
 
     def pick(self, exchange: Exchange) -> Service:
         """Return the version that answers a request."""
-        ...
 
 
 class Service:
@@ -79,6 +76,7 @@ class Service:
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
         rows: Rows answered.
+        erred: Requests that could not be answered for what the model said or raised, or by a mistake of the server.
         tally: What was answered, by route and time.
         batcher: Gathers the requests of a turn of the event loop for the model.
         days: Counts what callers ask about in a day, if that is bounded.
@@ -120,6 +118,7 @@ class Service:
         self.killed = False
         self.answered = 0
         self.rows = 0
+        self.erred = 0
         self.watch: Watch | None = None
         self.rollout: Picks | None = None
         self.closed = False
@@ -210,13 +209,17 @@ class Service:
         self._answered(group, output)
 
     def _failed(self, group: list[Asked], error: BaseException) -> None:
-        """Refuse a group that the model could not answer."""
+        """Refuse a group that the model could not answer; whose rows do not fit is told that."""
         for asked in group:
-            fail(asked.exchange, error)
+            self._fail(asked.exchange, asked.parsed.error or error)
         if self.gate is not None:
             self.gate.forget(group)
         if self.watch is not None:
             self.watch.failed(self, group)
+
+    def _fail(self, exchange: Exchange, error: BaseException) -> None:
+        self.erred += not isinstance(error, HttpError) or error.status >= 500
+        fail(exchange, error)
 
     def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Write the answers of a group, and log them together."""
@@ -274,7 +277,7 @@ class Service:
                 if not joins:
                     inputs.append(rows_of(asked.parsed))
             except Exception as error:  # noqa: BLE001 - every error has its answer
-                fail(exchange, error)
+                self._fail(exchange, error)
                 continue
             done.append(asked)
             if type(body) is Body:
@@ -300,7 +303,7 @@ class Service:
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
                 body, sent = seen.render(self, seen), self._keeper.rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
-                fail(exchange, error)
+                self._fail(exchange, error)
                 if gate is not None:
                     gate.forget([asked])
                 continue

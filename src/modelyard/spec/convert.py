@@ -261,6 +261,9 @@ class _Convert:
         value: float
         if shape.form == "share" and isinstance(node.value, int | float) and not isinstance(node.value, bool):
             value = _as_float(node.value)
+        elif shape.form == "duration" and node.text == "0":
+            # No time needs no unit.
+            value = 0.0
         else:
             try:
                 value = ways[shape.form](node.text)

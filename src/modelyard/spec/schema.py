@@ -78,9 +78,12 @@ class _Formed:
     def _written(self, node: dict[str, Any], form: str) -> dict[str, Any]:
         match form:
             case "duration" | "size":
+                none = node.get("minimum") == 0
                 for key in _NUMBER_KEYS:
                     node.pop(key, None)
                 node |= _DURATION if form == "duration" else _SIZE
+                if none:
+                    node["anyOf"] = [{"type": node.pop("type"), "pattern": node.pop("pattern")}, {"const": 0}]
                 # The number of seconds or bytes is not what is written.
                 node.pop("default", None)
             case "share":

@@ -28,8 +28,9 @@ from modelyard.serving.models import Models
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.versions.comparing import Comparing
+from modelyard.serving.versions.probation import Probation
 from modelyard.serving.versions.rollout import Plan, Rollout, alike
-from modelyard.serving.versions.settling import Pointer, conclude, settle
+from modelyard.serving.versions.settling import TAKEN_BACK, Pointer, conclude, settle
 from modelyard.serving.versions.stage import BROKEN, Stage, why
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
@@ -90,6 +91,8 @@ class Follower:
         # The A/B test that the trial is, and the number of the event with which the newest one that was decided began.
         self._test: Comparing | None = None
         self._decided = 0
+        # The version that has taken over of late; the loop writes it.
+        self._probation: Probation | None = None
         self._store: Store | None = None
         self._head = 0
         self._pointers: dict[str, Pointer] = {}
@@ -197,7 +200,8 @@ class Follower:
         if event.kind == "alias.moved":
             to = msgspec.convert(event.payload["deployment"], Deployment)
             if to.endpoint == endpoint:
-                self._pointers[to.alias] = Pointer(to, event.time, event.seq)
+                back = event.actor == "server" and to.reason.startswith(TAKEN_BACK)
+                self._pointers[to.alias] = Pointer(to, event.time, event.seq, back)
         elif event.payload["endpoint"] != endpoint:
             return
         elif event.kind == "ab.finished":
@@ -215,9 +219,11 @@ class Follower:
             if service is not None:
                 self._live = service
                 self._trial = None
-                self._in_loop(self._go_live, service)
+                self._in_loop(self._go_live, service, pointer)
             else:
                 self._take_back(store, pointer)
+        if self._probation is not None and pointer is not None:
+            self._probation.look(store, pointer)
         if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
             self._try_challenger(store, pointer)
 
@@ -231,7 +237,7 @@ class Follower:
         to = next((d for d in reversed(moves) if d.alias == self._alias and d.model.digest == live), None)
         if to is not None:
             with contextlib.suppress(Busy):
-                settle(store, (pointer,), pointer.to, to, f"deployment taken back: {said}")
+                settle(store, (pointer,), pointer.to, to, TAKEN_BACK + said)
 
     def _try_challenger(self, store: Store, champion: Pointer) -> None:
         """Begin, end or settle the trial of a challenger."""
@@ -329,7 +335,7 @@ class Follower:
                 self._models.bell.watcher.reset()
             say(f"revived endpoint={endpoint}")
 
-    def _go_live(self, service: Service) -> None:
+    def _go_live(self, service: Service, pointer: Pointer) -> None:
         """Put a version in the place of the one before it, in one step."""
         models, endpoint = self._models, self._stage.endpoint
         before = models.find(endpoint)
@@ -342,6 +348,9 @@ class Follower:
         models.put(service)
         self._tried(None)
         self._changed()
+        # What was deployed before we began may stay, and so may what a server went back to: it must end somewhere.
+        watched = self._alias == "champion" and pointer.seq > self._began and not pointer.back and self._plan.probation
+        self._probation = Probation(service, before, self._plan.probation) if watched else None
         say(f"swapped endpoint={endpoint} model={short(service.version.digest)} was={short(before.version.digest)}")
         self._retire(before)
 

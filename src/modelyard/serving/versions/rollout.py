@@ -29,8 +29,10 @@ from modelyard.serving.service import Service
 from modelyard.serving.told import say
 from modelyard.serving.versions.choosing import chosen
 
-__all__ = ["Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
+__all__ = ["PROBATION", "Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
 
+# Seconds in which a new champion that errs gives its place back, where nothing is declared.
+PROBATION = 300.0
 # Requests that failed before a challenger is said to err, and the share beyond the champion's.
 _ERRORS, _ERROR_SHARE = 3, 0.01
 # Answers of each before times and distributions are compared, and answers that are looked back on.
@@ -46,26 +48,28 @@ _ROWS, _COPIES = 32, 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a challenger is tried.
+    """How a challenger is tried, and a champion that has just taken over.
 
     Attributes:
         share: Share of the requests that it answers, 0 to 1.
         watch: Seconds after which a canary that held becomes the champion; 0: never by itself.
         shadow: It gets copies of the requests.
         ab: What is to be found out by both answering their share; none: nothing.
+        probation: Seconds in which a new champion that errs gives its place back; 0: it never does.
     """
 
     share: float = 0.0
     watch: float = 0.0
     shadow: bool = False
     ab: Question | None = None
+    probation: float = PROBATION
 
     def __bool__(self) -> bool:
         """Say whether a challenger is tried at all."""
         return bool(self.share or self.shadow)
 
 
-def read_plan(canary: float, watch: float, shadow: bool, ab: str) -> Plan:
+def read_plan(canary: float, watch: float, shadow: bool, ab: str, probation: float = PROBATION) -> Plan:
     """Return what a server is told of how a challenger is tried.
 
     Args:
@@ -73,18 +77,19 @@ def read_plan(canary: float, watch: float, shadow: bool, ab: str) -> Plan:
         watch: Seconds until a canary that held is the champion.
         shadow: It gets copies of the requests.
         ab: An A/B test as JSON; empty: none.
+        probation: Seconds in which a new champion that errs gives its place back.
 
     Raises:
         ServeError: The A/B test cannot be read (`ab-form`).
     """
     if not ab:
-        return Plan(canary, watch, shadow)
+        return Plan(canary, watch, shadow, None, probation)
     try:
         question = msgspec.json.decode(ab, type=Question)
     except msgspec.DecodeError as error:
         hint = "give it as `modelyard serve` writes it, from `deploy.rollout.ab`"
         raise ServeError("ab-form", f"the A/B test cannot be read: {error}", hint=hint) from None
-    return Plan(question.share, 0.0, shadow, question)
+    return Plan(question.share, 0.0, shadow, question, probation)
 
 
 @dataclass(slots=True)

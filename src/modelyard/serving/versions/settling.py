@@ -10,7 +10,10 @@ from modelyard.checks.ab import Compared
 from modelyard.records import Deployment, Draft, plain
 from modelyard.store.base import Store
 
-__all__ = ["Pointer", "conclude", "settle"]
+__all__ = ["TAKEN_BACK", "Pointer", "conclude", "settle"]
+
+# With this begins why a server has pointed an alias back at the version before.
+TAKEN_BACK = "deployment taken back: "
 
 
 class Pointer(msgspec.Struct, frozen=True):
@@ -20,11 +23,13 @@ class Pointer(msgspec.Struct, frozen=True):
         to: The deployment.
         since: Time of the move, in seconds since 1970 UTC.
         seq: Number of its event.
+        back: A server has gone back to it from a version that was not as it should be.
     """
 
     to: Deployment
     since: float
     seq: int
+    back: bool = False
 
 
 def settle(store: Store, seen: Sequence[Pointer], was: Deployment, to: Deployment, reason: str) -> bool:
