@@ -70,12 +70,14 @@ class _Run(Generic[T]):
 
     Attributes:
         group: Whose rows they are.
+        ran: The model was run.
         output: What the model answered, or raised; none if no row fits.
         took: Seconds by the clock on the wall: a model that waits keeps the loop, too.
         worked: Seconds of the thread's own time; measured in the thread of turns alone.
     """
 
     group: list[T]
+    ran: bool = False
     output: Array | BaseException | None = None
     took: float = 0.0
     worked: float = 0.0
@@ -274,6 +276,7 @@ class Batcher(Generic[T]):
         began = time.monotonic()
         try:
             if feeds := self._fit([one.parsed for one in run.group]):
+                run.ran = True
                 run.output = self._predictor.predict(feeds)
         except Exception as error:  # noqa: BLE001 - whatever the model raises belongs to those who asked
             run.output = error
@@ -293,7 +296,7 @@ class Batcher(Generic[T]):
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
             self.waiting -= len(run.group)
-            self.runs += run.answered > 0
+            self.runs += run.ran
             try:
                 self._answered(run.group, run.output)
             except Exception as error:  # noqa: BLE001 - the groups after it are answered all the same

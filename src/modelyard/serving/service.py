@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import short
@@ -28,6 +28,7 @@ from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
 from modelyard.serving.validate import Validator
+from modelyard.serving.versions.beside import Picks, Watch
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.store.packed import Packed
 from modelyard.store.requests import LOAD_TEST, Inputs, Outputs, Turn
@@ -37,24 +38,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Asked", "Body", "Picks", "Render", "Service", "Watch"]
-
-
-class Watch(Protocol):
-    """Sees what a version answers."""
-
-    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
-        """Take what was asked together, and the milliseconds of what was answered of it."""
-
-    def failed(self, service: Service, group: list[Asked]) -> None:
-        """Take requests that the model could not answer."""
-
-
-class Picks(Protocol):
-    """Chooses between two versions that take the same columns."""
-
-    def pick(self, exchange: Exchange) -> Service:
-        """Return the version that answers a request."""
+__all__ = ["Asked", "Body", "Render", "Service"]
 
 
 class Service:
