@@ -57,6 +57,11 @@ T = TypeVar("T", bound=_Asking)
 R = TypeVar("R")
 
 
+def _stays(one: Any) -> bool:
+    """Whoever asked waits for the answer."""
+    return True
+
+
 def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
     """Answer nobody: the version is closed."""
 
@@ -70,12 +75,14 @@ class _Run(Generic[T]):
         rows: How many.
         output: What the model answered, or raised; none if no row fits.
         took: Seconds.
+        dropped: It was not made: nobody waits for it.
     """
 
     group: list[T]
     rows: int
     output: Array | BaseException | None = None
     took: float = 0.0
+    dropped: bool = False
 
 
 def _parted(gathered: list[T]) -> Iterator[_Run[T]]:
@@ -144,6 +151,8 @@ class Batcher(Generic[T]):
         fit: Makes feeds of the rows of several requests; those it finds an `error` in are not among them.
         answered: Is called with a group and the output for the rows of those without an error, in order (none if there
             are no such rows); or with what the model raised.
+        stays: Says whether a request is still to be answered, in any thread; once it is not, it never is again.
+        dropped: Is called with those that are not, and do not wait any more.
 
     Attributes:
         runs: Times the model ran.
@@ -151,6 +160,7 @@ class Batcher(Generic[T]):
         turn: Rows that one turn may hold: what it makes of them in `TURN` seconds.
         inline: Rows whose run may keep the event loop.
         busy: This turn holds as much as it may.
+        sifts: Some of this turn may not be to be answered any more: it is sifted before the model runs.
     """
 
     def __init__(
@@ -158,10 +168,14 @@ class Batcher(Generic[T]):
         predictor: Predictor,
         fit: Callable[[list[Parsed]], Feeds],
         answered: Callable[[list[T], Array | BaseException | None], None],
+        stays: Callable[[T], bool] = _stays,
+        dropped: Callable[[list[T]], None] = lambda group: None,
     ) -> None:
         self._predictor = predictor
         self._fit = fit
         self._answered = answered
+        self._stays = stays
+        self._dropped = dropped
         self._gathered: list[T] = []
         # Large requests have a thread of their own: those of a turn do not wait for them.
         self._large = _Apart("predict-large")
@@ -170,7 +184,7 @@ class Batcher(Generic[T]):
         self.waiting = 0
         self.turn = Pace(TURN, least=_FEWEST)
         self.inline = Pace(_INLINE, least=0)
-        self.busy = False
+        self.busy = self.sifts = False
         # A turn is in the thread.
         self._away = False
         # Rows that are gathered, and how many requests there were at the last look.
@@ -180,8 +194,7 @@ class Batcher(Generic[T]):
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
         count, gathered = one.parsed.count, self._gathered
         if count >= INLINE_ROWS:
-            run = _Run([one], count)
-            self._large.do(lambda: self._do([run]), self._answer)
+            self._large.do(lambda: self._alone(one), self._answer)
             # Not before: where no thread is to be had nobody would take it back.
             self.waiting += 1
             return
@@ -235,8 +248,16 @@ class Batcher(Generic[T]):
             run.took = clock() - began
         return runs
 
+    def _alone(self, one: T) -> list[_Run[T]]:
+        """Run the model for one request, in a thread, if it is still to be answered when its turn comes."""
+        run = _Run([one], one.parsed.count, dropped=not self._stays(one))
+        return [run] if run.dropped else self._do([run])
+
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
+            if run.dropped:
+                self._sifted(run.group)
+                continue
             self.waiting -= len(run.group)
             self.runs += run.output is not None
             self._answered(run.group, run.output)
@@ -253,6 +274,12 @@ class Batcher(Generic[T]):
     def _flush(self, *, apart: bool = False) -> None:
         gathered, self._gathered = self._gathered, []
         rows, self._rows, self.busy = self._rows, 0, False
+        if self.sifts:
+            self.sifts = False
+            gathered = self._sifted(gathered)
+            rows = sum([one.parsed.count for one in gathered])
+            if not gathered:
+                return
         runs = [_Run(gathered, rows)] if rows <= INLINE_ROWS else list(_parted(gathered))
         if (apart or runs[0].rows > self.inline.rows) and self._send(runs):
             return
@@ -263,6 +290,15 @@ class Batcher(Generic[T]):
             self.inline.learn(run.rows, run.took)
         if len(gathered) >= _FEWEST:
             self.turn.learn(rows, time.thread_time() - began)
+
+    def _sifted(self, group: list[T]) -> list[T]:
+        """Return those of a group that are still to be answered; the others do not wait any more."""
+        stay = [one for one in group if self._stays(one)]
+        if len(stay) < len(group):
+            self.waiting -= len(group) - len(stay)
+            kept = set(map(id, stay))
+            self._dropped([one for one in group if id(one) not in kept])
+        return stay
 
     def _send(self, runs: list[_Run[T]]) -> bool:
         """Have a turn done in the thread, if there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.clock import Clock, system_clock
 from modelyard._kit.digest import short
@@ -27,8 +27,10 @@ from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
+from modelyard.serving.sifting import drop, stays
 from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
+from modelyard.serving.watching import Picks, Watch
 from modelyard.store.packed import Packed
 from modelyard.store.requests import LOAD_TEST, Inputs, Outputs, Turn
 
@@ -38,26 +40,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 __all__ = ["Asked", "Body", "Picks", "Render", "Service", "Watch"]
-
-
-class Watch(Protocol):
-    """Sees what a version answers."""
-
-    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
-        """Take what was asked together, and the milliseconds of what was answered of it."""
-        ...
-
-    def failed(self, service: Service, group: list[Asked]) -> None:
-        """Take requests that the model could not answer."""
-        ...
-
-
-class Picks(Protocol):
-    """Chooses between two versions that take the same columns."""
-
-    def pick(self, exchange: Exchange) -> Service:
-        """Return the version that answers a request."""
-        ...
 
 
 class Service:
@@ -129,7 +111,7 @@ class Service:
         self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
         fit = self.validator.fit if self.gate is None else self.gate.fit
         answered = self._answered if self.gate is None or self.gate.checks is None else self._check
-        self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
+        self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered, stays, drop)
         self._began = clock()
         self._bounds = measure()
 
@@ -178,10 +160,14 @@ class Service:
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""
-        if self.log.full and not self.killed and time.monotonic() < until:
+        there = stays(asked)
+        if there and self.log.full and not self.killed and time.monotonic() < until:
             asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
             return
         self.batcher.waiting -= 1
+        if not there:
+            drop([asked])
+            return
         if self.killed:
             asked.exchange.refuse(killed())
             return
