@@ -175,10 +175,14 @@ def test_who_leaves_while_it_waits_for_the_log(tmp_path: Path) -> None:
         assert counted(endpoint) == (1, 1, 1)
 
 
-def called(endpoint: Endpoint, peer: Peer, stream: int, **more: str) -> None:
+def called(endpoint: Endpoint, peer: Peer, stream: int, *, micros: int | str = -1, **more: str) -> None:
     """Ask for one row over gRPC."""
     request = message("ModelInferRequest")(model_name=endpoint.service.endpoint)
     request.inputs.add(name="numeric", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1, 2])
+    if isinstance(micros, str):
+        request.parameters["timeout"].string_param = micros
+    elif micros >= 0:
+        request.parameters["timeout"].int64_param = micros
     path = "/inference.GRPCInferenceService/ModelInfer"
     peer.send(peer.call(stream, request.SerializeToString(), path, token=endpoint.token, **more))
 
@@ -249,3 +253,112 @@ def test_a_caller_that_says_no_more_is_asked_whether_it_still_listens(
     interim, _, answer = said.rpartition(b"HTTP/1.1 200 OK")
     assert answer.endswith(b"{}")
     assert set(interim.split(b"\r\n\r\n")) == {b"HTTP/1.1 102 Processing", b""}
+
+
+HEADER = "x-envoy-expected-rq-timeout-ms"
+TENSORS = {"inputs": [{"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+FORMS = {
+    "/predict": ROW,
+    "/v2/models/{}/infer": TENSORS,
+    "/invocations": {"dataframe_records": ROW["rows"]},
+}
+
+
+def late(endpoint: Endpoint, path: str, body: Any, *, header: str = "", seconds: float = 0.05) -> bytes:
+    """Ask while the model is busy for so long, and return what comes."""
+    request = endpoint.request(body, path.format(endpoint.service.endpoint))
+    if header:
+        request = request.replace(b"\r\nhost:", f"\r\n{HEADER}: {header}\r\nhost:".encode())
+    model = Held(endpoint)
+
+    async def main() -> bytes:
+        endpoint.service.batcher.inline.learn(1, 1.0)
+        asking(endpoint, ROW)
+        await asyncio.sleep(0.01)
+        connection, wire = asking(endpoint)
+        connection.data_received(request)
+        await asyncio.sleep(seconds)
+        model.go_on.set()
+        await idle(endpoint)
+        return bytes(wire.sent)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", FORMS)
+@pytest.mark.parametrize(("given", "status"), [("20", 504), ("5000", 200), ("0", 200), ("", 200)])
+def test_who_waits_only_for_so_long_is_not_answered_later(tmp_path: Path, path: str, given: str, status: int) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        answer = late(endpoint, path, FORMS[path], header=given)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        answered = 1 + (status == 200)
+        assert (endpoint.service.answered, endpoint.service.rows) == (answered, answered)
+        assert (b'"deadline-exceeded"' in answer) == (status == 504)
+        assert endpoint.models.refused["deadline-exceeded"] == (status == 504)
+    assert endpoint.log.logged == answered
+
+
+@pytest.mark.parametrize(
+    ("micros", "header", "status"),
+    [(20_000, "", 504), (5_000_000, "", 200), (0, "", 200), (5_000_000, "20", 504), (20_000, "5000", 504)],
+)
+def test_the_least_time_that_a_caller_gives_counts(tmp_path: Path, micros: int, header: str, status: int) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        body = {**TENSORS, "parameters": {"timeout": micros}}
+        answer = late(endpoint, "/v2/models/{}/infer", body, header=header)
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_large_request_has_its_time_too(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        model = Held(endpoint)
+
+        async def main() -> bytes:
+            asking(endpoint, MANY)
+            connection, wire = asking(endpoint)
+            connection.data_received(
+                endpoint.request(MANY).replace(b"\r\nhost:", f"\r\n{HEADER}: 20\r\nhost:".encode())
+            )
+            await asyncio.sleep(0.05)
+            model.go_on.set()
+            await idle(endpoint)
+            return bytes(wire.sent)
+
+        assert asyncio.run(main()).startswith(b"HTTP/1.1 504 ")
+        assert model.sizes == [INLINE_ROWS]
+
+
+@pytest.mark.parametrize("micros", [-1, True, "5", 0.5, None, [], 2**64])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, micros: Any) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        path = f"/v2/models/{endpoint.service.endpoint}/infer"
+        ((status, said),) = endpoint.ask({**TENSORS, "parameters": {"timeout": micros}}, path=path)
+        assert (status, said["code"]) == (400, "deadline-value")
+        assert endpoint.service.in_flight == 0
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "soon", "10, 20", "1" * 12])
+def test_a_header_that_is_no_time_is_refused(tmp_path: Path, given: str) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        answer = late(endpoint, "/predict", ROW, header=given)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"deadline-value"' in answer
+
+
+@pytest.mark.parametrize(("micros", "told"), [(20_000, "4"), (5_000_000, "0"), (0, "0"), (None, "3")])
+def test_the_time_that_a_message_gives(tmp_path: Path, micros: int | None, told: str) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        model = Held(endpoint)
+
+        async def main() -> str:
+            endpoint.service.batcher.inline.learn(1, 1.0)
+            peer = Peer(Calls(endpoint.app))  # type: ignore[arg-type]
+            called(endpoint, peer, 1)
+            await asyncio.sleep(0.01)
+            called(endpoint, peer, 3, micros="soon" if micros is None else micros)
+            await asyncio.sleep(0.05)
+            model.go_on.set()
+            await idle(endpoint)
+            return peer.answers()[3][1]["grpc-status"]
+
+        assert asyncio.run(main()) == told

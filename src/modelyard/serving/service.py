@@ -27,7 +27,7 @@ from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
-from modelyard.serving.sifting import drop, stays
+from modelyard.serving.sifting import Hurried, drop, least, stays
 from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.serving.watching import Picks, Watch
@@ -125,24 +125,27 @@ class Service:
         """Requests that are being answered."""
         return self.batcher.waiting
 
-    def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
+    def ask(self, exchange: Exchange, parsed: Parsed, render: Render, timeout: float = 0.0) -> None:
         """Have the model answer rows that fit, log the answer and write it.
 
         Args:
             exchange: Whose rows they are; refused (503) if the log is full and stays so.
             parsed: The rows.
             render: Makes the body of the answer.
+            timeout: Seconds after which the answer is not worth anything any more, if the body says so.
 
         Raises:
             HttpError: The endpoint is switched off (503), the caller has asked about enough rows (429), or a version is
-                asked for that does not answer (400).
+                asked for that does not answer (400), or an answer within a time that is none (400).
         """
         if self.killed:
             raise killed()
+        usual = exchange.head.usual
+        if not usual:
+            timeout = least(timeout, exchange.headers)
         if self.days is not None:
             self.days.take(exchange.caller, parsed.count)
         # Here the id is final, by whatever way it came; who could hide a request would not be watched.
-        usual = exchange.head.usual
         if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
             exchange.id = LOAD_TEST + exchange.id
         chosen = self
@@ -150,7 +153,11 @@ class Service:
             chosen = self.rollout.pick(exchange)
         elif not usual and HEADER in exchange.headers:
             check_alone(exchange)
-        asked = Asked(exchange, parsed, render)
+        if timeout:
+            asked: Asked = Hurried(exchange, parsed, render, exchange.began + timeout)
+            chosen.batcher.sifts = True
+        else:
+            asked = Asked(exchange, parsed, render)
         if chosen.log.tight and chosen.log.full:
             chosen.batcher.waiting += 1
             chosen.log.waited += 1
@@ -176,6 +183,8 @@ class Service:
             asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
             return
         try:
+            # Its time goes on.
+            self.batcher.sifts = True
             self.batcher.ask(asked)
         except Exception as error:  # noqa: BLE001 - who waits is not called by those that answer every error
             fail(asked.exchange, error)
