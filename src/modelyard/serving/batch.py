@@ -74,7 +74,8 @@ class _Run(Generic[T]):
         group: Whose rows they are.
         rows: How many.
         output: What the model answered, or raised; none if no row fits.
-        took: Seconds.
+        took: Seconds, of one of several clocks.
+        seconds: Seconds, by the clock on the wall.
         dropped: It was not made: nobody waits for it.
     """
 
@@ -82,6 +83,7 @@ class _Run(Generic[T]):
     rows: int
     output: Array | BaseException | None = None
     took: float = 0.0
+    seconds: float = 0.0
     dropped: bool = False
 
 
@@ -136,6 +138,36 @@ class _Apart:
             self._pool.shutdown()
 
 
+class Timed:
+    """How long the runs of a model took, by the clock on the wall, from the rows of a group to the model's output.
+
+    Attributes:
+        requests: Requests that were in them.
+        seconds: What each of these took part in, all together.
+        sizes: Rows of a run, up to those of a run of several requests -> how many runs, and their seconds.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.seconds = 0.0
+        self.sizes: dict[int, tuple[int, float]] = {}
+
+    def add(self, rows: int, requests: int, seconds: float) -> None:
+        """Count a run."""
+        self.requests += requests
+        self.seconds += requests * seconds
+        if rows <= INLINE_ROWS:
+            runs, before = self.sizes.get(rows, (0, 0.0))
+            self.sizes[rows] = runs + 1, before + seconds
+
+
+def _fitting(run: _Run[Any], rows: int) -> tuple[int, int]:
+    """Return how many rows a run was for, and of how many requests: those that do not fit were not in it."""
+    if rows == run.rows:
+        return rows, len(run.group)
+    return rows, sum([one.parsed.error is None for one in run.group])
+
+
 class _Gone:
     """Stands where the model was."""
 
@@ -156,6 +188,7 @@ class Batcher(Generic[T]):
 
     Attributes:
         runs: Times the model ran.
+        timed: How long it took.
         waiting: Requests that are not answered yet; also counts what others hold back before or after the model.
         turn: Rows that one turn may hold: what it makes of them in `TURN` seconds.
         inline: Rows whose run may keep the event loop.
@@ -181,6 +214,7 @@ class Batcher(Generic[T]):
         self._large = _Apart("predict-large")
         self._turns = _Apart("predict")
         self.runs = 0
+        self.timed = Timed()
         self.waiting = 0
         self.turn = Pace(TURN, least=_FEWEST)
         self.inline = Pace(_INLINE, least=0)
@@ -251,7 +285,15 @@ class Batcher(Generic[T]):
     def _alone(self, one: T) -> list[_Run[T]]:
         """Run the model for one request, in a thread, if it is still to be answered when its turn comes."""
         run = _Run([one], one.parsed.count, dropped=not self._stays(one))
-        return [run] if run.dropped else self._do([run])
+        return [run] if run.dropped else self._apart([run])
+
+    def _apart(self, runs: list[_Run[T]]) -> list[_Run[T]]:
+        """Run the model for each group, in a thread."""
+        for run in runs:
+            began = time.monotonic()
+            self._do([run])
+            run.seconds = time.monotonic() - began
+        return runs
 
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
@@ -259,7 +301,10 @@ class Batcher(Generic[T]):
                 self._sifted(run.group)
                 continue
             self.waiting -= len(run.group)
-            self.runs += run.output is not None
+            if run.output is not None:
+                self.runs += 1
+                if not isinstance(run.output, BaseException):
+                    self.timed.add(*_fitting(run, len(run.output)), run.seconds)
             self._answered(run.group, run.output)
 
     def _look(self) -> None:
@@ -286,7 +331,9 @@ class Batcher(Generic[T]):
         began = time.thread_time() if len(gathered) >= _FEWEST else 0.0
         for run in runs:
             # By the clock on the wall: it is cheap, and a run that only seems long has its next one in the thread.
-            self._answer(self._do([run], time.monotonic))
+            self._do([run], time.monotonic)
+            run.seconds = run.took
+            self._answer([run])
             self.inline.learn(run.rows, run.took)
         if len(gathered) >= _FEWEST:
             self.turn.learn(rows, time.thread_time() - began)
@@ -303,7 +350,7 @@ class Batcher(Generic[T]):
     def _send(self, runs: list[_Run[T]]) -> bool:
         """Have a turn done in the thread, if there is one."""
         try:
-            self._turns.do(lambda: self._do(runs), self._back)
+            self._turns.do(lambda: self._apart(runs), self._back)
         except RuntimeError:
             return False
         self._away = True

@@ -61,6 +61,7 @@ class Service:
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
         rows: Rows answered.
+        last: When the last of them was answered; 0: none was.
         tally: What was answered, by route and time.
         batcher: Gathers the requests of a turn of the event loop for the model.
         days: Counts what callers ask about in a day, if that is bounded.
@@ -102,6 +103,7 @@ class Service:
         self.killed = False
         self.answered = 0
         self.rows = 0
+        self.last = 0.0
         self.watch: Watch | None = None
         self.rollout: Picks | None = None
         self.closed = False
@@ -143,11 +145,11 @@ class Service:
         usual = exchange.head.usual
         if not usual:
             timeout = least(timeout, exchange.headers)
+            # Here the id is final, by whatever way it came; who could hide a request would not be watched.
+            if b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
+                exchange.id = LOAD_TEST + exchange.id
         if self.days is not None:
             self.days.take(exchange.caller, parsed.count)
-        # Here the id is final, by whatever way it came; who could hide a request would not be watched.
-        if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
-            exchange.id = LOAD_TEST + exchange.id
         chosen = self
         if self.rollout is not None:
             chosen = self.rollout.pick(exchange)
@@ -330,7 +332,8 @@ class Service:
         ids, callers = [one.id for one in exchanges], [head.caller for head in heads]
         rows = sum(counts)
         keys = [one.key for one in exchanges] if self.watch is not None else []
-        turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
+        self.last = now = self.clock()
+        turn = Turn(now, self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
         if self._keeper.all or log is not self.log:
             log.put(turn, rows)
         else:
