@@ -147,9 +147,18 @@ def _fastapi(python: Path, folder: Path, model: Path, port: int) -> tuple[list[s
 
 
 def triton(
-    python: Path, folder: Path, model: Path, port: int, *, name: str = ENDPOINT
+    python: Path, folder: Path, model: Path, port: int, *, name: str = ENDPOINT, grpc: int = 0
 ) -> tuple[list[str], dict[str, str]]:
-    """Lay out a model repository, and start the wheel's `tritonserver` itself, without pytriton around it."""
+    """Lay out a model repository, and start the wheel's `tritonserver` itself, without pytriton around it.
+
+    Args:
+        python: The interpreter of its environment.
+        folder: Where the repository goes.
+        model: The model.
+        port: Where it listens.
+        name: Name of the model.
+        grpc: Where it listens for calls of gRPC; 0: nowhere.
+    """
     import onnx
 
     graph = onnx.load(model).graph
@@ -169,7 +178,8 @@ def triton(
     )
     command = [str(server / "bin" / "tritonserver"), f"--model-repository={repository}"]
     command += [f"--backend-directory={backend.parent}", "--http-address=127.0.0.1", f"--http-port={port}"]
-    command += ["--allow-grpc=false", "--allow-metrics=false"]
+    command += ["--grpc-address=127.0.0.1", f"--grpc-port={grpc}"] if grpc else ["--allow-grpc=false"]
+    command += ["--allow-metrics=false"]
     # The stub finds its libraries by a path that holds only where the wheel has it, and its packages by `python3`.
     libraries = [sysconfig.get_config_var("LIBDIR"), str(site / "nvidia_pytriton.libs")]
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"

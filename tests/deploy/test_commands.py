@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +126,41 @@ def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore,
     _, rest = process.communicate(timeout=20)
     assert process.returncode == 0, rest
     assert "requests=1 rows=1 logged=1 held=0" in rest
+
+
+def test_the_unit_of_a_server_is_one_that_systemd_takes_and_serves(
+    tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion]
+) -> None:
+    options = ["--port", "0", "--grpc-port", "0", "--processes", "2"]
+    printed = yard("serve", *options, "--systemd", "-").stdout
+    assert "modelyard-serve-hours.env" in printed
+    file = tmp_path / "modelyard-serve-hours.service"
+    written = yard("serve", *options, "--systemd", str(file))
+    assert (written.returncode, written.stdout) == (0, f"{file}\n"), written.stderr
+    assert file.read_text() == printed
+    assert f"systemctl --user enable --now {file}" in written.stderr
+    with_tls = yard("serve", "--tls-cert", "a.pem", "--tls-key", "b.pem", "--systemd", "-").stdout
+    assert f"--tls-cert {tmp_path}/a.pem --tls-key {tmp_path}/b.pem" in with_tls
+    values = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
+    assert values["ReadWritePaths"] == str(store.root)
+    command = shlex.split(values["ExecStart"])
+    process = subprocess.Popen(
+        command, cwd=values["WorkingDirectory"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if "http://" in line)
+    assert "grpc=" in said
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("no systemd-analyze here; the text was checked")
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    verified = subprocess.run(
+        [analyze, "verify", "--user", str(file)], env=env, capture_output=True, text=True, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
 
 
 def test_serve_keeps_ctrl_c_back_for_the_server_that_it_becomes(

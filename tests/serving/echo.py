@@ -114,6 +114,8 @@ class Echo:
         for exchange in waiting:
             self.answer(exchange)
 
+    def left(self) -> None: ...
+
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         self.seen.append((error.status, error.code))
 

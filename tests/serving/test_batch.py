@@ -136,6 +136,35 @@ def test_large_requests_run_beside_and_small_ones_do_not_grow_without_end() -> N
     assert sorted(model.sizes) == [100, 200, 200, INLINE_ROWS * 4]
 
 
+def test_runs_are_timed_by_their_rows_and_for_each_request_in_them() -> None:
+    model = Held()
+
+    async def main() -> Any:
+        with closing(Batcher(model, joined, answered)) as batcher:
+            model.go_on.set()
+            unfit = Asking(feeds(0, 2), 2)
+            unfit.parsed.error = HttpError(400, "column-type", "no")
+            batcher.ask(unfit)
+            await asyncio.gather(*(asked(batcher, feeds(n * 10, n), n) for n in range(1, 5)))
+            await asked(batcher, feeds(0, INLINE_ROWS + 1), INLINE_ROWS + 1)
+            model.go_on.clear()
+            slow(batcher)
+            threading.Timer(0.05, model.go_on.set).start()
+            await asyncio.gather(*(asked(batcher, feeds(n * 10, n), n) for n in range(1, 5)))
+            model.broken = True
+            await asyncio.gather(asked(batcher, feeds(0, 1), 1), return_exceptions=True)
+            return batcher.timed
+
+    timed = asyncio.run(main())
+    assert timed.requests == 9
+    assert set(timed.sizes) == {10}
+    count, seconds = timed.sizes[10]
+    assert count == 2
+    # A run that waits takes no time of the core.
+    assert seconds > 0.04
+    assert timed.seconds > 4 * 0.04
+
+
 def test_an_error_reaches_all_who_asked_and_the_next_turn_is_clean() -> None:
     model = Double()
 
@@ -235,6 +264,8 @@ class Held(Double):
         self.threads: list[str] = []
 
     def predict(self, feeds: dict[str, Any]) -> Any:
+        if self.broken:
+            raise RuntimeError("no")
         self.threads.append(threading.current_thread().name.split("_")[0])
         if self.threads[-1] != "MainThread":
             assert self.go_on.wait(10)

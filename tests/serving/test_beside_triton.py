@@ -1,4 +1,4 @@
-"""The same ONNX model in our server and in Triton: equal answers, and the same requests refused.
+"""The same ONNX model in our server and in Triton, over REST and gRPC: equal answers, and the same requests refused.
 
 Triton is the `tritonserver` of the wheel that `benchmarks/serving.py` installs below `.bench/`; without it this skips.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import queue
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ class Pair:
 
     client: Any
     servers: tuple[tuple[str, dict[str, str]], ...]
+    # The same over gRPC; none where Triton does not serve it here.
+    calls: tuple[tuple[str, dict[str, str]], ...] = ()
+    operator: str = ""
 
     def infer(self, inputs: list[Any], **named: Any) -> list[Any]:
         """Return what each answers: the probabilities, or the error."""
@@ -62,8 +67,24 @@ class Pair:
 
     def tensor(self, name: str, array: Any, datatype: str, *, binary: bool = True) -> Any:
         made = self.client.InferInput(name, list(array.shape), datatype)
-        made.set_data_from_numpy(array, binary_data=binary)
+        # Over gRPC all values are bytes.
+        made.set_data_from_numpy(array, **({"binary_data": binary} if self.calls else {}))
         return made
+
+    def sent(self, request: Any) -> list[Any]:
+        """Return what each answers to a message: one, or the error."""
+        import grpc
+        from tritonclient.grpc import service_pb2_grpc
+
+        answers = []
+        for url, headers in self.servers:
+            with grpc.insecure_channel(url) as channel:
+                try:
+                    ask = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+                    answers.append(ask(request, metadata=list(headers.items()), timeout=20))
+                except grpc.RpcError as error:
+                    answers.append(error)
+        return answers
 
     def inputs(self, numbers: Any = NUMBERS, towns: Any = TOWNS, *, binary: bool = True) -> list[Any]:
         return [
@@ -85,14 +106,17 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         pytest.skip("Triton is not installed; `make bench NAME=serving ARGS='--quick'` does it")
     project = tmp_path_factory.mktemp("pair")
     (project / "model.onnx").write_bytes(mixed_model())
-    port = serving.free_port()
+    port, grpc = serving.free_port(), serving.free_port()
     (folder := project / "triton").mkdir()
-    command, env = peers.triton(peers.python_of(peer), folder, project / "model.onnx", port, name="credit")
-    ours = start(project, lay(project, mixed_bundle()), analyst=add_token(project, "a", "analyst"))
+    command, env = peers.triton(peers.python_of(peer), folder, project / "model.onnx", port, name="credit", grpc=grpc)
+    tokens = {role: add_token(project, role, role) for role in ("analyst", "operator")}
+    ours = start(project, lay(project, mixed_bundle()), "--grpc-port", "0", **tokens)
     try:
         with serving.running(command, port, peer.ready, wait_s=60, env={**os.environ, **env}):
             headers = {"authorization": f"Bearer {ours.tokens['analyst']}"}
-            yield Pair(client, ((ours.url, headers), (f"http://127.0.0.1:{port}", {})))
+            calls = ((ours.grpc, headers), (f"127.0.0.1:{grpc}", {}))
+            servers = ((ours.url, headers), (f"http://127.0.0.1:{port}", {}))
+            yield Pair(client, servers, calls, ours.tokens["operator"])
     finally:
         ours.stop()
 
@@ -200,3 +224,107 @@ def test_where_the_two_differ(pair: Pair) -> None:
         assert isinstance(theirs, Exception)
     unknown = json.dumps({"inputs": [{**NUMERIC, "data": [30, None]}, CITY]}).encode()
     assert pair.post(unknown) == [200, 500]
+
+
+@pytest.fixture(scope="module")
+def called(pair: Pair) -> Pair:
+    """The pair over gRPC."""
+    import tritonclient.grpc as client
+
+    with client.InferenceServerClient(pair.calls[1][0]) as theirs:
+        try:
+            assert theirs.is_server_live(client_timeout=20)
+        except client.InferenceServerException as error:
+            pytest.skip(f"this Triton does not serve gRPC: {error}")
+    return Pair(client, pair.calls, operator=pair.operator)
+
+
+def test_answers_over_grpc_are_equal(called: Pair) -> None:
+    rng = np.random.default_rng(6)
+    numbers = np.stack([rng.integers(18, 91, 1500), rng.uniform(0, 9000, 1500)], axis=1).astype(np.float32)
+    numbers[rng.random(1500) < 0.2, 1] = np.nan
+    towns = rng.choice(np.array(["paris", "rome", "oslo", "", "Łódź"], object), (1500, 1))
+    outputs = [called.client.InferRequestedOutput("probabilities")]
+    for named in ({}, {"compression_algorithm": "gzip"}, {"timeout": 5_000_000, "priority": 3}, {"request_id": "r-1"}):
+        ours, theirs = called.infer(called.inputs(numbers, towns), outputs=outputs, **named)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_values_in_fields_for_their_type_are_answered_alike(called: Pair) -> None:
+    """We answer in the form of the request, Triton always in bytes."""
+    from tritonclient.grpc import service_pb2
+
+    request = service_pb2.ModelInferRequest(model_name="credit", id="r-2")
+    one = request.inputs.add(name="numeric", datatype="FP32", shape=[2, 2])
+    one.contents.fp32_contents.extend(NUMBERS.ravel().tolist())
+    two = request.inputs.add(name="categorical", datatype="BYTES", shape=[2, 1])
+    two.contents.bytes_contents.extend([b"paris", b"oslo"])
+    ours, theirs = called.sent(request)
+    assert (ours.model_name, ours.id) == (theirs.model_name, theirs.id) == ("credit", "r-2")
+    assert not ours.raw_output_contents
+    assert [list(one.outputs[0].shape) for one in (ours, theirs)] == [[2, 2]] * 2
+    found = np.frombuffer(theirs.raw_output_contents[0], np.float32)
+    np.testing.assert_allclose(ours.outputs[0].contents.fp32_contents, found, rtol=0, atol=1e-6)
+
+
+def test_both_streams_answer_in_order_and_outlive_a_wrong_request(called: Pair) -> None:
+    found = []
+    for url, headers in called.servers:
+        came: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        with called.client.InferenceServerClient(url) as client:
+            client.start_stream(lambda result, error, came=came: came.put((result, error)), headers=dict(headers))
+            wrong = [called.inputs()[0], called.tensor("categorical", TOWNS[:1], "BYTES")]
+            answers = []
+            for inputs in (called.inputs(), wrong, called.inputs(NUMBERS[:1], TOWNS[:1])):
+                client.async_stream_infer("credit", inputs)
+                result, error = came.get(timeout=20)
+                answers.append(None if error is not None else result.as_numpy("probabilities"))
+            client.stop_stream()
+        found.append(answers)
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert [answer is None for answer in found[0]] == [False, True, False]
+
+
+def test_both_refuse_the_same_messages(called: Pair) -> None:
+    from tritonclient.grpc import service_pb2
+
+    texts, numbers = TOWNS, NUMBERS
+    cases: dict[str, list[Any]] = {
+        "no tensor": [],
+        "one too few": called.inputs()[:1],
+        "one too many": [*called.inputs(), called.tensor("x", texts, "BYTES")],
+        "misspelt": [called.inputs()[0], called.tensor("categorica", texts, "BYTES")],
+        "texts for numbers": [called.tensor("numeric", texts, "BYTES"), called.inputs()[1]],
+        "too wide": called.inputs(np.ones((2, 3), np.float32)),
+        "flat": called.inputs(np.ones(2, np.float32)),
+        "uneven": called.inputs(towns=texts[:1]),
+        "empty": called.inputs(numbers[:0], texts[:0]),
+    }
+    for case, inputs in cases.items():
+        found = called.infer(inputs)
+        assert [isinstance(one, Exception) for one in found] == [True, True], case
+    for named in ({"model_version": "9"}, {"outputs": [called.client.InferRequestedOutput("labels")]}):
+        assert [isinstance(one, Exception) for one in called.infer(called.inputs(), **named)] == [True, True], named
+    unknown = called.sent(service_pb2.ModelInferRequest(model_name="other"))
+    assert [one.code().name for one in unknown] == ["NOT_FOUND", "NOT_FOUND"]
+    # One of the two has no bytes.
+    request = service_pb2.ModelInferRequest(model_name="credit", raw_input_contents=[NUMBERS.tobytes()])
+    request.inputs.add(name="numeric", datatype="FP32", shape=[2, 2])
+    request.inputs.add(name="categorical", datatype="BYTES", shape=[2, 1])
+    assert [one.code().name for one in called.sent(request)] == ["INVALID_ARGUMENT"] * 2
+
+
+def test_statistics_of_both_are_read_by_the_same_names(called: Pair) -> None:
+    called.infer(called.inputs())
+    for url, _ in called.servers:
+        headers = {"authorization": f"Bearer {called.operator}"} if url == called.servers[0][0] else {}
+        with called.client.InferenceServerClient(url) as client:
+            (found,) = client.get_inference_statistics("credit", headers=headers).model_stats
+        assert found.inference_stats.success.count
+        assert found.inference_stats.compute_infer.count
+        assert 0 < found.inference_stats.compute_infer.ns <= found.inference_stats.success.ns
+        assert abs(found.last_inference / 1000 - time.time()) < 60
+        assert {one.batch_size for one in found.batch_stats} >= {2}

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import itertools
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -160,8 +161,30 @@ def statistics(client: Client) -> None:
         rows, count, ns = counted(*asked)
         assert (rows - before[0], count - before[1]) == (len(ROWS), 1)
         assert ns > before[2]
+    (old,) = client("get_inference_statistics", "credit")["model_stats"]
+    client("infer", "credit", client.inputs())
+    client.refused("tensor-missing", 400, "infer", "credit", client.inputs()[:1])
+    (new,) = client("get_inference_statistics", "credit")["model_stats"]
+    more(old, new)
     client.refused("model-not-found", 404, "get_inference_statistics", "credit", "0123456789ab")
     client.refused("role-denied", 403, "get_inference_statistics", role="analyst")
+
+
+def more(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Assert that one more large request was answered by a run of its own, and one refused."""
+    count = lambda told, name: int(told["inference_stats"].get(name, {}).get("count", 0))  # noqa: E731
+    assert [count(new, name) - count(old, name) for name in ("success", "fail", "compute_infer")] == [1, 1, 1]
+    assert int(new["execution_count"]) - int(old["execution_count"]) == 1
+    assert int(old["last_inference"]) <= int(new["last_inference"])
+    assert abs(int(new["last_inference"]) / 1000 - time.time()) < 20
+    stats = new["inference_stats"]
+    spent = int(stats["compute_infer"]["ns"]) - int(old["inference_stats"]["compute_infer"]["ns"])
+    assert 0 < spent < int(stats["success"]["ns"]) - int(old["inference_stats"]["success"]["ns"])
+    # What is not measured is not there.
+    assert set(stats) == {"success", "fail", "compute_infer"}
+    assert "ns" not in stats["fail"]
+    runs = {int(one["batch_size"]): one["compute_infer"] for one in new.get("batch_stats", ())}
+    assert all(0 < size <= 256 and int(one["count"]) and int(one["ns"]) for size, one in runs.items())
 
 
 def loading(client: Client) -> None:

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from modelyard._kit.errors import UserError
 
-__all__ = ["UNIT", "Manager", "unit", "unit_folder", "unit_name"]
+__all__ = ["UNIT", "Manager", "server_name", "server_unit", "unit", "unit_folder", "unit_name"]
 
 # Tells the daemon by which unit it was started, so that `modelyard down` can say how it is stopped for good.
 UNIT = "MODELYARD_UNIT"
 # Seconds without a sign of life after which systemd starts the daemon anew; and for its last tidying up.
 _WATCHDOG, _LAST = 60, 30
+# Seconds in which a server answers what is under way, writes its log and ends.
+_DRAIN = 60
 
-_TEXT = """\
+_DAEMON = """\
 [Unit]
 Description=Modelyard: {projects}
 # Tried again for ever, with the pause below: whoever repairs what is wrong need not start it.
@@ -47,7 +49,28 @@ TimeoutStopSec={stop}
 OOMPolicy=continue
 # Steps get limits of their own below this unit.
 Delegate=cpu memory pids
+"""
+_SERVER = """\
+[Unit]
+Description=Modelyard: {projects}
+# Tried again for ever, with the pause below: whoever repairs what is wrong need not start it.
+StartLimitIntervalSec=0
 
+[Service]
+Type=exec
+ExecStart={command}
+WorkingDirectory={folder}
+Environment=PYTHONUNBUFFERED=1
+# Variables that the file names, and the address of a shared store, go here, readable for you alone.
+EnvironmentFile=-%E/modelyard/{environment}.env
+Restart=always
+RestartSec=2
+# Only the first process is told; it lets all others answer what is under way.
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStopSec={stop}
+"""
+_HARDENED = """
 # What needs rights that a user's own manager lacks (CapabilityBoundingSet, ProtectClock, ...) is left out: with it the
 # unit would not start, and the user does not have these rights anyway.
 NoNewPrivileges=yes
@@ -135,19 +158,50 @@ def unit(
         UserError: A path holds a line break, which no unit can (`systemd-path`).
     """
     name = unit_name(projects)
-    return _TEXT.format(
+    return (_DAEMON + _HARDENED).format(
         projects=", ".join(projects),
-        # Only a command line has variables.
-        command=" ".join(_quoted(word).replace("$", "$$") for word in command),
-        folder=_path(str(roots[0])),
         variable=UNIT,
         name=name,
         environment=name.removesuffix(".service"),
         watchdog=_WATCHDOG,
         stop=round(grace + _LAST),
-        # Without a shared folder it starts all the same, and says what is missing.
-        writable=" ".join([*(_quoted(str(root)) for root in roots), *(_quoted(f"-{path}") for path in shared)]),
+        **_places(roots, command, shared),
     )
+
+
+def server_name(endpoint: str, alias: str) -> str:
+    """Return the name of the unit of a server, e.g. `modelyard-serve-income.service`."""
+    return f"modelyard-serve-{endpoint}{'' if alias == 'champion' else f'-{alias}'}.service"
+
+
+def server_unit(name: str, root: Path, command: Sequence[str], *, shared: Sequence[Path] = ()) -> str:
+    """Return the text of a unit for a server alone.
+
+    Args:
+        name: Name of the unit.
+        root: Folder of the project, which the unit may write to.
+        command: What it runs, word by word, with absolute paths.
+        shared: Folders elsewhere that it may write to as well: those of shared stores.
+
+    Raises:
+        UserError: A path holds a line break, which no unit can (`systemd-path`).
+    """
+    plain = name.removesuffix(".service")
+    told = plain.removeprefix("modelyard-").replace("-", " ", 1)
+    return (_SERVER + _HARDENED).format(
+        projects=told, environment=plain, stop=_DRAIN, **_places([root], command, shared)
+    )
+
+
+def _places(roots: Sequence[Path], command: Sequence[str], shared: Sequence[Path]) -> dict[str, str]:
+    """Return what a unit says of the command and of folders."""
+    return {
+        # Only a command line has variables.
+        "command": " ".join(_quoted(word).replace("$", "$$") for word in command),
+        "folder": _path(str(roots[0])),
+        # Without a shared folder it starts all the same, and says what is missing.
+        "writable": " ".join([*(_quoted(str(root)) for root in roots), *(_quoted(f"-{path}") for path in shared)]),
+    }
 
 
 def _path(text: str) -> str:

@@ -14,6 +14,7 @@ from modelyard._kit.digest import short
 from modelyard.cli.arguments import port
 from modelyard.cli.output import say
 from modelyard.cli.project import add_file, load_spec, open_existing
+from modelyard.cli.units import add_unit, write
 
 if TYPE_CHECKING:
     from modelyard.store import Store
@@ -59,16 +60,23 @@ def add(subparsers: Any) -> None:
     parser.add_argument(
         "--client-ca", type=Path, metavar="FILE", help="CAs in PEM: clients must have a certificate of one of them"
     )
+    add_unit(parser)
     add_file(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find the champion and become its server."""
-    from modelyard.deploy.aliases import endpoint_of, pointed
-    from modelyard.deploy.local import command
+    """Serve the champion, or have systemd do it."""
     from modelyard.serving.supervisor import checked
 
     checked(args.processes)
+    return _become(args) if args.systemd is None else _systemd(args)
+
+
+def _become(args: argparse.Namespace) -> int:
+    """Find the champion and become its server."""
+    from modelyard.deploy.aliases import endpoint_of, pointed
+    from modelyard.deploy.local import command
+
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
     declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
     with open_existing(args, model=True) as store:
@@ -84,15 +92,39 @@ def run(args: argparse.Namespace) -> int:
         model = deployment.model
         say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")
         _first_token(store)
-    for flag in ("tls_cert", "tls_key", "client_ca"):
-        if path := getattr(args, flag):
-            line += [f"--{flag.replace('_', '-')}", str(path.resolve())]
+    line += _certificates(args)
     if args.grpc_port is not None:
         line += ["--grpc-port", str(args.grpc_port)]
     # A Ctrl-C that comes before the server can hear it waits until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # This process becomes the server: one process to watch, and signals reach it.
     os.execv(line[0], line)  # noqa: S606 - our own command line, no shell
+
+
+def _systemd(args: argparse.Namespace) -> int:
+    """Write a unit that serves the same."""
+    from modelyard.automation.systemd import server_name, server_unit
+    from modelyard.deploy.aliases import endpoint_of
+    from modelyard.store.opening import shared_folder
+
+    file = Path(args.file).resolve()
+    with open_existing(args, model=True) as store:
+        endpoint, root = endpoint_of(store, args.endpoint), store.root
+    line = [sys.executable, "-P", "-m", "modelyard", "serve", endpoint, "--alias", args.alias, "-f", str(file)]
+    line += ["--host", args.host, "--port", str(args.port), "--processes", str(args.processes)]
+    if args.grpc_port is not None:
+        line += ["--grpc-port", str(args.grpc_port)]
+    folder = shared_folder(root, file=file.name)
+    name = server_name(endpoint, args.alias)
+    text = server_unit(name, root, [*line, *_certificates(args)], shared=[folder] if folder is not None else [])
+    write(args.systemd, name, text)
+    return 0
+
+
+def _certificates(args: argparse.Namespace) -> list[str]:
+    """Return the options that name files of TLS, with absolute paths."""
+    given = {flag: getattr(args, flag.replace("-", "_")) for flag in ("tls-cert", "tls-key", "client-ca")}
+    return [word for flag, path in given.items() if path for word in (f"--{flag}", str(path.resolve()))]
 
 
 def _first_token(store: Store) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.cli.arguments import port, whole
 from modelyard.cli.output import data, json_line, paint, say
 from modelyard.cli.project import FILE
+from modelyard.cli.units import add_unit, write
 
 if TYPE_CHECKING:
     from modelyard.automation.daemon import Settings
@@ -70,13 +71,7 @@ def add(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print what happens as lines of JSON on stdout")
     parser.add_argument("--detach", action="store_true", help="go on in the background, and return once it is up")
-    parser.add_argument(
-        "--systemd",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="write a unit for your own systemd instead of starting anything, and say how it is enabled; `-` prints it",
-    )
+    add_unit(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,10 +110,8 @@ def _bounded(show: Callable[[Note], None], log: Path) -> Callable[[Note], None]:
 
 def _systemd(args: argparse.Namespace, settings: Settings) -> int:
     """Write the unit and say which two commands enable it."""
-    from modelyard._kit.files import write_atomic, write_named
-    from modelyard.automation.systemd import unit, unit_folder, unit_name
+    from modelyard.automation.systemd import unit, unit_name
     from modelyard.spec import load
-    from modelyard.store.disk import explained
     from modelyard.store.opening import shared_folder
 
     specs = [load(file, files=False) for file in settings.files]
@@ -126,19 +119,7 @@ def _systemd(args: argparse.Namespace, settings: Settings) -> int:
     name = unit_name(names)
     shared = [folder for spec in specs if (folder := shared_folder(spec.root, file=spec.path.name)) is not None]
     roots = [spec.root for spec in specs]
-    text = unit(names, roots, _command(args, settings), grace=settings.grace, shared=shared)
-    if args.systemd == "-":
-        data(text.rstrip())
-        return 0
-    file = Path(args.systemd).absolute() if args.systemd else unit_folder() / name
-    with explained(file):
-        # The folder of systemd is made where it is missing; one that a user names is more often misspelt.
-        (write_named if args.systemd else write_atomic)(file, text.encode())
-    data(str(file))
-    say("to start it now and with every login:")
-    say("  systemctl --user daemon-reload")
-    say(f"  systemctl --user enable --now {file.name if not args.systemd else file}")
-    say("it stays when you log out after: loginctl enable-linger")
+    write(args.systemd, name, unit(names, roots, _command(args, settings), grace=settings.grace, shared=shared))
     return 0
 
 

@@ -114,6 +114,11 @@ class App:
         if self.models.board is not None:
             self.models.board.tell(tell(self.models))
 
+    def left(self) -> None:
+        """Have the model look, before it runs, for whom nobody waits any more."""
+        for service in self.models:
+            service.batcher.sifts = True
+
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""
         self.models.refused[error.code] += 1

@@ -10,16 +10,16 @@ not wait for it, and who finds no room is told so at once and on another core.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from modelyard.inference import Feeds, Predictor
+from modelyard.serving.apart import Apart
 from modelyard.serving.pace import Pace
 from modelyard.serving.parsed import Parsed
+from modelyard.serving.timed import Timed
 
 # The model's output as lists: rows x classes, or rows x 1.
 Rows = list[list[float]]
@@ -57,7 +57,11 @@ class _Asking(Protocol):
 
 
 T = TypeVar("T", bound=_Asking)
-R = TypeVar("R")
+
+
+def _stays(one: Any) -> bool:
+    """Whoever asked waits for the answer."""
+    return True
 
 
 def _nobody(group: list[Any], output: Array | BaseException | None) -> None:
@@ -70,17 +74,21 @@ class _Run(Generic[T]):
 
     Attributes:
         group: Whose rows they are.
+        rows: How many.
         ran: The model was run.
         output: What the model answered, or raised; none if no row fits.
         took: Seconds by the clock on the wall: a model that waits keeps the loop, too.
         worked: Seconds of the thread's own time; measured in the thread of turns alone.
+        dropped: It was not made: nobody waits for it.
     """
 
     group: list[T]
+    rows: int
     ran: bool = False
     output: Array | BaseException | None = None
     took: float = 0.0
     worked: float = 0.0
+    dropped: bool = False
 
     @property
     def answered(self) -> int:
@@ -96,61 +104,17 @@ def _runs(gathered: list[T], every: int) -> Iterator[_Run[T]]:
         every: Rows of all of them.
     """
     if every <= INLINE_ROWS:
-        yield _Run(gathered)
+        yield _Run(gathered, every)
         return
     group: list[T] = []
     rows = 0
     for one in gathered:
         if group and rows + one.parsed.count > INLINE_ROWS:
-            yield _Run(group)
+            yield _Run(group, rows)
             group, rows = [], 0
         group.append(one)
         rows += one.parsed.count
-    yield _Run(group)
-
-
-class _Apart:
-    """A thread for the model, made when it is first needed.
-
-    Args:
-        name: Its name.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._pool: ThreadPoolExecutor | None = None
-        self._closed = False
-
-    def do(self, work: Callable[[], R], then: Callable[[R], None]) -> None:
-        """Do some work there, which must not raise, and go on with what it returns in the loop.
-
-        Raises:
-            RuntimeError: No thread is to be had; nothing of the work is or will be done.
-        """
-        if self._closed:
-            raise RuntimeError("the version is closed")
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix=self._name)
-        loop = asyncio.get_running_loop()
-        try:
-            future = self._pool.submit(work)
-        except RuntimeError:
-            # It holds the work, and would do it as soon as it gets its thread.
-            self._pool = None
-            raise
-
-        def tell(done: Future[R]) -> None:
-            # The server may have ended meanwhile: then nobody waits for it.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(then, done.result())
-
-        future.add_done_callback(tell)
-
-    def close(self) -> None:
-        """End the thread once its work is done."""
-        self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown()
+    yield _Run(group, rows)
 
 
 class _Gone:
@@ -168,13 +132,17 @@ class Batcher(Generic[T]):
         fit: Makes feeds of the rows of several requests; those it finds an `error` in are not among them.
         answered: Is called with a group and the output for the rows of those without an error, in order (none if there
             are no such rows); or with what the model raised.
+        stays: Says whether a request is still to be answered, in any thread; once it is not, it never is again.
+        dropped: Is called with those that are not, and do not wait any more.
 
     Attributes:
         runs: Times the model ran.
+        timed: How long it took.
         waiting: Requests that are not answered yet; also counts what others hold back before or after the model.
         turn: Rows that one turn may hold: what it makes of them in `TURN` seconds.
         inline: Rows of a turn that may keep the event loop.
         busy: This turn holds as much as it may.
+        sifts: Some of this turn may not be to be answered any more: it is sifted before the model runs.
     """
 
     def __init__(
@@ -182,19 +150,24 @@ class Batcher(Generic[T]):
         predictor: Predictor,
         fit: Callable[[list[Parsed]], Feeds],
         answered: Callable[[list[T], Array | BaseException | None], None],
+        stays: Callable[[T], bool] = _stays,
+        dropped: Callable[[list[T]], None] = lambda group: None,
     ) -> None:
         self._predictor = predictor
         self._fit = fit
         self._answered = answered
+        self._stays = stays
+        self._dropped = dropped
         self._gathered: list[T] = []
         # Large requests have a thread of their own: those of a turn do not wait for them.
-        self._large = _Apart("predict-large")
-        self._turns = _Apart("predict")
+        self._large = Apart("predict-large")
+        self._turns = Apart("predict")
         self.runs = 0
+        self.timed = Timed(INLINE_ROWS)
         self.waiting = 0
         self.turn = Pace(TURN, least=_FEWEST)
         self.inline = Pace(_INLINE, least=0)
-        self.busy = False
+        self.busy = self.sifts = False
         # A turn is in the thread.
         self._away = False
         # Rows that are gathered, and how many requests there were at the last look.
@@ -204,8 +177,7 @@ class Batcher(Generic[T]):
         """Run the model for its rows, in this turn of the event loop or in a thread, and call back in the loop."""
         count, gathered = one.parsed.count, self._gathered
         if count >= INLINE_ROWS:
-            run = _Run([one])
-            self._large.do(lambda: self._do_apart([run]), self._answer)
+            self._large.do(lambda: self._do_alone(one), self._answer)
             # Not before: where no thread is to be had nobody would take it back.
             self.waiting += 1
             return
@@ -293,10 +265,23 @@ class Batcher(Generic[T]):
             run.worked = time.thread_time() - began
         return runs
 
+    def _do_alone(self, one: T) -> list[_Run[T]]:
+        """Run the model for one request, in a thread, if it is still to be answered when its turn comes."""
+        run = _Run([one], one.parsed.count, dropped=not self._stays(one))
+        return [run] if run.dropped else self._do_apart([run])
+
     def _answer(self, runs: list[_Run[T]]) -> None:
         for run in runs:
+            if run.dropped:
+                self._sifted(run.group)
+                continue
             self.waiting -= len(run.group)
             self.runs += run.ran
+            if answered := run.answered:
+                # Requests that do not fit were not in it.
+                whole = answered == run.rows
+                count = len(run.group) if whole else sum([one.parsed.error is None for one in run.group])
+                self.timed.add(answered, count, run.took)
             try:
                 self._answered(run.group, run.output)
             except Exception as error:  # noqa: BLE001 - the groups after it are answered all the same
@@ -311,14 +296,27 @@ class Batcher(Generic[T]):
             asyncio.get_running_loop().call_soon(self._look)
         elif count and not self._away:
             gathered, rows = self._taken()
-            if not self._sent(gathered, rows):
+            if gathered and not self._sent(gathered, rows):
                 self._turn(gathered, rows)
 
     def _taken(self) -> tuple[list[T], int]:
         """Return what is gathered and how many rows it has, and begin anew."""
         gathered, self._gathered = self._gathered, []
         rows, self._rows, self.busy = self._rows, 0, False
+        if self.sifts:
+            self.sifts = False
+            gathered = self._sifted(gathered)
+            rows = sum([one.parsed.count for one in gathered])
         return gathered, rows
+
+    def _sifted(self, group: list[T]) -> list[T]:
+        """Return those of a group that are still to be answered; the others do not wait any more."""
+        stay = [one for one in group if self._stays(one)]
+        if len(stay) < len(group):
+            self.waiting -= len(group) - len(stay)
+            kept = set(map(id, stay))
+            self._dropped([one for one in group if id(one) not in kept])
+        return stay
 
     def _turn(self, gathered: list[T], rows: int) -> None:
         """Do a turn in the loop."""

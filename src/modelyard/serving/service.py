@@ -27,9 +27,10 @@ from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
+from modelyard.serving.sifting import Hurried, drop, least, stays
 from modelyard.serving.validate import Validator
-from modelyard.serving.versions.beside import Picks, Watch
 from modelyard.serving.versions.choosing import HEADER, check_alone
+from modelyard.serving.watching import Picks, Watch
 from modelyard.store.packed import Packed
 from modelyard.store.requests import LOAD_TEST, Inputs, Outputs, Turn
 
@@ -61,6 +62,7 @@ class Service:
         answered: Requests answered.
         rows: Rows answered.
         erred: Requests that could not be answered for what the model said or raised, or by a mistake of the server.
+        last: When the last of them was answered; 0: none was.
         tally: What was answered, by route and time.
         batcher: Gathers the requests of a turn of the event loop for the model.
         days: Counts what callers ask about in a day, if that is bounded.
@@ -103,6 +105,7 @@ class Service:
         self.answered = 0
         self.rows = 0
         self.erred = 0
+        self.last = 0.0
         self.watch: Watch | None = None
         self.rollout: Picks | None = None
         self.closed = False
@@ -112,7 +115,7 @@ class Service:
         self.gate = Gate.of(bundle, self.validator, limits.policy, self.tally, log)
         fit = self.validator.fit if self.gate is None else self.gate.fit
         answered = self._answered if self.gate is None or self.gate.checks is None else self._check
-        self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered)
+        self.batcher: Batcher[Asked] = Batcher(bundle.predictor(), fit, answered, stays, drop)
         self._began = clock()
         self._bounds = measure()
 
@@ -126,24 +129,27 @@ class Service:
         """Requests that are being answered."""
         return self.batcher.waiting
 
-    def ask(self, exchange: Exchange, parsed: Parsed, render: Render) -> None:
+    def ask(self, exchange: Exchange, parsed: Parsed, render: Render, timeout: float = 0.0) -> None:
         """Have the model answer rows that fit, log the answer and write it.
 
         Args:
             exchange: Whose rows they are; refused (503) if the log is full and stays so.
             parsed: The rows.
             render: Makes the body of the answer.
+            timeout: Seconds after which the answer is not worth anything any more, if the body says so.
 
         Raises:
             HttpError: The endpoint is switched off (503), the caller has asked about enough rows (429), or a version is
-                asked for that does not answer (400).
+                asked for that does not answer (400), or an answer within a time that is none (400).
         """
         if self.killed:
             raise killed()
-        # Here the id is final, by whatever way it came; who could hide a request would not be watched.
         usual = exchange.head.usual
-        if not usual and b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
-            exchange.id = LOAD_TEST + exchange.id
+        if not usual:
+            timeout = least(timeout, exchange.headers)
+            # Here the id is final, by whatever way it came; who could hide a request would not be watched.
+            if b"x-load-test" in exchange.headers and allowed(exchange.role, "operate"):
+                exchange.id = LOAD_TEST + exchange.id
         chosen = self
         if self.rollout is not None:
             chosen = self.rollout.pick(exchange)
@@ -151,7 +157,11 @@ class Service:
             check_alone(exchange)
         if self.days is not None:
             self.days.take(exchange.caller, parsed.count)
-        asked = Asked(exchange, parsed, render)
+        if timeout:
+            asked: Asked = Hurried(exchange, parsed, render, exchange.began + timeout)
+            chosen.batcher.sifts = True
+        else:
+            asked = Asked(exchange, parsed, render)
         if chosen.log.tight and chosen.log.full:
             chosen.batcher.waiting += 1
             chosen.log.waited += 1
@@ -167,10 +177,14 @@ class Service:
 
     def _park(self, asked: Asked, until: float) -> None:
         """Wait for room in the log: an answer that could not be recorded is not given."""
-        if self.log.full and not self.killed and time.monotonic() < until:
+        there = stays(asked)
+        if there and self.log.full and not self.killed and time.monotonic() < until:
             asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
             return
         self.batcher.waiting -= 1
+        if not there:
+            drop([asked])
+            return
         if self.killed:
             asked.exchange.refuse(killed())
             return
@@ -179,6 +193,8 @@ class Service:
             asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
             return
         try:
+            # Its time goes on.
+            self.batcher.sifts = True
             self.batcher.ask(asked)
         except Exception as error:  # noqa: BLE001 - who waits is not called by those that answer every error
             fail(asked.exchange, error)
@@ -328,7 +344,8 @@ class Service:
         ids, callers = [one.id for one in exchanges], [head.caller for head in heads]
         rows = sum(counts)
         keys = [one.key for one in exchanges] if self.watch is not None else []
-        turn = Turn(self.clock(), self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
+        self.last = now = self.clock()
+        turn = Turn(now, self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
         if self._keeper.all or log is not self.log:
             log.put(turn, rows)
         else:
@@ -347,15 +364,8 @@ class Service:
         return took
 
     def warm(self) -> None:
-        """Run the model once, so that the first caller does not wait for it."""
-        import numpy as np
-
-        feeds: dict[str, np.ndarray[Any, Any]] = {}
-        if self.validator.numbers:
-            feeds["numeric"] = np.zeros((1, len(self.validator.numbers)), np.float32)
-        if self.validator.categories:
-            feeds["categorical"] = np.full((1, len(self.validator.categories)), "", object)
-        self.batcher.warm(feeds)
+        """Run the model, so that the first caller does not wait for it."""
+        self.batcher.warm(self.validator.some())
 
     def attempt(self, parsed: Parsed) -> list[list[float]]:
         """Return what the model answers to one request that nobody made; in any thread, and nothing is logged.

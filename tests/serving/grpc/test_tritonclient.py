@@ -22,6 +22,7 @@ import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
 from ..conftest import Server, mixed_answer  # noqa: TID252 - the suite is not installed
+from ..test_tritonclient import more  # noqa: TID252
 
 ROWS = [(30.0 + at % 50, 500.0 + at, ("paris", "rome", "oslo")[at % 3]) for at in range(300)]
 EXPECTED = [mixed_answer(*row) for row in ROWS]
@@ -165,6 +166,11 @@ def statistics(client: Client) -> None:
         rows, count, ns = counted(*asked)
         assert (rows - before[0], count - before[1]) == (len(ROWS), 1)
         assert ns > before[2]
+    (old,) = client("get_inference_statistics", "credit")["model_stats"]
+    client("infer", "credit", client.inputs())
+    client.refused("tensor-missing", "INVALID_ARGUMENT", "infer", "credit", client.inputs()[:1])
+    (new,) = client("get_inference_statistics", "credit")["model_stats"]
+    more(old, new)
     client.refused("model-not-found", "NOT_FOUND", "get_inference_statistics", "credit", "0123456789ab")
     client.refused("role-denied", "PERMISSION_DENIED", "get_inference_statistics", role="analyst")
 

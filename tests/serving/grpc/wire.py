@@ -92,6 +92,8 @@ class Echo:
         else:
             turn.reply(200, turn.body)
 
+    def left(self) -> None: ...
+
     def refused(self, error: HttpError, exchange: Any = None) -> None:
         self.errors.append(error)
 

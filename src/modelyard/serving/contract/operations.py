@@ -30,6 +30,7 @@ _WHEN = {
     431: "The headers are too large.",
     500: "The server could not answer; its operator finds more under the id.",
     503: "The server takes no requests at the moment, or the endpoint is switched off.",
+    504: "The time in which the caller wanted its answer was up before the model's turn came.",
 }
 _ANY = (400, 413, 415, 429, 431, 500, 503)
 _NAMED = (401, 403)
@@ -58,6 +59,12 @@ PARAMETERS: dict[str, Any] = {
         "in": "header",
         "description": "One key always meets the same model while a challenger is on trial.",
         "schema": {"type": "string"},
+    },
+    "Timeout": {
+        "name": "x-envoy-expected-rq-timeout-ms",
+        "in": "header",
+        "description": "Milliseconds that the caller waits: after that, the model does not run for it. 0: any number.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
     },
 }
 
@@ -226,7 +233,8 @@ def _operation(
     parameters = [{"$ref": "#/components/parameters/RequestId"}]
     headers = {"x-request-id": {**HEADERS["RequestId"], "required": True}}
     if asks:
-        parameters.append({"$ref": "#/components/parameters/CanaryKey"})
+        parameters += [{"$ref": f"#/components/parameters/{name}"} for name in ("CanaryKey", "Timeout")]
+        refused = (*refused, 504)
         headers["x-model-version"] = {"$ref": "#/components/headers/ModelVersion"}
     usual = _ANY if open_to_all else (*_ANY, *_NAMED, 404)
     prefix = "Protocol" if protocol else ""

@@ -26,6 +26,7 @@ class Calls:
         unfinished: What has not come whole on any connection, by both protocols.
         begin: Answers a whole call, or hands it to the model, which calls back.
         refused: Counts a refusal.
+        left: Takes note that somebody who waits for an answer has hung up.
     """
 
     def __init__(self, app: App) -> None:
@@ -35,6 +36,7 @@ class Calls:
         self.unfinished = app.unfinished
         self.begin = app.begin
         self.refused = app.refused
+        self.left = app.left
 
     @property
     def crowded(self) -> bool:

@@ -98,7 +98,12 @@ class Call(Exchange):
     @property
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""
-        return self.over or self.link.transport is None
+        return self.over or bool(self.tail) or self.link.transport is None
+
+    @property
+    def settled(self) -> bool:
+        """Whether what came of it was said, and counted as that."""
+        return bool(self.tail)
 
     @property
     def buffered(self) -> int:
@@ -328,6 +333,11 @@ class Turn(Exchange):
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.call.gone
+
+    @property
+    def settled(self) -> bool:
+        """Whether what came of it was said, and counted as that."""
+        return self.answer is not None or self.call.settled
 
     def reply(
         self, status: int, body: bytes, extra: Sequence[tuple[bytes, bytes]] = (), content_type: bytes = b""

@@ -81,6 +81,10 @@ class Answers(Protocol):
         """Answer one message of a call with many."""
         ...
 
+    def left(self) -> None:
+        """Take note that somebody who waits for an answer has hung up."""
+        ...
+
     def refused(self, error: HttpError, exchange: Any = None) -> None:
         """Count a refusal."""
         ...
@@ -269,6 +273,7 @@ class Connection(Flow):
         self.spend(_COST_RESET if call is not None else 1)
         if call is not None:
             self._forget(call)
+            self.answers.left()
 
     def reset(self, fault: StreamFault) -> None:
         """End a stream that broke a rule."""
@@ -280,6 +285,7 @@ class Connection(Flow):
             self._pass_over(fault.stream)
         if call is not None:
             self._forget(call)
+            self.answers.left()
 
     def refused(self, error: HttpError) -> None:
         """Count what was refused and is no call."""
@@ -303,6 +309,7 @@ class Connection(Flow):
         """End a call whose time is up."""
         call.timer = None
         if not call.over:
+            self.answers.left()
             call.out = b""
             call.refuse(HttpError(504, "deadline-exceeded", "the caller's time was up before the answer was there"))
 
@@ -366,10 +373,13 @@ class Connection(Flow):
         calls, self.calls = self.calls, {}
         for call in calls.values():
             call.forget()
+        if calls:
+            self.answers.left()
         self.waiting.clear()
 
     def _slow(self, call: Call) -> None:
         """End a call that does not come to its end."""
+        self.answers.left()
         if not call.begun:
             call.refuse(HttpError(504, "deadline-exceeded", "the call took too long"))
             return

@@ -17,6 +17,7 @@ from modelyard.serving.grpc.messages import message, read
 from modelyard.serving.protocols.binary import FIXED
 from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, supported, version_of
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
+from modelyard.serving.sifting import seconds_of
 
 if TYPE_CHECKING:
     from modelyard.serving.http.exchange import Exchange
@@ -62,7 +63,8 @@ def infer(models: Models, call: Exchange) -> None:
     raw = request.raw_input_contents
     wanted = _wanted(service, request.outputs) if request.outputs else ()
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, raw))
-    service.ask(call, parsed, lambda service, asked: _answer(service, asked, wanted, typed=not raw))
+    timeout = _timeout(request.parameters) if request.parameters else 0.0
+    service.ask(call, parsed, lambda service, asked: _answer(service, asked, wanted, typed=not raw), timeout)
 
 
 def wrap(answer: bytes, error: str, request_id: str) -> bytes:
@@ -73,6 +75,14 @@ def wrap(answer: bytes, error: str, request_id: str) -> bytes:
         error_message=error, infer_response={"id": request_id}
     ).SerializeToString()
     return made
+
+
+def _timeout(parameters: Any) -> float:
+    """Return the seconds that the parameter `timeout` gives; 0: there is no limit."""
+    if "timeout" not in parameters:
+        return 0.0
+    given = parameters["timeout"]
+    return seconds_of(getattr(given, given.WhichOneof("parameter_choice") or "bool_param"))
 
 
 def _tensors(inputs: Any, raw: Any) -> list[Tensor]:

@@ -63,9 +63,10 @@ _MESSAGES = {
     "ModelConfigResponse": "1 ModelConfig config",
     "ModelStatisticsRequest": "1 string name, 2 string version",
     "StatisticDuration": "1 uint64 count, 2 uint64 ns",
-    "InferStatistics": "1 StatisticDuration success",
-    "ModelStatistics": "1 string name, 2 string version, 4 uint64 inference_count, 5 uint64 execution_count, "
-    "6 InferStatistics inference_stats",
+    "InferStatistics": "1 StatisticDuration success, 2 StatisticDuration fail, 5 StatisticDuration compute_infer",
+    "InferBatchStatistics": "1 uint64 batch_size, 3 StatisticDuration compute_infer",
+    "ModelStatistics": "1 string name, 2 string version, 3 uint64 last_inference, 4 uint64 inference_count, "
+    "5 uint64 execution_count, 6 InferStatistics inference_stats, 7 InferBatchStatistics* batch_stats",
     "ModelStatisticsResponse": "1 ModelStatistics* model_stats",
 }
 _DATA_TYPES = {"TYPE_INVALID": 0, "TYPE_FP32": 11, "TYPE_STRING": 13}

@@ -53,6 +53,10 @@ class Answers(Protocol):
         """Answer a whole request, now or later, by `exchange.reply` or `exchange.refuse`."""
         ...
 
+    def left(self) -> None:
+        """Take note that somebody who waits for an answer has hung up."""
+        ...
+
     def refused(self, error: HttpError, exchange: Exchange | None = None) -> None:
         """Count a refusal; without an exchange it never became a request."""
         ...

@@ -87,13 +87,14 @@ class RequestBody:
         self._parts.clear()
 
 
-def check_coding(coding: bytes, version: str) -> None:
+def check_coding(headers: Mapping[bytes, bytes], parser: Any) -> None:
     """Refuse a body whose end, or whose content, others would take for something else.
 
     Raises:
         HttpError: It is coded in more ways than one, or in a version of HTTP that has no chunks (400).
     """
-    if coding.lower() != b"chunked" or version != "1.1":
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or parser.get_http_version() != "1.1"):
         raise HttpError(400, "not-http", "a body comes with its length or in chunks, and in no other coding")
 
 

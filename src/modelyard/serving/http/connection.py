@@ -21,6 +21,7 @@ from modelyard.serving.http.answers import Answers
 from modelyard.serving.http.body import RequestBody, check_coding, check_host
 from modelyard.serving.http.exchange import Exchange, has_body, head_bytes, last_words
 from modelyard.serving.http.heads import END, Head
+from modelyard.serving.http.listening import listen
 from modelyard.serving.http.tls import farewell
 
 __all__ = ["Connection"]
@@ -88,12 +89,11 @@ class Connection(asyncio.Protocol):
         self._header_bytes = self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
-        self._lost = False  # The parser does not know any more where in the request it is.
-        self._paused = self._full = False  # Nothing is read; the caller does not take its answers.
+        # The parser does not know where in the request it is; nothing is read; the caller does not take its answers.
+        self._lost = self._paused = self._full = False
         # What a callback of the parser found wrong: an exception on its way through it may lose what it says.
         self._refusal: HttpError | None = None
-        # The parser stands where a request begins, and in one.
-        self._clean, self._begun = True, False
+        self._clean, self._begun = True, False  # The parser stands where a request begins, and in one.
         self._done: Exchange | None = None  # The last request out of the bytes that came last.
 
     @property
@@ -121,6 +121,8 @@ class Connection(asyncio.Protocol):
         """Forget it; what is still being answered has nobody to go to."""
         self.answers.connections.discard(self)
         self.transport = None
+        if self._queue:
+            self.answers.left()
         self._queue.clear()
         self._body.drop()
 
@@ -128,7 +130,10 @@ class Connection(asyncio.Protocol):
         """Go on answering a caller that has said all it has to say and still listens."""
         for exchange in self._queue:
             exchange._keep_alive = exchange is not self._queue[-1]
-        return bool(self._queue) and self.headers_whole is False
+        waits = bool(self._queue) and not self.headers_whole
+        if waits and self._parser.get_http_version() != "1.0":
+            listen(self)
+        return waits
 
     def pause_writing(self) -> None:
         """Read no more from a caller that does not take its answers."""
@@ -175,8 +180,7 @@ class Connection(asyncio.Protocol):
             # Java's client offers HTTP/2 with its first request; the parser would take the body for that.
             data, end = _UPGRADE.sub(b"x-upgrade", data[:end]) + data[end:], 0
         self._parse(data)
-        done = self._done
-        self._done = None
+        done, self._done = self._done, None
         if done is None or self._begun or self._linger >= 0 or not done.keeps:
             return
         self._clean = True
@@ -257,8 +261,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = self._body.size = 0
         if self._linger >= 0:
             return
-        exchange.head.method = self._parser.get_method()
-        exchange.began = time.monotonic()
+        exchange.head.method, exchange.began = self._parser.get_method(), time.monotonic()
         exchange._keep_alive = self._parser.should_keep_alive()
         self._queue.append(exchange)
         try:
@@ -269,8 +272,7 @@ class Connection(asyncio.Protocol):
             # None of the routes that are open to all reads a body: a stranger takes no room.
             room = self.answers.limits.body if exchange.route.action is not None else _UNREAD_BYTES
             self._body.begin(exchange.headers, room)
-            if (coding := exchange.headers.get(b"transfer-encoding")) is not None:
-                check_coding(coding, self._parser.get_http_version())
+            check_coding(exchange.headers, self._parser)
             check_host(exchange.headers, self._parser)
         except HttpError as error:
             if has_body(exchange):
@@ -296,8 +298,7 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - the parser has said that a message begins
         self.headers_whole = self._begun = False
-        self._exchange = None
-        self._done = exchange
+        self._exchange, self._done = None, exchange
         if self._linger >= 0:
             self._finish()
             return
@@ -349,10 +350,9 @@ class Connection(asyncio.Protocol):
         self._body.drop()
         self._linger, self.began = _LINGER_BYTES, time.monotonic()
         exchange._keep_alive = True
-        extra = (*error.headers, (b"connection", b"close"))
         self.answers.refused(error, exchange)
         body = body_of(error, exchange.id, v2=exchange.target.startswith(b"/v2"))
-        exchange.reply(error.status, body, extra)
+        exchange.reply(error.status, body, (*error.headers, (b"connection", b"close")))
 
     def _refuse_bytes(self, error: HttpError, *, listen: bool = False) -> None:
         """Refuse what did not become a request, or what stands in the place of the rest of its body."""

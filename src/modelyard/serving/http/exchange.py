@@ -118,6 +118,15 @@ class Exchange:
         """Whether the caller has hung up."""
         return self._connection.transport is None
 
+    @property
+    def settled(self) -> bool:
+        """Whether what came of it was said, and counted as that."""
+        return self._data is not None
+
+    def drop(self, error: HttpError) -> None:
+        """Count an error that nobody is there to hear."""
+        self._connection.answers.refused(error, self)
+
     def told(self, name: str) -> Any:
         """Return what the transport knows of the caller: `peername`, `peercert`."""
         transport = self._connection.transport

@@ -29,6 +29,8 @@ __all__ = ["BOUNDS", "TEXT", "Metrics", "Tally", "metrics", "told_of"]
 # Upper bounds of the histogram of answered requests, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+# Statuses from which on a request is not answered.
+_REFUSED = 400
 # Answers that are counted at once.
 _MOST = 1024
 _MS = [bound * 1000 for bound in BOUNDS]
@@ -131,18 +133,19 @@ class Metrics:
     Attributes:
         other: (path, model, version, status) -> requests that no model answered: refusals, and pages about models.
         feedback: Outcomes that were sent, by whether their request is known.
+        asking: Paths, of those, by which a model is asked.
     """
 
     def __init__(self) -> None:
         self.other: Counter[tuple[str, str, str, int]] = Counter()
         self.feedback: Counter[str] = Counter()
+        self.asking: set[str] = set()
 
     def count(self, models: Models, exchange: Exchange, status: int) -> None:
         """Count a request that was refused, or answered without the model."""
         self.other[self.label(models, exchange, status)] += 1
 
-    @staticmethod
-    def label(models: Models, exchange: Exchange | Head, status: int) -> tuple[str, str, str, int]:
+    def label(self, models: Models, exchange: Exchange | Head, status: int) -> tuple[str, str, str, int]:
         """Return by what such a request is counted: path, endpoint, version, status."""
         path = getattr(exchange.route, "path", "") or "none"
         name = version = ""
@@ -151,7 +154,17 @@ class Metrics:
             service = models.known(exchange.model, exchange.version)
             if service is not None:
                 name, version = service.endpoint, short(service.version.digest)
+                if exchange.route.asks:
+                    self.asking.add(path)
         return path, name, version, status
+
+    def failed(self, name: str, version: str) -> int:
+        """Return how many requests to a version of a model were refused, or given up by their callers."""
+        return sum(
+            count
+            for (path, *of, status), count in self.other.items()
+            if of == [name, version] and path in self.asking and status >= _REFUSED
+        )
 
 
 def metrics(models: Models, exchange: Exchange) -> None:

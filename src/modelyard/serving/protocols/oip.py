@@ -18,6 +18,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.protocols.binary import numbers_out, shares, split, texts_out
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.service import Asked, Body, Service
+from modelyard.serving.sifting import seconds_of
 from modelyard.serving.values import UNREADABLE, decode, once
 
 __all__ = [
@@ -158,7 +159,8 @@ def infer(models: Models, exchange: Exchange) -> None:
         exchange.id = check_id(request.id)
     wanted = _wanted(service, request)
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, rest))
-    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted))
+    timeout = seconds_of(request.parameters["timeout"]) if "timeout" in request.parameters else 0.0
+    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted), timeout)
 
 
 def _check_once(text: bytes, request: _Request) -> None:

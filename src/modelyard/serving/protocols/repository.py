@@ -134,19 +134,33 @@ def statistics_of(models: Models, name: str, version: str) -> dict[str, Any]:
         found = list(models)
     if not found:
         models.find(name)
-    return {"model_stats": [_statistic(service) for service in found]}
+    return {"model_stats": [_statistic(models, service) for service in found]}
 
 
-def _statistic(service: Service) -> dict[str, Any]:
-    counters = service.stats()
+def _statistic(models: Models, service: Service) -> dict[str, Any]:
+    """Return what is known of one version; what is not measured (waiting, reading, writing) is not there."""
+    counters, version, timed = service.stats(), version_of(service), service.batcher.timed
     seconds = sum(paths.seconds for paths in service.tally.by_path().values())
     return {
         "name": service.endpoint,
-        "version": version_of(service),
+        "version": version,
+        **({"last_inference": round(service.last * 1e3)} if service.last else {}),
         "inference_count": counters["rows"],
         "execution_count": counters["runs"],
-        "inference_stats": {"success": {"count": counters["answered"], "ns": round(seconds * 1e9)}},
+        "inference_stats": {
+            "success": _duration(counters["answered"], seconds),
+            # How long they took is not kept.
+            "fail": {"count": models.metrics.failed(service.endpoint, version)},
+            "compute_infer": _duration(timed.requests, timed.seconds),
+        },
+        "batch_stats": [
+            {"batch_size": rows, "compute_infer": _duration(*some)} for rows, some in sorted(timed.sizes.items())
+        ],
     }
+
+
+def _duration(count: int, seconds: float) -> dict[str, int]:
+    return {"count": count, "ns": round(seconds * 1e9)}
 
 
 def _tensor(one: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a version knows of another one that is tried beside it."""
+"""What a version asks of those who compare it with another one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class Watch(Protocol):
 
     def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
         """Take what was asked together, and the milliseconds of what was answered of it."""
+        ...
 
     def failed(self, service: Service, group: list[Asked]) -> None:
         """Take requests that the model could not answer."""
+        ...
 
 
 class Picks(Protocol):
@@ -28,3 +30,4 @@ class Picks(Protocol):
 
     def pick(self, exchange: Exchange) -> Service:
         """Return the version that answers a request."""
+        ...
