@@ -258,7 +258,8 @@ def test_what_is_noted_of_a_group_is_what_is_noted_of_each(tmp_path: Path, numbe
                     continue
                 one.note(caller, parsed)
                 wanted.setdefault(caller, []).append(by_itself(parsed, numbers, texts))
-            whole.note_all(group)  # type: ignore[arg-type]
+            fitting = sum(asked.parsed.count for asked in group if asked.parsed.error is None)
+            whole.note_all(group, fitting)  # type: ignore[arg-type]
         found, singly = ({name: noted(of) for name, of in asking.take().items()} for asking in (whole, one))
         assert found == singly
         assert found == {name: newest(requests) for name, requests in wanted.items()}

@@ -54,13 +54,13 @@ class _Part(NamedTuple):
         counts: How many of each request.
         rows: How many in all.
         data: Their numbers, as the bytes of float64.
-        texts: Their texts.
+        texts: Their texts; none where the model takes none.
     """
 
     counts: list[int]
     rows: int
     data: bytes
-    texts: list[list[str]]
+    texts: list[list[str]] | None
 
 
 class _Noted:
@@ -110,8 +110,9 @@ class _Noted:
                 if count >= WINDOW:
                     break
                 some = slice(end - rows, end)
+                texts = [[] for _ in range(rows)] if part.texts is None else part.texts[some]
                 # A copy: the rest of the part is to go.
-                found.append((np.array(numbers[some]), part.texts[some]))
+                found.append((np.array(numbers[some]), texts))
                 count, end = count + rows, end - rows
         return found[::-1]
 
@@ -174,20 +175,27 @@ class Asking:
 
     def note(self, caller: str, parsed: Parsed) -> None:
         """Take a request that was answered; in the event loop, and cheap."""
-        self._note(caller, [parsed])
+        self._note(caller, [parsed], [parsed.count])
 
-    def note_all(self, group: Sequence[Asked]) -> None:
-        """Take the requests of a group that fit, all of which are answered."""
-        fitting = [asked for asked in group if asked.parsed.error is None]
-        callers = [asked.exchange.head.caller for asked in fitting]
-        if callers.count(callers[0]) == len(callers):
-            self._note(callers[0], [asked.parsed for asked in fitting])
+    def note_all(self, group: Sequence[Asked], rows: int) -> None:
+        """Take the requests of a group that fit, all of which are answered.
+
+        Args:
+            group: The requests.
+            rows: Rows of those that fit.
+        """
+        every = [asked.parsed for asked in group]
+        callers = [asked.exchange.head.caller for asked in group]
+        counts = [parsed.count for parsed in every]
+        if sum(counts) == rows and callers.count(callers[0]) == len(callers):
+            self._note(callers[0], every, counts)
             return
         shares: dict[str, list[Parsed]] = {}
-        for caller, asked in zip(callers, fitting, strict=True):
-            shares.setdefault(caller, []).append(asked.parsed)
+        for caller, parsed in zip(callers, every, strict=True):
+            if parsed.error is None:
+                shares.setdefault(caller, []).append(parsed)
         for caller, share in shares.items():
-            self._note(caller, share)
+            self._note(caller, share, [parsed.count for parsed in share])
 
     def limited(self, caller: str) -> float:
         """Return the seconds for which a caller gets no answers; 0 if it does."""
@@ -215,22 +223,20 @@ class Asking:
         finally:
             self._busy.release()
 
-    def _note(self, caller: str, group: list[Parsed]) -> None:
-        """Take requests of one caller."""
+    def _note(self, caller: str, group: list[Parsed], counts: list[int]) -> None:
+        """Take requests of one caller, of so many rows each."""
         noted = self._taken.get(caller)
         if noted is None:
             if len(self._taken) >= _CALLERS:
                 return
             noted = self._taken[caller] = _Noted(self._numbers)
-        counts = [parsed.count for parsed in group]
         if max(counts) > _ROWS:
             for parsed in group:
                 noted.add(self._some(parsed))
             return
         data = joined(group) if self._numbers else b""
-        texts = self._texts([parsed.categories for parsed in group]) if self._categories else []
-        rows = sum(counts)
-        noted.add(_Part(counts, rows, data, texts or [[] for _ in range(rows)]))
+        texts = self._texts([parsed.categories for parsed in group]) if self._categories else None
+        noted.add(_Part(counts, sum(counts), data, texts))
 
     def _some(self, parsed: Parsed) -> _Part:
         """Return rows of a request at equal steps; copies, so that nothing else of it stays."""
@@ -238,7 +244,7 @@ class Asking:
         numbers, categories = self._validator.numbers_of(parsed), parsed.categories
         rows = len(range(parsed.count)[some])
         data = b"" if numbers is None else numbers[some].astype("float64").tobytes()
-        texts = [[] for _ in range(rows)] if categories is None else self._texts([categories[some]])
+        texts = None if categories is None else self._texts([categories[some]])
         return _Part([rows], rows, data, texts)
 
     def _texts(self, given: Sequence[Any]) -> list[list[str]]:

@@ -88,7 +88,7 @@ class Gate:
         if self._incoming.held or marked or not self._outgoing.lets_pass(output):
             return False
         if self.asking is not None:
-            self.asking.note_all(group)
+            self.asking.note_all(group, len(output))
         return True
 
     def answer(self, asked: Asked) -> tuple[Asked | Shown, bool]:
