@@ -17,6 +17,7 @@ import pytest
 from modelyard.checks.profile import profile
 from modelyard.checks.usual import WINDOW, usual
 from modelyard.inference import BundleDraft, Encoder
+from modelyard.inference.decode import decode_rows
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.guards.asking import Asking
 from modelyard.serving.guards.base import Batch
@@ -191,8 +192,6 @@ def opened(kind: str, count: int = 3) -> Any:
 
 @pytest.mark.parametrize(("kind", "count"), [("binary", 2), ("multiclass", 4), ("regression", 0)])
 def test_what_is_cleared_is_marked_by_no_check(kind: str, count: int) -> None:
-    from modelyard.inference.decode import decode_rows
-
     bundle = opened(kind, count)
     problem = bundle.signature.problem
     declared: list[tuple[str, dict[str, Any]]] = [
@@ -226,6 +225,31 @@ def test_what_is_cleared_is_marked_by_no_check(kind: str, count: int) -> None:
                 assert marked, "of classes alone a glance says all"
             assert not (check.idle and marked)
     assert all(found > 3 for found in cleared), cleared
+
+
+@pytest.mark.parametrize(("kind", "count"), [("binary", 2), ("multiclass", 3), ("regression", 0)])
+def test_of_usual_scores_none_is_strange(kind: str, count: int) -> None:
+    """On the knots of the profile and next to them, where ranges end."""
+    bundle = opened(kind, count)
+    problem = bundle.signature.problem
+    knots = np.array(bundle.profile["predictions"]["score"]["knots"], np.float32)
+    near = np.concatenate(
+        [knots, np.nextafter(knots, -np.inf), np.nextafter(knots, np.inf), (knots[:-1] + knots[1:]) / 2]
+    )
+    for score in (0.5, 0.9, 0.97, 0.99, 0.999999):
+        check = built_in("unusual", {"score": score}).made(bundle)
+        cleared = 0
+        for value in near.tolist():
+            if not count:
+                output = np.array([[value]], np.float32)
+            elif kind == "binary":
+                output = np.array([[1 - value, value]], np.float32)
+            else:
+                output = np.array([[value, *[(1 - value) / 2] * 2]], np.float32)
+            if check.clears(output, []):
+                assert check(Batch(decode_rows(output.tolist(), problem), dict)) == [False], (score, value)
+                cleared += 1
+        assert cleared, score
 
 
 @pytest.mark.parametrize("texts", [True, False])

@@ -182,13 +182,44 @@ def _glance_at_unusual(bundle: Bundle, strange: Strange) -> Glance:
 
     problem = bundle.signature.problem
     named = np.array(answers_of(bundle), object).reshape(-1, 1)
+    low, high = _usual_scores(bundle, strange, named)
+    least, most = np.minimum.reduce, np.maximum.reduce
 
-    def glance(output: Array, group: Sequence[Parsed]) -> bool:
+    def glance(output: Array, _: Sequence[Parsed]) -> bool:
+        numbers = scores(output, problem)
+        # What is no number is within nothing; what is rounded to 32 bits stays within.
+        if low <= least(numbers) and most(numbers) <= high:
+            return True
         with np.errstate(over="ignore"):
-            numbers = scores(output, problem).astype(np.float32).reshape(-1, 1)
+            numbers = numbers.astype(np.float32).reshape(-1, 1)
         return strange.harmless(numbers, named[picked(output, problem)] if problem.classes else None)
 
     return glance
+
+
+def _usual_scores(bundle: Bundle, strange: Strange, named: Array) -> tuple[float, float]:
+    """Return between which scores no answer is strange, whatever its class: the widest range from knot to knot."""
+    import numpy as np
+
+    knots: Array = np.asarray(bundle.profile["predictions"].get("score", {}).get("knots", []), np.float32)
+    classes: list[Any] = named[:, 0].tolist() or [None]
+    # All that lies between two knots is as strange; behind the last one the range ends.
+    after = (knots.astype(np.float64) + np.append(knots[1:], knots[-1:])) / 2
+    on, between = np.ones(len(knots), bool), np.ones(len(knots), bool)
+    for usual, points in ((on, knots), (between, after.astype(np.float32))):
+        for name in classes if len(knots) else ():
+            texts = None if name is None else np.full((len(points), 1), name, object)
+            usual &= ~strange.outliers(points.reshape(-1, 1), texts)
+    found, begin = (np.inf, -np.inf), 0
+    for at in range(len(knots)):
+        if not on[at]:
+            begin = at + 1
+            continue
+        if knots[at] - knots[begin] >= found[1] - found[0]:
+            found = float(knots[begin]), float(knots[at])
+        if not between[at]:
+            begin = at + 1
+    return found
 
 
 BUILT_IN: Mapping[str, type[_Rule]] = {"blocklist": Blocklist, "labels": Labels, "unusual": Unusual}
