@@ -190,9 +190,10 @@ def _glance_at_unusual(bundle: Bundle, strange: Strange) -> Glance:
         # What is no number is within nothing; what is rounded to 32 bits stays within.
         if low <= least(numbers) and most(numbers) <= high:
             return True
+        some = np.flatnonzero(~((numbers >= low) & (numbers <= high)))
         with np.errstate(over="ignore"):
-            numbers = numbers.astype(np.float32).reshape(-1, 1)
-        return strange.harmless(numbers, named[picked(output, problem)] if problem.classes else None)
+            numbers = numbers[some].astype(np.float32).reshape(-1, 1)
+        return strange.harmless(numbers, named[picked(output[some], problem)] if problem.classes else None)
 
     return glance
 
