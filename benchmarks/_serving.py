@@ -38,10 +38,45 @@ class NotAnswered(Exception):
     """Our own server did not answer every request: no figure is worth anything."""
 
 
+# All guards that can be declared for the model (`within` is for numbers); none finds anything wrong with a row that is
+# sent. `unseen`, `blocklist` and `labels` have nothing to look at: the model takes no text, and answers two classes.
+GUARDS: dict[str, Any] = {
+    "unseen": "reject",
+    "out_of_range": "reject",
+    "missing": "reject",
+    "outlier": {"score": 0.999999, "do": "reject"},
+    "coerce": FEATURES,
+    "confidence": {"at_least": 0.5, "else": "fallback"},
+    "fallback": "no",
+    "checks": [
+        {"use": "blocklist", "params": {"terms": ["forbidden"]}},
+        {"use": "labels", "params": {"allowed": ["no", "yes"]}},
+        {"use": "unusual", "params": {"score": 0.999999}},
+    ],
+    "extraction": {},
+    "alarm": {"share": 0.05, "window": 300.0},
+}
+
+
+def declared(guards: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the options of a server that declare guards."""
+    return "--policy", json.dumps({"guards": guards})
+
+
+def found_by_guards(target: Target) -> list[str]:
+    """Return what the guards of a server have counted: rows that they refused, held back, changed or warned of."""
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics", headers=target.headers)
+        lines = connection.getresponse().read().decode().splitlines()
+    return [line for line in lines if "guard_rows_total{" in line]
+
+
 def bundle(project: Path) -> tuple[Path, Path, str]:
     """Seal a model in a project and return the bundle's folder, the model's file and a token."""
     from modelyard.checks.profile import profile
-    from modelyard.inference import BundleDraft
+    from modelyard.checks.usual import usual
+    from modelyard.inference import BundleDraft, OnnxPredictor
     from modelyard.inference.trees import FILE as TREES
     from modelyard.models.families.lightgbm import LightGBM
     from modelyard.models.graph import Graph
@@ -76,7 +111,11 @@ def bundle(project: Path) -> tuple[Path, Path, str]:
         released=True,
     )
     folder, file = project / "bundle", project / "model.onnx"
-    seen = profile({name: matrix[:, at] for at, name in enumerate(FEATURES)}, signature)
+    # As `modelyard run` makes it: `unusual` and `extraction` look at what is said of answers and of distances.
+    feeds = {"numeric": matrix}
+    columns = {name: matrix[:, at] for at, name in enumerate(FEATURES)}
+    seen = profile(columns, signature, OnnxPredictor(model).predict(feeds))
+    seen = {**seen, "usual": usual(seen, signature, [feeds])}
     files = {
         "model.onnx": model,
         TREES: vectors,

@@ -1,10 +1,11 @@
-"""What one prediction over gRPC costs, with tokens, checks of the signature and the request log on, beside grpcio aio.
+"""What one prediction over gRPC costs, with tokens, all guards and the request log on, beside grpcio aio.
 
-The program starts both servers itself on loopback: `modelyard.serving` with a port for gRPC, and an aio server of
+The program starts the servers itself on loopback: `modelyard.serving` with a port for gRPC, and an aio server of
 grpcio that parses the same messages with protobuf, runs the same model in ONNX Runtime and answers; it checks and logs
-nothing. No guards are declared. Both get the same bytes from the same small client, which speaks frames that were made
-before: 8 connections with 4 calls under way on each. They are measured in turns; CPU is that of the server's
-process, from the kernel.
+nothing. Ours has every guard that can be declared for the model (`GUARDS` of `_serving`, the same as in `serving.py`),
+and they pass all rows; `grpc_guards_us` is what they cost, beside a server of ours that has none. All get the same
+bytes from the same small client, which speaks frames that were made before: 8 connections with 4 calls under way on
+each. They are measured in turns; CPU is that of the server's process, from the kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +26,25 @@ from pathlib import Path
 from hpack import Encoder
 
 from _bench import emit
-from _serving import ENDPOINT, FEATURES, Load, NotServed, bundle, cpu_s, free_port, matrix_of, rows, running, tree
+from _serving import (
+    ENDPOINT,
+    FEATURES,
+    GUARDS,
+    Load,
+    NotAnswered,
+    NotServed,
+    Target,
+    bundle,
+    cpu_s,
+    declared,
+    found_by_guards,
+    free_port,
+    matrix_of,
+    named,
+    rows,
+    running,
+    tree,
+)
 from modelyard.serving.grpc.frames import PREFACE, frame, settings, window_update
 from modelyard.serving.grpc.messages import message
 
@@ -153,26 +172,43 @@ def peer(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(30)
 
 
+@contextlib.contextmanager
+def ours(folder: Path, project: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+    """Start our server, and yield it with its ports for HTTP and gRPC."""
+    http, port = free_port(), free_port()
+    command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
+    command += ["--port", str(http), "--grpc-port", str(port), *options]
+    with running(command, http, "/v2/health/ready") as (process, _):
+        yield process, http, port
+
+
 def main() -> None:
     """Measure and print."""
     middle = statistics.median
     with tempfile.TemporaryDirectory() as made:
         project = Path(made)
         folder, model, token = bundle(project)
-        script = requests(token)
-        http, ours, theirs = free_port(), free_port(), free_port()
-        command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
-        command += ["--port", str(http), "--grpc-port", str(ours)]
+        (other := project / "unguarded").mkdir()
+        plain, _, unguarded = bundle(other)
+        script, unscript, theirs = requests(token), requests(unguarded), free_port()
         with (
-            running(command, http, "/v2/health/ready") as (process, _),
+            ours(folder, project, *declared(GUARDS)) as (process, http, port),
+            ours(plain, other) as (without, _, bare),
             peer([sys.executable, str(PEER), str(model), str(theirs)], theirs) as grpcio,
         ):
-            load(process, ours, script, 1)
-            load(grpcio, theirs, script, 1)
-            rounds = [(load(process, ours, script), load(grpcio, theirs, script)) for _ in range(ROUNDS)]
-        emit("grpc_vs_grpcio_aio", middle(a.rate / b.rate for a, b in rounds), "x", 1.5, "at least")
+            asked = ((process, port, script), (without, bare, unscript), (grpcio, theirs, script))
+            for one in asked:
+                load(*one, 1)
+            measured = [[load(*one) for one in asked] for _ in range(ROUNDS)]
+            head = {"Authorization": f"Bearer {token}"}
+            if counted := found_by_guards(Target(process, http, "", named, head)):
+                raise NotAnswered(f"a guard found something, and the figures are of rows that all pass: {counted}")
+        rounds = [(mine, their) for mine, _, their in measured]
+        emit("grpc_vs_grpcio_aio", middle(a.rate / b.rate for a, b in rounds), "x", 1.5, "at least; all guards are on")
         emit("grpc_cpu_vs_grpcio_aio", middle(b.cpu_us / a.cpu_us for a, b in rounds), "x", 1.5, "at least")
         emit("grpc_cpu_us", middle(a.cpu_us for a, _ in rounds), "us", None, "grpcio beside it: grpcio_aio_cpu_us")
+        between = middle(a.cpu_us - b.cpu_us for a, b, _ in measured)
+        emit("grpc_guards_us", between, "us", None, f"of it {', '.join(GUARDS)}; median over the rounds")
         emit("grpc_rps", middle(a.rate for a, _ in rounds), "1/s", None, f"{CONNECTIONS * CALLS} calls at once")
         emit("grpc_p99_ms", middle(a.p99_ms for a, _ in rounds), "ms", None, "grpcio beside it: grpcio_aio_p99_ms")
         emit("grpcio_aio_cpu_us", middle(b.cpu_us for _, b in rounds), "us", None, "measured beside it")

@@ -1,9 +1,11 @@
-"""What one prediction over HTTP costs, with tokens, guards and the request log on, beside other servers.
+"""What one prediction over HTTP costs, with tokens, all guards and the request log on, beside other servers.
 
 The program starts everything itself on loopback: a sealed bundle (LightGBM, 100 trees on 30 numbers),
-`modelyard.serving`, and each peer with the same model in ONNX Runtime (see `_peers`). Load comes from wrk: 32
-connections, one row a request, rows that differ. Ours and a peer are asked in turns. CPU is that of all processes of a
-server, from the kernel; only `rps`, `p99` and `start_s` are wall time, of which a figure is the median over the pairs.
+`modelyard.serving`, and each peer with the same model in ONNX Runtime (see `_peers`). Where a figure does not say
+otherwise, our server has every guard that can be declared for the model (`GUARDS` of `_serving`); they pass all rows.
+Load comes from wrk: 32 connections, one row a request, rows that differ. Ours and a peer are asked in turns. CPU is
+that of all processes of a server, from the kernel; only `rps`, `p99` and `start_s` are wall time, of which a figure is
+the median over the pairs.
 
 Of CPU a figure is the lower quartile over the rounds, of both sides of a ratio: what else runs on the same silicon
 adds to it. (On a virtual machine the same bytes are decoded in 1.35 ms of CPU or in 2.2, by seconds, and ONNX Runtime
@@ -25,22 +27,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _bench import emit
 from _peers import PEERS, Peer, beside, versions
 from _serving import (
     CONNECTIONS,
     FEATURES,
+    GUARDS,
     INFER,
     Load,
+    NotAnswered,
     NotServed,
     Target,
     apart,
     bundle,
     cpu_s,
+    declared,
     encoded,
+    found_by_guards,
     load,
     matrix_of,
     named,
@@ -52,22 +59,17 @@ from _serving import (
 )
 from modelyard.inference.kernels import compiled
 
+if TYPE_CHECKING:
+    from modelyard.inference import Predictor
+
 # What is wanted of a row beside a peer: times its rate at least, times its p99 at most.
 LIMITS = {"fastapi": (5.0, 1.0), "triton": (2.5, 1.0)}
 # The limit of 18 us was set beside these figures of the same servers: a machine on which they cost more is slower.
 ROW_US = 18
 REFERENCE_US = {"bare": 12, "fastapi": 108, "triton": 66}
 BATCH = 1000
-# Guards that fit the model, none of which finds anything wrong with a row; our server has them in every figure.
-# `checks` and `extraction`, with which each answer is looked at by itself, are not among them: some 10 us more.
-GUARDS = {
-    "unseen": "reject",
-    "out_of_range": "reject",
-    "missing": "reject",
-    "outlier": {"score": 0.999999, "do": "reject"},
-    "confidence": {"at_least": 0.5, "else": "abstain"},
-    "alarm": {"share": 0.05, "window": 300.0},
-}
+# Those that look at the answers of a group, and at who asked for them, beside the others.
+LOOKS = ("checks", "extraction")
 
 Middle = Callable[[Iterator[float]], float]
 middle: Middle = statistics.median
@@ -149,16 +151,30 @@ def beside_peer(peer: Peer, ours: Target, several: Target, model: Path, effort: 
     return [mine for mine, *_ in pairs]
 
 
-def guards(ours: Target, project: Path, effort: Effort) -> None:
-    """Print what the guards cost a row, beside a server that checks the signature only."""
+def guards(project: Path, effort: Effort) -> None:
+    """Print what the guards cost a row, beside a server that checks the signature only and one without `LOOKS`.
+
+    All three are started for that: a server that has answered for minutes costs more than one that has just begun.
+    """
     (other := project / "unguarded").mkdir()
     folder, _, token = bundle(other)
-    with served(folder, other, token) as plain:
-        load(plain, project, 1)
-        seconds = effort.seconds
-        pairs = [(load(ours, project, seconds), load(plain, project, seconds)) for _ in range(effort.rounds)]
-    with_us, without_us = quiet(a.cpu_us for a, _ in pairs), quiet(b.cpu_us for _, b in pairs)
-    emit("row_guards_us", with_us - without_us, "us", None, f"of it {', '.join(GUARDS)}")
+    some = declared({name: guard for name, guard in GUARDS.items() if name not in LOOKS})
+    with (
+        served(folder, other, token, *declared(GUARDS), "--endpoint", "all") as every,
+        served(folder, other, token, *some, "--endpoint", "some") as fewer,
+        served(folder, other, token) as plain,
+    ):
+        targets = (every, fewer, plain)
+        for one in targets:
+            load(one, project, 1)
+        rounds = [[load(one, project, effort.seconds).cpu_us for one in targets] for _ in range(effort.rounds)]
+    all_us, fewer_us, without_us = (quiet(of) for of in zip(*rounds, strict=True))
+    emit("row_guards_us", all_us - without_us, "us", None, f"of it {', '.join(GUARDS)}")
+    emit("row_guarded_cpu_us", all_us, "us", None, "all guards, measured beside the two below")
+    emit("row_looks_us", all_us - fewer_us, "us", None, f"of these {', '.join(LOOKS)}")
+    between = middle(one[0] - one[1] for one in rounds)
+    emit("row_looks_median_us", between, "us", None, "median over the rounds")
+    emit("row_without_looks_cpu_us", fewer_us, "us", None, f"without {', '.join(LOOKS)}")
     emit("row_unguarded_cpu_us", without_us, "us", None, "the signature is checked, no more")
 
 
@@ -195,17 +211,23 @@ def binary(given: list[dict[str, float]]) -> tuple[bytes, dict[str, str]]:
     return text + data, {"Inference-Header-Content-Length": str(len(text))}
 
 
-def batches(ours: Target, model: Path, effort: Effort) -> None:
-    """Print the CPU of 1,000 rows by each way in, beside ONNX Runtime alone on the same matrices in this process.
+def batches(ours: Target, folder: Path, model: Path, effort: Effort) -> None:
+    """Print the CPU of 1,000 rows by each way in, beside two models alone on the same matrices in this process.
+
+    One is ONNX Runtime, which the limits are about. The other is what the server runs: of trees these are kernels of
+    our own, which take a fraction of that, so that what is over ONNX Runtime says little of reading and writing.
 
     Each round runs the predictions alone, then each form over one connection: what of the machine changes between the
     rounds changes both sides of a pair.
     """
-    from modelyard.inference import OnnxPredictor
+    from modelyard.inference import OnnxPredictor, open_bundle
+    from modelyard.security.keys import trusted_keys
 
     given = [rows(BATCH, 100 + at) for at in range(effort.batches)]
     matrices = [matrix_of(one) for one in given]
-    predictor = OnnxPredictor(model.read_bytes())  # with the session options of the server: it is what the server runs
+    # With the session options that the server has for models without trees of its own.
+    ort = OnnxPredictor(model.read_bytes())
+    own = open_bundle(folder, trusted=trusted_keys(model.parent)).predictor()
     forms = {
         "binary": [(INFER, *binary(one)) for one in given],
         "v2": [(INFER, encoded(tensors(one)), {}) for one in given],
@@ -214,7 +236,7 @@ def batches(ours: Target, model: Path, effort: Effort) -> None:
     processes = tree(ours.process.pid)
     connection = http.client.HTTPConnection("127.0.0.1", ours.port, timeout=30)
 
-    def alone() -> float:
+    def alone(predictor: Predictor) -> float:
         began = time.process_time()
         for matrix in matrices:
             predictor.predict({"numeric": matrix})
@@ -226,28 +248,33 @@ def batches(ours: Target, model: Path, effort: Effort) -> None:
             replace(ours, path=path).ask(body, connection, **headers)
         return (cpu_s(processes) - before) / len(matrices)
 
-    found: dict[str, list[tuple[float, float]]] = {form: [] for form in forms}
+    found: dict[str, list[tuple[float, float, float]]] = {form: [] for form in forms}
     with contextlib.closing(connection), apart(ours.process.pid) as there:
         for at in range(effort.rounds + 1):
-            for form, pairs in found.items():
-                pair = (there(alone), asked(form))
-                if at:  # the first round warms both
-                    pairs.append(pair)
+            for form, rounds in found.items():
+                one = (there(partial(alone, ort)), there(partial(alone, own)), asked(form))
+                if at:  # the first round warms all
+                    rounds.append(one)
     said = "CPU of 1,000 rows, server beside ONNX Runtime alone in turns, on one core"
-    alone_s = quiet(a for pairs in found.values() for a, _ in pairs)
+    alone_s, own_s = (quiet(one[at] for rounds in found.values() for one in rounds) for at in range(2))
+    spent = {form: quiet(one[2] for one in rounds) for form, rounds in found.items()}
     emit(
         "batch_binary_vs_ort",
-        quiet(b for _, b in found["binary"]) / alone_s,
+        spent["binary"] / alone_s,
         "x",
         1.1,
         f"{said}; as tritonclient sends",
     )
     for name, form, text in (("", "named", "rows with names on /predict"), ("_v2", "v2", "JSON tensors on /v2")):
-        over = (quiet(b for _, b in found[form]) - alone_s) * 1000
+        over = (spent[form] - alone_s) * 1000
         emit(f"batch_json{name}_over_ort_ms", over, "ms", 1.5, f"{said}; {text}")
-        between = middle((b - a) * 1000 for a, b in found[form])
-        emit(f"batch_json{name}_over_ort_median_ms", between, "ms", None, "median over the pairs")
+        between = middle((c - a) * 1000 for a, _, c in found[form])
+        emit(f"batch_json{name}_over_ort_median_ms", between, "ms", None, "median over the rounds")
+        beside = f"{said.replace('ONNX Runtime', 'the kernels that it runs')}; {text}"
+        emit(f"batch_json{name}_over_model_ms", (spent[form] - own_s) * 1000, "ms", None, beside)
+    emit("batch_binary_over_model_ms", (spent["binary"] - own_s) * 1000, "ms", None, "the same; as tritonclient sends")
     emit("ort_ms", alone_s * 1000, "ms", None, "CPU of 1,000 rows alone")
+    emit("model_ms", own_s * 1000, "ms", None, f"CPU of 1,000 rows alone, {type(own).__name__}: what the server runs")
 
 
 def chosen() -> tuple[list[Peer], Effort]:
@@ -271,7 +298,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         project = Path(made)
         folder, model, token = bundle(project)
-        policy = ("--policy", json.dumps({"guards": GUARDS}))
+        policy = declared(GUARDS)
         starts = []
         for _ in range(effort.starts):
             with served(folder, project, token, *policy) as ours:
@@ -289,13 +316,17 @@ def main() -> None:
                     loads += beside_peer(peer, ours, several, model, effort)
                 except NotServed as error:
                     print(json.dumps({"name": peer.name, "skipped": str(error)}))
-            said = "CPU of one request, all threads, with guards; the limit is of a machine where `bare` costs 12 us"
+            said = (
+                "CPU of one request, all threads, with all guards; the limit is of a machine where `bare` costs 12 us"
+            )
             emit("row_cpu_us", quiet(one.cpu_us for one in loads), "us", ROW_US, said)
             emit("row_cpu_median_us", middle(one.cpu_us for one in loads), "us", None, "median over the rounds")
             emit("row_rps", middle(one.rate for one in loads), "1/s", None, f"{CONNECTIONS} connections, one row")
-            guards(ours, project, effort)
+            guards(project, effort)
             python(ours, folder, project, token, policy, effort)
-            batches(ours, model, effort)
+            batches(ours, folder, model, effort)
+            if counted := found_by_guards(ours):
+                raise NotAnswered(f"a guard found something, and the figures are of rows that all pass: {counted}")
             emit("pss_mb", pss_mb(ours.process.pid), "MB", 80, "after all of this")
 
 

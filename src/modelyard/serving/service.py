@@ -201,8 +201,11 @@ class Service:
 
     def _check(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Have the declared checks look at the answers of a group before they are written."""
-        self.batcher.waiting += len(group)
-        self.gate.checks.look(group, output, self._checked)  # type: ignore[union-attr]
+        if self.gate.checks.clears(group, output):  # type: ignore[union-attr]
+            self._answered(group, output)
+        else:
+            self.batcher.waiting += len(group)
+            self.gate.checks.look(group, output, self._checked)  # type: ignore[union-attr]
 
     def _checked(self, group: list[Asked], output: Array | BaseException | None) -> None:
         self.batcher.waiting -= len(group)
@@ -227,7 +230,7 @@ class Service:
             self._failed(group, output)
             return
         ended = time.monotonic()
-        gate, keeper = self._gate_for(output), self._keeper
+        gate, keeper = self._gate_for(group, output), self._keeper
         rows = [asked.parsed for asked in group]
         counts = [parsed.count for parsed in rows]
         if output is not None:
@@ -323,10 +326,10 @@ class Service:
         least, _, _, high = self._bounds(output)
         return -inf < least and high < inf
 
-    def _gate_for(self, output: Array | None) -> Gate | None:
+    def _gate_for(self, group: list[Asked], output: Array | None) -> Gate | None:
         """Return the gate that looks at each answer of a group; none if all pass, which are finite then."""
         gate = self.gate
-        return None if gate is None or output is None or gate.lets_pass(output) else gate
+        return gate if gate is None or output is None or not gate.lets_pass(group, output) else None
 
     def _keep(
         self,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelyard._kit.clock import Clock
 from modelyard._kit.errors import ServeError
@@ -18,12 +19,14 @@ from modelyard.checks.usual import WINDOW
 from modelyard.inference import Bundle
 from modelyard.serving.guards.extraction import Likeness
 from modelyard.serving.guards.policy import Extraction
-from modelyard.serving.parsed import Parsed
+from modelyard.serving.parsed import Parsed, joined
 from modelyard.serving.told import say
 from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from modelyard.serving.asked import Asked
 
     Array = np.ndarray[Any, Any]
 
@@ -44,20 +47,74 @@ _HOUR = 3600.0
 Rows = tuple["Array", list[list[str]]]
 
 
+class _Part(NamedTuple):
+    """Rows of some requests that were answered together.
+
+    Attributes:
+        counts: How many of each request.
+        rows: How many in all.
+        data: Their numbers, as the bytes of float64.
+        texts: Their texts; none where the model takes none.
+    """
+
+    counts: list[int]
+    rows: int
+    data: bytes
+    texts: list[list[str]] | None
+
+
 class _Noted:
-    """Rows of one caller since the last look, the newest window of them."""
+    """Rows of one caller since the last look, the newest window of them.
 
-    __slots__ = ("count", "requests")
+    Args:
+        numbers: How many numbers a row has.
+    """
 
-    def __init__(self) -> None:
-        self.requests: deque[Rows] = deque()
-        self.count = 0
+    __slots__ = ("_held", "_numbers", "_parts", "_requests")
 
-    def add(self, rows: Rows) -> None:
-        self.requests.append(rows)
-        self.count += len(rows[1])
-        while self.count - len(self.requests[0][1]) >= WINDOW:
-            self.count -= len(self.requests.popleft()[1])
+    def __init__(self, numbers: int) -> None:
+        self._numbers = numbers
+        self._parts: deque[_Part] = deque()
+        self._held = 0
+        self._requests: list[Rows] | None = None
+
+    def add(self, part: _Part) -> None:
+        """Take rows of one or more requests; those that are of no use any more go."""
+        parts = self._parts
+        parts.append(part)
+        self._held += part.rows
+        while self._held - parts[0].rows >= WINDOW:
+            self._held -= parts.popleft().rows
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(len(texts) for _, texts in self.requests)
+
+    @property
+    def requests(self) -> list[Rows]:
+        """The newest requests that have the rows of a window together; to be asked for once all is noted."""
+        if self._requests is None:
+            self._requests = self._cut()
+        return self._requests
+
+    def _cut(self) -> list[Rows]:
+        import numpy as np
+
+        found: list[Rows] = []
+        count = 0
+        for part in reversed(self._parts):
+            numbers = np.frombuffer(part.data, np.float64).reshape(part.rows, self._numbers)
+            end = part.rows
+            for rows in reversed(part.counts):
+                if count >= WINDOW:
+                    break
+                some = slice(end - rows, end)
+                texts = [[] for _ in range(rows)] if part.texts is None else part.texts[some]
+                # A copy: the rest of the part is to go.
+                found.append((np.array(numbers[some]), texts))
+                count, end = count + rows, end - rows
+        return found[::-1]
 
 
 Taken = dict[str, _Noted]
@@ -102,13 +159,11 @@ class Asking:
                 "`extraction` needs a profile of the training data, and the bundle has none",
                 hint="train again: `modelyard run` adds it",
             )
-        import numpy as np
-
-        self._np = np
         self._likeness = Likeness(bundle.profile, bundle.signature)
         if not self._likeness.whole:
             _halved(declared.do)
         self._validator = validator
+        self._numbers, self._categories = len(validator.numbers), len(validator.categories)
         self._declared = declared
         self._decide = decide
         self._clock = clock
@@ -120,12 +175,27 @@ class Asking:
 
     def note(self, caller: str, parsed: Parsed) -> None:
         """Take a request that was answered; in the event loop, and cheap."""
-        noted = self._taken.get(caller)
-        if noted is None:
-            if len(self._taken) >= _CALLERS:
-                return
-            noted = self._taken[caller] = _Noted()
-        noted.add(self._rows(parsed))
+        self._note(caller, [parsed], [parsed.count])
+
+    def note_all(self, group: Sequence[Asked], rows: int) -> None:
+        """Take the requests of a group that fit, all of which are answered.
+
+        Args:
+            group: The requests.
+            rows: Rows of those that fit.
+        """
+        every = [asked.parsed for asked in group]
+        callers = [asked.exchange.head.caller for asked in group]
+        counts = [parsed.count for parsed in every]
+        if sum(counts) == rows and callers.count(callers[0]) == len(callers):
+            self._note(callers[0], every, counts)
+            return
+        shares: dict[str, list[Parsed]] = {}
+        for caller, parsed in zip(callers, every, strict=True):
+            if parsed.error is None:
+                shares.setdefault(caller, []).append(parsed)
+        for caller, share in shares.items():
+            self._note(caller, share, [parsed.count for parsed in share])
 
     def limited(self, caller: str) -> float:
         """Return the seconds for which a caller gets no answers; 0 if it does."""
@@ -153,16 +223,36 @@ class Asking:
         finally:
             self._busy.release()
 
-    def _rows(self, parsed: Parsed) -> Rows:
+    def _note(self, caller: str, group: list[Parsed], counts: list[int]) -> None:
+        """Take requests of one caller, of so many rows each."""
+        noted = self._taken.get(caller)
+        if noted is None:
+            if len(self._taken) >= _CALLERS:
+                return
+            noted = self._taken[caller] = _Noted(self._numbers)
+        if max(counts) > _ROWS:
+            for parsed in group:
+                noted.add(self._some(parsed))
+            return
+        data = joined(group) if self._numbers else b""
+        texts = self._texts([parsed.categories for parsed in group]) if self._categories else None
+        noted.add(_Part(counts, sum(counts), data, texts))
+
+    def _some(self, parsed: Parsed) -> _Part:
         """Return rows of a request at equal steps; copies, so that nothing else of it stays."""
         some = slice(None, None, max(1, -(-parsed.count // _ROWS)))
-        numbers, texts = self._validator.numbers_of(parsed), parsed.categories
-        if texts is None:
-            told: list[list[str]] = [[] for _ in range(parsed.count)[some]]
-        else:
-            told = [[_told(text) for text in row] for row in texts[some].tolist()]
-        given = self._np.empty((len(told), 0)) if numbers is None else self._np.array(numbers[some], self._np.float64)
-        return given, told
+        numbers, categories = self._validator.numbers_of(parsed), parsed.categories
+        rows = len(range(parsed.count)[some])
+        data = b"" if numbers is None else numbers[some].astype("float64").tobytes()
+        texts = None if categories is None else self._texts([categories[some]])
+        return _Part([rows], rows, data, texts)
+
+    def _texts(self, given: Sequence[Any]) -> list[list[str]]:
+        """Return the texts of rows as they are kept."""
+        rows: list[list[str]] = [row for categories in given for row in categories.tolist()]
+        if max(map(len, chain.from_iterable(rows))) <= _TEXT:
+            return rows
+        return [[_told(text) for text in row] for row in rows]
 
     def _keep(self, caller: str, noted: _Noted) -> None:
         known = self._callers.pop(caller, None) or _Caller()

@@ -1,7 +1,8 @@
 """Have the declared checks look at the answers of a group before anybody gets them.
 
-Built-in ones are cheap and run on the spot. Code of the user's runs in threads, all at once, so that the event loop
-never waits for it; what fails, or takes longer than it may, is treated as declared (`on_error`), counted and said.
+Built-in ones are cheap and run on the spot; most groups they clear at a glance, and those go on as if there were none.
+Code of the user's runs in threads, all at once, so that the event loop never waits for it; what fails, or takes longer
+than it may, is treated as declared (`on_error`), counted and said.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from modelyard.inference.decode import decode_rows
 from modelyard.serving.asked import Asked
 from modelyard.serving.guards.base import Batch, Check, Verdict
 from modelyard.serving.guards.crew import Crew
+from modelyard.serving.guards.glance import Ruled
 from modelyard.serving.guards.plugins import check_of
 from modelyard.serving.guards.policy import OutputCheck
-from modelyard.serving.guards.rules import BUILT_IN
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.told import say
 from modelyard.serving.validate import Validator
@@ -67,7 +68,15 @@ class Mark(NamedTuple):
 class _Loaded(NamedTuple):
     declared: OutputCheck
     call: Check
-    cheap: bool
+
+    @property
+    def cheap(self) -> bool:
+        """It runs on the spot."""
+        return isinstance(self.call, Ruled)
+
+    def clears(self, output: Any, fitting: Sequence[Parsed]) -> bool:
+        """Say at a glance that it marks nothing."""
+        return isinstance(self.call, Ruled) and self.call.clears(output, fitting)
 
 
 class _Look:
@@ -106,6 +115,9 @@ class Checks:
         project: Folder that paths begin at.
         clock: Source of the time, for how often a failing check is said.
 
+    Attributes:
+        idle: None of them ever marks an answer of this model.
+
     Raises:
         ServeError: One cannot be loaded, or does not suit the model (`guard-unusable`).
     """
@@ -120,7 +132,9 @@ class Checks:
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._checks = [_Loaded(one, check_of(one, project, bundle), one.use in BUILT_IN) for one in declared]
+        loaded = [_Loaded(one, check_of(one, project, bundle)) for one in declared]
+        self._checks = [one for one in loaded if not (isinstance(one.call, Ruled) and one.call.idle)]
+        self.idle = not self._checks
         self._problem = bundle.signature.problem
         self._labels = bundle.labels or self._problem.classes
         self._validator = validator
@@ -132,6 +146,18 @@ class Checks:
         self._waiting: set[_Call] = set()
         self._said: dict[str, float] = {}
         self._marks: dict[int, list[Mark]] = {}
+
+    @property
+    def marked(self) -> bool:
+        """Whether a row is marked of what is being answered now."""
+        return bool(self._marks)
+
+    def clears(self, group: list[Asked], output: Array | BaseException | None) -> bool:
+        """Say at a glance that nothing of a group is marked, nor has to be looked at."""
+        if output is None or isinstance(output, BaseException):
+            return True
+        fitting = [asked.parsed for asked in group if asked.parsed.error is None]
+        return all(loaded.clears(output, fitting) for loaded in self._checks)
 
     def look(self, group: list[Asked], output: Array | BaseException | None, then: Then) -> None:
         """Look at what the model says of a group, and go on with it: on the spot, or later in the event loop.
@@ -151,7 +177,7 @@ class Checks:
         slow = [loaded for loaded in self._checks if not loaded.cheap]
         look.left = len(slow)
         for loaded in self._checks:
-            if loaded.cheap:
+            if loaded.cheap and not loaded.clears(output, fitting):
                 self._ended(look, loaded, *_call(loaded, batch))
         for loaded in slow:
             self._begin(_Call(look, loaded))

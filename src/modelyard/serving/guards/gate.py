@@ -38,7 +38,7 @@ class Gate:
         log: The request log.
 
     Attributes:
-        checks: What looks at the answers before anybody gets them; none where nothing is declared.
+        checks: What looks at the answers before anybody gets them; none where nothing is declared that could mark one.
         asking: What watches callers that may copy the model; none where that is not declared.
 
     Raises:
@@ -61,7 +61,8 @@ class Gate:
         if guards.checks:
             from modelyard.serving.guards.checks import Checks
 
-            self.checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
+            checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
+            self.checks = None if checks.idle else checks
         if guards.outlier is not None and guards.outlier.do == "quarantine":
             log.apart()
 
@@ -76,10 +77,19 @@ class Gate:
         """Return the feeds of a group without the rows that are refused."""
         return self._incoming.fit(group)
 
-    def lets_pass(self, output: Array) -> bool:
-        """Say that no answer of a group needs a look of its own: nothing is held, changed or shown in part."""
-        watched = self.asking is not None or self.checks is not None or self._incoming.held
-        return not watched and self._outgoing.lets_pass(output)
+    def lets_pass(self, group: list[Asked], output: Array) -> bool:
+        """Say that no answer of a group needs a look of its own: nothing is held, changed or shown in part.
+
+        Args:
+            group: The requests; who asked what is noted here if all pass, and else as each is answered.
+            output: The model's output for the rows of those that fit.
+        """
+        marked = self.checks is not None and self.checks.marked
+        if self._incoming.held or marked or not self._outgoing.lets_pass(output):
+            return False
+        if self.asking is not None:
+            self.asking.note_all(group, len(output))
+        return True
 
     def answer(self, asked: Asked) -> tuple[Asked | Shown, bool]:
         """Return what the caller sees, and whether the request is held back.

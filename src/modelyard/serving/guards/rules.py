@@ -7,16 +7,25 @@ regular expressions, which knows no backtracking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from modelyard._kit.errors import ServeError
 from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle
-from modelyard.inference.decode import scores
+from modelyard.inference.decode import picked, scores
 from modelyard.inference.encode import as_text
-from modelyard.serving.guards.base import Batch, Check, Verdict
+from modelyard.serving.guards.base import Batch, Verdict
+from modelyard.serving.guards.glance import Ruled, answers_of, glance_at_classes, is_no_number
+from modelyard.serving.parsed import Parsed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from modelyard.serving.guards.glance import Glance
+
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["BUILT_IN", "Blocklist", "Labels", "Unusual", "built_in"]
 
@@ -27,7 +36,7 @@ _REMEMBERED = 10_000
 class _Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters of a check."""
 
-    def made(self, bundle: Bundle) -> Check:
+    def made(self, bundle: Bundle) -> Ruled:
         """Return the check for one model.
 
         Raises:
@@ -49,7 +58,7 @@ class Blocklist(_Rule, frozen=True, kw_only=True):
     patterns: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def made(self, bundle: Bundle) -> Check:
+    def made(self, bundle: Bundle) -> Ruled:
         """Return the check for one model."""
         taken = [feature.name for feature in bundle.signature.features if feature.type == "category"]
         for name in self.columns:
@@ -58,17 +67,48 @@ class Blocklist(_Rule, frozen=True, kw_only=True):
         find = _finder(self.terms, self.patterns)
         known: dict[str, str] = {}
 
+        def look_up(texts: set[str]) -> None:
+            new = texts - known.keys()
+            if len(known) + len(new) > _REMEMBERED:
+                known.clear()
+                new = texts
+            if new:
+                known.update(zip(ordered := sorted(new), find(ordered), strict=True))
+
         def blocklist(batch: Batch) -> list[Verdict]:
             texts = [[as_text(answer) for answer in batch.answers]]
             texts += [[as_text(value) for value in batch.inputs[name]] for name in self.columns]
-            new = sorted({text for column in texts for text in column} - known.keys())
-            if len(known) + len(new) > _REMEMBERED:
-                known.clear()
-                new = sorted({text for column in texts for text in column})
-            known.update(zip(new, find(new), strict=True))
+            look_up({text for column in texts for text in column})
             return [next((known[text] for text in row if known[text]), None) for row in zip(*texts, strict=True)]
 
-        return blocklist
+        answers = self._glance_at_answers(bundle, find)
+        if not self.columns:
+            return Ruled(blocklist, answers)
+        named = [feature.name for feature in bundle.signature.categories]
+        places = [named.index(name) for name in self.columns]
+
+        def glance(output: Array, group: Sequence[Parsed]) -> bool:
+            if answers is not None and not answers(output, group):
+                return False
+            texts: set[str] = set()
+            for parsed in group:
+                columns = parsed.categories.T  # type: ignore[union-attr] # there is a text column
+                for at in places:
+                    texts.update(columns[at].tolist())
+            look_up(texts)
+            return not any(map(known.__getitem__, texts))
+
+        return Ruled(blocklist, glance)
+
+    def _glance_at_answers(self, bundle: Bundle, find: Callable[[list[str]], list[str]]) -> Glance | None:
+        """Return what says that nothing forbidden stands in the answers; none: it never does."""
+        problem = bundle.signature.problem
+        if problem.task != "regression":
+            return glance_at_classes(problem, [bool(reason) for reason in find(answers_of(bundle))])
+        if not self.patterns and all(is_no_number(term) for term in self.terms if term):
+            return None
+        # Numbers hardly come again: there is nothing to remember.
+        return lambda output, _: not any(find([as_text(value) for value in output[:, 0].tolist()]))
 
 
 class Labels(_Rule, frozen=True, kw_only=True):
@@ -80,7 +120,7 @@ class Labels(_Rule, frozen=True, kw_only=True):
 
     allowed: tuple[str | int | float | bool, ...]
 
-    def made(self, bundle: Bundle) -> Check:
+    def made(self, bundle: Bundle) -> Ruled:
         """Return the check for one model."""
         problem = bundle.signature.problem
         if problem.task == "regression":
@@ -94,7 +134,7 @@ class Labels(_Rule, frozen=True, kw_only=True):
         def labels(batch: Batch) -> list[Verdict]:
             return [as_text(answer) not in allowed for answer in batch.answers]
 
-        return labels
+        return Ruled(labels, glance_at_classes(problem, [answer not in allowed for answer in answers_of(bundle)]))
 
 
 class Unusual(_Rule, frozen=True, kw_only=True):
@@ -106,7 +146,7 @@ class Unusual(_Rule, frozen=True, kw_only=True):
 
     score: float = 0.999
 
-    def made(self, bundle: Bundle) -> Check:
+    def made(self, bundle: Bundle) -> Ruled:
         """Return the check for one model."""
         if not 0 < self.score < 1:
             raise ServeError("guard-unusable", f"the score {self.score:g} of `unusual` is not between 0 and 1")
@@ -134,7 +174,53 @@ class Unusual(_Rule, frozen=True, kw_only=True):
             marked: list[Verdict] = strange.outliers(numbers, texts).tolist()
             return marked
 
-        return unusual
+        return Ruled(unusual, _glance_at_unusual(bundle, strange))
+
+
+def _glance_at_unusual(bundle: Bundle, strange: Strange) -> Glance:
+    import numpy as np
+
+    problem = bundle.signature.problem
+    named = np.array(answers_of(bundle), object).reshape(-1, 1)
+    low, high = _usual_scores(bundle, strange, named)
+    least, most = np.minimum.reduce, np.maximum.reduce
+
+    def glance(output: Array, _: Sequence[Parsed]) -> bool:
+        numbers = scores(output, problem)
+        # What is no number is within nothing; what is rounded to 32 bits stays within.
+        if low <= least(numbers) and most(numbers) <= high:
+            return True
+        some = np.flatnonzero(~((numbers >= low) & (numbers <= high)))
+        with np.errstate(over="ignore"):
+            numbers = numbers[some].astype(np.float32).reshape(-1, 1)
+        return strange.harmless(numbers, named[picked(output[some], problem)] if problem.classes else None)
+
+    return glance
+
+
+def _usual_scores(bundle: Bundle, strange: Strange, named: Array) -> tuple[float, float]:
+    """Return between which scores no answer is strange, whatever its class: the widest range from knot to knot."""
+    import numpy as np
+
+    knots: Array = np.asarray(bundle.profile["predictions"].get("score", {}).get("knots", []), np.float32)
+    classes: list[Any] = named[:, 0].tolist() or [None]
+    # All that lies between two knots is as strange; behind the last one the range ends.
+    after = (knots.astype(np.float64) + np.append(knots[1:], knots[-1:])) / 2
+    on, between = np.ones(len(knots), bool), np.ones(len(knots), bool)
+    for usual, points in ((on, knots), (between, after.astype(np.float32))):
+        for name in classes if len(knots) else ():
+            texts = None if name is None else np.full((len(points), 1), name, object)
+            usual &= ~strange.outliers(points.reshape(-1, 1), texts)
+    found, begin = (np.inf, -np.inf), 0
+    for at in range(len(knots)):
+        if not on[at]:
+            begin = at + 1
+            continue
+        if knots[at] - knots[begin] >= found[1] - found[0]:
+            found = float(knots[begin]), float(knots[at])
+        if not between[at]:
+            begin = at + 1
+    return found
 
 
 BUILT_IN: Mapping[str, type[_Rule]] = {"blocklist": Blocklist, "labels": Labels, "unusual": Unusual}
