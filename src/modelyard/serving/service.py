@@ -100,15 +100,11 @@ class Service:
         self.log = log
         self.limits = limits
         self.clock = clock
-        self.draining = False
-        self.killed = False
-        self.answered = 0
-        self.rows = 0
-        self.erred = 0
+        self.draining = self.killed = self.closed = False
+        self.answered = self.rows = self.erred = 0
         self.last = 0.0
         self.watch: Watch | None = None
         self.rollout: Picks | None = None
-        self.closed = False
         self.days: Days | None = None
         self.tally = Tally()
         self.access: AccessLog | None = None
