@@ -203,10 +203,10 @@ class Batcher(Generic[T]):
             feeds: One row.
         """
         self._predictor.predict(feeds)
-        rows, took = 1, self._timed(feeds)
+        rows, took = 1, self._seconds(feeds)
         if took < _INLINE:
             rows = min(_WARM, int(_INLINE / took) + 1)
-            took = self._timed({name: values.repeat(rows, axis=0) for name, values in feeds.items()})
+            took = self._seconds({name: values.repeat(rows, axis=0) for name, values in feeds.items()})
         self.inline.learn(rows, took)
         if took > _INLINE:
             # As many more rows take as many times as long: the first turn need not find that out.
@@ -238,7 +238,7 @@ class Batcher(Generic[T]):
         # Somebody may hold us to the end of the process, too: of a version that is gone, the model is what is large.
         self._predictor = _Gone()
 
-    def _timed(self, feeds: Feeds) -> float:
+    def _seconds(self, feeds: Feeds) -> float:
         began = time.thread_time()
         self._predictor.predict(feeds)
         return max(time.thread_time() - began, 1e-6)
