@@ -216,6 +216,14 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {"endpoint": "which", "reason": "why"},
     ),
     "endpoint.revived": ("An endpoint answers again.", {"endpoint": "which", "reason": "why"}),
+    "endpoint.unloaded": (
+        "Its servers let go of the model until it is loaded again or they are started anew, as a request wants.",
+        {"endpoint": "which", "caller": "who asked for it"},
+    ),
+    "endpoint.loaded": (
+        "Servers that let go of the model take the version again that the alias points at.",
+        {"endpoint": "which", "caller": "who asked for it"},
+    ),
     "ab.finished": (
         "An A/B test has found which version is better, or that its time is over; written by the server.",
         {

@@ -23,7 +23,7 @@ import pytest
 from modelyard.cli.main import main
 from modelyard.deploy.aliases import move
 from modelyard.records import ModelVersion
-from modelyard.security.tokens import list_tokens
+from modelyard.security.tokens import TokenBook, list_tokens
 from modelyard.store import LocalStore
 
 Yard = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -97,6 +97,67 @@ def test_tokens_are_shown_once(yard: Yard, store: LocalStore) -> None:
     secret = made.stdout.strip().split("_", 2)[2]
     whole = b"".join(p.read_bytes() for p in (store.root / ".modelyard").rglob("*") if p.is_file())
     assert secret.encode() not in whole
+
+
+def test_token_may_have_a_role_at_some_endpoints_alone(
+    yard: Yard, store: LocalStore, models: list[ModelVersion]
+) -> None:
+    move(store, "hours", "champion", models[0], reason="", actor="user:ana")
+    made = yard("token", "add", "ana", "--role", "hors=analyst", "--role", "rides=viewer", "--json")
+    assert json.loads(made.stdout)["roles"] == {"hors": "analyst", "rides": "viewer"}
+    assert "did you mean `hours`?" in made.stderr
+    assert yard("token", "add", "bob", "--role", "viewer", "--role", "hours=admin").returncode == 0
+    listed = yard("token", "list").stdout
+    assert re.search(r"^ana +hors=analyst, rides=viewer ", listed, re.MULTILINE)
+    assert re.search(r"^bob +viewer, hours=admin ", listed, re.MULTILINE)
+    book = TokenBook(store.root)
+    [(who, role)] = [(one.name, one.role) for one in (book.find(json.loads(made.stdout)["token"], "else"),) if one]
+    assert (who, role) == ("ana", "")
+    for words, says in [
+        (("--role", "viewer", "--role", "analyst"), "two roles at every endpoint"),
+        (("--role", "a=viewer", "--role", "a=analyst"), "two roles at `a`"),
+        (("--role", "a=analist"), "did you mean `analyst`"),
+        (("--role", "a="), "there is no role ``"),
+    ]:
+        done = yard("token", "add", "eve", *words)
+        assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert [t.name for t in list_tokens(store.root)] == ["ana", "bob"]
+
+
+def test_several_files_share_a_port(
+    tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion], models: list[ModelVersion]
+) -> None:
+    move(store, "rides", "champion", models[0], reason="", actor="user:ana")
+    for name in ("hours", "rides"):
+        (tmp_path / f"{name}.yaml").write_text(f"project: {name}\ndata: {{d: {{from: d.csv}}}}\nmodel: {{target: y}}\n")
+    for words, says in [
+        (("serve", "-f", "hours.yaml", "-f", "./hours.yaml"), "is given twice"),
+        (("serve", "hours", "-f", "hours.yaml", "-f", "rides.yaml"), "each file names its own endpoint"),
+        (("serve", "-f", "hours.yaml", "-f", "none.yaml"), "none.yaml"),
+    ]:
+        done = yard(*words)
+        assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    token = yard("token", "add", "ana").stdout.strip()
+    line = [sys.executable, "-m", "modelyard.cli.main", "serve", "--port", "0", "-f", "hours.yaml", "-f", "rides.yaml"]
+    process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    urls = {}
+    while len(urls) < 2:
+        words = process.stderr.readline()
+        assert words, urls
+        if found := re.search(r"^ready (\S+) endpoint=(\S+) ", words):
+            urls[found[2]] = found[1]
+    assert urls["rides"] == f"{urls['hours']}/models/rides"
+    for name, url in urls.items():
+        head = {"authorization": f"Bearer {token}"}
+        [value] = httpx.post(f"{url}/predict", json={"x": 4}, headers=head).json()["predictions"]
+        assert value == {"value": 8.0 if name == "hours" else 4.0}
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=20)
+    assert process.returncode == 0, rest
+    assert re.findall(r"stopped endpoint=(\S+) requests=(\d)", rest) == [("hours", "1"), ("rides", "1")]
+    unit = yard("serve", "-f", "hours.yaml", "-f", "rides.yaml", "--systemd", "-").stdout
+    assert f"serve -f {tmp_path}/hours.yaml -f {tmp_path}/rides.yaml" in unit
 
 
 def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion]) -> None:

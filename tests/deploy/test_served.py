@@ -16,7 +16,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.places import log_path
 from modelyard.automation.served import served
 from modelyard.deploy.aliases import move, pointed
-from modelyard.deploy.local import command
+from modelyard.deploy.local import command, telling
 from modelyard.deploy.running import running
 from modelyard.monitoring.window import reading
 from modelyard.records import ModelVersion
@@ -129,7 +129,7 @@ def test_status_tells_of_a_server_that_no_daemon_keeps(
     assert "server " not in yard("status").stdout
     # Its model has no bundle, so the server itself would end at once: something that stays has its command line.
     stays = "import time; print(flush=True); time.sleep(60)"
-    line = [sys.executable, "-c", stays, *command(store, pointed(store, "hours"), port=0)[1:]]
+    line = [sys.executable, "-c", stays, *command(telling(store, pointed(store, "hours")), port=0)[1:]]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
             # The system shows the line of a process some time after it was started.

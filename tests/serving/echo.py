@@ -89,7 +89,7 @@ class Echo:
         elif path not in (b"/predict", b"/predict/later"):
             raise HttpError(404, "route-not-found", "nothing")
         else:
-            exchange.head.decided(given.decode(), "analyst", ASK)
+            exchange.head.decided(given.decode(), "analyst", ASK, None, ())
 
     def again(self, exchange: Exchange) -> None:
         self.known += 1

@@ -13,6 +13,7 @@ from modelyard._kit.ids import new_id
 from modelyard.inference import BundleDraft, open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import TokenBook, add_token
+from modelyard.serving import endpoint as serving
 from modelyard.serving.app import App
 from modelyard.serving.guards.policy import read_policy
 from modelyard.serving.http.connection import Connection
@@ -58,7 +59,7 @@ class Endpoint:
         self.service = Service(bundle, made.version.name, self.log, whole)
         self.models = Models(self.service)
         self.token = add_token(root, new_id("caller"), "analyst")
-        self.app = App(self.models, whole, TokenBook(root, every=0.5))
+        self.app = App([serving.Endpoint(self.models, whole, TokenBook(root, every=0.5))], whole)
 
     def request(self, body: Any, path: str = "/predict") -> bytes:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -87,7 +88,7 @@ class Endpoint:
 
     def close(self) -> None:
         self.service.close()
-        self.app.callers.close()
+        self.app.first.close()
         assert self.log.close() == 0
 
     def __enter__(self) -> Endpoint:

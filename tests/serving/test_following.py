@@ -349,7 +349,7 @@ def test_swaps_leave_nothing_behind(yard: Yard) -> None:
         for at in range(1, 73):
             model = kept[at % len(kept)]
             yard.point(model)
-            while models.default.version.digest != model.digest or follower._gone:
+            while models.default.version.digest != model.digest or follower._leaving.gone:
                 await asyncio.sleep(0.002)
             if at % 24 == 0:
                 gc.collect()

@@ -230,8 +230,9 @@ def test_a_caller_that_says_no_more_is_asked_whether_it_still_listens(
         leaves, listens = (socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(2))
         for one in (leaves, listens):
             one.sendall(ask)
-        while len(echo.waiting) < 2:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            while len(echo.waiting) < 2:
+                await asyncio.sleep(0.001)
         leaves.close()
         listens.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(5):

@@ -16,8 +16,9 @@ from modelyard.inference import open_bundle
 from modelyard.security.keys import trusted_keys
 from modelyard.security.roles import ROLES
 from modelyard.security.tokens import TokenBook, add_token, revoke_token
-from modelyard.serving import app as serving_app
+from modelyard.serving import admission
 from modelyard.serving.app import App
+from modelyard.serving.endpoint import Endpoint
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.limits import Limits
 from modelyard.serving.models import Models
@@ -200,12 +201,12 @@ def test_error_that_nobody_foresaw_tells_the_caller_nothing(
         raise RuntimeError("numpy 1.2.3 in /home/somebody/secret.py")
 
     route = Route("GET", "/v2", "read", broken)
-    monkeypatch.setattr(serving_app, "match", lambda path: Found({b"GET": route}))
+    monkeypatch.setattr(admission, "match", lambda path: Found({b"GET": route}))
     bundle = open_bundle(lay(tmp_path, mixed_bundle()), trusted=trusted_keys(tmp_path))
     token = add_token(tmp_path, "ana", "viewer")
     log = RequestLog(tmp_path / "requests.db")
     service = Service(bundle, "credit", log, Limits())
-    app, wire = App(Models(service), Limits(), TokenBook(tmp_path)), Wire()
+    app, wire = App([Endpoint(Models(service), Limits(), TokenBook(tmp_path))], Limits()), Wire()
     connection = Connection(app)
     connection.connection_made(wire)
     connection.data_received(b"GET /v2 HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n\r\n" % token.encode())

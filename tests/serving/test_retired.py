@@ -55,14 +55,14 @@ def asked(endpoint: Endpoint) -> None:
 
 def test_a_swap_takes_no_counter_back(endpoint: Endpoint) -> None:
     asked(endpoint)
-    before, said = totals(endpoint), stats(endpoint.models)
+    before, said = totals(endpoint), stats([endpoint.models])
     assert (said["answered"], said["rows"]) == (2, 3)
     swap(endpoint, 2.0)
-    after, then = totals(endpoint), stats(endpoint.models)
+    after, then = totals(endpoint), stats([endpoint.models])
     assert {name: value for name, value in before.items() if after.get(name, 0) < value} == {}
     assert (then["answered"], then["rows"], then["runs"]) == (2, 3, said["runs"])
     asked(endpoint)
-    then = stats(endpoint.models)
+    then = stats([endpoint.models])
     assert (then["answered"], then["rows"]) == (4, 6)
     assert endpoint.models.answered == 4
     # Nothing of what is gone is at work.
@@ -94,7 +94,7 @@ def test_the_oldest_versions_are_told_of_together(endpoint: Endpoint) -> None:
         assert {name: value for name, value in before.items() if after.get(name, 0) < value} == {}
         sizes.append(len(samples(endpoint)))
     assert sizes[-1] == sizes[-2] == sizes[-3]
-    assert stats(endpoint.models)["rows"] == 14 * 3
+    assert stats([endpoint.models])["rows"] == 14 * 3
     versions = {found for name in samples(endpoint) for found in re.findall(r'version="(\w+)"', name)}
     assert "older" in versions
     assert len(versions) == 10

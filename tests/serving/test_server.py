@@ -120,13 +120,15 @@ def test_server_loads_no_training_library(tmp_path: Path) -> None:
     code = (
         "import sys, json, pathlib\n"
         "from modelyard.serving import server\n"
+        "from modelyard.serving.opened import Told\n"
         "from modelyard.serving.server import Settings, serve\n"
         "def run(work):\n"
         "    work.close()\n"
         "    import uvloop\n"
         "    print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))\n"
         "server._run = run\n"
-        f"sys.exit(serve(Settings(pathlib.Path({str(folder)!r}), pathlib.Path({str(tmp_path)!r}), port=0)))\n"
+        f"told = Told(pathlib.Path({str(folder)!r}), pathlib.Path({str(tmp_path)!r}))\n"
+        "sys.exit(serve(Settings((told,), port=0)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

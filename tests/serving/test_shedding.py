@@ -83,7 +83,7 @@ def test_a_crowd_is_refused_as_one_is(tmp_path: Path, path: str) -> None:
         assert len(set(answers)) == len(answers)
         assert endpoint.models.refused == {"too-many-requests": 5}
         assert [n for key, n in endpoint.models.metrics.other.items() if key[3] == 429] == [5]
-        lines = [json.loads(text) for _, text in endpoint.app.access._lines]
+        lines = [json.loads(text) for _, text in endpoint.app.first.access._lines]
         assert [(line["status"], line["code"], line["route"]) for line in lines] == [
             (429, "too-many-requests", lines[0]["route"])
         ] * 5
@@ -95,10 +95,10 @@ def test_a_crowd_is_refused_as_one_is(tmp_path: Path, path: str) -> None:
 
 def test_lines_about_a_flood_are_left_out_and_counted(tmp_path: Path) -> None:
     with Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as endpoint:
-        endpoint.app.access._most = 4
+        endpoint.app.first.access._most = 4
         crowd(endpoint, ROOM + 10, "/predict")
-        assert len(endpoint.app.access._lines) == 4
-        assert endpoint.app.access._left_out == 6
+        assert len(endpoint.app.first.access._lines) == 4
+        assert endpoint.app.first.access._left_out == 6
         assert endpoint.models.refused == {"too-many-requests": 10}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from .versions import until  # noqa: TID252 - the suite is not installed, so the
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 
-def end(digest: str, trace: str) -> None:
+def end(told: Sequence[str]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -28,9 +28,9 @@ def test_process_that_has_to_be_killed_shows_in_the_exit_code(
 ) -> None:
     """What it had answered may not be logged, which is what 0 would say."""
 
-    def work(place: int, tell: Callable[[str, str], object]) -> int:
+    def work(place: int, tell: Callable[[Sequence[str]], object]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        tell("digest", "trace")
+        tell(["income,digest,trace"])
         time.sleep(60)
         return 0
 
@@ -54,18 +54,18 @@ def test_process_that_is_told_to_end_as_it_begins_ends(monkeypatch: pytest.Monke
 def test_process_that_is_told_to_end_before_it_takes_a_place_again_is_no_failure(tmp_path: Path) -> None:
     parent, begun = os.getpid(), tmp_path / "begun"
 
-    def work(place: int, tell: Callable[[str, str], object]) -> int:
+    def work(place: int, tell: Callable[[Sequence[str]], object]) -> int:
         if begun.exists():
             os.kill(parent, signal.SIGTERM)
             time.sleep(60)
         begun.touch()
-        tell("digest", "trace")
+        tell(["income,digest,trace"])
         # Nothing is started again before all have answered once.
         until(lambda: said.exists())
         return 3
 
     said = tmp_path / "said"
-    assert Supervisor(work, [()], lambda digest, trace: said.touch(), patience=60.0).run() == 0
+    assert Supervisor(work, [()], lambda told: said.touch(), patience=60.0).run() == 0
 
 
 def test_a_process_has_the_time_that_its_parts_may_take() -> None:

@@ -26,7 +26,7 @@ def test_stderr_on_a_full_disk_stops_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_secret_in_the_id_of_a_request_is_in_no_part_of_its_line(monkeypatch: pytest.MonkeyPatch, sent: str) -> None:
     """Also where the id has quotes or backslashes, which stand otherwise in the text."""
     noted: list[Any] = []
-    monkeypatch.setattr(told._Voice, "files", SimpleNamespace(clock=lambda: 1.0, append=lambda *of: noted.extend(of)))
+    monkeypatch.setattr(told._usual, "files", SimpleNamespace(clock=lambda: 1.0, append=lambda *of: noted.extend(of)))
     monkeypatch.setenv("SOME_PASSWORD", "let\\me-in-1")
     note("access", [(name, json.dumps({"id": name, "status": 200})) for name in (sent, 'a "plain" one')])
     hidden, plain = noted

@@ -294,15 +294,10 @@ class Project:
 
     def _endpoint(self) -> list[str]:
         from modelyard.deploy.aliases import pointed
-        from modelyard.deploy.local import command
+        from modelyard.deploy.local import command, telling
 
-        return command(
-            self._store,
-            pointed(self._store, self._spec.endpoint),
-            host=self._settings.host,
-            port=self._settings.port + self._number,
-            declared=self._spec.deploy,
-        )
+        told = telling(self._store, pointed(self._store, self._spec.endpoint), declared=self._spec.deploy)
+        return command(told, host=self._settings.host, port=self._settings.port + self._number)
 
     def _pages(self) -> list[str]:
         port = str(self._settings.ui_port + self._number)

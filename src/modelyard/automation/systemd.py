@@ -171,15 +171,15 @@ def unit(
 
 def server_name(endpoint: str, alias: str) -> str:
     """Return the name of the unit of a server, e.g. `modelyard-serve-income.service`."""
-    return f"modelyard-serve-{endpoint}{'' if alias == 'champion' else f'-{alias}'}.service"
+    return f"modelyard-serve-{endpoint[:200]}{'' if alias == 'champion' else f'-{alias}'}.service"
 
 
-def server_unit(name: str, root: Path, command: Sequence[str], *, shared: Sequence[Path] = ()) -> str:
+def server_unit(name: str, roots: Sequence[Path], command: Sequence[str], *, shared: Sequence[Path] = ()) -> str:
     """Return the text of a unit for a server alone.
 
     Args:
         name: Name of the unit.
-        root: Folder of the project, which the unit may write to.
+        roots: Folders of the projects, which the unit may write to.
         command: What it runs, word by word, with absolute paths.
         shared: Folders elsewhere that it may write to as well: those of shared stores.
 
@@ -189,7 +189,7 @@ def server_unit(name: str, root: Path, command: Sequence[str], *, shared: Sequen
     plain = name.removesuffix(".service")
     told = plain.removeprefix("modelyard-").replace("-", " ", 1)
     return (_SERVER + _HARDENED).format(
-        projects=told, environment=plain, stop=_DRAIN, **_places([root], command, shared)
+        projects=told, environment=plain, stop=_DRAIN, **_places(roots, command, shared)
     )
 
 

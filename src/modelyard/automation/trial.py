@@ -17,7 +17,7 @@ from pathlib import Path
 from modelyard._kit.errors import ServeError
 from modelyard._kit.processes import born
 from modelyard.automation.process import how, spawn
-from modelyard.deploy.local import command
+from modelyard.deploy.local import command, telling
 from modelyard.deploy.section import Deploy
 from modelyard.records import Deployment
 from modelyard.security.keys import keys_folder, own_folder
@@ -73,7 +73,8 @@ async def served(
         root = Path(made)
         _trust(store.root, root)
         token = add_token(root, "trial", role)
-        line = command(store, deployment, port=0, processes=processes, declared=declared, apart=root)
+        told = telling(store, deployment, declared=declared, apart=root)
+        line = command(told, port=0, processes=processes)
         process = spawn(line, cwd=root)
         said: list[str] = []
         lines = process.lines()

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
+from modelyard._kit.errors import UserError
 from modelyard.cli.arguments import port
 from modelyard.cli.output import say
-from modelyard.cli.project import add_file, load_spec, open_existing
+from modelyard.cli.project import FILE, load_spec, open_existing
 from modelyard.cli.units import add_unit, write
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ def add(subparsers: Any) -> None:
         "serve",
         help="serve the champion over HTTP",
         description="Serve the model that an alias points at: POST /predict with named columns, and the Open Inference "
-        "Protocol v2 under /v2. The bundle's signature and every byte are checked first. Everything but health wants a "
-        "token; on a terminal the first one is made for you and shown there. The "
-        "server follows the alias: when it moves, the new model is checked and tried, and takes over without a lost "
-        "request. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
+        "Protocol v2 under /v2. Several files share a port: a model each, found by its name. The bundle's signature "
+        "and every byte are checked first. Everything but health wants a token; on a terminal the first one is made "
+        "for you and shown there. The server follows the alias: when it moves, the new model is checked and tried, and "
+        "takes over without a lost request. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
         epilog="example:\n  modelyard serve --port 8080\n"
-        '  curl -H "Authorization: Bearer $TOKEN" -d \'{"rows": [{...}]}\' http://127.0.0.1:8080/predict',
+        '  curl -H "Authorization: Bearer $TOKEN" -d \'{"rows": [{...}]}\' http://127.0.0.1:8080/predict\n'
+        "  modelyard serve -f income/modelyard.yaml -f bikes/modelyard.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
@@ -61,7 +63,14 @@ def add(subparsers: Any) -> None:
         "--client-ca", type=Path, metavar="FILE", help="CAs in PEM: clients must have a certificate of one of them"
     )
     add_unit(parser)
-    add_file(parser)
+    parser.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        metavar="FILE",
+        help="the declaration; several share the port, and the first answers requests that name no model "
+        f"(default: {FILE})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,28 +82,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _become(args: argparse.Namespace) -> int:
-    """Find the champion and become its server."""
-    from modelyard.deploy.aliases import endpoint_of, pointed
-    from modelyard.deploy.local import command
+    """Find the champions and become their server."""
+    from modelyard.deploy.aliases import pointed
+    from modelyard.deploy.local import command, telling
 
-    # What the file says of access counts; a file that is wrong serves nothing rather than too much.
-    declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
-    with open_existing(args, model=True) as store:
-        deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
-        line = command(
-            store,
-            deployment,
-            host=args.host,
-            port=args.port,
-            processes=args.processes,
-            declared=declared,
-        )
-        model = deployment.model
-        say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")
-        _first_token(store)
-    line += _certificates(args)
-    if args.grpc_port is not None:
-        line += ["--grpc-port", str(args.grpc_port)]
+    told = []
+    for file in _files(args):
+        # What the file says of access counts; a file that is wrong serves nothing rather than too much.
+        declared = load_spec(file, files=False).deploy if Path(file.file).exists() else None
+        with open_existing(file, model=True) as store:
+            deployment = pointed(store, _endpoint(args, file, store), args.alias)
+            told.append(telling(store, deployment, declared=declared))
+            model = deployment.model
+            what = f"{model.family} {short(model.digest)} ({deployment.reason})"
+            say(f"{deployment.endpoint}/{deployment.alias} is {what}")
+            _first_token(store, f" -f {file.file}" if file.several else "")
+    calls = ["--grpc-port", str(args.grpc_port)] if args.grpc_port is not None else []
+    more = [*_certificates(args), *calls]
+    line = command(*told, host=args.host, port=args.port, processes=args.processes, more=more)
     # A Ctrl-C that comes before the server can hear it waits until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     # This process becomes the server: one process to watch, and signals reach it.
@@ -104,21 +109,51 @@ def _become(args: argparse.Namespace) -> int:
 def _systemd(args: argparse.Namespace) -> int:
     """Write a unit that serves the same."""
     from modelyard.automation.systemd import server_name, server_unit
-    from modelyard.deploy.aliases import endpoint_of
     from modelyard.store.opening import shared_folder
 
-    file = Path(args.file).resolve()
-    with open_existing(args, model=True) as store:
-        endpoint, root = endpoint_of(store, args.endpoint), store.root
-    line = [sys.executable, "-P", "-m", "modelyard", "serve", endpoint, "--alias", args.alias, "-f", str(file)]
-    line += ["--host", args.host, "--port", str(args.port), "--processes", str(args.processes)]
+    line = [sys.executable, "-P", "-m", "modelyard", "serve"]
+    endpoints, roots, shared = [], [], []
+    for one in _files(args):
+        file = Path(one.file).resolve()
+        with open_existing(one, model=True) as store:
+            endpoints.append(_endpoint(args, one, store))
+            roots.append(store.root)
+        if (folder := shared_folder(roots[-1], file=file.name)) is not None:
+            shared.append(folder)
+        line += ["-f", str(file)]
+    # Where there is one file, it may be of a project with several endpoints.
+    line += [endpoints[0]] if len(endpoints) == 1 else []
+    line += ["--alias", args.alias, "--host", args.host, "--port", str(args.port), "--processes", str(args.processes)]
     if args.grpc_port is not None:
         line += ["--grpc-port", str(args.grpc_port)]
-    folder = shared_folder(root, file=file.name)
-    name = server_name(endpoint, args.alias)
-    text = server_unit(name, root, [*line, *_certificates(args)], shared=[folder] if folder is not None else [])
+    name = server_name("-".join(endpoints), args.alias)
+    text = server_unit(name, roots, [*line, *_certificates(args)], shared=shared)
     write(args.systemd, name, text)
     return 0
+
+
+def _files(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the declarations, each as a verb with one of them has it.
+
+    Raises:
+        UserError: One is named twice (`cli-value`), or an endpoint beside several.
+    """
+    files = args.file or [FILE]
+    if len(files) > 1 and args.endpoint:
+        message = f"`{args.endpoint}` names an endpoint, and there are several files"
+        raise UserError("cli-value", message, hint="each file names its own endpoint: leave the name out")
+    places = [Path(file).resolve() for file in files]
+    for file, place in zip(files, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError("cli-value", f"`{file}` is given twice", hint="name each file once")
+    return [argparse.Namespace(file=file, several=len(files) > 1) for file in files]
+
+
+def _endpoint(args: argparse.Namespace, file: argparse.Namespace, store: Store) -> str:
+    """Return the endpoint of a file: where there are several, that which it declares."""
+    from modelyard.deploy.aliases import endpoint_of
+
+    return endpoint_of(store, load_spec(file, files=False).endpoint if file.several else args.endpoint)
 
 
 def _certificates(args: argparse.Namespace) -> list[str]:
@@ -127,7 +162,8 @@ def _certificates(args: argparse.Namespace) -> list[str]:
     return [word for flag, path in given.items() if path for word in (f"--{flag}", str(path.resolve()))]
 
 
-def _first_token(store: Store) -> None:
+def _first_token(store: Store, named: str) -> None:
+    """Make the first token on a terminal, else say how it is made; `named`: the option that names the project."""
     from modelyard.records import Draft
     from modelyard.security.tokens import add_token, list_tokens
 
@@ -135,10 +171,10 @@ def _first_token(store: Store) -> None:
         return
     if not sys.stderr.isatty():
         # What is not a terminal is kept: a log, or the journal of a service, that more people read than may ask.
-        say("nobody has a token yet; make the first with: modelyard token add NAME --role analyst")
+        say(f"nobody has a token yet; make the first with: modelyard token add NAME --role analyst{named}")
         return
     text = add_token(store.root, "local", "analyst")
     payload = {"name": "local", "role": "analyst", "id": text[5:13]}
     store.ledger.append(Draft(kind="token.added", actor=user(), payload=payload))
     say(f"token of `local` (analyst); it is shown this once: {text}")
-    say("more of them: modelyard token add NAME --role ROLE")
+    say(f"more of them: modelyard token add NAME --role ROLE{named}")

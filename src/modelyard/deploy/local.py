@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,46 @@ from modelyard.records import Deployment
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 
-__all__ = ["answering", "command", "policy_of"]
+__all__ = ["answering", "command", "policy_of", "telling"]
 
+# Stands between what is told of one endpoint and of the next.
+_AND = "--and"
 # Fields that have a flag of their own.
 _FLAGS = ("roles", "per_minute")
 
 
 def command(
-    store: Store,
-    deployment: Deployment,
-    *,
+    *served: list[str],
     host: str = "127.0.0.1",
     port: int = 8080,
     processes: int = 1,
-    declared: Deploy | None = None,
-    apart: Path | None = None,
+    more: Sequence[str] = (),
 ) -> list[str]:
-    """Return the command line that serves a deployment, and follows its alias from then on.
+    """Return the command line of a server.
+
+    Args:
+        served: What it is told of each endpoint, as `telling` returns it; the first answers where none is named.
+        host: Address to listen on.
+        port: Port.
+        processes: Processes that share the port.
+        more: Other words about the server.
+    """
+    # -P: a file called like a library in the folder of the project is not imported.
+    line = [sys.executable, "-P", "-m", "modelyard.serving", "--host", host, "--port", str(port)]
+    if processes > 1:
+        line += ["--processes", str(processes)]
+    first, *others = served
+    return [*line, *more, *first, *(word for words in others for word in (_AND, *words))]
+
+
+def telling(
+    store: Store, deployment: Deployment, *, declared: Deploy | None = None, apart: Path | None = None
+) -> list[str]:
+    """Return what a server is told of a deployment that it shall serve, whose alias it follows from then on.
 
     Args:
         store: Store that holds the bundle.
         deployment: What to serve.
-        host: Address to listen on.
-        port: Port.
-        processes: Processes that share the port.
         declared: The section of the file; none: whoever has a token may ask.
         apart: Folder with keys, tokens and the request log of a server that is only tried: it follows no alias, no
             caller has a budget or comes from a provider, and nothing is concluded from what it is asked.
@@ -47,21 +64,16 @@ def command(
         NotFound: The store does not hold the bundle.
     """
     folder = bundle_folder(store, deployment)
-    # -P: a file called like a library in the folder of the project is not imported.
-    line = [sys.executable, "-P", "-m", "modelyard.serving"]
-    line += ["--bundle", str(folder), "--project", str(apart or store.root), "--endpoint", deployment.endpoint]
+    line = ["--bundle", str(folder), "--project", str(apart or store.root), "--endpoint", deployment.endpoint]
     if apart is None:
-        line += ["--follow", deployment.alias]
+        line += ["--follow", deployment.alias, "--since", str(store.ledger.head()[0])]
         if store.address != LOCAL:
             line += ["--store", store.address]
     elif declared is not None:
         declared = _tried_alone(declared)
         line += ["--code", str(store.root)]
-    line += ["--host", host, "--port", str(port)]
     if trace := trace_of(store, deployment):
         line += ["--trace", trace]
-    if processes > 1:
-        line += ["--processes", str(processes)]
     return [*line, *_declared(declared)] if declared is not None else line
 
 

@@ -35,6 +35,8 @@ EventKind = Literal[
     "guard.calmed",
     "endpoint.killed",
     "endpoint.revived",
+    "endpoint.loaded",
+    "endpoint.unloaded",
     "ab.finished",
     "token.added",
     "token.revoked",

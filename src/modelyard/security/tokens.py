@@ -38,9 +38,10 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: Public part of the token.
         name: Who it was made for; stands in the request log.
-        role: What it may do.
+        role: What it may do at every endpoint of the project that `roles` does not name; empty for nothing.
         hash: SHA-256 of the whole token.
         created: Seconds since 1970 UTC.
+        roles: Endpoint -> what it may do there.
     """
 
     id: str
@@ -48,6 +49,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     hash: str
     created: float
+    roles: dict[str, str] = {}
+
+    def role_at(self, endpoint: str) -> str:
+        """Return what it may do at an endpoint; empty: nothing."""
+        return self.roles.get(endpoint, self.role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,17 @@ class Caller:
     role: str
 
 
-def add_token(root: Path, name: str, role: str, *, clock: Clock = system_clock) -> str:
+def add_token(
+    root: Path, name: str, role: str, *, roles: dict[str, str] | None = None, clock: Clock = system_clock
+) -> str:
     """Make a token and return it; this is the only time that it can be seen.
+
+    Args:
+        root: Folder of the project.
+        name: Who it is for.
+        role: What it may do at every endpoint that `roles` does not name; empty for nothing.
+        roles: Endpoint -> what it may do there.
+        clock: Source of the time.
 
     Raises:
         UserError: The name is taken (`token-exists`) or no name (`token-name`), or there is no such role
@@ -71,10 +86,12 @@ def add_token(root: Path, name: str, role: str, *, clock: Clock = system_clock) 
             f"`{name}` cannot be the name of a token",
             hint="begin with a letter or digit; then letters, digits, `.`, `_`, `-`, 64 at most",
         )
-    if role not in ROLES:
-        close = near(role, ROLES)
-        hint = f"did you mean `{close[0]}`?" if close else f"roles: {', '.join(ROLES)}"
-        raise UserError("token-role", f"there is no role `{role}`", hint=hint)
+    given = dict(roles or {})
+    for one in [*given.values(), *([role] if role or not given else [])]:
+        if one not in ROLES:
+            close = near(one, ROLES)
+            hint = f"did you mean `{close[0]}`?" if close else f"roles: {', '.join(ROLES)}"
+            raise UserError("token-role", f"there is no role `{one}`", hint=hint)
     with _changing(root) as tokens:
         if any(t.name == name for t in tokens):
             raise UserError(
@@ -83,7 +100,8 @@ def add_token(root: Path, name: str, role: str, *, clock: Clock = system_clock) 
                 hint=f"choose another name, or `modelyard token revoke {name}` first",
             )
         text = f"yard_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
-        tokens.append(Token(id=text[5:13], name=name, role=role, hash=digest_bytes(text.encode()), created=clock()))
+        made = digest_bytes(text.encode())
+        tokens.append(Token(id=text[5:13], name=name, role=role, hash=made, created=clock(), roles=given))
     return text
 
 
@@ -144,8 +162,8 @@ class TokenBook:
         self.trouble = ""
         self._look()
 
-    def find(self, text: str) -> Caller | None:
-        """Return whose token this is, or none."""
+    def find(self, text: str, endpoint: str = "") -> Caller | None:
+        """Return whose token this is, with their role at an endpoint, or none."""
         if not 0 <= self._clock() - self._looked < self._every:
             try:
                 self._look()
@@ -155,7 +173,7 @@ class TokenBook:
         token = self._by_id.get(text[5:13])
         kept = token.hash if token else _NOBODY
         same = hmac.compare_digest(digest_bytes(text.encode("utf-8", "surrogatepass")), kept)
-        return Caller(token.name, token.role) if token and same else None
+        return Caller(token.name, token.role_at(endpoint)) if token and same else None
 
     def _look(self) -> None:
         self._looked = self._clock()

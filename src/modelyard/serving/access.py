@@ -34,13 +34,15 @@ class Callers:
     Args:
         tokens: The tokens of the project.
         access: What is declared.
+        endpoint: Name of what they ask.
 
     Raises:
         UserError: The issuer's address may not be used (`oidc-issuer`).
     """
 
-    def __init__(self, tokens: TokenBook, access: Access) -> None:
+    def __init__(self, tokens: TokenBook, access: Access, endpoint: str) -> None:
         self._tokens = tokens
+        self._endpoint = endpoint
         self._certificates = access.certificates
         self._open_here = access.metrics == "loopback"
         self._told = self._told_of_issuer = ""
@@ -52,17 +54,17 @@ class Callers:
             self._issuer = Issuer(oidc.issuer, oidc.audience, oidc.role_claim, oidc.roles)
             self._issuer.start()
 
-    def find(self, exchange: Exchange, given: bytes, path: str) -> Caller:
-        """Return who asks.
+    def find(self, exchange: Exchange, path: str) -> Caller:
+        """Return who asks; without a role, if they have none at this endpoint.
 
         Args:
             exchange: The request.
-            given: Its header `Authorization`.
             path: Path of the route, if there is one.
 
         Raises:
             HttpError: Nobody that is known (401).
         """
+        given = exchange.headers.get(b"authorization", b"")
         if not given:
             if self._certificates and (caller := self._certified(exchange)) is not None:
                 return caller
@@ -71,7 +73,7 @@ class Callers:
         text = _token(exchange, given)
         if text is None:
             raise HttpError(401, "token-missing", "send `Authorization: Bearer TOKEN`", headers=_CHALLENGE)
-        found = self._tokens.find(text)
+        found = self._tokens.find(text, self._endpoint)
         if found is None and self._issuer is not None and not text.startswith("yard_"):
             found = self._issuer.find(text)
         if found is None:

@@ -1,4 +1,4 @@
-"""The models of one server: by name and version, and which of them answers where no name is given."""
+"""The versions of one endpoint: by name and digest, and which of them answers where no version is given."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from modelyard.serving.batch import Batcher
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
+from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.limits import Days
 from modelyard.serving.observability.accesslog import AccessLog
 from modelyard.serving.observability.metrics import Metrics
@@ -19,7 +20,7 @@ from modelyard.serving.observability.retired import Retired
 from modelyard.serving.protocols.feedback import Feedback
 from modelyard.serving.service import Service
 
-__all__ = ["Models", "Tried"]
+__all__ = ["Models", "Tried", "not_here"]
 
 
 class Tried(Protocol):
@@ -40,14 +41,24 @@ class Tried(Protocol):
         ...
 
 
+class Loads(Protocol):
+    """Loads and unloads an endpoint by requests."""
+
+    def ask(self, exchange: Exchange, answer: bytes, *, loaded: bool) -> None:
+        """Have it loaded or unloaded, and answer once that is so."""
+        ...
+
+
 class Models:
-    """What a server answers for.
+    """What one endpoint of a server answers with.
 
     Args:
-        default: The model that answers where no name is given.
+        default: The version that answers.
 
     Attributes:
-        default: The same; replaced in one step when another version takes over.
+        name: Name of the endpoint.
+        log: Where its answered requests go.
+        loading: Loads and unloads it by requests; none: what is served is served to the end.
         refused: Error code -> requests refused with it.
         killed: Name -> why somebody has switched it off.
         rollout: The challenger on trial.
@@ -69,7 +80,9 @@ class Models:
         self.metrics = Metrics()
         self.retired = Retired()
         self.feedback = Feedback()
-        self.default = default
+        self.name, self.log = default.endpoint, default.log
+        self.loading: Loads | None = None
+        self._default: Service | None = default
         self._named: dict[str, dict[str, Service]] = {}
         self._current: dict[str, Service] = {}
         self._all: tuple[Service, ...] = ()
@@ -101,8 +114,29 @@ class Models:
         self._have((*(one for one in self._all if one is not service), service))
         if current:
             self._current[service.endpoint] = service
-            if self.default.endpoint == service.endpoint:
-                self.default = service
+            self._default = service
+
+    def unload(self) -> Service | None:
+        """Answer nothing any more until another version is put in; return the one that did."""
+        before, self._default = self._default, None
+        self._current.clear()
+        return before
+
+    @property
+    def loaded(self) -> bool:
+        """Whether a version answers."""
+        return self._default is not None
+
+    @property
+    def default(self) -> Service:
+        """The version that answers; replaced in one step when another takes over.
+
+        Raises:
+            HttpError: None does, since it is unloaded (404).
+        """
+        if self._default is None:
+            raise not_here()
+        return self._default
 
     def drop(self, service: Service) -> None:
         """Forget a version that is not the current one of its name."""
@@ -172,13 +206,13 @@ class Models:
         """
         found = self.known(name, version)
         if found is None:
-            raise HttpError(404, "model-not-found", "there is no such model or version here")
+            raise not_here()
         return found
 
     def known(self, name: str, version: str = "") -> Service | None:
         """Return what `find` does, or none."""
-        if not name:
-            return self.default
+        if not name or self._default is None:
+            return self._default
         return self._named.get(name, {}).get(version) if version else self._current.get(name)
 
     def __iter__(self) -> Iterator[Service]:
@@ -191,3 +225,8 @@ class Models:
             return True if only.waiting >= most else only.busy
         loads = [service.batcher for service in self._all]
         return any(load.busy for load in loads) or sum([load.waiting for load in loads]) >= most
+
+
+def not_here() -> HttpError:
+    """Return the refusal of a request for what is not here, or not for this caller."""
+    return HttpError(404, "model-not-found", "there is no such model or version here")

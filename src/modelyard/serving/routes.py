@@ -34,12 +34,19 @@ class Route:
         path: Path; `{model}` and `{version}` stand for one part of it.
         action: What a caller must be allowed to do.
         handler: Who answers.
+        wide: It asks about the server and not about one endpoint: `Head.seen` says about which of them.
     """
 
     method: str
     path: str
     action: Action | None
     handler: Handler
+    wide: bool = False
+
+    @property
+    def by_message(self) -> bool:
+        """Whether the model is named in the message, and not in the path."""
+        return False
 
     @property
     def asks(self) -> bool:
@@ -61,7 +68,8 @@ def _live(models: Models, exchange: Exchange) -> bytes:
 
 
 def _ready(models: Models, exchange: Exchange) -> bytes:
-    models.check_ready()
+    for one in exchange.head.seen:
+        one.check_ready()
     return b'{"ready":true}'
 
 
@@ -80,12 +88,12 @@ def _model_ready(models: Models, exchange: Exchange) -> bytes:
 
 
 def _stats(models: Models, exchange: Exchange) -> bytes:
-    return msgspec.json.encode(stats(models))
+    return msgspec.json.encode(stats(exchange.head.seen))
 
 
 # What the protocol has and this server does not: method -> paths.
 _UNSUPPORTED = tuple(
-    Route(method, path, "operate", repository.unsupported)
+    Route(method, path, "operate", repository.unsupported, wide="{model}" not in path)
     for method, path in (
         ("GET", "/v2/trace/setting"),
         ("POST", "/v2/trace/setting"),
@@ -110,20 +118,20 @@ _UNSUPPORTED = tuple(
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/health/live", None, _live),
     Route("GET", "/v2/health/ready", None, _ready),
-    Route("GET", "/v2", "read", _server),
+    Route("GET", "/v2", "read", _server, wide=True),
     Route("GET", "/v2/models/{model}", "read", _model),
     Route("GET", "/v2/models/{model}/ready", "read", _model_ready),
     Route("POST", "/v2/models/{model}/infer", "infer", oip.infer),
     Route("GET", "/v2/models/{model}/versions/{version}", "read", _model),
     Route("GET", "/v2/models/{model}/versions/{version}/ready", "read", _model_ready),
     Route("POST", "/v2/models/{model}/versions/{version}/infer", "infer", oip.infer),
-    Route("POST", "/v2/repository/index", "read", repository.index),
+    Route("POST", "/v2/repository/index", "read", repository.index, wide=True),
     Route("POST", "/v2/repository/models/{model}/load", "operate", repository.load),
     Route("POST", "/v2/repository/models/{model}/unload", "operate", repository.unload),
     Route("GET", "/v2/models/{model}/config", "read", repository.config),
     Route("GET", "/v2/models/{model}/versions/{version}/config", "read", repository.config),
     # After the route with a name in the same place: the word wins.
-    Route("GET", "/v2/models/stats", "operate", repository.statistics),
+    Route("GET", "/v2/models/stats", "operate", repository.statistics, wide=True),
     Route("GET", "/v2/models/{model}/stats", "operate", repository.statistics),
     Route("GET", "/v2/models/{model}/versions/{version}/stats", "operate", repository.statistics),
     *_UNSUPPORTED,
@@ -132,8 +140,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/ping", None, mlflow.ping),
     Route("GET", "/openapi.json", "read", openapi),
     Route("POST", "/feedback", "infer", feedback),
-    Route("GET", "/metrics", "operate", metrics),
-    Route("GET", "/stats", "operate", _stats),
+    Route("GET", "/metrics", "operate", metrics, wide=True),
+    Route("GET", "/stats", "operate", _stats, wide=True),
 )
 
 

@@ -8,13 +8,12 @@ import gc
 import ipaddress
 import math
 import os
-import re
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -22,14 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
-from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen, listen_beside
 from modelyard._kit.text import plural
-from modelyard.inference import Bundle, open_bundle
 from modelyard.inference.kernels import compiled
-from modelyard.records import Alias
-from modelyard.security.keys import trusted_keys
-from modelyard.security.tokens import TokenBook
 from modelyard.serving.app import App
 from modelyard.serving.board import Board
 from modelyard.serving.http.accepting import BACKLOG, OPENING, Listener
@@ -37,21 +31,15 @@ from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
 from modelyard.serving.http.tls import Tls
 from modelyard.serving.limits import Limits
-from modelyard.serving.models import Models
-from modelyard.serving.observability.log import RequestLog
-from modelyard.serving.service import Service
+from modelyard.serving.opened import Opened, Told
 from modelyard.serving.supervisor import Supervisor, checked
-from modelyard.serving.told import say, speak_for
-from modelyard.serving.versions.following import Follower
-from modelyard.serving.versions.rollout import Plan
-from modelyard.serving.versions.stage import Stage
+from modelyard.serving.told import Voice, say, speak_for, speaking
 
 if TYPE_CHECKING:
     from modelyard.serving.grpc.port import Port
 
 __all__ = ["Settings", "serve"]
 
-_TRACE = re.compile(r"[0-9a-f]{32}")
 # Files of a server beside its connections: the log, the model, the ledger.
 _FILES = 512
 # Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
@@ -62,7 +50,6 @@ _QUIET = 1.0
 _AGAIN = 0.25
 # Seconds to end all beside connections and logs: handshakes, what follows the ledger, a shadow, a last write.
 _CLOSING = 20.0
-_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +57,9 @@ class Settings:
     """What one server process is told.
 
     Attributes:
-        bundle: Folder of the sealed bundle.
-        project: Folder of the project: its keys, tokens and request log.
-        endpoint: Name under which the model is served; the model's own by default.
+        endpoints: What answers; a request that names no model is the first one's.
         host: Address to listen on.
         port: Port; 0 takes a free one.
-        roles: Roles that may ask for predictions, of those that may at all; none named means all of them.
-        limits: Limits.
-        trace: Id that ties the deployment to the run that made the model; kept with each request.
-        follow: Alias whose moves in the ledger are followed; none: the bundle is served to the end.
-        store: Address of the store with the ledger; empty: the folder of the project.
-        p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
-        plan: How a challenger is tried beside the champion.
         tls_cert: Certificate of the server, in PEM; none: it speaks plain HTTP.
         tls_key: Its private key.
         client_ca: CAs of the certificates that clients must have; none: they need not.
@@ -89,19 +67,10 @@ class Settings:
         processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
-    bundle: Path
-    project: Path
-    endpoint: str = ""
+    endpoints: tuple[Told, ...]
     host: str = "127.0.0.1"
     port: int = 8080
-    roles: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    trace: str = ""
-    follow: Alias | None = None
-    store: str = ""
-    p99: float = 0.0
     processes: int = 1
-    plan: Plan = Plan()  # noqa: RUF009 - it is frozen
     tls_cert: Path | None = None
     tls_key: Path | None = None
     client_ca: Path | None = None
@@ -125,32 +94,43 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code: 0 when all that was answered is logged.
 
     Raises:
-        Tampered: The bundle is not what its seal says.
-        ServeError: The port is taken, or requests cannot be logged.
+        Tampered: A bundle is not what its seal says.
+        ServeError: The port is taken, requests cannot be logged, or two endpoints have one name.
     """
     if checked(settings.processes) == 1:
         return _answer(settings)
-    endpoint = _endpoint(settings, None if _follows(settings) else _open(settings))
-    speak_for(settings.project, endpoint, settings.trace)
-    limits = settings.limits
-    share = -(-limits.per_minute // settings.processes)
+    named = []
+    for told in settings.endpoints:
+        limits = told.limits
+        share = -(-limits.per_minute // settings.processes)
+        limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
+        named.append(replace(told, endpoint=told.name(None if told.follows else told.open()), limits=limits))
+    _check_names([told.endpoint for told in named])
+    speak_for(Voice.of(named[0].project, named[0].endpoint, named[0].trace))
     ports = _ports(settings)
     if settings.grpc_port is not None:
         # What is imported before they are forked is shared by all of them.
         import_module("modelyard.serving.grpc.port")
-    limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
-    one = replace(settings, endpoint=endpoint, limits=limits)
-    board = Board(settings.processes)
+    one = replace(settings, endpoints=tuple(named))
+    boards = [Board(settings.processes) for _ in named]
 
-    def work(place: int, tell: Callable[[str, str], object]) -> int:
+    def work(place: int, tell: Callable[[Sequence[str]], object]) -> int:
         # Its own sockets come first.
-        return _answer(one, [[*port[place:], *port[:place]] for port in ports], tell, board)
+        return _answer(one, [[*port[place:], *port[:place]] for port in ports], tell, boards)
 
     # What was made so far is shared by all of them.
     gc.collect()
     gc.freeze()
-    ready = partial(_say_ready, ports, one, endpoint)
-    return Supervisor(work, list(zip(*ports, strict=True)), ready, patience=_patience(limits)).run()
+    ready = partial(_say_ready, ports, one)
+    return Supervisor(work, list(zip(*ports, strict=True)), ready, patience=_patience(named[0].limits)).run()
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse two endpoints of one name."""
+    for name in names:
+        if names.count(name) > 1:
+            hint = "give one of them another with `deploy.endpoint`"
+            raise ServeError("endpoint-twice", f"two endpoints have the name `{name}`", hint=hint)
 
 
 def _ports(settings: Settings) -> list[list[socket.socket]]:
@@ -169,91 +149,44 @@ def _patience(limits: Limits) -> float:
     return 2 * limits.drain_seconds + _CLOSING
 
 
-def _follows(settings: Settings) -> bool:
-    return bool(settings.follow and settings.endpoint)
-
-
-def _open(settings: Settings) -> Bundle:
-    return open_bundle(settings.bundle, trusted=trusted_keys(settings.project))
-
-
-def _endpoint(settings: Settings, bundle: Bundle | None) -> str:
-    endpoint = settings.endpoint or (bundle.version.name if bundle is not None else "")
-    if not _ENDPOINT.fullmatch(endpoint):
-        raise ServeError(
-            "endpoint-name",
-            f"`{endpoint}` cannot be the name of an endpoint",
-            hint="use letters, digits, `.`, `_`, `-`",
-        )
-    if settings.trace and not _TRACE.fullmatch(settings.trace):
-        raise ServeError("trace-form", f"`{settings.trace}` is no trace", hint="a trace has 32 hex digits")
-    return endpoint
-
-
 def _answer(
     settings: Settings,
     ports: list[list[socket.socket]] | None = None,
-    tell: Callable[[str, str], object] | None = None,
-    board: Board | None = None,
+    tell: Callable[[Sequence[str]], object] | None = None,
+    boards: Sequence[Board] = (),
 ) -> int:
     """Answer in this process; one of several is given sockets that were made before, and tells once it answers."""
-    bundle = None if _follows(settings) else _open(settings)
-    endpoint = _endpoint(settings, bundle)
-    speak_for(settings.project, endpoint, settings.trace)
-    tokens = TokenBook(settings.project, every=0.5)
-    _hold_files(settings.limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
+    limits = settings.endpoints[0].limits
+    _hold_files(limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
     first, *second = ports = ports or _ports(settings)
-    log = RequestLog(log_path(settings.project, endpoint), backlog=settings.limits.backlog)
-    stage = Stage(settings.project, endpoint, log, settings.limits, settings.p99)
-    # Whoever starts again after a while must not begin with what was the champion then.
-    service = stage.newest(settings.follow, settings.store) if settings.follow and settings.endpoint else None
-    if service is None:
-        service = Service(bundle or _open(settings), endpoint, log, settings.limits, trace=settings.trace)
-        service.warm()
-    speak_for(settings.project, endpoint, service.trace)
-    # What lives now lives to the end: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    # The log's thread must not keep the event loop waiting for long.
-    sys.setswitchinterval(0.001)
-    models = Models(service)
-    if board is not None:
-        board.join()
-        models.board = board
-    app = App(models, settings.limits, tokens, settings.roles)
-    follower = None
-    if settings.follow:
-        follower = Follower(stage, models, app.heads.forget, settings.follow, settings.store, settings.plan)
-        if models.bell is not None:
-            models.bell.follow(follower.later)
-        follower.begin()
+    opened: list[Opened] = []
     try:
-        say_ready = tell or partial(_say_ready, ports, settings, endpoint)
-        ready = partial(say_ready, models.default.version.digest, models.default.trace)
-        _run(_answer_until_told(app, follower, first, ready, settings.tls(), _second(app, second, settings)))
+        for at, told in enumerate(settings.endpoints):
+            opened.append(Opened(told, boards[at] if boards else None))
+            _check_names([one.endpoint.name for one in opened])
+        speak_for(opened[0].voice)
+        # What lives now lives to the end: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        # The logs' threads must not keep the event loop waiting for long.
+        sys.setswitchinterval(0.001)
+        app = App([one.endpoint for one in opened], limits)
+        for one in opened:
+            one.follow(app.heads.forget)
+        say_ready = tell or partial(_say_ready, ports, settings)
+
+        def ready() -> None:
+            say_ready([one.ready for one in opened])
+
+        _run(_answer_until_told(app, opened, first, ready, settings.tls(), _second(app, second, settings)))
     finally:
-        app.callers.close()
-        app.models.feedback.close()
-        if follower is not None:
-            follower.close()
-        for one in models:
+        for one in opened:
             one.close()
-        lost = log.close(seconds=settings.limits.drain_seconds)
-    if lost:
-        say(
-            f"error[log-lost]: {plural(lost, 'answered row')} could not be logged: {log.trouble or 'see above'}",
-            level="error",
-        )
-        return 3
     which = f" process={os.getpid()}" if tell is not None else ""
-    # Requests, their rows, and where each row is: in the log, apart from it, or in neither by `deploy.requests.sample`.
-    told = f"requests={models.answered} rows={models.rows} logged={log.logged} held={log.held}"
-    passed = f" passed={log.passed}" if log.passed else ""
-    say(f"stopped endpoint={endpoint}{which} {told}{passed}")
-    return 0
+    return max([one.last_words(which) for one in opened])
 
 
-class _Told:
+class _Signals:
     """What the signals have said.
 
     Attributes:
@@ -275,7 +208,7 @@ class _Told:
 
 async def _answer_until_told(
     app: App,
-    follower: Follower | None,
+    opened: Sequence[Opened],
     sockets: Sequence[socket.socket],
     ready: Callable[[], object],
     tls: Tls | None,
@@ -283,7 +216,7 @@ async def _answer_until_told(
 ) -> None:
     """Take connections until SIGTERM or SIGINT, then end what is under way; not so after a second Ctrl-C."""
     loop = asyncio.get_running_loop()
-    told = _Told()
+    told = _Signals()
 
     def tell(number: int, frame: object) -> None:
         loop.call_soon_threadsafe(told.hear, number, loop.time())
@@ -297,8 +230,8 @@ async def _answer_until_told(
     listener = Listener(sock, lambda: Connection(app), others=others, context=context, handshake=handshake)
     if port is not None:
         port.open()
-    if follower is not None:
-        follower.start(loop)
+    for each in opened:
+        each.start(loop)
     ready()
     while not told.end.is_set():
         with contextlib.suppress(TimeoutError):
@@ -308,12 +241,14 @@ async def _answer_until_told(
             if one is not None:
                 one.look()
     app.draining = True
-    for service in app.models:
-        service.draining = True
+    for each in opened:
+        for service in each.endpoint.models:
+            service.draining = True
     await asyncio.gather(*(one.close() for one in (listener, port) if one is not None))
     places = [app.connections] if port is None else [app.connections, port.connections]
     await _drain(places, app.limits.drain_seconds, told.at_once)
-    app.access.close()
+    for each in opened:
+        each.endpoint.close_log()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
         signal.signal(number, signal.SIG_IGN)
@@ -365,8 +300,8 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         uvloop.run(work)
 
 
-def _say_ready(ports: list[list[socket.socket]], settings: Settings, endpoint: str, digest: str, trace: str) -> None:
-    """Write the one line that says that requests are taken, and where."""
+def _say_ready(ports: list[list[socket.socket]], settings: Settings, said: Sequence[str]) -> None:
+    """Write a line for each endpoint that says that requests are taken, and where."""
     host = settings.host
     port, *calls = [sockets[0].getsockname()[1] for sockets in ports]
     shown = f"[{host}]" if ":" in host else host
@@ -374,9 +309,14 @@ def _say_ready(ports: list[list[socket.socket]], settings: Settings, endpoint: s
     more += "".join(f" grpc={shown}:{one}" for one in calls)
     # Whoever finds it slower than expected should not have to look for the reason.
     more += "" if compiled() else " kernels=python"
-    more += f" trace={trace}" if trace else ""
     scheme = "http" if settings.tls_cert is None else "https"
-    say(f"ready {scheme}://{shown}:{port} endpoint={endpoint} model={short(digest)}{more}")
+    for told, one in zip(settings.endpoints, said, strict=True):
+        name, digest, trace = one.split(",")
+        # The first answers for requests that name no model, too.
+        path = "" if told is settings.endpoints[0] else f"/models/{name}"
+        traced = f" trace={trace}" if trace else ""
+        with speaking(Voice.of(told.project, name, trace)):
+            say(f"ready {scheme}://{shown}:{port}{path} endpoint={name} model={short(digest)}{more}{traced}")
     if not _loopback(host) and settings.tls_cert is None:
         say(f"note: {host} can be reached from other machines and speaks plain HTTP; put TLS before it")
 

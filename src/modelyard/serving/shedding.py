@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, Exchange
 from modelyard.serving.http.heads import Head
-from modelyard.serving.models import Models
-from modelyard.serving.observability.accesslog import AccessLog
 
 __all__ = ["Shedding"]
 
@@ -22,15 +20,11 @@ class Shedding:
 
     Args:
         error: What they are told.
-        models: Count them.
-        access: Takes lines about them.
         ids: Ids for requests.
     """
 
-    def __init__(self, error: HttpError, models: Models, access: AccessLog, ids: Iterator[str]) -> None:
+    def __init__(self, error: HttpError, ids: Iterator[str]) -> None:
         self._error = error
-        self._models = models
-        self._access = access
         self._ids = ids
 
     def answer(self, head: Head) -> bytes:
@@ -39,19 +33,21 @@ class Shedding:
             head.refusal = self._made(head)
         template, length, label = head.refusal
         name = next(self._ids)
-        self._models.refused[self._error.code] += 1
-        self._models.metrics.other[label] += 1
-        if not self._access.full():
+        models, access = head.at.models, head.at.access
+        models.refused[self._error.code] += 1
+        models.metrics.other[label] += 1
+        if not access.full():
             exchange = Exchange(None, head, b"", 0.0, name)
-            self._access.add(exchange, self._error.status, 0.0, self._error.code)
+            access.add(exchange, self._error.status, 0.0, self._error.code)
         told = name.encode()
         return template % (length + len(told), told, told)
 
     def _made(self, head: Head) -> tuple[bytes, int, tuple[str, str, str, int]]:
         """Return the answer with places for its length and the id, the length without the id, and its label."""
         error = self._error
-        body = body_of(error, _ID, v2=head.target.startswith(b"/v2"))
+        body = body_of(error, _ID, v2=head.v2)
         more = b"".join([b"\r\n%s: %s" % pair for pair in error.headers]).replace(b"%", b"%%")
         top = STATUS_LINES[error.status] + JSON + b"\r\ncontent-length: %d\r\nx-request-id: %s" + more + b"\r\n\r\n"
-        label = self._models.metrics.label(self._models, head, error.status)
+        models = head.at.models
+        label = models.metrics.label(models, head, error.status)
         return top + body.replace(b"%", b"%%").replace(_ID.encode(), b"%s"), len(body) - len(_ID), label

@@ -54,8 +54,8 @@ class Supervisor:
     """Keeps processes running.
 
     Args:
-        work: What each does: is called in it with its place and with what it has to call, once it answers, with the
-            digest of the model and the trace, and returns its exit code.
+        work: What each does: is called in it with its place and with what it has to call, once it answers, with what
+            it has to say of each endpoint (without spaces), and returns its exit code.
         places: For each process the sockets that it listens on.
         ready: Is called once, here, when all of them answer, with what the last of them told.
         patience: Seconds after which one that was told to end and does not is killed.
@@ -63,9 +63,9 @@ class Supervisor:
 
     def __init__(
         self,
-        work: Callable[[int, Callable[[str, str], object]], int],
+        work: Callable[[int, Callable[[Sequence[str]], object]], int],
         places: Sequence[Sequence[socket.socket]],
-        ready: Callable[[str, str], object],
+        ready: Callable[[Sequence[str]], object],
         *,
         patience: float,
     ) -> None:
@@ -78,7 +78,9 @@ class Supervisor:
         # Number of a place -> when a process is to be started in it.
         self._due = dict.fromkeys(range(len(places)), 0.0)
         self._young = dict.fromkeys(range(len(places)), 0)
-        self._answering: dict[int, tuple[str, str]] = {}
+        # Process -> what it said, and those that have said all.
+        self._heard: dict[int, list[str]] = {}
+        self._answering: set[int] = set()
         self._all_said = False
         self._told = False
         self._code = 0
@@ -149,9 +151,10 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
-    def _say_answering(self, digest: str, trace: str) -> None:
-        # So short a line is written in one piece.
-        os.write(self._said, f"{os.getpid()},{digest},{trace}\n".encode())
+    def _say_answering(self, said: Sequence[str]) -> None:
+        # Lines so short are written in one piece each, and an empty one comes last.
+        for one in (*said, ""):
+            os.write(self._said, f"{os.getpid()},{one}\n".encode())
 
     def _wait(self, hear: int, wake: int) -> None:
         """Wait until one answers, one dies, somebody tells us to end, or one is due."""
@@ -162,12 +165,16 @@ class Supervisor:
             os.read(wake, 4096)
         if hear in found:
             for line in os.read(hear, 65_536).decode().split():
-                pid, digest, trace = line.split(",")
-                self._answering[int(pid)] = (digest, trace)
+                process, _, said = line.partition(",")
+                pid = int(process)
+                if said:
+                    self._heard.setdefault(pid, []).append(said)
+                else:
+                    self._answering.add(pid)
             alive = {pid for pid, _ in self._running.values()}
-            if not self._all_said and not self._due and alive <= set(self._answering):
+            if not self._all_said and not self._due and alive <= self._answering:
                 self._all_said = True
-                self._ready(digest, trace)
+                self._ready(self._heard[pid])
 
     def _bury(self) -> None:
         for place, (pid, began) in list(self._running.items()):

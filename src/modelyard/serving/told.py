@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,14 +17,36 @@ from modelyard.logs import About, Line, LogFiles, logs_folder
 from modelyard.logs.line import Level
 from modelyard.security.redact import redact
 
-__all__ = ["errors_said", "note", "say", "speak_for"]
+__all__ = ["Voice", "errors_said", "keep_voice", "note", "say", "speak_for", "speaking"]
 
 
-class _Voice:
-    """For whom this process speaks: a server is one process."""
+class Voice:
+    """For whom something is said: what stands on its lines, and the logs of which project they go to.
 
-    about = About()
-    files: LogFiles | None = None
+    Args:
+        about: What stands on each line.
+        files: The logs; none: lines go to stderr alone.
+    """
+
+    def __init__(self, about: About = About(), files: LogFiles | None = None) -> None:  # noqa: B008 - it is frozen
+        self.about = about
+        self.files = files
+
+    @classmethod
+    def of(cls, project: Path, endpoint: str, trace: str = "") -> Voice:
+        """Return the voice of an endpoint.
+
+        Args:
+            project: Folder of its project.
+            endpoint: Its name.
+            trace: Id that ties the deployment to the run that made the model.
+        """
+        return cls(About(trace=trace, endpoint=endpoint), LogFiles(logs_folder(project)))
+
+
+# For whom the process speaks where nobody says otherwise, and for whom it does here and now.
+_usual = Voice()
+_now: ContextVar[Voice | None] = ContextVar("voice", default=None)
 
 
 class _Errors(logging.Handler):
@@ -57,16 +81,24 @@ def errors_said() -> Iterator[list[str]]:
         _listening.remove(heard)
 
 
-def speak_for(project: Path, endpoint: str, trace: str) -> None:
-    """Write what is said from now on into the logs of a project, too.
+def speak_for(voice: Voice) -> None:
+    """Speak for somebody from now on, wherever nobody says otherwise."""
+    _usual.about, _usual.files = voice.about, voice.files
 
-    Args:
-        project: Its folder.
-        endpoint: Name of the endpoint.
-        trace: Id that ties the deployment to the run that made the model.
-    """
-    _Voice.about = About(trace=trace, endpoint=endpoint)
-    _Voice.files = LogFiles(logs_folder(project))
+
+@contextmanager
+def speaking(voice: Voice | None) -> Iterator[None]:
+    """Speak for somebody meanwhile, also in callbacks that are made meanwhile; none: for whom the process does."""
+    token = _now.set(voice)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
+def keep_voice(work: Callable[..., object]) -> Callable[..., object]:
+    """Return work for a thread that speaks there for whom it would here."""
+    return partial(copy_context().run, work)
 
 
 def say(text: str, *, level: Level = "info", request: str = "") -> None:
@@ -79,9 +111,10 @@ def say(text: str, *, level: Level = "info", request: str = "") -> None:
     if level == "error":
         for one in _listening:
             one.take(text)
-    if _Voice.files is not None:
-        line = Line.of(_Voice.about, _Voice.files.clock(), "server", text, level)
-        _Voice.files.append(msgspec.structs.replace(line, request=request))
+    voice = _now.get() or _usual
+    if voice.files is not None:
+        line = Line.of(voice.about, voice.files.clock(), "server", text, level)
+        voice.files.append(msgspec.structs.replace(line, request=request))
 
 
 def note(logger: str, lines: Sequence[tuple[str, str]], *, level: Level = "info") -> None:
@@ -92,18 +125,19 @@ def note(logger: str, lines: Sequence[tuple[str, str]], *, level: Level = "info"
         lines: Id of the request, and text, which is JSON and holds the id as well.
         level: How bad it is.
     """
-    if _Voice.files is not None and lines:
-        _Voice.files.append(*[_noted(logger, request, text, level) for request, text in lines])
+    voice = _now.get() or _usual
+    if voice.files is not None and lines:
+        at = voice.files.clock()
+        voice.files.append(*[_noted(voice.about, at, logger, request, text, level) for request, text in lines])
 
 
-def _noted(logger: str, request: str, text: str, level: Level) -> Line:
-    assert _Voice.files is not None  # noqa: S101 - who notes has looked
+def _noted(about: About, at: float, logger: str, request: str, text: str, level: Level) -> Line:
     hidden = redact(request) if "\\" in text else request
     # In JSON a quote or a backslash of the id stands otherwise: there the patterns may not know what they know in it.
     if hidden != request:
         text = text.replace(_quoted(request), _quoted(hidden))
     shown = redact(text)
-    line = Line.of(_Voice.about, _Voice.files.clock(), logger, shown, level)
+    line = Line.of(about, at, logger, shown, level)
     # Where there is nothing to hide in the text, there is nothing in the id, which stands there.
     return msgspec.structs.replace(line, request=hidden if shown == text else redact(hidden))
 

@@ -20,6 +20,7 @@ from modelyard.inference import Bundle
 from modelyard.security.roles import ROLES
 from modelyard.security.tokens import TokenBook, add_token
 from modelyard.serving.app import App
+from modelyard.serving.endpoint import Endpoint
 from modelyard.serving.guards.policy import Access, Policy
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
@@ -96,7 +97,7 @@ class Host:
             if self._book is None:
                 self.tokens = {role: add_token(self._folder, role, role) for role in ROLES}
             book = (self._book or TokenBook)(self._folder)
-            self._app = App(Models(service), self._limits, book, self._roles)
+            self._app = App([Endpoint(Models(service), self._limits, book, self._roles)], self._limits)
         except BaseException:
             self._sock.close()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -116,9 +117,8 @@ class Host:
         self._loop.call_soon_threadsafe(self._told.set)
         self._thread.join(10)
         self._loop.close()
-        self._app.callers.close()
-        self._app.models.feedback.close()
-        for service in self._app.models:
+        self._app.first.close()
+        for service in self._app.first.models:
             service.close()
         self._log.close(seconds=5)
         shutil.rmtree(self._folder, ignore_errors=True)

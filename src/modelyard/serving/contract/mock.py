@@ -147,7 +147,7 @@ class _Tokens(TokenBook):
         super().__init__(folder)
         self._token, self._caller = token, Caller("mock", role)
 
-    def find(self, text: str) -> Caller | None:
+    def find(self, text: str, endpoint: str = "") -> Caller | None:
         """Return who this is."""
         return self._caller if not self._token or text == self._token else None
 

@@ -198,10 +198,12 @@ def _operators(endpoint: Endpoint) -> dict[str, Any]:
     stats = _of_protocol("stats_of_all", "Return what was answered; for operators.", "Anything")
     metrics = _operation("metrics", "Return what is counted, for Prometheus; for operators.", "Anything")
     metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    load = _of_protocol("model_load", "Say that a model is loaded; for operators.", "Nothing")
+    load = _of_protocol("model_load", "Load a model that was unloaded; for operators.", "Nothing")
+    unload = _of_protocol("model_unload", "Unload a model until it is loaded again; for operators.", "Nothing")
     return {
         "/v2/models/stats": {"get": stats},
         "/v2/repository/models/{model}/load": {"parameters": model, "post": load},
+        "/v2/repository/models/{model}/unload": {"parameters": model, "post": unload},
         "/metrics": {"get": metrics},
         "/stats": {"get": _operation("stats", "Return the server's counters; for operators.", "Anything")},
     }

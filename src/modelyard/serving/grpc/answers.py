@@ -25,6 +25,7 @@ class Calls:
         connections: Connections that are open.
         unfinished: What has not come whole on any connection, by both protocols.
         begin: Answers a whole call, or hands it to the model, which calls back.
+        enter: Finds the endpoint that a message names.
         refused: Counts a refusal.
         left: Takes note that somebody who waits for an answer has hung up.
     """
@@ -34,7 +35,7 @@ class Calls:
         self.limits = app.limits
         self.connections = app.calls
         self.unfinished = app.unfinished
-        self.begin = app.begin
+        self.begin, self.enter = app.begin, app.enter
         self.refused = app.refused
         self.left = app.left
 
@@ -51,9 +52,9 @@ class Calls:
         """
         known, age = call.known, self._app.heads.age(now)
         if known.age == age and known.lasting and not known.route.streams:
-            call.head.decided(known.caller, known.role, known.route)
+            call.head.decided(known.caller, known.role, known.route, known.at, known.seen)
             call.id = next(self._app.ids)
-            self._app.take(call)
+            self._app.take_call(call)
             return
         self._app.name(call)
         if known.error is not None:
@@ -63,7 +64,7 @@ class Calls:
             known.lasting = False
         # Of a call with many messages, each of them is counted.
         if not call.route.streams:
-            self._app.take(call)
+            self._app.take_call(call)
 
     def take_turn(self, turn: Turn) -> None:
         """Answer one message of a call with many: each is let in as a call of its own."""
@@ -76,10 +77,11 @@ class Calls:
         except HttpError as error:
             call.refuse(error)
             return
-        turn.head.decided(call.caller, call.role, call.route)
+        head = call.head
+        turn.head.decided(head.caller, head.role, head.route, head.at, head.seen)
         try:
             turn.id = next(self._app.ids)
-            self._app.take(turn)
+            self._app.take_call(turn)
         except HttpError as error:
             turn.refuse(error)
             return
@@ -91,12 +93,10 @@ class Calls:
         Raises:
             HttpError: There is none, or the caller may not use it.
         """
-        method, head = find(call.target), call.head
-        if method is None or method.action is not None:
-            caller = self._app.callers.find(call, call.header(b"authorization"), "")
-            if method is None:
-                raise HttpError(404, "route-not-found", "there is no such method here")
-            self._app.permit(caller, method)
-            head.caller, head.role = caller.name, caller.role
-        head.route, known = method, call.known
+        method, head, known = find(call.target), call.head, call.known
+        if method is None:
+            self._app.admission.known(call)
+            raise HttpError(404, "route-not-found", "there is no such method here")
+        self._app.admission.about(call, method)
         known.age, known.route, known.caller, known.role = age, method, head.caller, head.role
+        known.at, known.seen = head.at, head.seen

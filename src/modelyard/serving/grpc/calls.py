@@ -322,7 +322,8 @@ class Turn(Exchange):
     def __init__(self, call: Call, body: bytes, now: float) -> None:
         self.link: Any = call.link
         super().__init__(self.link, Head(call.method, call.target, call.headers))
-        self.head.decided(call.caller, call.role, call.route)
+        head = call.head
+        self.head.decided(head.caller, head.role, head.route, head.at, head.seen)
         self.call = call
         self.body = body
         self.began = now

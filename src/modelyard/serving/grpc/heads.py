@@ -39,9 +39,24 @@ class Known:
         caller: Name of who asks.
         role: Its role.
         route: What it asks for.
+        at: The first endpoint where the caller may do this.
+        seen: The models of all of them.
     """
 
-    __slots__ = ("age", "caller", "error", "headers", "lasting", "role", "route", "target", "timeout", "wrong")
+    __slots__ = (
+        "age",
+        "at",
+        "caller",
+        "error",
+        "headers",
+        "lasting",
+        "role",
+        "route",
+        "seen",
+        "target",
+        "timeout",
+        "wrong",
+    )
 
     def __init__(self, given: list[tuple[bytes, bytes]]) -> None:
         self.headers: dict[bytes, bytes] = {}
@@ -52,6 +67,8 @@ class Known:
         self.age = -1
         self.caller = self.role = ""
         self.route: Any = None
+        self.at: Any = None
+        self.seen: tuple[Any, ...] = ()
         pseudo: dict[bytes, bytes] = {}
         self.wrong = not self._take(given, pseudo)
         if not self.wrong:

@@ -20,7 +20,6 @@ from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.sifting import seconds_of
 
 if TYPE_CHECKING:
-    from modelyard.serving.http.exchange import Exchange
     from modelyard.serving.models import Models
     from modelyard.serving.service import Asked, Service
 
@@ -46,7 +45,7 @@ _ID, _RAW = b"\x1a", b"\x32"
 _SHORT = 0x80
 
 
-def infer(models: Models, call: Exchange) -> None:
+def infer(models: Models, call: Any) -> None:
     """Answer one inference request; an id in its message is the id of the request.
 
     Raises:
@@ -54,7 +53,7 @@ def infer(models: Models, call: Exchange) -> None:
     """
     request = read("ModelInferRequest", call.body)
     name, version = request.model_name, request.model_version
-    service = models.find(name, version)
+    service = call.link.answers.enter(call, name).find(name, version)
     call.head.model, call.head.version = name, version
     if service.killed:
         raise killed()

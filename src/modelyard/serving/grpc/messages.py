@@ -54,6 +54,9 @@ _MESSAGES = {
     "RepositoryModelLoadRequest": "1 string repository_name, 2 string model_name, "
     "3 ModelRepositoryParameter{} parameters",
     "RepositoryModelLoadResponse": "",
+    "RepositoryModelUnloadRequest": "1 string repository_name, 2 string model_name, "
+    "3 ModelRepositoryParameter{} parameters",
+    "RepositoryModelUnloadResponse": "",
     "ModelConfigRequest": "1 string name, 2 string version",
     "ModelInput": "1 string name, 2 DataType data_type, 4 int64* dims",
     "ModelOutput": "1 string name, 2 DataType data_type, 3 int64* dims",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.infer import infer, wrap
 from modelyard.serving.grpc.messages import read, write
 from modelyard.serving.http.exchange import Exchange
@@ -15,6 +16,7 @@ from modelyard.serving.routes import Route
 
 __all__ = ["METHODS", "SERVICE", "Method", "find"]
 
+_NOT_FOUND = 404
 SERVICE = "inference.GRPCInferenceService"
 
 
@@ -30,20 +32,31 @@ class Method(Route):
     streams: bool = False
     wrap: Callable[[bytes, str, str], bytes] = wrap
 
+    @property
+    def by_message(self) -> bool:
+        """Whether the model is named in the message: here it always is, where one is."""
+        return True
+
 
 def _live(models: Models, call: Exchange) -> bytes:
     return write("ServerLiveResponse", {"live": True})
 
 
 def _ready(models: Models, call: Exchange) -> bytes:
-    return write("ServerReadyResponse", {"ready": models.ready})
+    return write("ServerReadyResponse", {"ready": all(one.ready for one in call.head.seen)})
 
 
 def _model_ready(models: Models, call: Exchange) -> bytes:
     request = read("ModelReadyRequest", call.body)
     # Its clients take an error for a failure, so a model that is not here is one that is not ready, as in Triton.
-    found = models.known(request.name, request.version)
-    return write("ModelReadyResponse", {"ready": found is not None and models.ready})
+    try:
+        models = _enter(call, request.name)
+        models.find(request.name, request.version)
+    except HttpError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return write("ModelReadyResponse", {"ready": False})
+    return write("ModelReadyResponse", {"ready": models.ready})
 
 
 def _server(models: Models, call: Exchange) -> bytes:
@@ -60,24 +73,37 @@ def _config(models: Models, call: Exchange) -> bytes:
 
 def _statistics(models: Models, call: Exchange) -> bytes:
     request = read("ModelStatisticsRequest", call.body)
-    return write("ModelStatisticsResponse", repository.statistics_of(models, request.name, request.version))
+    seen = (_enter(call, request.name),) if request.name else call.head.seen
+    return write("ModelStatisticsResponse", repository.statistics_of(seen, request.name, request.version))
 
 
 def _index(models: Models, call: Exchange) -> bytes:
     only_ready = read("RepositoryIndexRequest", call.body).ready
-    return write("RepositoryIndexResponse", {"models": repository.index_of(models, only_ready=only_ready)})
+    return write("RepositoryIndexResponse", {"models": repository.index_of(call.head.seen, only_ready=only_ready)})
 
 
-def _load(models: Models, call: Exchange) -> bytes:
+def _load(models: Models, call: Exchange) -> bytes | None:
     request = read("RepositoryModelLoadRequest", call.body)
-    repository.check_load(models, request.model_name, bool(request.parameters))
-    return write("RepositoryModelLoadResponse", {})
+    models, answer = _enter(call, request.model_name), write("RepositoryModelLoadResponse", {})
+    return repository.settle(models, call, answer, loaded=True, brings=bool(request.parameters))
+
+
+def _unload(models: Models, call: Exchange) -> bytes | None:
+    request = read("RepositoryModelUnloadRequest", call.body)
+    models, answer = _enter(call, request.model_name), write("RepositoryModelUnloadResponse", {})
+    return repository.settle(models, call, answer, loaded=False)
+
+
+def _enter(call: Any, name: str) -> Models:
+    """Return the models of the endpoint that a message names."""
+    models: Models = call.link.answers.enter(call, name)
+    return models
 
 
 def _find(models: Models, call: Exchange, name: str) -> Any:
     """Return the model that a request names."""
     request = read(name, call.body)
-    service = models.find(request.name, request.version)
+    service = _enter(call, request.name).find(request.name, request.version)
     call.head.model, call.head.version = request.name, request.version
     return service
 
@@ -93,7 +119,7 @@ _KINDS: dict[str, tuple[Any, Any]] = {
     "ModelStreamInfer": ("infer", infer),
     "RepositoryIndex": ("read", _index),
     "RepositoryModelLoad": ("operate", _load),
-    "RepositoryModelUnload": ("operate", repository.unload),
+    "RepositoryModelUnload": ("operate", _unload),
     "ModelStatistics": ("operate", _statistics),
     # What the protocol has and this server does not.
     "TraceSetting": ("operate", repository.unsupported),

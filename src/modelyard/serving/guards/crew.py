@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from modelyard.serving.told import keep_voice
+
 __all__ = ["Crew"]
 
 
@@ -35,7 +37,7 @@ class Crew:
                 self._started += 1
                 self._idle += 1
         if start:
-            threading.Thread(target=self._work, name="guard", daemon=True).start()
+            threading.Thread(target=keep_voice(self._work), name="guard", daemon=True).start()
         self._queue.put(work)
 
     def close(self) -> None:

@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
         self._linger, self.began = _LINGER_BYTES, time.monotonic()
         exchange._keep_alive = True
         self.answers.refused(error, exchange)
-        body = body_of(error, exchange.id, v2=exchange.target.startswith(b"/v2"))
+        body = body_of(error, exchange.id, v2=exchange.head.v2)
         exchange.reply(error.status, body, (*error.headers, (b"connection", b"close")))
 
     def _refuse_bytes(self, error: HttpError, *, listen: bool = False) -> None:

@@ -158,7 +158,8 @@ class Exchange:
                 return
             body = squeeze(body, name)
         more = b"".join([b"\r\n%s: %s" % pair for pair in extra]) if extra else b""
-        if self._connection.answers.cors and self.headers.get(b"origin") in self._connection.answers.cors:
+        cors = self.head.at.cors if self.head.at is not None else self._connection.answers.cors
+        if cors and self.headers.get(b"origin") in cors:
             more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
             more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
         if self._connection.answers.draining:
@@ -193,7 +194,7 @@ class Exchange:
     def refuse(self, error: HttpError) -> None:
         """Write an error as the answer."""
         self._connection.answers.refused(error, self)
-        self.reply(error.status, body_of(error, self.id, v2=self.target.startswith(b"/v2")), error.headers)
+        self.reply(error.status, body_of(error, self.id, v2=self.head.v2), error.headers)
 
 
 def head_bytes(exchange: Exchange) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["END", "Head", "Heads"]
+__all__ = ["END", "MOUNT", "Head", "Heads"]
 
+# What stands, with a name, before the path where a caller speaks to one endpoint alone.
+MOUNT = b"/models/"
 # What ends a head.
 END = b"\r\n\r\n"
 
@@ -33,6 +35,8 @@ class Head:
         caller: Name of who asks, once that is known.
         role: Its role.
         route: What `admit` chose.
+        at: The endpoint that answers; none before it is known.
+        seen: The models that a question about the server is about.
         model: Name of the model in its path; empty where there is none.
         version: Version in its path.
         length: Bytes of the body, where it is known.
@@ -42,6 +46,7 @@ class Head:
     """
 
     __slots__ = (
+        "at",
         "caller",
         "headers",
         "length",
@@ -50,6 +55,7 @@ class Head:
         "refusal",
         "role",
         "route",
+        "seen",
         "target",
         "usual",
         "version",
@@ -61,13 +67,24 @@ class Head:
         self.headers: dict[bytes, bytes] = {} if headers is None else headers
         self.caller = self.role = self.model = self.version = ""
         self.route: Any = None
+        self.at: Any = None
+        self.seen: tuple[Any, ...] = ()
         self.length = 0
         self.usual = False
         self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
 
-    def decided(self, caller: str, role: str, route: Any) -> None:
-        """Note who asks for what."""
+    @property
+    def v2(self) -> bool:
+        """Whether it was asked in the words of the open protocol, also before anything is decided."""
+        path = self.target
+        if path.startswith(MOUNT):
+            path = path[path.find(b"/", len(MOUNT)) :]
+        return path.startswith(b"/v2")
+
+    def decided(self, caller: str, role: str, route: Any, at: Any, seen: tuple[Any, ...]) -> None:
+        """Note who asks whom for what."""
         self.caller, self.role, self.route = caller, role, route
+        self.at, self.seen = at, seen
 
 
 class Heads:

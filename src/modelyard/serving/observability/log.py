@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ServeError
-from modelyard.serving.told import say
+from modelyard.serving.told import keep_voice, say
 from modelyard.store.disk import no_space
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, connect, encode, write_block
@@ -106,7 +106,7 @@ class RequestLog:
                 where=str(path),
                 hint="make the folder writable, or move the file away if it is broken",
             ) from error
-        self._thread = threading.Thread(target=self._drain, name="request-log", daemon=True)
+        self._thread = threading.Thread(target=keep_voice(self._drain), name="request-log", daemon=True)
         self._thread.start()
         self._apart: RequestLog | None = None
 

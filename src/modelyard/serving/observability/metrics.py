@@ -11,7 +11,7 @@ import threading
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -169,15 +169,25 @@ class Metrics:
 
 def metrics(models: Models, exchange: Exchange) -> None:
     """Answer `GET /metrics`; of several processes on one port with what all of them count."""
-    told = together(models)[0]
+    told = Told()
+    for one in exchange.head.seen:
+        told.add(together(one)[0])
     exchange.reply(200, "\n".join([*_lines(told.families), ""]).encode(), content_type=TEXT)
 
 
-def stats(models: Models) -> dict[str, Any]:
-    """Return the numbers of `/stats`; of several processes on one port with what all of them count."""
+def stats(seen: Sequence[Models]) -> dict[str, Any]:
+    """Return the numbers of `/stats`: those of one endpoint, and of several each by its name, too."""
+    found = {models.name: _stats(models) for models in seen}
+    first = next(iter(found.values()))
+    return first if len(found) == 1 else {**first, "endpoints": found}
+
+
+def _stats(models: Models) -> dict[str, Any]:
+    """Return the numbers of one endpoint; of several processes on one port what all of them count."""
     told, processes = together(models)
     more = {"processes": processes} if models.board is not None else {}
-    return {**models.default.stats(), **told.stats, **more, "refused": told.refused, **models.tried()}
+    own = models.default.stats() if models.loaded else {"endpoint": models.name, "model": ""}
+    return {**own, **told.stats, **more, "refused": told.refused, **models.tried()}
 
 
 def together(models: Models) -> tuple[Told, int]:
@@ -223,7 +233,7 @@ def told_of(service: Service) -> Told:
 
 def _beside(models: Models) -> Told:
     """Return what is counted beside the versions."""
-    log = models.default.log
+    log = models.log
     names = ("route", "model", "version", "status")
     samples: dict[str, dict[str, float]] = {
         "requests_total": {
@@ -242,7 +252,7 @@ def _beside(models: Models) -> Told:
         "log_lost_total": {_sample("log_lost_total", {}): log.lost},
     }
     if models.bell is not None:
-        alarm = _sample("guard_alarm", {"model": models.default.endpoint})
+        alarm = _sample("guard_alarm", {"model": models.name})
         samples["guard_alarm"] = {alarm: int(models.bell.watcher.on)}
     numbers: dict[str, int | float] = {"logged": log.logged, "waiting": log.waiting, "waited": log.waited}
     return Told(_families(samples), numbers, dict(models.refused))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.http.heads import MOUNT
 from modelyard.serving.models import Models
 
 __all__ = ["openapi"]
@@ -16,4 +17,6 @@ def openapi(models: Models, exchange: Exchange) -> bytes:
 
     service = models.default
     labels = tuple(service.labels)
-    return described(Endpoint(service.endpoint, service.version, labels, service.limits, service.usual))
+    about = Endpoint(service.endpoint, service.version, labels, service.limits, service.usual)
+    mounted = exchange.target.startswith(MOUNT)
+    return described(about, at=f"/models/{service.endpoint}" if mounted else "")

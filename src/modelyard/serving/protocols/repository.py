@@ -1,11 +1,13 @@
 """What Triton's clients ask beside inference: which models there are, how they are made, what they have done.
 
-A model comes and goes with its alias in the ledger, never by a request: nobody can hand this server a model over HTTP.
+A version comes with its alias in the ledger, never by a request: nobody can hand this server a model over HTTP. A
+request can only have the endpoint unloaded, and loaded again.
 What of the protocol is not there says so with the protocol's own form of an error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,12 +20,12 @@ from modelyard.serving.service import Service
 from modelyard.serving.values import decode
 
 __all__ = [
-    "check_load",
     "config",
     "config_of",
     "index",
     "index_of",
     "load",
+    "settle",
     "statistics",
     "statistics_of",
     "unload",
@@ -43,10 +45,10 @@ def index(models: Models, exchange: Exchange) -> bytes:
     only_ready = _object(exchange.body).get("ready", False)
     if type(only_ready) is not bool:
         raise bad("body-shape", "`ready` is true or false")
-    return _encode(index_of(models, only_ready=only_ready))
+    return _encode(index_of(exchange.head.seen, only_ready=only_ready))
 
 
-def index_of(models: Models, *, only_ready: bool) -> list[dict[str, Any]]:
+def index_of(seen: Sequence[Models], *, only_ready: bool) -> list[dict[str, Any]]:
     """Return the same as plain data."""
     return [
         {
@@ -55,39 +57,57 @@ def index_of(models: Models, *, only_ready: bool) -> list[dict[str, Any]]:
             "state": "READY" if service.ready else "UNAVAILABLE",
             "reason": "" if service.ready else "it takes no requests at the moment",
         }
+        for models in seen
         for service in models
         if service.ready or not only_ready
+    ] + [
+        {"name": models.name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+        for models in seen
+        if not models.loaded and not only_ready
     ]
 
 
-def load(models: Models, exchange: Exchange) -> bytes:
-    """Say that a model is loaded, if it is.
+def load(models: Models, exchange: Exchange) -> bytes | None:
+    """Load a model that was unloaded, as its alias points now.
 
     Raises:
         HttpError: There is none of this name (404), or the request brings settings or files (400).
     """
-    check_load(models, exchange.model, bool(_object(exchange.body).get("parameters")))
-    return b"{}"
+    brings = bool(_object(exchange.body).get("parameters"))
+    return settle(models, exchange, b"{}", loaded=True, brings=brings)
 
 
-def check_load(models: Models, name: str, brings: bool) -> None:
-    """Refuse to load what is not loaded already.
+def unload(models: Models, exchange: Exchange) -> bytes | None:
+    """Unload a model: what is under way is answered, and its memory given back.
 
     Raises:
-        HttpError: There is no model of this name (404), or the request brings settings or files (400).
+        HttpError: The server follows no alias, by which it could be loaded again (400).
     """
-    models.find(name)
+    _object(exchange.body)
+    return settle(models, exchange, b"{}", loaded=False)
+
+
+def settle(models: Models, exchange: Exchange, answer: bytes, *, loaded: bool, brings: bool = False) -> bytes | None:
+    """Have a model loaded or unloaded; return the answer if it is already, else it comes later.
+
+    Args:
+        models: The model.
+        exchange: The request.
+        answer: What is answered then.
+        loaded: What is wanted.
+        brings: The request brings settings or files.
+
+    Raises:
+        HttpError: It brings such (400), or the server follows no alias (400).
+    """
     if brings:
         raise bad("not-supported", "settings and files of a model are not taken from a request")
-
-
-def unload(models: Models, exchange: Exchange) -> bytes:
-    """Refuse: what is served follows the alias.
-
-    Raises:
-        HttpError: Always.
-    """
-    raise bad("not-supported", "a model is not unloaded by a request; move its alias, or switch the endpoint off")
+    if models.loaded is loaded:
+        return answer
+    if models.loading is None:
+        raise bad("not-supported", "this server was given one bundle to serve to the end")
+    models.loading.ask(exchange, answer, loaded=loaded)
+    return None
 
 
 def unsupported(models: Models, exchange: Exchange) -> bytes:
@@ -119,22 +139,26 @@ def config_of(service: Service) -> dict[str, Any]:
 
 def statistics(models: Models, exchange: Exchange) -> bytes:
     """Return what has been answered: by one version, by all of a model, or by all models."""
-    return _encode(statistics_of(models, exchange.model, exchange.version))
+    return _encode(statistics_of(exchange.head.seen, exchange.model, exchange.version))
 
 
-def statistics_of(models: Models, name: str, version: str) -> dict[str, Any]:
+def statistics_of(seen: Sequence[Models], name: str, version: str) -> dict[str, Any]:
     """Return the same as plain data.
+
+    Args:
+        seen: Of which endpoints.
+        name: Of which model of them; all by default.
+        version: Which version of it; all by default.
 
     Raises:
         HttpError: There is no such model (404).
     """
-    if name:
-        found = [models.find(name, version)] if version else [one for one in models if one.endpoint == name]
-    else:
-        found = list(models)
+    found = [(models, one) for models in seen for one in models if name in ("", one.endpoint)]
+    if version:
+        found = [(models, models.find(name, version)) for models in seen]
     if not found:
-        models.find(name)
-    return {"model_stats": [_statistic(models, service) for service in found]}
+        seen[0].find(name)
+    return {"model_stats": [_statistic(models, service) for models, service in found]}
 
 
 def _statistic(models: Models, service: Service) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import msgspec
 
 from modelyard.checks.ab import Compared, Question, compare
 from modelyard.checks.arms import Arms
-from modelyard.serving.told import say
+from modelyard.serving.told import keep_voice, say
 from modelyard.serving.versions.rollout import Rollout
 
 __all__ = ["Comparing"]
@@ -50,7 +50,7 @@ class Comparing:
         """
         reading = self._reading is not None and self._reading.is_alive()
         if self._found is None and not reading and time.monotonic() >= self._due:
-            self._reading = threading.Thread(target=self._read, name="comparing", daemon=True)
+            self._reading = threading.Thread(target=keep_voice(self._read), name="comparing", daemon=True)
             self._reading.start()
         return self._found
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import math
 import threading
 import time
@@ -21,13 +20,15 @@ import msgspec
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
-from modelyard._kit.memory import give_back
 from modelyard._kit.text import seconds_text
 from modelyard.records import Alias, Deployment, Event, EventKind
 from modelyard.serving.models import Models
 from modelyard.serving.service import Service
-from modelyard.serving.told import say
+from modelyard.serving.told import keep_voice, say
 from modelyard.serving.versions.comparing import Comparing
+from modelyard.serving.versions.leaving import Leaving
+from modelyard.serving.versions.loading import KINDS as LOADING
+from modelyard.serving.versions.loading import Loading
 from modelyard.serving.versions.probation import Probation
 from modelyard.serving.versions.rollout import Plan, Rollout, alike
 from modelyard.serving.versions.settling import TAKEN_BACK, Pointer, conclude, settle
@@ -43,9 +44,7 @@ EVERY = 0.2
 # Seconds after which a version that could not go live is tried again: a disk may have been away.
 _AGAIN = 30.0
 # What is followed.
-_KINDS: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished")
-# Seconds between two looks whether a version that was replaced has answered all that it took.
-_LEAVING = 0.05
+_KINDS: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished", *LOADING)
 # Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
 _JUDGED = 0.25
 ENOUGH = 100
@@ -61,6 +60,7 @@ class Follower:
         alias: Which alias is followed.
         address: Address of the store; empty: the folder of the project.
         plan: How a challenger is tried beside the champion.
+        since: Number of the newest event when the server began, before which nothing is unloaded; by default now.
         every: Seconds between two looks.
 
     Attributes:
@@ -76,6 +76,7 @@ class Follower:
         address: str = "",
         plan: Plan = Plan(),  # noqa: B008 - it is frozen
         *,
+        since: int | None = None,
         every: float = EVERY,
     ) -> None:
         self._stage = stage
@@ -102,15 +103,15 @@ class Follower:
         self._refused: dict[str, float] = {}
         self._broken: dict[str, str] = {}
         # Number of the newest event when we began, once we have: what was deployed before is not for us to undo.
-        self._began = math.inf
-        self._live = models.default
-        # Versions that are gone. They were made in the thread and are closed there: what one thread takes from the
-        # allocator and another gives back leaves holes, and to free a large model takes longer than an answer may.
-        self._gone: deque[Service] = deque()
+        self._began, self._since = math.inf, math.inf if since is None else since
+        # None while it is unloaded.
+        self._live: Service | None = models.default
+        self._leaving = Leaving(models)
+        self.loading = Loading(models, self.later)
         # What is to be written into the ledger.
         self._work: deque[Callable[[Store], None]] = deque()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="following", daemon=True)
+        self._thread = threading.Thread(target=keep_voice(self._follow), name="following", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.trouble = ""
 
@@ -118,6 +119,7 @@ class Follower:
         """Look once before anybody is answered: an endpoint that is switched off stays so."""
         self._look_once()
         self._began = self._head
+        self._since = min(self._since, self._head or math.inf)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow from now on, for the models of this loop."""
@@ -133,7 +135,7 @@ class Follower:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(5.0)
-        self._close_gone()
+        self._leaving.close()
         if self._models.rollout is not None:
             self._models.rollout.close()
 
@@ -143,18 +145,9 @@ class Follower:
         while not self._stop.is_set():
             self._look_once()
             self._stop.wait(self._every)
-            self._close_gone()
+            self._leaving.close()
         if self._store is not None:
             self._store.close()
-
-    def _close_gone(self) -> None:
-        """Close the versions that are gone, and let go of the memory that they took."""
-        if self._gone:
-            while self._gone:
-                self._gone.popleft().close()
-            # The types that rows are read into are circles.
-            gc.collect()
-            give_back()
 
     def _look_once(self) -> None:
         try:
@@ -182,6 +175,8 @@ class Follower:
                 self._take(event)
             self._head = head
         self._arrange(self._store)
+        if self.loading.waits:
+            self._in_loop(self.loading.settled)
 
     def _do(self, store: Store) -> None:
         """Do the work that waits."""
@@ -206,6 +201,8 @@ class Follower:
             return
         elif event.kind == "ab.finished":
             self._decided = event.payload["began"]
+        elif event.kind in LOADING:
+            self.loading.wanted = event.kind == "endpoint.loaded" or event.seq <= self._since
         else:
             self._killed = event.payload["reason"] if event.kind == "endpoint.killed" else ""
 
@@ -213,38 +210,44 @@ class Follower:
         if self._killed != self._shown_killed:
             self._shown_killed = self._killed
             self._in_loop(self._switch, self._killed)
-        pointer = self._pointers.get(self._alias)
-        if pointer is not None and pointer.to.model.digest != self._live.version.digest:
+        if not self.loading.wanted:
+            if self._live is not None:
+                self._live = self._trial = None
+                self._in_loop(self._unload)
+            return
+        pointer, live = self._pointers.get(self._alias), self._live
+        if pointer is not None and (live is None or pointer.to.model.digest != live.version.digest):
             service = self._ready(store, pointer.to)
             if service is not None:
-                self._live = service
+                self._live = live = service
                 self._trial = None
                 self._in_loop(self._go_live, service, pointer)
-            else:
-                self._take_back(store, pointer)
-        if self._probation is not None and pointer is not None:
+            elif live is not None:
+                self._take_back(store, pointer, live.version.digest)
+        if pointer is None or live is None:
+            return
+        if self._probation is not None:
             self._probation.look(store, pointer)
-        if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
-            self._try_challenger(store, pointer)
+        if self._plan and self._alias == "champion" and self._loop is not None:
+            self._try_challenger(store, pointer, live)
 
-    def _take_back(self, store: Store, pointer: Pointer) -> None:
+    def _take_back(self, store: Store, pointer: Pointer, live: str) -> None:
         """Point the alias back at the version that answers, if a new one is not as it should be."""
         said = self._broken.get(pointer.to.model.identity)
         if said is None or pointer.seq <= self._began:
             return
-        live = self._live.version.digest
         moves = store.ledger.aliases(self._stage.endpoint)
         to = next((d for d in reversed(moves) if d.alias == self._alias and d.model.digest == live), None)
         if to is not None:
             with contextlib.suppress(Busy):
                 settle(store, (pointer,), pointer.to, to, TAKEN_BACK + said)
 
-    def _try_challenger(self, store: Store, champion: Pointer) -> None:
-        """Begin, end or settle the trial of a challenger."""
+    def _try_challenger(self, store: Store, champion: Pointer, live: Service) -> None:
+        """Begin, end or settle the trial of a challenger beside the version that answers."""
         wanted = self._pointers.get("challenger")
         on_trial = self._trial.challenger.version.digest if self._trial is not None else ""
         # One that was named before the champion moved is the story of another champion.
-        tried = wanted is not None and wanted.seq > champion.seq and wanted.to.model.digest != self._live.version.digest
+        tried = wanted is not None and wanted.seq > champion.seq and wanted.to.model.digest != live.version.digest
         if wanted is None or not tried:
             if self._trial is not None:
                 self._trial = None
@@ -256,13 +259,13 @@ class Follower:
                 if said := self._broken.get(wanted.to.model.identity):
                     self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
-            if not alike(self._live.signature, service.signature):
+            if not alike(live.signature, service.signature):
                 said = "it takes other columns than the champion"
                 say(f"error: challenger {short(wanted.to.model.digest)} is not tried: {said}", level="error")
                 self._broken[wanted.to.model.identity] = said
                 self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
-            self._trial = Rollout(self._live, service, self._plan)
+            self._trial = Rollout(live, service, self._plan)
             ab, log = self._plan.ab, self._stage.log.path
             self._test = Comparing(self._trial, ab, log, wanted.since) if ab is not None else None
             self._in_loop(self._tried, self._trial)
@@ -305,9 +308,8 @@ class Follower:
             if isinstance(error, BROKEN):
                 self._broken[model.identity] = said
         if model.identity not in self._refused:
-            digest = short(model.digest)
-            was = short(self._live.version.digest)
-            say(f"error: {deployment.alias} {digest} does not go live, {was} goes on: {said}", level="error")
+            then = f"{short(self._live.version.digest)} goes on" if self._live is not None else "none answers"
+            say(f"error: {deployment.alias} {short(model.digest)} does not go live, {then}: {said}", level="error")
         self._refused[model.identity] = time.monotonic() + _AGAIN
         return None
 
@@ -338,7 +340,7 @@ class Follower:
     def _go_live(self, service: Service, pointer: Pointer) -> None:
         """Put a version in the place of the one before it, in one step."""
         models, endpoint = self._models, self._stage.endpoint
-        before = models.find(endpoint)
+        before = models.known(endpoint)
         if service.closed:
             # It was on its way out when it was wanted again: the next look makes it ready anew.
             self._live = before
@@ -348,23 +350,25 @@ class Follower:
         models.put(service)
         self._tried(None)
         self._changed()
+        said = f"endpoint={endpoint} model={short(service.version.digest)}"
+        if before is None:
+            say(f"loaded {said}")
+            return
         # What was deployed before we began may stay, and so may what a server went back to: it must end somewhere.
         watched = self._alias == "champion" and pointer.seq > self._began and not pointer.back and self._plan.probation
         self._probation = Probation(service, before, self._plan.probation) if watched else None
-        say(f"swapped endpoint={endpoint} model={short(service.version.digest)} was={short(before.version.digest)}")
-        self._retire(before)
+        say(f"swapped {said} was={short(before.version.digest)}")
+        self._leaving.retire(before)
 
-    def _retire(self, service: Service) -> None:
-        """Close a version once nothing of it is under way; one that came back stays."""
-        trial = self._models.rollout
-        if self._models.find(self._stage.endpoint) is service or (trial is not None and trial.challenger is service):
-            return
-        if service.in_flight:
-            asyncio.get_running_loop().call_later(_LEAVING, self._retire, service)
-            return
-        service.closed = True
-        self._models.drop(service)
-        self._gone.append(service)
+    def _unload(self) -> None:
+        """Answer nothing any more, and let go of the version that did."""
+        self._tried(None)
+        self._probation = None
+        before = self._models.unload()
+        self._changed()
+        say(f"unloaded endpoint={self._stage.endpoint}")
+        if before is not None:
+            self._leaving.retire(before)
 
     def _tried(self, rollout: Rollout | None) -> None:
         """Begin the trial of a challenger in the place of the one before it; none: end it."""
@@ -380,7 +384,7 @@ class Follower:
             say(f"trial endpoint={self._stage.endpoint} challenger={short(rollout.challenger.version.digest)} {how}")
             self._judge(rollout)
         if before is not None and (rollout is None or before.challenger is not rollout.challenger):
-            self._retire(before.challenger)
+            self._leaving.retire(before.challenger)
 
     def _judge(self, rollout: Rollout) -> None:
         """Take the share of a challenger that errs away at once; the thread writes it into the ledger."""

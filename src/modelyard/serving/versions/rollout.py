@@ -26,7 +26,7 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
-from modelyard.serving.told import say
+from modelyard.serving.told import keep_voice, say
 from modelyard.serving.versions.choosing import chosen
 
 __all__ = ["PROBATION", "Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
@@ -196,7 +196,7 @@ class Rollout:
         if self.plan.share:
             self.champion.rollout = self
         if self.plan.shadow:
-            self._shadow = threading.Thread(target=self._follow, name="shadow", daemon=True)
+            self._shadow = threading.Thread(target=keep_voice(self._follow), name="shadow", daemon=True)
             self._shadow.start()
 
     def end(self) -> None:
