@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--p99", type=float, default=0.0, help="seconds for 99 of 100 answers before a version goes live (default: any)"
     )
+    parser.add_argument("--runtime", default="", help="what answers, as JSON (default: as the model was released)")
+    parser.add_argument("--beside", type=Path, help="folder of what the runtime reads beside the bundle")
     parser.add_argument("--processes", type=int, default=1, help="processes that share the port (default: 1)")
     parser.add_argument("--canary", type=float, default=0.0, help="share of the requests that the challenger answers")
     parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
@@ -80,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tls_key=args.tls_key,
                 client_ca=args.client_ca,
                 grpc_port=args.grpc_port,
+                runtime=args.runtime,
+                beside=args.beside,
             )
         )
     except ModelyardError as error:

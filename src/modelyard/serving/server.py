@@ -42,6 +42,7 @@ from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.supervisor import Supervisor, checked
 from modelyard.serving.told import say, speak_for
+from modelyard.serving.versions.deciding import as_told
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rollout import Plan
 from modelyard.serving.versions.stage import Stage
@@ -86,6 +87,9 @@ class Settings:
         tls_key: Its private key.
         client_ca: CAs of the certificates that clients must have; none: they need not.
         grpc_port: Port for gRPC, 0 takes a free one; none: there is none.
+        runtime: What answers for the bundle, as JSON; empty: as it was released. Where an alias is followed, the ledger
+            says it.
+        beside: Folder of what that reads beside the bundle.
         processes: Processes that share the port; what one token may ask for in a minute is shared out among them.
     """
 
@@ -106,6 +110,8 @@ class Settings:
     tls_key: Path | None = None
     client_ca: Path | None = None
     grpc_port: int | None = None
+    runtime: str = ""
+    beside: Path | None = None
 
     def tls(self, *protocols: str) -> Tls | None:
         """Return the certificates, if there are any.
@@ -199,6 +205,8 @@ def _answer(
     """Answer in this process; one of several is given sockets that were made before, and tells once it answers."""
     bundle = None if _follows(settings) else _open(settings)
     endpoint = _endpoint(settings, bundle)
+    if bundle is not None:
+        bundle = as_told(bundle, settings.runtime, settings.beside, settings.project)
     speak_for(settings.project, endpoint, settings.trace)
     tokens = TokenBook(settings.project, every=0.5)
     _hold_files(settings.limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
