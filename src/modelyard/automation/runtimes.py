@@ -11,7 +11,6 @@ import msgspec
 from modelyard._kit.digest import digest_bytes
 from modelyard._kit.machine import kind_of_machine
 from modelyard.checks.runtimes import Cell, Limits, choose
-from modelyard.deploy.runtime import RuntimeLimits
 from modelyard.inference import Bundle, open_bundle
 from modelyard.inference.runtimes import about
 from modelyard.models.forms import Forms, forms_of
@@ -21,12 +20,11 @@ from modelyard.records import CheckResult, Decision, Draft, ModelVersion, Runtim
 from modelyard.security.keys import signing_key, trusted_keys
 from modelyard.security.seal import seal
 from modelyard.store.base import Store
-from modelyard.store.decisions import newest_decision
 
 if TYPE_CHECKING:
     from modelyard.inference.encode import Feeds
 
-__all__ = ["Measured", "measure_runtimes", "record", "undecided"]
+__all__ = ["Measured", "measure_runtimes", "record"]
 
 # Rows that answers are compared on, and that are asked for in turns.
 _ROWS = 1000
@@ -106,16 +104,6 @@ def record(store: Store, measured: Measured, limits: Limits, *, actor: str) -> d
     payload = {**msgspec.to_builtins(decision), "result": plain(measured.result)}
     store.ledger.append(Draft(kind="runtimes.finished", actor=actor, payload=payload), durable=True)
     return payload
-
-
-def undecided(store: Store, model: ModelVersion, declared: RuntimeLimits | None) -> str:
-    """Return what an operator should know of limits that are declared and were never measured; empty: nothing."""
-    if declared is None or newest_decision(store.ledger, model.digest) is not None:
-        return ""
-    return (
-        "`deploy.runtime` is declared, and was not measured for this model: it is answered for as it was released; "
-        "`modelyard runtimes` measures and chooses"
-    )
 
 
 def _beside(bundle: Bundle, forms: Forms, runtime: Runtime) -> dict[str, bytes]:

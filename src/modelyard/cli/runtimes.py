@@ -13,8 +13,9 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real
-from modelyard.cli.output import data, json_line, say, table
+from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
     from modelyard.checks.runtimes import Cell
@@ -37,8 +38,8 @@ def add(subparsers: Any) -> None:
         description="Measure every runtime that can answer for a model on this machine, with one thread and with all "
         "cores, for 1, 32 and 1,000 rows at once: the library that trained it (which is trained again for that), our "
         "own form of trees, ONNX Runtime, and ONNX Runtime with weights of 8 bits. The cheapest that keeps to "
-        "`deploy.runtime` is chosen, by CPU a row; a server takes it for this model when it starts next, or the "
-        "model's turn comes. Exit code 1: nothing keeps to the limits.",
+        "`deploy.runtime` is chosen, by CPU a row, and servers take it for this model at once. Exit code 1: nothing "
+        "keeps to the limits.",
         epilog="example:\n  modelyard runtimes champion --seconds 2\n  modelyard runtimes --last",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
             payload = event.payload
             say(f"measured {as_text(event.time)} by {event.actor}")
         else:
+            stoppable()
             limits = limits_of(declared)
             measured = measure_runtimes(store, model, limits, seconds=args.seconds, say=say, tell=_tell)
             payload = record(store, measured, limits, actor=user())
@@ -107,7 +109,6 @@ def _tell(cell: Cell) -> None:
 
 
 def _print(name: str, payload: Mapping[str, Any]) -> None:
-    from modelyard.cli.report import print_checks
     from modelyard.records import CheckResult, read_value
 
     result = read_value(payload["result"])
@@ -126,13 +127,12 @@ def _print(name: str, payload: Mapping[str, Any]) -> None:
     if metric := details.get("metric"):
         scores = ", ".join(f"{one} {number(value, digits=6)}" for one, value in metric.items() if one != "name")
         data(f"{metric['name']} on these rows: {scores}")
-    print_checks([result])
+    data("")
+    data(f"{paint(MARKS[result.status], result.status)} {result.reason}")
     if found := payload["runtime"]:
-        data(
-            f"{found['name']} on {plural(found['threads'], 'thread')} answers for it from the next start of a server on"
-        )
+        data(f"{found['name']} on {plural(found['threads'], 'thread')} answers for it wherever it is served")
     else:
-        data("it is answered for as it was released, by " + details["usual"])
+        data(f"nothing is changed: {details['usual']} answers for it, as it was released")
 
 
 def _row(cell: Mapping[str, Any]) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ def _become(args: argparse.Namespace) -> int:
     """Find the champion and become its server."""
     from modelyard.deploy.aliases import endpoint_of, pointed
     from modelyard.deploy.local import command
+    from modelyard.deploy.runtime import undecided
 
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
     declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
@@ -91,6 +92,8 @@ def _become(args: argparse.Namespace) -> int:
         )
         model = deployment.model
         say(f"{deployment.endpoint}/{deployment.alias} is {model.family} {short(model.digest)} ({deployment.reason})")
+        if declared is not None and (said := undecided(store, model, declared.runtime)):
+            say(f"note: {said}")
         _first_token(store)
     line += _certificates(args)
     if args.grpc_port is not None:

@@ -8,9 +8,11 @@ from msgspec import Meta
 
 from modelyard._kit.fields import Duration, Section, Share, Size
 from modelyard.checks.runtimes import ALIKE, Limits
-from modelyard.records import RuntimeName
+from modelyard.records import ModelVersion, RuntimeName
+from modelyard.store.base import Store
+from modelyard.store.decisions import newest_decision
 
-__all__ = ["RuntimeLimits", "limits_of"]
+__all__ = ["RuntimeLimits", "limits_of", "undecided"]
 
 
 class RuntimeLimits(Section, frozen=True, kw_only=True):
@@ -68,4 +70,14 @@ def limits_of(declared: RuntimeLimits | None) -> Limits:
         size=declared.size,
         batch=declared.batch,
         max_loss=loss,
+    )
+
+
+def undecided(store: Store, model: ModelVersion, declared: RuntimeLimits | None) -> str:
+    """Return what an operator should know of limits that are declared and were never measured; empty: nothing."""
+    if declared is None or newest_decision(store.ledger, model.digest) is not None:
+        return ""
+    return (
+        "`deploy.runtime` is declared, and was not measured for this model: it is answered for as it was released; "
+        "`modelyard runtimes` measures and chooses"
     )

@@ -65,7 +65,7 @@ def forms_of(bundle: Bundle, table: Frame | None, *, why: str = "") -> Forms:
         )
     if "kernels" not in forms.files:
         forms.left_out["kernels"] = (
-            "it is no sum of trees with few enough leaves, columns and nodes, or its answers differed too much"
+            "the bundle holds no form of it for them: they sum trees of at most 63 leaves with one number each"
         )
     if "native" not in forms.files:
         if table is None:

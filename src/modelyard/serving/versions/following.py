@@ -43,12 +43,12 @@ EVERY = 0.2
 # Seconds after which a version that could not go live is tried again: a disk may have been away.
 _AGAIN = 30.0
 # What is followed.
-_KINDS: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished")
+_ENDPOINT: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished")
+_KINDS: tuple[EventKind, ...] = (*_ENDPOINT, "runtimes.finished")
 # Seconds between two looks whether a version that was replaced has answered all that it took.
 _LEAVING = 0.05
-# Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
+# Seconds between two looks at what a challenger has answered.
 _JUDGED = 0.25
-ENOUGH = 100
 
 
 class Follower:
@@ -91,6 +91,8 @@ class Follower:
         # The A/B test that the trial is, and the number of the event with which the newest one that was decided began.
         self._test: Comparing | None = None
         self._decided = 0
+        # Models whose runtime was decided since we began, until they are made ready anew.
+        self._decided_anew: set[str] = set()
         # The version that has taken over of late; the loop writes it.
         self._probation: Probation | None = None
         self._store: Store | None = None
@@ -196,13 +198,14 @@ class Follower:
             self._work.popleft()
 
     def _take(self, event: Event) -> None:
-        endpoint = self._stage.endpoint
         if event.kind == "alias.moved":
             to = msgspec.convert(event.payload["deployment"], Deployment)
-            if to.endpoint == endpoint:
+            if to.endpoint == self._stage.endpoint:
                 back = event.actor == "server" and to.reason.startswith(TAKEN_BACK)
                 self._pointers[to.alias] = Pointer(to, event.time, event.seq, back)
-        elif event.payload["endpoint"] != endpoint:
+        elif event.kind == "runtimes.finished":
+            self._decided_anew |= {event.payload["model"]} if event.seq > self._began else set()
+        elif event.payload["endpoint"] != self._stage.endpoint:
             return
         elif event.kind == "ab.finished":
             self._decided = event.payload["began"]
@@ -214,18 +217,25 @@ class Follower:
             self._shown_killed = self._killed
             self._in_loop(self._switch, self._killed)
         pointer = self._pointers.get(self._alias)
-        if pointer is not None and pointer.to.model.digest != self._live.version.digest:
-            service = self._ready(store, pointer.to)
+        moved = pointer is not None and pointer.to.model.digest != self._live.version.digest
+        if pointer is not None and (moved or self._may_change()):
+            anew = pointer.to.model.digest in self._decided_anew
+            self._decided_anew.discard(pointer.to.model.digest)
+            service = self._ready(store, pointer.to, anew=anew)
             if service is not None:
-                self._live = service
-                self._trial = None
+                self._live, self._trial = service, None
                 self._in_loop(self._go_live, service, pointer)
-            else:
+            elif moved:
                 self._take_back(store, pointer)
         if self._probation is not None and pointer is not None:
             self._probation.look(store, pointer)
         if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
             self._try_challenger(store, pointer)
+
+    def _may_change(self) -> bool:
+        """Say whether the live version is to be made ready anew: not while it is compared with another one."""
+        watched = self._trial is not None or (self._probation is not None and not self._probation.done)
+        return not watched and self._live.version.digest in self._decided_anew
 
     def _take_back(self, store: Store, pointer: Pointer) -> None:
         """Point the alias back at the version that answers, if a new one is not as it should be."""
@@ -268,7 +278,7 @@ class Follower:
             self._in_loop(self._tried, self._trial)
         elif self._lost:
             self._end_trial(store, champion, wanted, f"canary taken back: {self._lost}")
-        elif self._held(wanted):
+        elif self._trial is not None and self._trial.held(wanted.since, released=wanted.to.model.released):
             with contextlib.suppress(Busy):
                 held = f"canary held for {seconds_text(self._plan.watch)}"
                 settle(store, (champion, wanted), champion.to, wanted.to, held)
@@ -283,18 +293,11 @@ class Follower:
         with contextlib.suppress(Busy):
             settle(store, (champion, challenger), challenger.to, champion.to, reason)
 
-    def _held(self, wanted: Pointer) -> bool:
-        """Say whether a canary has answered long enough to become the champion."""
-        if not self._plan.watch or not self._plan.share or self._trial is None or not wanted.to.model.released:
-            return False
-        answers = self._trial.tally(self._trial.challenger).answers
-        return time.time() - wanted.since >= self._plan.watch and answers >= ENOUGH
-
-    def _ready(self, store: Store, deployment: Deployment) -> Service | None:
-        """Return a version ready to answer; none if it must not go live."""
+    def _ready(self, store: Store, deployment: Deployment, *, anew: bool = False) -> Service | None:
+        """Return a version ready to answer, made ready anew or as it is here; none if it must not go live."""
         model = deployment.model
         found = self._models.version(self._stage.endpoint, model.digest)
-        if found is not None:
+        if found is not None and not anew:
             return found
         if time.monotonic() < self._refused.get(model.identity, 0.0):
             return None
@@ -305,8 +308,7 @@ class Follower:
             if isinstance(error, BROKEN):
                 self._broken[model.identity] = said
         if model.identity not in self._refused:
-            digest = short(model.digest)
-            was = short(self._live.version.digest)
+            digest, was = short(model.digest), short(self._live.version.digest)
             say(f"error: {deployment.alias} {digest} does not go live, {was} goes on: {said}", level="error")
         self._refused[model.identity] = time.monotonic() + _AGAIN
         return None
@@ -350,8 +352,10 @@ class Follower:
         self._changed()
         # What was deployed before we began may stay, and so may what a server went back to: it must end somewhere.
         watched = self._alias == "champion" and pointer.seq > self._began and not pointer.back and self._plan.probation
-        self._probation = Probation(service, before, self._plan.probation) if watched else None
-        say(f"swapped endpoint={endpoint} model={short(service.version.digest)} was={short(before.version.digest)}")
+        now, was = service.version.digest, before.version.digest
+        # A model whose runtime has changed cannot give its place back to itself.
+        self._probation = Probation(service, before, self._plan.probation) if watched and now != was else None
+        say(f"swapped endpoint={endpoint} model={short(now)} was={short(was)}")
         self._retire(before)
 
     def _retire(self, service: Service) -> None:
