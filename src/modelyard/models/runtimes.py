@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,10 @@ def measure(
         The cells, and how they were measured.
     """
     problem = bundle.signature.problem
+    if (busy := os.getloadavg()[0]) > cores():
+        forms.notes.append(
+            f"this machine was busy ({busy:.1f} wanted to run on {cores()} cores): p50 and p99 tell of that as well"
+        )
     reference = bundle.predictor().predict(feeds)
     scores: dict[str, float] = {}
     cells: list[Cell] = []
