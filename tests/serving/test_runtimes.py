@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -124,6 +125,19 @@ def spoilt(yard: Yard, model: ModelVersion) -> dict[str, Any]:
     return {"name": "int8", "threads": 1, "address": address}
 
 
+def of_another_time(yard: Yard, model: ModelVersion) -> dict[str, Any]:
+    """What was once decided for the same model, signed by us, in the place of what is decided now."""
+    then, now = (yard.store.blobs.folder(keep(yard, model.digest, factor)) for factor in (9.0, 3.0))
+    for file in then.iterdir():
+        (now / file.name).unlink()
+        shutil.copy(file, now / file.name)
+    return {"name": "int8", "threads": 1, "address": keep_address(now)}
+
+
+def keep_address(folder: Path) -> str:
+    return folder.parent.name + folder.name
+
+
 def of_another_model(yard: Yard, model: ModelVersion) -> dict[str, Any]:
     return {"name": "int8", "threads": 1, "address": keep(yard, "0" * 64, 3.0)}
 
@@ -137,6 +151,7 @@ def by_somebody_else(yard: Yard, model: ModelVersion) -> dict[str, Any]:
     [
         (spoilt, "bundle-tampered"),
         (of_another_model, "bundle-tampered"),
+        (of_another_time, "bundle-tampered"),
         (by_somebody_else, "bundle-untrusted-signer"),
         (lambda yard, model: {"name": "int8", "threads": 1, "address": "ab" * 32}, "folder-not-found"),
         (lambda yard, model: {"name": "int8", "threads": 1, "address": "../../etc"}, "folder-not-found"),
@@ -187,6 +202,8 @@ def test_a_server_that_is_only_tried_is_told(yard: Yard, tmp_path: Path) -> None
     server = start(yard.root, yard.folder(model), "--endpoint", ENDPOINT, *runtime, **yard.tokens)
     assert seen(server) == (3.0, {"name": "int8", "threads": 1, "decided": True})
     assert server.stop() == 0
+    decide(yard, model, {"name": "onnxruntime", "threads": 2}, machine={"processor": "Other", "cores": 96})
+    assert "--runtime" not in command(yard.store, yard.now("champion"), port=0, apart=yard.root)
     server = start(yard.root, yard.folder(model), "--endpoint", ENDPOINT, "--runtime", "{", **yard.tokens)
     assert seen(server) == (2.0, USUAL)
     assert server.stop() == 0

@@ -15,7 +15,7 @@ from modelyard.deploy.rollout import Rollout
 from modelyard.deploy.section import Access, Deploy, Requests
 from modelyard.records import Deployment
 from modelyard.store.base import Store
-from modelyard.store.decisions import newest_decision
+from modelyard.store.decisions import holds_here, newest_decision
 from modelyard.store.local import LOCAL
 
 __all__ = ["answering", "command", "policy_of"]
@@ -74,7 +74,7 @@ def _decided(store: Store, deployment: Deployment) -> list[str]:
     """Return what was decided to answer for a model: a server that follows no alias cannot look."""
     event = newest_decision(store.ledger, deployment.model.digest)
     found = event.payload.get("runtime") if event is not None else None
-    if not found:
+    if event is None or not found or not holds_here(event.payload):
         return []
     line = ["--runtime", msgspec.json.encode(found).decode()]
     if address := found.get("address"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from modelyard._kit.machine import kind_of_machine
 from modelyard.records import Event
 from modelyard.store.base import Ledger
 
-__all__ = ["newest_decision"]
+__all__ = ["holds_here", "newest_decision"]
 
 
 def newest_decision(ledger: Ledger, digest: str) -> Event | None:
@@ -15,3 +19,8 @@ def newest_decision(ledger: Ledger, digest: str) -> Event | None:
         if event.payload.get("model") == digest:
             found = event
     return found
+
+
+def holds_here(payload: Mapping[str, Any]) -> bool:
+    """Say whether a decision counts on this machine: the runtime was named, or measured on a machine like it."""
+    return bool(payload.get("forced")) or payload.get("machine") == kind_of_machine()

@@ -10,7 +10,6 @@ import msgspec
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ModelyardError
-from modelyard._kit.machine import kind_of_machine
 from modelyard._kit.text import plural
 from modelyard.inference import Bundle
 from modelyard.inference.runtimes import open_beside
@@ -18,7 +17,7 @@ from modelyard.records import Decision, Runtime
 from modelyard.security.keys import trusted_keys
 from modelyard.serving.told import say
 from modelyard.store.base import Store
-from modelyard.store.decisions import newest_decision
+from modelyard.store.decisions import holds_here, newest_decision
 
 __all__ = ["as_decided", "as_told"]
 
@@ -41,7 +40,7 @@ def as_decided(store: Store, bundle: Bundle, project: Path) -> Bundle:
     if decision.runtime is None:
         # It was measured, and nothing met the limits.
         return bundle
-    if not decision.forced and decision.machine != kind_of_machine():
+    if not holds_here(event.payload):
         return _not_followed(bundle, f"it was measured on {_named(decision.machine)}; measure here: modelyard runtimes")
     return _by(bundle, decision.runtime, store, project, f"decided {as_text(event.time)} by {event.actor}")
 
