@@ -273,6 +273,18 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "results": "the knee and the growth of memory, with their evidence: each step, quantiles, errors by code",
         },
     ),
+    "runtimes.finished": (
+        "`modelyard runtimes` has measured what can answer for a model.",
+        {
+            "model": "digest of the model",
+            "runtime": "what was chosen: `name`, `threads`, and `address` of what it reads beside the bundle; none: "
+            "nothing kept to the limits",
+            "forced": "whether the limits named it",
+            "machine": "processor and cores that it was measured on",
+            "result": "the same as the result of a check, with its evidence: each cell, limits, what was left "
+            "out and why",
+        },
+    ),
     "verify.finished": (
         "`modelyard verify` has measured a run again; `--ledger` alone writes nothing.",
         {"run": "which", "held": "what holds, a sentence each", "faults": "what does not, a sentence each"},

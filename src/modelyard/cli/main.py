@@ -47,6 +47,7 @@ VERBS = {
     "nginx": "write the configuration of nginx for several replicas",
     "ab": "how the A/B test of an endpoint stands",
     "loadtest": "find the rate that an endpoint holds, and whether it leaks memory",
+    "runtimes": "measure what can answer for a model here, and choose the cheapest within limits",
     "contract": "what callers of the endpoint rely on: describe, generate clients, check, compare, mock",
     "kill": "switch an endpoint off at once",
     "revive": "switch an endpoint on again that was killed",

@@ -85,6 +85,7 @@ def _become(args: argparse.Namespace) -> int:
     """Find the champions and become their server."""
     from modelyard.deploy.aliases import pointed
     from modelyard.deploy.local import command, telling
+    from modelyard.deploy.runtime import undecided
 
     told = []
     for file in _files(args):
@@ -96,6 +97,8 @@ def _become(args: argparse.Namespace) -> int:
             model = deployment.model
             what = f"{model.family} {short(model.digest)} ({deployment.reason})"
             say(f"{deployment.endpoint}/{deployment.alias} is {what}")
+            if declared is not None and (said := undecided(store, model, declared.runtime)):
+                say(f"note: {said}")
             _first_token(store, f" -f {file.file}" if file.several else "")
     calls = ["--grpc-port", str(args.grpc_port)] if args.grpc_port is not None else []
     more = [*_certificates(args), *calls]

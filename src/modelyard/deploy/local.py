@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from modelyard._kit.errors import NotFound
 from modelyard.deploy.aliases import bundle_folder, trace_of
 from modelyard.deploy.rollout import Rollout
 from modelyard.deploy.section import Access, Deploy, Requests
 from modelyard.records import Deployment
 from modelyard.store.base import Store
+from modelyard.store.decisions import holds_here, newest_decision
 from modelyard.store.local import LOCAL
 
 __all__ = ["answering", "command", "policy_of", "telling"]
@@ -69,12 +72,27 @@ def telling(
         line += ["--follow", deployment.alias, "--since", str(store.ledger.head()[0])]
         if store.address != LOCAL:
             line += ["--store", store.address]
-    elif declared is not None:
-        declared = _tried_alone(declared)
-        line += ["--code", str(store.root)]
+    else:
+        line += _decided(store, deployment)
+        if declared is not None:
+            declared = _tried_alone(declared)
+            line += ["--code", str(store.root)]
     if trace := trace_of(store, deployment):
         line += ["--trace", trace]
     return [*line, *_declared(declared)] if declared is not None else line
+
+
+def _decided(store: Store, deployment: Deployment) -> list[str]:
+    """Return what was decided to answer for a model: a server that follows no alias cannot look."""
+    event = newest_decision(store.ledger, deployment.model.digest)
+    found = event.payload.get("runtime") if event is not None else None
+    if event is None or not found or not holds_here(event.payload):
+        return []
+    line = ["--runtime", msgspec.json.encode(found).decode()]
+    if address := found.get("address"):
+        with suppress(NotFound):  # then the server says that it is not there
+            line += ["--beside", str(store.blobs.folder(address))]
+    return line
 
 
 def _declared(declared: Deploy) -> list[str]:

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 from modelyard._kit.fields import Column, Name, Section, Share, Texts
 from modelyard.deploy.guards import Guards
 from modelyard.deploy.rollout import Rollout
+from modelyard.deploy.runtime import RuntimeLimits
 from modelyard.security.roles import ROLES, allowed
 
 __all__ = ["Access", "Deploy", "Oidc", "Requests", "Traces"]
@@ -195,6 +196,15 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=[{"canary": "10%", "watch": "1h"}],
         ),
     ] = Rollout()
+    runtime: Annotated[
+        RuntimeLimits | None,
+        Meta(
+            description="What has to hold for what answers for the model, or its name alone. `modelyard runtimes` "
+            "measures what there is on this machine and chooses the cheapest for which it holds.",
+            examples=["onnxruntime", {"p99": "5ms", "memory": "200MB", "max_loss": "0.5%"}],
+            extra_json_schema={"form": "short", "short": "name"},
+        ),
+    ] = None
     consumers: Annotated[
         Texts,
         Meta(

@@ -1,8 +1,8 @@
 """A model at work: rows in, predictions out, the same code in training, evaluation and serving.
 
 `encode` turns rows into the arrays a model takes, `predictor` runs them (`native` where a model could not be
-exported), `decode` turns what came out into labels and probabilities, `bundle` opens the sealed folder that holds it
-all. The house is small on purpose: the serving process loads it and nothing above it.
+exported, `runtimes` says what there is), `decode` turns what came out into labels and probabilities, `bundle` opens
+the sealed folder that holds it all. The house is small on purpose: the serving process loads it and nothing above it.
 """
 
 from __future__ import annotations

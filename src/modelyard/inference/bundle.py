@@ -17,7 +17,7 @@ the store and the run know.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,9 @@ from modelyard._kit.digest import canonical, digest_bytes, digest_of
 from modelyard._kit.errors import ModelError, Tampered
 from modelyard.inference.decode import Label
 from modelyard.inference.encode import Encoder, Feeds, Rows
-from modelyard.inference.predictor import OnnxPredictor, Predictor
-from modelyard.inference.trees import FILE as TREES
-from modelyard.inference.trees import TreesPredictor
-from modelyard.records import ModelVersion, Signature
+from modelyard.inference.predictor import Predictor
+from modelyard.inference.runtimes import Beside, load, usual
+from modelyard.records import ModelVersion, Runtime, Signature
 
 __all__ = ["MODEL", "Bundle", "BundleDraft", "digest_of_model", "open_bundle", "own_files"]
 
@@ -103,12 +102,16 @@ class Bundle:
         version: The version it holds.
         read: Returns the bytes of one of its files, checked against the seal.
         names: Its files.
+        decided: What was decided to answer for it; none: nothing was.
+        beside: Files that this reads and the bundle does not hold.
     """
 
     path: Path
     version: ModelVersion
     read: Callable[[str], bytes]
     names: tuple[str, ...] = ()
+    decided: Runtime | None = None
+    beside: Beside | None = None
     _predictors: dict[int, Predictor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -139,28 +142,40 @@ class Bundle:
         """Turn rows into feeds."""
         return self.encoder(rows)
 
+    @property
+    def runtime(self) -> Runtime:
+        """What answers for it: what was decided, else our own form of its trees, else what it was exported to."""
+        return self.decided or Runtime(name=usual(self.names, self.version.format))
+
+    def by(self, runtime: Runtime, beside: Beside | None = None) -> Bundle:
+        """Return the same bundle, answered for by a runtime that was decided on.
+
+        Args:
+            runtime: Which.
+            beside: Files that it reads and the bundle does not hold.
+        """
+        return replace(self, decided=runtime, beside=beside, _predictors={})
+
     def predictor(self, threads: int = 1) -> Predictor:
         """Return the predictor; the model is read once for a number of threads.
+
+        Args:
+            threads: Threads of one prediction, where nothing was decided.
 
         Raises:
             ModelError: The model cannot be read here.
         """
+        if self.decided is not None:
+            threads = self.decided.threads
         if threads not in self._predictors:
             self._predictors[threads] = self._load(threads)
         return self._predictors[threads]
 
     def _load(self, threads: int) -> Predictor:
-        if TREES in self.names:
-            return TreesPredictor(self.read(TREES))
-        if self.version.format == "onnx":
-            return OnnxPredictor(self.read("model.onnx"), threads=threads)
-        from modelyard.inference.native import LightGBMPredictor, SkopsPredictor
-
-        task = self.signature.problem.task
-        prepare = self.read("prepare.onnx")
-        if self.version.format == "lightgbm":
-            return LightGBMPredictor(prepare, self.read("model.txt"), task=task, threads=threads)
-        return SkopsPredictor(prepare, self.read("model.skops"), task=task, threads=threads)
+        names, read, more = self.names, self.read, self.beside
+        if more is not None:
+            names, read = more.names, more.read
+        return load(self.runtime.name, names, read, task=self.signature.problem.task, threads=threads)
 
 
 def open_bundle(

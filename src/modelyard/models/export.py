@@ -14,7 +14,7 @@ import msgspec
 from modelyard._kit.errors import ModelError
 from modelyard.inference import OnnxPredictor, Predictor, picked
 from modelyard.inference.encode import Feeds
-from modelyard.inference.native import LightGBMPredictor, SkopsPredictor
+from modelyard.inference.runtimes import load
 from modelyard.inference.trees import FILE as TREES
 from modelyard.inference.trees import TreesPredictor
 from modelyard.models.boosted import Boosted
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["LIMIT", "Exported", "Parity", "compare", "export", "onnx_bytes"]
+__all__ = ["LIMIT", "Exported", "Parity", "compare", "export", "native_files", "onnx_bytes"]
 
 # Largest difference allowed by default: of a probability, or of a prediction relative to the spread of predictions.
 LIMIT = 1e-4
@@ -151,19 +151,27 @@ def _onnx(fitted: Fitted) -> tuple[Format, dict[str, bytes], dict[str, Predictor
     return "onnx", files, predictors
 
 
-def _native(fitted: Fitted) -> tuple[Format, dict[str, bytes], dict[str, Predictor]]:
+def native_files(fitted: Fitted) -> tuple[Format, dict[str, bytes]]:
+    """Return a model as its own library writes it where that is safe to load, and the preparation before it.
+
+    Raises:
+        ValueError: There is no such format.
+    """
     found = fitted.family.native(fitted.estimator)
     if found is None:
         raise ValueError("its library has no format that is safe to load")
     form, data = found
     graph = Graph()
     prepare = graph.to_bytes(add_preparation(graph, fitted.preparation), fitted.preparation.width)
-    task = fitted.problem.task
     if form == "lightgbm":
-        booster = LightGBMPredictor(prepare, data, task=task)
-        return "lightgbm", {"model.txt": data, "prepare.onnx": prepare}, {"model.txt": booster}
-    estimator = SkopsPredictor(prepare, data, task=task)
-    return "skops", {"model.skops": data, "prepare.onnx": prepare}, {"model.skops": estimator}
+        return "lightgbm", {"model.txt": data, "prepare.onnx": prepare}
+    return "skops", {"model.skops": data, "prepare.onnx": prepare}
+
+
+def _native(fitted: Fitted) -> tuple[Format, dict[str, bytes], dict[str, Predictor]]:
+    form, files = native_files(fitted)
+    predictor = load("native", files, files.__getitem__, task=fitted.problem.task)
+    return form, files, {next(iter(files)): predictor}
 
 
 def _with_traps(feeds: Feeds) -> Feeds:

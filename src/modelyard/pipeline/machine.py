@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from modelyard._kit.machine import cores
 from modelyard.pipeline.advice import Advice, advice
 from modelyard.pipeline.cgroups import above
 from modelyard.pipeline.gpus import inventory
@@ -38,11 +39,6 @@ class Machine:
     all_cpus: float = 0.0
     all_memory: int = 0
     domain: str = ""
-
-
-def cores() -> int:
-    """Return on how many cores this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -22,10 +22,12 @@ from modelyard.records.fire import Fire, FireState, Item, TriggerKind, fire_of
 from modelyard.records.model import Candidate, Feature, Gone, ModelVersion, Problem, Signature, Task
 from modelyard.records.plan import Plan, Resources, Retry, Step
 from modelyard.records.run import Attempt, Run, RunStatus, StepRun, StepStatus, fold_run, step_run
+from modelyard.records.runtime import RUNTIMES, Decision, Runtime, RuntimeName
 from modelyard.records.table import Column, TableVersion
 from modelyard.records.usage import Budget, Prices, Usage
 
 __all__ = [
+    "RUNTIMES",
     "Alert",
     "AlertKind",
     "AlertState",
@@ -39,6 +41,7 @@ __all__ = [
     "Check",
     "CheckResult",
     "Column",
+    "Decision",
     "Deployment",
     "Draft",
     "Event",
@@ -63,6 +66,8 @@ __all__ = [
     "Retry",
     "Run",
     "RunStatus",
+    "Runtime",
+    "RuntimeName",
     "Section",
     "Signature",
     "Status",

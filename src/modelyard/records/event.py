@@ -43,6 +43,7 @@ EventKind = Literal[
     "predict.finished",
     "watch.finished",
     "loadtest.finished",
+    "runtimes.finished",
     "verify.finished",
 ]
 

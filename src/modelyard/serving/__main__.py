@@ -84,6 +84,8 @@ def _endpoint_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--p99", type=float, default=0.0, help="seconds for 99 of 100 answers before a version goes live (default: any)"
     )
+    parser.add_argument("--runtime", default="", help="what answers, as JSON (default: as the model was released)")
+    parser.add_argument("--beside", type=Path, help="folder of what the runtime reads beside the bundle")
     parser.add_argument("--canary", type=float, default=0.0, help="share of the requests that the challenger answers")
     parser.add_argument("--watch", type=float, default=0.0, help="seconds until a canary that held is the champion")
     parser.add_argument("--ab", default="", help="A/B test as JSON, as `modelyard serve` writes it")
@@ -115,6 +117,8 @@ def _told(args: argparse.Namespace) -> Told:
         store=args.store,
         p99=args.p99,
         since=args.since,
+        runtime=args.runtime,
+        beside=args.beside,
         plan=read_plan(args.canary, args.watch, args.shadow, args.ab, args.probation),
     )
 

@@ -23,6 +23,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import Voice, say, speaking
+from modelyard.serving.versions.deciding import as_told
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rollout import Plan
 from modelyard.serving.versions.stage import Stage
@@ -48,6 +49,9 @@ class Told:
         store: Address of the store with the ledger; empty: the folder of the project.
         p99: Seconds within which a version has to give 99 of 100 answers before it goes live; 0 means any.
         plan: How a challenger is tried beside the champion.
+        runtime: What answers for the bundle, as JSON; empty: as it was released. Where an alias is followed, the ledger
+            says it.
+        beside: Folder of what that reads beside the bundle.
         since: Number of the newest event in the ledger when the server was told to begin, if it is known.
     """
 
@@ -61,6 +65,8 @@ class Told:
     store: str = ""
     p99: float = 0.0
     plan: Plan = Plan()  # noqa: RUF009 - it is frozen
+    runtime: str = ""
+    beside: Path | None = None
     since: int | None = None
 
     @property
@@ -113,6 +119,8 @@ class Opened:
     def __init__(self, told: Told, board: Board | None = None) -> None:
         bundle = None if told.follows else told.open()
         name = told.name(bundle)
+        if bundle is not None:
+            bundle = as_told(bundle, told.runtime, told.beside, told.project)
         self._told = told
         self._follower: Follower | None = None
         self._lost = 0

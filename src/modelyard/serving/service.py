@@ -57,6 +57,7 @@ class Service:
         digest: Digest of the version, as it stands in answers.
         usual: A usual row, for the examples of its description.
         writer: Writes the answers of `POST /predict`.
+        runtime: What answers for the model, on how many threads, and whether somebody decided that.
         draining: The server ends: what is under way is answered, nothing new is taken.
         killed: Somebody has switched the endpoint off: nothing is answered until it is switched on again.
         answered: Requests answered.
@@ -84,8 +85,7 @@ class Service:
         clock: Clock = system_clock,
     ) -> None:
         self.endpoint = endpoint
-        self.version = bundle.version
-        self.signature = bundle.signature
+        self.version, self.signature = bundle.version, bundle.signature
         self.problem = bundle.signature.problem
         self.trace = trace
         self.digest = bundle.version.digest.encode()
@@ -97,9 +97,8 @@ class Service:
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.writer = Writer(self.problem, bundle.version.digest)
         self._keeper = Keeper(self.validator, limits.policy.requests)
-        self.log = log
-        self.limits = limits
-        self.clock = clock
+        self.log, self.limits, self.clock = log, limits, clock
+        self.runtime = {"name": bundle.runtime.name, "threads": bundle.runtime.threads, "decided": bool(bundle.decided)}
         self.draining = self.killed = self.closed = False
         self.answered = self.rows = self.erred = 0
         self.last = 0.0
@@ -381,6 +380,7 @@ class Service:
         return {
             "endpoint": self.endpoint,
             "model": self.version.digest,
+            "runtime": self.runtime,
             "seconds": self.clock() - self._began,
             "answered": self.answered,
             "rows": self.rows,

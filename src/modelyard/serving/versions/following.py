@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -30,9 +29,10 @@ from modelyard.serving.versions.leaving import Leaving
 from modelyard.serving.versions.loading import KINDS as LOADING
 from modelyard.serving.versions.loading import Loading
 from modelyard.serving.versions.probation import Probation
+from modelyard.serving.versions.readying import Readying
 from modelyard.serving.versions.rollout import Plan, Rollout, alike
 from modelyard.serving.versions.settling import TAKEN_BACK, Pointer, conclude, settle
-from modelyard.serving.versions.stage import BROKEN, Stage, why
+from modelyard.serving.versions.stage import Stage
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address
@@ -41,13 +41,11 @@ __all__ = ["EVERY", "Follower"]
 
 # Seconds between two looks at the ledger: a rollback takes effect well within one.
 EVERY = 0.2
-# Seconds after which a version that could not go live is tried again: a disk may have been away.
-_AGAIN = 30.0
 # What is followed.
-_KINDS: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished", *LOADING)
-# Seconds between two looks at what a challenger has answered, and its answers before it may become the champion.
+_ENDPOINT: tuple[EventKind, ...] = ("alias.moved", "endpoint.killed", "endpoint.revived", "ab.finished", *LOADING)
+_KINDS: tuple[EventKind, ...] = (*_ENDPOINT, "runtimes.finished")
+# Seconds between two looks at what a challenger has answered.
 _JUDGED = 0.25
-ENOUGH = 100
 
 
 class Follower:
@@ -92,6 +90,8 @@ class Follower:
         # The A/B test that the trial is, and the number of the event with which the newest one that was decided began.
         self._test: Comparing | None = None
         self._decided = 0
+        # Models whose runtime was decided since we began, until they are made ready anew.
+        self._decided_anew: set[str] = set()
         # The version that has taken over of late; the loop writes it.
         self._probation: Probation | None = None
         self._store: Store | None = None
@@ -99,9 +99,7 @@ class Follower:
         self._pointers: dict[str, Pointer] = {}
         self._killed = ""
         self._shown_killed = ""
-        # Identity of a version that could not go live -> when it is tried again; and why, if waiting does not mend it.
-        self._refused: dict[str, float] = {}
-        self._broken: dict[str, str] = {}
+        self._readying = Readying(stage, models)
         # Number of the newest event when we began, once we have: what was deployed before is not for us to undo.
         self._began, self._since = math.inf, math.inf if since is None else since
         # None while it is unloaded.
@@ -191,13 +189,14 @@ class Follower:
             self._work.popleft()
 
     def _take(self, event: Event) -> None:
-        endpoint = self._stage.endpoint
         if event.kind == "alias.moved":
             to = msgspec.convert(event.payload["deployment"], Deployment)
-            if to.endpoint == endpoint:
+            if to.endpoint == self._stage.endpoint:
                 back = event.actor == "server" and to.reason.startswith(TAKEN_BACK)
                 self._pointers[to.alias] = Pointer(to, event.time, event.seq, back)
-        elif event.payload["endpoint"] != endpoint:
+        elif event.kind == "runtimes.finished":
+            self._decided_anew |= {event.payload["model"]} if event.seq > self._began else set()
+        elif event.payload["endpoint"] != self._stage.endpoint:
             return
         elif event.kind == "ab.finished":
             self._decided = event.payload["began"]
@@ -216,13 +215,16 @@ class Follower:
                 self._in_loop(self._unload)
             return
         pointer, live = self._pointers.get(self._alias), self._live
-        if pointer is not None and (live is None or pointer.to.model.digest != live.version.digest):
-            service = self._ready(store, pointer.to)
+        moved = pointer is not None and (live is None or pointer.to.model.digest != live.version.digest)
+        if pointer is not None and (moved or self._may_change()):
+            anew = pointer.to.model.digest in self._decided_anew
+            self._decided_anew.discard(pointer.to.model.digest)
+            service = self._readying.ready(store, pointer.to, live, anew=anew)
             if service is not None:
                 self._live = live = service
                 self._trial = None
                 self._in_loop(self._go_live, service, pointer)
-            elif live is not None:
+            elif moved and live is not None:
                 self._take_back(store, pointer, live.version.digest)
         if pointer is None or live is None:
             return
@@ -231,9 +233,14 @@ class Follower:
         if self._plan and self._alias == "champion" and self._loop is not None:
             self._try_challenger(store, pointer, live)
 
+    def _may_change(self) -> bool:
+        """Say whether the live version is to be made ready anew: not while it is compared with another one."""
+        watched = self._trial is not None or (self._probation is not None and not self._probation.done)
+        return not watched and self._live is not None and self._live.version.digest in self._decided_anew
+
     def _take_back(self, store: Store, pointer: Pointer, live: str) -> None:
         """Point the alias back at the version that answers, if a new one is not as it should be."""
-        said = self._broken.get(pointer.to.model.identity)
+        said = self._readying.broken.get(pointer.to.model.identity)
         if said is None or pointer.seq <= self._began:
             return
         moves = store.ledger.aliases(self._stage.endpoint)
@@ -254,15 +261,15 @@ class Follower:
                 self._in_loop(self._tried, None)
         elif on_trial != wanted.to.model.digest:
             self._trial, self._lost = None, ""
-            service = self._ready(store, wanted.to)
+            service = self._readying.ready(store, wanted.to, live)
             if service is None:
-                if said := self._broken.get(wanted.to.model.identity):
+                if said := self._readying.broken.get(wanted.to.model.identity):
                     self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             if not alike(live.signature, service.signature):
                 said = "it takes other columns than the champion"
                 say(f"error: challenger {short(wanted.to.model.digest)} is not tried: {said}", level="error")
-                self._broken[wanted.to.model.identity] = said
+                self._readying.broken[wanted.to.model.identity] = said
                 self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             self._trial = Rollout(live, service, self._plan)
@@ -271,7 +278,7 @@ class Follower:
             self._in_loop(self._tried, self._trial)
         elif self._lost:
             self._end_trial(store, champion, wanted, f"canary taken back: {self._lost}")
-        elif self._held(wanted):
+        elif self._trial is not None and self._trial.held(wanted.since, released=wanted.to.model.released):
             with contextlib.suppress(Busy):
                 held = f"canary held for {seconds_text(self._plan.watch)}"
                 settle(store, (champion, wanted), champion.to, wanted.to, held)
@@ -285,33 +292,6 @@ class Follower:
         # Another process of this server, or a person, may be at it: then the next look sees what became of it.
         with contextlib.suppress(Busy):
             settle(store, (champion, challenger), challenger.to, champion.to, reason)
-
-    def _held(self, wanted: Pointer) -> bool:
-        """Say whether a canary has answered long enough to become the champion."""
-        if not self._plan.watch or not self._plan.share or self._trial is None or not wanted.to.model.released:
-            return False
-        answers = self._trial.tally(self._trial.challenger).answers
-        return time.time() - wanted.since >= self._plan.watch and answers >= ENOUGH
-
-    def _ready(self, store: Store, deployment: Deployment) -> Service | None:
-        """Return a version ready to answer; none if it must not go live."""
-        model = deployment.model
-        found = self._models.version(self._stage.endpoint, model.digest)
-        if found is not None:
-            return found
-        if time.monotonic() < self._refused.get(model.identity, 0.0):
-            return None
-        try:
-            return self._stage.prepare(store, deployment)
-        except Exception as error:  # noqa: BLE001 - a version that cannot be made ready stops nobody
-            said = why(error)
-            if isinstance(error, BROKEN):
-                self._broken[model.identity] = said
-        if model.identity not in self._refused:
-            then = f"{short(self._live.version.digest)} goes on" if self._live is not None else "none answers"
-            say(f"error: {deployment.alias} {short(model.digest)} does not go live, {then}: {said}", level="error")
-        self._refused[model.identity] = time.monotonic() + _AGAIN
-        return None
 
     def _told(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -356,8 +336,10 @@ class Follower:
             return
         # What was deployed before we began may stay, and so may what a server went back to: it must end somewhere.
         watched = self._alias == "champion" and pointer.seq > self._began and not pointer.back and self._plan.probation
-        self._probation = Probation(service, before, self._plan.probation) if watched else None
-        say(f"swapped {said} was={short(before.version.digest)}")
+        now, was = service.version.digest, before.version.digest
+        # A model whose runtime has changed cannot give its place back to itself.
+        self._probation = Probation(service, before, self._plan.probation) if watched and now != was else None
+        say(f"swapped {said} was={short(was)}")
         self._leaving.retire(before)
 
     def _unload(self) -> None:

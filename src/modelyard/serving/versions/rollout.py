@@ -12,6 +12,7 @@ import hashlib
 import math
 import queue
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ _SLOWER, _SLOWER_MS = 3.0, 5.0
 # Share of the answers that may differ in distribution, beyond what chance does.
 _DIFFERENT = 0.25
 _BINS = 10
+# Answers of a canary before it may become the champion.
+_HELD = 100
 # Rows of one request that are looked at; copies that wait for the shadow.
 _ROWS, _COPIES = 32, 256
 
@@ -237,6 +240,17 @@ class Rollout:
             return ""
         both = self.tally(self.champion), self.tally(self.challenger)
         return verdict(*both, classes=self._classes, differ=self.plan.ab is not None)
+
+    def held(self, since: float, *, released: bool) -> bool:
+        """Say whether a canary has answered long enough to become the champion.
+
+        Args:
+            since: When it was named, in seconds since 1970.
+            released: It has a card, without which it may not.
+        """
+        if not self.plan.watch or not self.plan.share or not released:
+            return False
+        return time.time() - since >= self.plan.watch and self.tally(self.challenger).answers >= _HELD
 
     def tally(self, service: Service) -> Tally:
         """Return what one of the two has answered."""

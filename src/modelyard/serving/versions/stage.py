@@ -14,6 +14,7 @@ from modelyard.serving.limits import Limits
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions.deciding import as_decided
 from modelyard.serving.versions.rehearsal import rehearse
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
@@ -56,6 +57,7 @@ class Stage:
         with errors_said() as said:
             folder = store.blobs.folder(deployment.model.address)
             bundle = open_bundle(folder, trusted=trusted_keys(self.project), version=deployment.model)
+            bundle = as_decided(store, bundle, self.project)
             trace = self._origin(store, deployment)
             service = Service(bundle, self.endpoint, self.log, self._limits, trace=trace)
             try:
