@@ -222,8 +222,10 @@ class Follower:
                 self._in_loop(self._go_live, service, pointer)
             else:
                 self._take_back(store, pointer)
-        if self._probation is not None and pointer is not None:
-            self._probation.look(store, pointer)
+        # The loop may put another one in its place at any moment.
+        probation = self._probation
+        if probation is not None and pointer is not None:
+            probation.look(store, pointer)
         if self._plan and self._alias == "champion" and pointer is not None and self._loop is not None:
             self._try_challenger(store, pointer)
 
