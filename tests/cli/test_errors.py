@@ -156,3 +156,15 @@ def test_a_token_that_nobody_reads_is_said_to_be_revoked(project: Path, more: li
     assert "error[token-unseen]: nobody read the token of `ana`, so it is revoked" in ended.stderr
     assert "Exception ignored" not in ended.stderr
     assert list_tokens(project) == []
+
+
+@pytest.mark.parametrize("line", ["serve", "loadtest", "token list", "predict rows.csv"])
+def test_without_a_file_nobody_is_told_to_run_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "`modelyard init`" in said
+    assert "`modelyard run`" not in said

@@ -20,6 +20,7 @@ import httpx
 import polars as pl
 import pytest
 
+from modelyard.automation.systemd import server_unit
 from modelyard.cli.main import main
 from modelyard.deploy.aliases import move
 from modelyard.records import ModelVersion
@@ -222,6 +223,12 @@ def test_the_unit_of_a_server_is_one_that_systemd_takes_and_serves(
         [analyze, "verify", "--user", str(file)], env=env, capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_a_word_without_a_letter_stays_one_in_a_unit() -> None:
+    text = server_unit("modelyard-serve-hours.service", Path("/a b"), ["/bin/serve", "--host", "", "x;y"])
+    assert 'ExecStart=/bin/serve --host "" "x;y"\n' in text
+    assert 'ReadWritePaths="/a b"\n' in text
 
 
 def test_serve_keeps_ctrl_c_back_for_the_server_that_it_becomes(

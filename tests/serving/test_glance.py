@@ -91,6 +91,8 @@ KINDS = {
             [{"use": "blocklist", "params": {"terms": ["word"]}}],
             [{"use": "blocklist", "params": {"terms": ["-3"]}}],
             [{"use": "blocklist", "params": {"patterns": ["^1"]}}],
+            # What one of two clears the other may mark.
+            [{"use": "blocklist", "params": {"terms": ["-3"]}}, {"use": "blocklist", "params": {"patterns": ["^1"]}}],
             [{"use": "unusual", "params": {"score": 0.9}}],
         ],
     ),

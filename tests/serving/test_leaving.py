@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,34 @@ def test_who_leaves_while_it_waits_for_the_log(tmp_path: Path) -> None:
         assert counted(endpoint) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("waits", ["model", "log"])
+def test_who_waits_while_the_endpoint_is_switched_off_is_told_so(tmp_path: Path, waits: str) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        model, go_on, write = Held(endpoint), threading.Event(), endpoint.log._write
+        if waits == "log":
+            endpoint.log._backlog = 1
+            endpoint.log._write = lambda *given: go_on.wait(10) and write(*given)  # type: ignore[method-assign]
+
+        async def main() -> bytes:
+            if waits == "model":
+                endpoint.service.batcher.inline.learn(1, 1.0)
+            asking(endpoint, ROW)
+            await asyncio.sleep(0.01)
+            _, wire = asking(endpoint, ROW)
+            await asyncio.sleep(0.01)
+            endpoint.models.kill(endpoint.service.endpoint, "test")
+            model.go_on.set()
+            await idle(endpoint)
+            go_on.set()
+            return bytes(wire.sent)
+
+        answer = asyncio.run(main())
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"endpoint-killed"' in answer
+        assert model.sizes == [1]
+        assert counted(endpoint) == (1, 1, 0)
+
+
 def called(endpoint: Endpoint, peer: Peer, stream: int, *, micros: int | str = -1, **more: str) -> None:
     """Ask for one row over gRPC."""
     request = message("ModelInferRequest")(model_name=endpoint.service.endpoint)
@@ -213,6 +242,61 @@ def test_calls_that_are_given_up(tmp_path: Path) -> None:
         assert model.sizes == [1, 1]
         assert counted(endpoint) == (2, 2, 2)
         assert endpoint.models.refused["deadline-exceeded"] == 1
+
+
+@pytest.mark.parametrize("how", ["reset", "broken", "late", "slow", "lost", "ended"])
+def test_each_way_to_give_up_a_call_is_seen(tmp_path: Path, how: str) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        model = Held(endpoint)
+
+        async def main() -> None:
+            endpoint.service.batcher.inline.learn(1, 1.0)
+            asking(endpoint, ROW)
+            await asyncio.sleep(0.01)
+            peer = Peer(Calls(endpoint.app))  # type: ignore[arg-type]
+            called(endpoint, peer, 1, **({"grpc_timeout": "10m"} if how == "late" else {}))
+            if how == "reset":
+                peer.send(frame(Kind.RST_STREAM, 0, 1, (8).to_bytes(4, "big")))
+            elif how == "broken":
+                # A stream that was ended says nothing more.
+                peer.send(frame(Kind.DATA, 0, 1, b"more"))
+            elif how == "slow":
+                peer.connection.overdue(time.monotonic() + 1000.0, endpoint.app.limits)
+            elif how == "lost":
+                peer.connection.connection_lost(None)
+            elif how == "ended":
+                # What is no frame ends the connection.
+                peer.send(frame(Kind.DATA, 0, 0, b"none"))
+            await asyncio.sleep(0.05)
+            model.go_on.set()
+            await idle(endpoint)
+
+        asyncio.run(main())
+        assert model.sizes == [1]
+        assert endpoint.service.answered == 1
+
+
+@pytest.mark.parametrize("guards", [None, {"within": {"high": 1.0, "do": "abstain"}}])
+def test_a_call_whose_time_is_up_while_the_model_is_at_work_is_not_counted_as_answered_too(
+    tmp_path: Path, guards: Any
+) -> None:
+    with Endpoint(tmp_path, regression_bundle(), guards) as endpoint:
+        model = Held(endpoint)
+
+        async def main() -> None:
+            endpoint.service.batcher.inline.learn(1, 1.0)
+            peer = Peer(Calls(endpoint.app))  # type: ignore[arg-type]
+            called(endpoint, peer, 1, grpc_timeout="20m")
+            await asyncio.sleep(0.05)
+            model.go_on.set()
+            await idle(endpoint)
+            assert peer.answers()[1][1]["grpc-status"] == "4"
+
+        asyncio.run(main())
+        assert model.sizes == [1]
+        assert counted(endpoint) == (0, 0, 0)
+        assert endpoint.models.refused == {"deadline-exceeded": 1}
+    assert endpoint.log.logged == 0
 
 
 @pytest.mark.parametrize("begin", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -254,6 +338,39 @@ def test_a_caller_that_says_no_more_is_asked_whether_it_still_listens(
     interim, _, answer = said.rpartition(b"HTTP/1.1 200 OK")
     assert answer.endswith(b"{}")
     assert set(interim.split(b"\r\n\r\n")) == {b"HTTP/1.1 102 Processing", b""}
+
+
+def half_closed(echo: Echo, ask: bytes) -> bytes:
+    """Ask, say no more, and return what comes until the server closes; it answers after a tenth of a second."""
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Connection(echo), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname(), timeout=5) as caller:
+            caller.sendall(ask)
+            caller.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.1)
+            echo.turn()
+            said = b""
+            while part := await asyncio.to_thread(caller.recv, 4096):
+                said += part
+        server.close()
+        return said
+
+    return asyncio.run(main())
+
+
+def test_all_that_was_asked_is_answered_after_the_end_of_what_a_caller_says() -> None:
+    ask = b"POST /predict/later HTTP/1.1\r\nhost: x\r\nauthorization: Bearer good\r\ncontent-length: 1\r\n\r\n"
+    said = half_closed(Echo(Heads()), b"".join(ask + body for body in (b"1", b"2", b"3")))
+    assert [part[-1:] for part in said.split(b"HTTP/1.1 200 OK")[1:]] == [b"1", b"2", b"3"]
+
+
+def test_who_speaks_an_older_http_gets_no_answer_but_the_last() -> None:
+    ask = b"POST /predict/later HTTP/1.0\r\nauthorization: Bearer good\r\ncontent-length: 1\r\n\r\n1"
+    said = half_closed(Echo(Heads()), ask)
+    assert said.startswith(b"HTTP/1.1 200 OK")
+    assert said.endswith(b"1")
 
 
 HEADER = "x-envoy-expected-rq-timeout-ms"

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from modelyard._kit.errors import ModelyardError
+from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.processes import born, family
 from modelyard.automation import loadtest, trial
 from modelyard.automation.loadtest import Order, last_of, why_not_compared
@@ -174,6 +174,29 @@ def test_who_is_short_of_something_is_told_what_to_try(
         knee = Knee(at=at, beyond=100, limited=limited, steps=(step,))
         loadtest_verb._print("income 3fa9", loadtest.Tested(knee, 0.2, []), 8)
         assert f"it may hold {says}: {why}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_what_was_measured_is_shown_where_it_cannot_be_written(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json: bool
+) -> None:
+    step = Measured(rate=80, seconds=1, sent=80, answered=80, errors={}, p99=0.2, served=0.1, waited=0)
+    tested = loadtest.Tested(Knee(at=step, beyond=100, limited="", steps=(step,)), 0.2, [])
+
+    def run(work: Any) -> Any:
+        work.close()
+        return tested
+
+    def record(*given: Any, **more: Any) -> None:
+        raise UserError("disk-full", "no space left on the disk of `ledger.db`", hint="free some space")
+
+    monkeypatch.chdir(yard.root)
+    monkeypatch.setattr(loadtest_verb, "_run", run)
+    monkeypatch.setattr(loadtest, "record", record)
+    assert main(["loadtest", *(["--json"] if json else [])]) == 2
+    said = capsys.readouterr()
+    assert "error[disk-full]" in said.err
+    assert ('"results":' if json else "holds 80 requests a second") in said.out
 
 
 def started(yard: Yard, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:

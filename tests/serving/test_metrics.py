@@ -18,9 +18,11 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.observability.metrics import BOUNDS, Tally
 from modelyard.serving.protocols import feedback
 from modelyard.serving.protocols.feedback import text_of
+from modelyard.serving.protocols.repository import index_of, statistics_of
 from modelyard.store.requests import Block, Turn, connect, encode, known_of, truths_of, write_block
 
-from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import Server, regression_bundle  # noqa: TID252 - the suite is not installed
+from .inprocess import Endpoint  # noqa: TID252 - the same
 
 ROW = {"age": 30, "income": 1.0, "city": "rome"}
 
@@ -254,3 +256,15 @@ def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:
     assert known_of(db, {"nobody"}, seconds=10) == ({}, True)
     assert known_of(db, {"nobody"}, seconds=-1) == ({}, False)
     db.close()
+
+
+def test_what_was_never_answered_has_no_last_answer_and_what_takes_nothing_is_not_ready(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+        (before,) = statistics_of(endpoint.models, "", "")["model_stats"]
+        endpoint.ask({"a": 1, "b": 2})
+        (after,) = statistics_of(endpoint.models, "", "")["model_stats"]
+        assert ("last_inference" in before, "last_inference" in after) == (False, True)
+        assert len(index_of(endpoint.models, only_ready=True)) == 1
+        endpoint.models.kill(endpoint.service.endpoint, "test")
+        assert index_of(endpoint.models, only_ready=True) == []
+        assert [one["state"] for one in index_of(endpoint.models, only_ready=False)] == ["UNAVAILABLE"]

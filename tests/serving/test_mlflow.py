@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.protocols.mlflow import _number
 
 from .conftest import Server, mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed
+from .inprocess import Endpoint  # noqa: TID252 - the same
 
 ROWS: list[dict[str, Any]] = [
     {"age": 30, "city": "paris", "income": 500.5},
@@ -124,3 +128,53 @@ def test_csv_says_true_and_false_as_a_table_does() -> None:
         _number(truth, 3, "yes")
     with pytest.raises(HttpError, match="row 3: `n` is a number and was given a text"):
         _number(Feature(name="n", type="number", source="Int64"), 3, "true")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ('{"dataframe_split": {"columns": ["age", "city", "age"], "data": [[1, "a", 2]]}}', "application/json"),
+        ("age,city,age\n1,a,2\n", "text/csv"),
+    ],
+)
+def test_a_column_that_is_given_twice_is_named(tmp_path: Path, body: str, kind: str) -> None:
+    with Endpoint(tmp_path, mixed_bundle(), None) as endpoint:
+        request = endpoint.request(body.encode(), "/invocations")
+        request = request.replace(b"\r\nhost:", b"\r\ncontent-type: %s\r\nhost:" % kind.encode())
+        ((status, said),) = asyncio.run(endpoint._ask([request]))
+        assert (status, said["error"]["code"]) == (400, "body-shape")
+        assert said["error"]["message"] == "column `age` is given twice"
+
+
+BOM = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"rows": [{"age": 30, "income": 1, "city": "rome"}]}),
+        ("/predict", {"age": 30, "income": 1, "city": "rome"}),
+        ("/invocations", {"dataframe_records": [{"age": 30, "income": 1, "city": "rome"}]}),
+        ("/invocations", {"dataframe_records": [{"age": 30, "income": float("nan"), "city": "rome"}]}),
+        (
+            "/v2/models/credit/infer",
+            {
+                "inputs": [
+                    {"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [30, 1]},
+                    {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
+                ]
+            },
+        ),
+    ],
+)
+def test_a_mark_of_utf_8_before_the_body_is_passed_over_once(tmp_path: Path, path: str, body: Any) -> None:
+    text = json.dumps(body)
+    with Endpoint(tmp_path, mixed_bundle(), None) as endpoint:
+        plain, marked, twice, alone = endpoint.ask(
+            *[given.encode() for given in (text, BOM + text, BOM + BOM + text, BOM)], path=path
+        )
+        assert plain[0] == marked[0] == 200
+        assert plain[1].keys() == marked[1].keys()
+        assert twice[0] == alone[0] == 400
+        many = endpoint.ask((BOM * 100_000).encode(), path=path)
+        assert [status for status, _ in many] == [400]

@@ -10,9 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from onnx import helper
 
 from modelyard.inference import BundleDraft
 from modelyard.records import Deployment, ModelVersion
@@ -21,20 +19,9 @@ from modelyard.serving.versions.settling import TAKEN_BACK, Pointer
 
 from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .inprocess import Endpoint  # noqa: TID252 - the same
-from .versions import ENDPOINT, Yard, fails_beyond, times, until  # noqa: TID252 - the same
+from .versions import ENDPOINT, Yard, fails_beyond, no_number_beyond, times, until  # noqa: TID252 - the same
 
 WHY = re.compile(r"deployment taken back: \d+ of \d+ requests were not answered as they should")
-
-
-def no_number_beyond(limit: float) -> BundleDraft:
-    """A model that answers its input, and NaN for one beyond a limit: there is no root of what is left."""
-    nodes = [
-        helper.make_node("Sub", ["limit", "numeric"], ["left"]),
-        helper.make_node("Sqrt", ["left"], ["root"]),
-        helper.make_node("Mul", ["root", "zero"], ["none"]),
-        helper.make_node("Add", ["numeric", "none"], ["prediction"]),
-    ]
-    return times(1.0, nodes, {"limit": np.array(limit, np.float32), "zero": np.zeros(1, np.float32)})
 
 
 @pytest.fixture
@@ -282,6 +269,33 @@ def test_what_was_gone_back_to_by_a_server_is_not_looked_at(yard: Yard, first: M
     probation.look(yard.store, Pointer(new, 0.0, 2))
     assert moves(yard)[2:] == [("server", first.digest)]
     assert yard.now("champion").reason == f"{TAKEN_BACK}10 of 10 requests were not answered as they should"
+
+
+def test_what_comes_next_is_not_taken_back_for_what_this_one_did(yard: Yard, first: ModelVersion) -> None:
+    _, probation, _ = erring(yard, first, yard.keep(times(2.0)))
+    # Its successor is being made ready, and does not answer yet.
+    third = yard.point(yard.keep(times(3.0)))
+    probation.look(yard.store, Pointer(third, 0.0, 3))
+    assert yard.now("champion") == third
+
+
+def test_errors_of_the_last_moment_count_only_where_they_were_seen_in_time(yard: Yard, first: ModelVersion) -> None:
+    now = [0.0]
+    _, new = (yard.point(model) for model in (first, yard.keep(times(2.0))))
+    service = version(new.model.digest)
+    probation = Probation(service, version(first.digest), 60.0, clock=lambda: now[0])
+    service.erred, now[0] = 10, 60.0
+    probation.look(yard.store, Pointer(new, 0.0, 2))
+    assert probation.done
+    assert yard.now("champion") == new
+
+
+def test_where_the_challenger_points_does_not_matter(yard: Yard, first: ModelVersion) -> None:
+    """A canary that was taken back leaves the alias of challengers at the champion's model."""
+    (_, new), probation, _ = erring(yard, first, yard.keep(times(2.0)))
+    yard.point(first, "challenger")
+    probation.look(yard.store, Pointer(new, 0.0, 2))
+    assert yard.now("champion").model.digest == first.digest
 
 
 def test_busy_alias_is_tried_again_even_when_the_time_is_up(yard: Yard, first: ModelVersion) -> None:

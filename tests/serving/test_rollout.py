@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from modelyard.checks.profile import profile
+from modelyard.inference import BundleDraft
 from modelyard.records import Deployment, ModelVersion
-from modelyard.serving.versions.rollout import Tally, alike, distance, verdict
+from modelyard.serving.versions.rollout import Plan, Rollout, Tally, alike, distance, verdict
 from modelyard.serving.versions.settling import Pointer, settle
 
 from .conftest import MIXED, Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
-from .versions import ENDPOINT, SIGNATURE, Yard, fails_beyond, times, until  # noqa: TID252 - the same
+from .inprocess import Endpoint  # noqa: TID252 - the same
+from .versions import (  # noqa: TID252 - the same
+    ENDPOINT,
+    SIGNATURE,
+    Yard,
+    fails_beyond,
+    no_number_beyond,
+    times,
+    until,
+)
 
 
 def tally(answers: int, errors: int = 0, ms: float = 1.0, values: list[float] | None = None) -> Tally:
@@ -199,6 +214,31 @@ def test_canary_that_errs_is_taken_back_and_the_ledger_says_why(
     assert newest.actor == "server"
 
 
+def test_what_a_challenger_refuses_is_counted_as_its_own(
+    yard: Yard, serve: Callable[..., Server], champion: ModelVersion
+) -> None:
+    server = serve("--canary", "0.5")
+    challenger = yard.keep(fails_beyond(20.0))
+    yard.point(challenger, "challenger")
+    until(lambda: rollout(server))
+    with server.client("operator") as client:
+        for name, value in (("challenger", 50.0), ("champion", "many"), ("challenger", "many")):
+            client.post("/predict", json={"a": value}, headers={"x-model": name})
+        told = client.get("/metrics").text
+        stats = client.get(f"/v2/models/{ENDPOINT}/stats").json()["model_stats"]
+    counted = {
+        (version, status): int(count)
+        for version, status, count in re.findall(r'route="/predict".*version="(\w+)",status="([45]\d\d)"} (\d+)', told)
+    }
+    its = challenger.digest[:12]
+    # Rows are read before it is drawn who answers them.
+    assert counted == {(its, "500"): 1, (champion.digest[:12], "400"): 2}
+    assert {one["version"]: one["inference_stats"]["fail"]["count"] for one in stats} == {
+        its: 1,
+        champion.digest[:12]: 2,
+    }
+
+
 @pytest.mark.thorough
 def test_canary_that_held_becomes_the_champion(yard: Yard, serve: Callable[..., Server]) -> None:
     server = serve("--canary", "0.5", "--watch", "0.2")
@@ -258,3 +298,50 @@ def test_nothing_is_settled_that_somebody_has_moved_since(yard: Yard, champion: 
     back = yard.store.ledger.alias(ENDPOINT, "challenger")
     assert back is not None
     assert (back.model.digest, back.previous, back.reason) == (champion.digest, second.digest, "in time")
+
+
+@pytest.mark.parametrize(
+    ("made", "guards", "values", "answers", "errors"),
+    [
+        (fails_beyond(20.0), None, (2.0, 50.0, "many", 50.0), 1, 2),
+        (no_number_beyond(20.0), None, (2.0, 50.0, "many", 50.0), 1, 2),
+        # What a guard holds back was answered.
+        (fails_beyond(20.0), {"within": {"high": 10.0, "do": "abstain"}}, (2.0, 15.0, 50.0), 2, 1),
+    ],
+    ids=["raises", "no-number", "held"],
+)
+def test_each_request_that_could_not_be_answered_is_one_error(
+    tmp_path: Path, made: BundleDraft, guards: Any, values: tuple[Any, ...], answers: int, errors: int
+) -> None:
+    with Endpoint(tmp_path, made, guards) as endpoint:
+        service = endpoint.service
+        trial = service.watch = Rollout(service, service, Plan(0.5))
+        endpoint.ask(*[{"a": value} for value in values])
+        assert trial.tally(service).shown() | {"p99_ms": 0} == {"answers": answers, "errors": errors, "p99_ms": 0}
+        assert service.erred == errors
+
+
+def test_rows_that_do_not_fit_are_no_errors_beside_those_that_the_model_fails_on(tmp_path: Path) -> None:
+    with Endpoint(tmp_path, fails_beyond(20.0), None) as endpoint:
+        service = endpoint.service
+        trial = service.watch = Rollout(service, service, Plan(0.5))
+
+        async def at_once() -> None:
+            await asyncio.gather(*(endpoint._ask([endpoint.request({"a": value})]) for value in (50.0, 1e300)))
+
+        asyncio.run(at_once())
+        assert (service.batcher.runs, trial.tally(service).errors) == (1, 1)
+
+
+def test_requests_that_are_held_back_are_no_errors(tmp_path: Path) -> None:
+    made = times(1.0)
+    columns = {"a": np.random.default_rng(0).normal(size=2000).tolist()}
+    files = {**made.files, "profile.json": json.dumps(profile(columns, SIGNATURE)).encode()}
+    files.pop("model.json")
+    guards = {"outlier": {"score": 0.99, "do": "quarantine"}, "fallback": "0"}
+    with Endpoint(tmp_path, BundleDraft.of(made.version, files), guards) as endpoint:
+        service = endpoint.service
+        trial = service.watch = Rollout(service, service, Plan(0.5))
+        assert [status for status, _ in endpoint.ask(*[{"a": 1000.0}] * 5)] == [200] * 5
+        endpoint.log.apart().settle(5)
+        assert (endpoint.log.held, trial.tally(service).errors) == (5, 0)

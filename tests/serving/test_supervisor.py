@@ -51,6 +51,27 @@ def test_process_that_is_told_to_end_as_it_begins_ends(monkeypatch: pytest.Monke
     assert Supervisor(lambda place, tell: 7, [()], end, patience=10.0).run() == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("group", [False, True], ids=["first", "all"])
+def test_told_to_end_before_all_answer(number: signal.Signals, group: bool) -> None:
+    """A terminal sends Ctrl-C to all of them, whoever sees it first; others tell the first process alone."""
+    parent = os.getpid()
+
+    def work(place: int, tell: Callable[[str, str], object]) -> int:
+        if place:
+            if not group:
+                os.kill(parent, number)
+            elif number == signal.SIGINT:
+                os.kill(os.getpid(), number)
+        elif group:
+            time.sleep(0.5)
+            os.kill(parent, number)
+        time.sleep(60)
+        return 0
+
+    assert Supervisor(work, [(), ()], end, patience=10.0).run() == 128 + number
+
+
 def test_process_that_is_told_to_end_before_it_takes_a_place_again_is_no_failure(tmp_path: Path) -> None:
     parent, begun = os.getpid(), tmp_path / "begun"
 

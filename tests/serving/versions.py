@@ -68,6 +68,17 @@ def fails_beyond(limit: float) -> BundleDraft:
     return times(1.0, nodes, {"limit": np.array(limit, np.float32)})
 
 
+def no_number_beyond(limit: float) -> BundleDraft:
+    """A model that answers its input, and NaN for one beyond a limit: there is no root of what is left."""
+    nodes = [
+        helper.make_node("Sub", ["limit", "numeric"], ["left"]),
+        helper.make_node("Sqrt", ["left"], ["root"]),
+        helper.make_node("Mul", ["root", "zero"], ["none"]),
+        helper.make_node("Add", ["numeric", "none"], ["prediction"]),
+    ]
+    return times(1.0, nodes, {"limit": np.array(limit, np.float32), "zero": np.zeros(1, np.float32)})
+
+
 class Yard:
     """A project with a ledger, whose versions answer their input times a factor."""
 

@@ -26,7 +26,7 @@ from modelyard.serving.load.requests import encoded
 from modelyard.serving.load.watched import Watched
 from modelyard.store.base import Store
 
-__all__ = ["Order", "Tested", "last_of", "measure", "record", "why_not_compared"]
+__all__ = ["Order", "Tested", "last_of", "measure", "record", "told", "why_not_compared"]
 
 # Without a limit for the slowest of a hundred: so many times what it is while nearly nothing is asked, at least this.
 _TIMES, _LEAST_P99 = 5, 0.01
@@ -177,16 +177,19 @@ async def measure(
     return Tested(knee, p99, [msgspec.structs.replace(r, evidence=e) for r, e in zip(results, stamped, strict=True)])
 
 
-def record(store: Store, deployment: Deployment, order: Order, tested: Tested, *, actor: str) -> dict[str, Any]:
-    """Write what came out to the ledger, and return it as plain JSON."""
-    payload = {
+def told(deployment: Deployment, order: Order, tested: Tested) -> dict[str, Any]:
+    """Return what came out as plain JSON."""
+    return {
         "endpoint": deployment.endpoint,
         "model": deployment.model.digest,
         "like": {**order.like(), "p99": tested.p99},
         "results": [plain(result) for result in tested.results],
     }
+
+
+def record(store: Store, payload: dict[str, Any], *, actor: str) -> None:
+    """Write what came out to the ledger."""
     store.ledger.append(Draft(kind="loadtest.finished", actor=actor, payload=payload))
-    return payload
 
 
 def last_of(store: Store, endpoint: str, order: Order) -> tuple[float | None, float]:

@@ -213,7 +213,7 @@ def _path(text: str) -> str:
 def _quoted(word: str) -> str:
     """Return one word of a list or a command line as systemd reads it back."""
     _plain(word)
-    if not re.search(r"""[\s"'\\;$]""", word):
+    if word and not re.search(r"""[\s"'\\;$]""", word):
         return word.replace("%", "%%")
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
-from modelyard._kit.errors import UserError
+from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real, whole
 from modelyard.cli.output import data, json_line, say, table
@@ -108,7 +108,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
-    from modelyard.automation.loadtest import measure, record, why_not_compared
+    from modelyard.automation.loadtest import measure, record, told, why_not_compared
     from modelyard.deploy.aliases import bundle_folder, endpoint_of
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
@@ -123,11 +123,19 @@ def run(args: argparse.Namespace) -> int:
         apart = why_not_compared(store, deployment.endpoint, order) if order.share is not None else ""
         say(f"asking {args.target if order.host else 'a server of its own'}, {plural(len(rows), 'row')} in turns")
         tested = _run(measure(order, store, deployment, rows, declared=declared, tell=_tell))
-        payload = record(store, deployment, order, tested, actor=user())
+        payload = told(deployment, order, tested)
+        unwritten: ModelyardError | None = None
+        try:
+            record(store, payload, actor=user())
+        except ModelyardError as error:
+            # What took minutes is shown all the same.
+            unwritten = error
     if args.json:
         json_line(payload)
     else:
         _print(f"{deployment.endpoint} {short(model.digest)}", tested, order.connections)
+    if unwritten is not None:
+        raise unwritten
     if apart:
         say(f"note: --fail-below {args.fail_below} decided nothing: {apart}; the next test like this one is compared")
     return 1 if any(result.status == "failed" for result in tested.results) else 0

@@ -83,7 +83,9 @@ def open_existing(args: argparse.Namespace, *, model: bool = False) -> Store:
         raise NotFound(
             "project-not-found",
             f"nothing was run in `{root}` yet",
-            hint="run `modelyard run`, or name the file with -f",
+            hint="run `modelyard run`, or name the file with -f"
+            if file.exists()
+            else f"there is no `{file.name}` here: `modelyard init` writes one, or name yours with -f",
         )
     store = open_store(root, file=file.name)
     if model and not store.ledger.aliases():

@@ -27,7 +27,7 @@ from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
-from modelyard.serving.sifting import Hurried, drop, least, stays
+from modelyard.serving.sifting import Hurried, drop, least, stays, turn_away
 from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.serving.watching import Picks, Watch
@@ -213,7 +213,7 @@ class Service:
         if self.gate is not None:
             self.gate.forget(group)
         if self.watch is not None:
-            self.watch.failed(self, group)
+            self.watch.failed(self, sum([asked.parsed.error is None for asked in group]))
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
         self.erred += not isinstance(error, HttpError) or error.status >= 500
@@ -224,7 +224,7 @@ class Service:
         if isinstance(output, BaseException):
             self._failed(group, output)
             return
-        ended = time.monotonic()
+        ended, erred = time.monotonic(), self.erred
         gate, keeper = self._gate_for(group, output), self._keeper
         rows = [asked.parsed for asked in group]
         counts = [parsed.count for parsed in rows]
@@ -252,7 +252,7 @@ class Service:
                 outputs = [one.decoded for one in done]
             took = self._keep(done, counts, given, outputs, ended, self.log)
         if self.watch is not None:
-            self.watch.answered(self, group, took)
+            self.watch.answered(self, group, took, self.erred - erred)
 
     def _write(self, group: list[Asked], *, joins: bool) -> tuple[list[Asked], list[bytes | Packed]]:
         """Write the answers of a group as the model gave them; return who got one, and their rows for the log.
@@ -266,8 +266,8 @@ class Service:
         inputs: list[bytes | Packed] = []
         for asked in group:
             exchange = asked.exchange
-            if asked.parsed.error is not None:
-                exchange.refuse(asked.parsed.error)
+            if exchange.settled or asked.parsed.error is not None:
+                turn_away(asked)
                 continue
             try:
                 render = asked.render
@@ -292,8 +292,8 @@ class Service:
         inputs: list[bytes | Packed] = []
         for asked in group:
             exchange, parsed = asked.exchange, asked.parsed
-            if parsed.error is not None:
-                exchange.refuse(parsed.error)
+            if exchange.settled or parsed.error is not None:
+                turn_away(asked, gate)
                 continue
             try:
                 if not finite:

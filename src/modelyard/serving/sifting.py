@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard.serving.asked import Asked, Render
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.parsed import Parsed
 
-__all__ = ["Hurried", "drop", "least", "seconds_of", "stays"]
+if TYPE_CHECKING:
+    from modelyard.serving.guards.gate import Gate
+
+__all__ = ["Hurried", "drop", "least", "seconds_of", "stays", "turn_away"]
 
 # What Envoy, and with it Istio, writes onto each request that it hands on: how long its caller will wait. Its guides
 # name just this use; there is no other header with milliseconds that more than one program knows.
@@ -84,3 +87,11 @@ def drop(group: list[Asked]) -> None:
             exchange.refuse(_LATE)
         elif not exchange.settled:
             exchange.drop(_GONE)
+
+
+def turn_away(asked: Asked, gate: Gate | None = None) -> None:
+    """Tell a caller whose rows do not fit; one whose time was up while the model was at work has been told that."""
+    if gate is not None:
+        gate.forget([asked])
+    if not asked.exchange.settled and asked.parsed.error is not None:
+        asked.exchange.refuse(asked.parsed.error)

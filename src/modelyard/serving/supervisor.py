@@ -83,10 +83,15 @@ class Supervisor:
         self._answering: set[int] = set()
         self._all_said = False
         self._told = False
+        # The signal that told us to end.
+        self._by = 0
         self._code = 0
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, then until all have ended; return the highest of their exit codes."""
+        """Run until SIGTERM or SIGINT, then until all have ended; return the highest of their exit codes.
+
+        Where it came before all of them answered it is 130 for SIGINT and 143 for SIGTERM, as of one process.
+        """
         hear, self._said = os.pipe()
         wake, woken = os.pipe()
         os.set_blocking(woken, False)
@@ -108,10 +113,10 @@ class Supervisor:
                 signal.signal(number, handler)
             for fd in (hear, self._said, wake, woken):
                 os.close(fd)
-        return self._code
+        return self._code or (128 + self._by if self._by and not self._all_said else 0)
 
     def _tell(self, number: int, frame: object) -> None:
-        self._told = True
+        self._told, self._by = True, self._by or number
 
     def _start(self) -> None:
         now = time.monotonic()
@@ -184,13 +189,14 @@ class Supervisor:
             del self._running[place]
             code = os.waitstatus_to_exitcode(status)
             if self._told:
-                # One that was still on its way to take the place of another has answered nothing.
-                idle = code == -signal.SIGTERM and self._all_said
+                # One that was still on its way to its place has answered nothing.
+                idle = code == -signal.SIGTERM if self._all_said else self._by and -code in _ENDS
                 self._code = max(self._code, 0 if idle else code if code >= 0 else 1)
                 continue
             if not self._all_said:
-                # What keeps one from its start keeps all of them.
-                self._code, self._told = code if code > 0 else 1, True
+                # What keeps one from its start keeps all of them; a Ctrl-C is for all of them.
+                self._told, self._by = True, signal.SIGINT if code == -signal.SIGINT else 0
+                self._code = 0 if self._by else code if code > 0 else 1
                 continue
             lived = time.monotonic() - began
             self._young[place] = 0 if lived >= _CALM else self._young[place] + 1

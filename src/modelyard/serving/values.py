@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from modelyard.records import Feature
-from modelyard.serving.errors import bad
+from modelyard.serving.errors import HttpError, bad
 
-__all__ = ["UNREADABLE", "category", "coerced", "decode", "names_in", "number", "once", "shown_truth"]
+__all__ = ["BOM", "UNREADABLE", "category", "coerced", "decode", "names_in", "number", "once", "shown_truth"]
 
 # What the parser raises for bytes that are no JSON, no UTF-8, or nested without end.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -20,6 +20,8 @@ _PLACE = re.compile(r"\(byte (\d+)\)")
 # A number as a text shows it: no NaN, no Infinity, no digits of other scripts.
 _SHOWN = re.compile(r"\s*[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?\s*")
 
+# Some editors and libraries put it before everything; who reads JSON may pass over it (RFC 8259, section 8.1).
+BOM = b"\xef\xbb\xbf"
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
 
@@ -33,16 +35,26 @@ def decode(body: bytes) -> Any:
     try:
         data = msgspec.json.decode(body)
     except UNREADABLE as error:
-        if "out of range" in str(error):
-            raise bad("value-not-finite", "a number in the body is larger than a double can be (1.8e308)") from None
-        if b"NaN" in body or b"Infinity" in body:
-            raise bad(
-                "value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known"
-            ) from None
-        told = "the body is empty: send JSON" if not body else f"the body is not JSON in UTF-8{_where(error)}"
-        raise bad("body-not-json", told) from None
+        if not body.startswith(BOM):
+            raise _refusal(body, error) from None
+        body = body[len(BOM) :]
+        try:
+            data = msgspec.json.decode(body)
+        except UNREADABLE as second:
+            raise _refusal(body, second) from None
     once(body, names_in(data))
     return data
+
+
+def _refusal(body: bytes, error: Exception) -> HttpError:
+    """Return what is said of bytes that the parser did not take."""
+    if "out of range" in str(error):
+        return bad("value-not-finite", "a number in the body is larger than a double can be (1.8e308)")
+    if b"NaN" in body or b"Infinity" in body:
+        return bad("value-not-finite", "NaN and Infinity are no numbers in JSON; give null where a value is not known")
+    return bad(
+        "body-not-json", f"the body is not JSON in UTF-8{_where(error)}" if body else "the body is empty: send JSON"
+    )
 
 
 def once(body: bytes, names: int) -> None:

@@ -52,9 +52,10 @@ class Exchange:
 
     Attributes:
         key: Digest of the key by which one of two versions was drawn, empty where that is its id; none if none was.
+        drawn: Version that answers it in the place of the current one, in the words of metrics; empty: none does.
     """
 
-    __slots__ = ("__weakref__", "_connection", "_data", "_keep_alive", "began", "body", "head", "id", "key")
+    __slots__ = ("__weakref__", "_connection", "_data", "_keep_alive", "began", "body", "drawn", "head", "id", "key")
 
     def __init__(
         self, connection: Connection | None, head: Head, body: bytes = b"", began: float = 0.0, name: str = ""
@@ -66,6 +67,7 @@ class Exchange:
         self.body = body
         self.began = began
         self.id = name
+        self.drawn = ""
         self.key: str | None = None
 
     @property
@@ -223,4 +225,6 @@ def fail(exchange: Exchange, error: BaseException) -> None:
         trace = "".join(traceback.format_exception(error))
         say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
         error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
-    exchange.refuse(error)
+    # Whoever was told something, and counted by that, is not told another thing.
+    if not exchange.settled:
+        exchange.refuse(error)

@@ -143,7 +143,8 @@ class Metrics:
 
     def count(self, models: Models, exchange: Exchange, status: int) -> None:
         """Count a request that was refused, or answered without the model."""
-        self.other[self.label(models, exchange, status)] += 1
+        path, name, version, _ = self.label(models, exchange, status)
+        self.other[path, name, exchange.drawn or version, status] += 1
 
     def label(self, models: Models, exchange: Exchange | Head, status: int) -> tuple[str, str, str, int]:
         """Return by what such a request is counted: path, endpoint, version, status."""

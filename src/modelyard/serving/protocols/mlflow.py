@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Asked, Service
-from modelyard.serving.values import decode, names_in, number, once, shown_truth
+from modelyard.serving.values import BOM, decode, names_in, number, once, shown_truth
 
 __all__ = ["invocations", "ping"]
 
@@ -88,6 +89,7 @@ def _decode(body: bytes) -> Any:
     except HttpError as error:
         if error.code != "value-not-finite" or b"NaN" not in body:
             raise
+        body = body.removeprefix(BOM)
         try:
             data = json.loads(body.decode(), parse_constant={"NaN": None}.__getitem__)
         except (KeyError, ValueError, RecursionError):
@@ -130,7 +132,8 @@ def _rows(service: Service, names: list[str], rows: list[Any]) -> Parsed:
         raise bad("rows-empty", "there is no row to answer")
     columns.check_count(len(rows))
     if len(set(names)) != len(names):
-        raise bad("body-shape", "a column is given twice")
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise bad("body-shape", f"column `{twice[:60]}` is given twice")
     for at, row in enumerate(rows):
         if not isinstance(row, list):
             raise bad("body-shape", f"row {at} is not a list of values")

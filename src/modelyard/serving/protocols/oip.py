@@ -19,7 +19,7 @@ from modelyard.serving.protocols.binary import numbers_out, shares, split, texts
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.service import Asked, Body, Service
 from modelyard.serving.sifting import seconds_of
-from modelyard.serving.values import UNREADABLE, decode, once
+from modelyard.serving.values import BOM, UNREADABLE, decode, once
 
 __all__ = [
     "EXTENSIONS",
@@ -153,7 +153,11 @@ def infer(models: Models, exchange: Exchange) -> None:
     try:
         request = _decode_request(text)
     except UNREADABLE:
-        raise _shape_of(text) from None
+        text = text.removeprefix(BOM)
+        try:
+            request = _decode_request(text)
+        except UNREADABLE:
+            raise _shape_of(text) from None
     _check_once(text, request)
     if request.id:
         exchange.id = check_id(request.id)

@@ -7,6 +7,7 @@ column, under the column's name.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ _ITEMS: dict[str, Any] = {
     "BOOL": bool | None,
     "BYTES": str | None,
 }
+# Where in a list it is that is something else.
+_PLACE = re.compile(r" - at `\$\[(\d+)\]")
 _FLAT = {name: msgspec.json.Decoder(GenericAlias(list, item)) for name, item in _ITEMS.items()}
 _NESTED = {name: msgspec.json.Decoder(GenericAlias(list, GenericAlias(list, item))) for name, item in _ITEMS.items()}
 
@@ -172,10 +175,20 @@ def _items(tensor: Tensor) -> list[Any]:
     except UNREADABLE as error:
         if "out of range" in str(error):
             raise bad("value-not-finite", f"`{tensor.name[:60]}` holds too large a number") from None
-        raise bad("tensor-type", f"`{tensor.name[:60]}` holds something else than {tensor.datatype}") from None
+        where = _row_of(tensor, str(error), nested=nested)
+        raise bad("tensor-type", f"{where}`{tensor.name[:60]}` holds something else than {tensor.datatype}") from None
     if len(items) != size:
         raise _uneven(tensor, len(items))
     return items
+
+
+def _row_of(tensor: Tensor, said: str, *, nested: bool) -> str:
+    """Return the row in which the parser met something else, as a sentence begins with it; empty if it does not say."""
+    place = _PLACE.search(said)
+    if place is None:
+        return ""
+    width = 1 if nested else max(math.prod(tensor.shape[1:]), 1)
+    return f"row {int(place[1]) // width}: "
 
 
 def _uneven(tensor: Tensor, count: int) -> HttpError:

@@ -228,14 +228,16 @@ class Follower:
                 self._take_back(store, pointer, live.version.digest)
         if pointer is None or live is None:
             return
-        if self._probation is not None:
-            self._probation.look(store, pointer)
+        # The loop may put another one in its place at any moment.
+        if (probation := self._probation) is not None:
+            probation.look(store, pointer)
         if self._plan and self._alias == "champion" and self._loop is not None:
             self._try_challenger(store, pointer, live)
 
     def _may_change(self) -> bool:
         """Say whether the live version is to be made ready anew: not while it is compared with another one."""
-        watched = self._trial is not None or (self._probation is not None and not self._probation.done)
+        probation = self._probation
+        watched = self._trial is not None or (probation is not None and not probation.done)
         return not watched and self._live is not None and self._live.version.digest in self._decided_anew
 
     def _take_back(self, store: Store, pointer: Pointer, live: str) -> None:

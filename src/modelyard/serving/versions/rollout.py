@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
 from modelyard.checks.ab import Question
 from modelyard.records import Signature
@@ -224,6 +225,13 @@ class Rollout:
         Raises:
             HttpError: The header names neither (`rollout-model`), or who asks may not choose (`role-denied`).
         """
+        found = self._picked(exchange)
+        if found is self.challenger:
+            # What it cannot answer is its own, too.
+            exchange.drawn = short(found.version.digest)
+        return found
+
+    def _picked(self, exchange: Exchange) -> Service:
         if name := chosen(exchange):
             return self.challenger if name == "challenger" else self.champion
         if exchange.version:
@@ -267,26 +275,25 @@ class Rollout:
 
     # -- what services say
 
-    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
+    def answered(self, service: Service, group: list[Asked], took: list[float], erred: int) -> None:
         """Count what was answered, and hand the shadow its copies."""
         tally = self._tallies[id(service)]
         tally.answers += len(took)
         tally.took.extend(took)
-        fitting = [asked for asked in group if asked.parsed.error is None]
-        tally.errors += len(fitting) - len(took)
-        for asked in fitting:
+        tally.errors += erred
+        for asked in group:
+            if asked.parsed.error is not None:
+                continue
             rows = _some(asked)
             values = self._values(rows)
             if all(map(math.isfinite, values)):
                 tally.values.extend(values)
-            else:
-                tally.errors += 1
             if self._shadow is not None and service is self.champion:
                 self._copy(asked.parsed, rows)
 
-    def failed(self, service: Service, group: list[Asked]) -> None:
+    def failed(self, service: Service, erred: int) -> None:
         """Count what could not be answered."""
-        self._tallies[id(service)].errors += len(group)
+        self._tallies[id(service)].errors += erred
 
     def _values(self, rows: list[list[float]]) -> list[float]:
         if not self._classes:
