@@ -104,26 +104,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
-/* What follows takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
-
-static inline const char *skip_space(const char *p)
-{
-    /* Mostly there is none, and one comparison says so. */
-    while ((unsigned char)*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
-        p++;
-    return p;
-}
-
-static inline const char *take(const char *p, char c)
-{
-    p = skip_space(p);
-    return *p == c ? skip_space(p + 1) : NULL;
-}
-
-static inline const char *take_bytes(const char *p, const char *end, const char *bytes, Py_ssize_t size)
-{
-    return end - p >= size && memcmp(p, bytes, (size_t)size) == 0 ? p + size : NULL;
-}
+/* As in the header: takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
 
 /* Takes the name of a field and its colon, where they stand as a program writes them. */
 static inline const char *take_key(const char *p, const char *end, const Field *field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -55,10 +56,9 @@ class Writer:
             rows: The model's output.
             predictions: What is answered to each.
         """
-        answer, probabilities = self._answer, self._probabilities
-        if answer is None:
+        if self._answer is None:
             return list(map(_Value, predictions))
-        return [answer(label, probabilities(*row)) for label, row in zip(predictions, rows, strict=True)]
+        return list(map(self._answer, predictions, starmap(self._probabilities, rows)))
 
 
 def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
