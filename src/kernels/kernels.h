@@ -166,6 +166,10 @@ Py_ssize_t *places_take(PyObject *sequence, Py_ssize_t most, Py_ssize_t *count);
 extern const char answers_bounds_doc[];
 PyObject *answers_bounds(PyObject *module, PyObject *array);
 
+/* letters.c */
+extern const char letters_doc[];
+PyObject *letters(PyObject *module, PyObject *args);
+
 /* tensors.c */
 extern const char tensors_lift_doc[];
 PyObject *tensors_lift(PyObject *module, PyObject *text);

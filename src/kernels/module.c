@@ -70,6 +70,7 @@ static PyObject *widen(PyObject *Py_UNUSED(module), PyObject *wish)
 
 static PyMethodDef functions[] = {
     {"narrow", narrow, METH_VARARGS, narrow_doc},
+    {"letters", letters, METH_VARARGS, letters_doc},
     {"lift", tensors_lift, METH_O, tensors_lift_doc},
     {"bounds", answers_bounds, METH_O, answers_bounds_doc},
     {"widen", widen, METH_O, widen_doc},

@@ -85,8 +85,9 @@ class App:
         self.cors = frozenset(origin.encode() for origin in access.cors)
         if access.per_day:
             models.bound(Days(access.per_day))
-        watched = limits.policy.guards is not None and limits.policy.guards.extraction is not None
-        self._limited = bool(limits.per_minute or access.per_day or watched)
+        extraction = limits.policy.guards.extraction if limits.policy.guards is not None else None
+        bounded = extraction is not None and extraction.do == "limit"
+        self._limited = bool(limits.per_minute or access.per_day or bounded)
         self.heads = Heads()
         self.access = _access_log(limits.policy, models.default)
         self.pressed = False
