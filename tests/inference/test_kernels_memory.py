@@ -92,6 +92,16 @@ for at in range(100_000):
     counts[2 + (kernels.lift(damaged(random.choice(tensors))) is None)] += 1
 print(*counts)
 
+for at in range(5_000):
+    many, width = random.randrange(5), random.randrange(3)
+    form = (b"top", b"", b"gap", b"{", b":", (b"name",) * width, b"}")
+    numbers = b"[%s]" % b",".join(random.choices([b"1", b"null", b"-1.5e-7"], k=many * width))
+    cut = random.choice((0, 0, 1, 2, 9))
+    try:
+        kernels.letters(form, ["id" * at] * many, [b"label"] * many, numbers[:len(numbers) - cut])
+    except ValueError:
+        pass
+
 
 def floats(many, kind="f"):
     return memoryview(array(kind, random.choices(VALUES, k=many)))

@@ -175,7 +175,7 @@ class Validator:
         one = group[0]
         given: Any = joined(group) if len(group) > 1 else one.numbers if one.packed is None else one.packed
         packed = type(given) is bytes
-        if self._round is not None and (packed or (given.dtype.char == "d" and given.flags.c_contiguous)):
+        if self._round is not None and (packed or (given.dtype == self._low.dtype and given.flags.c_contiguous)):
             rounded = np.empty((len(given) // (8 * count) if packed else len(given), count), np.float32)
             if self._round(given, self._low, self._high, rounded):
                 return rounded, True

@@ -56,6 +56,8 @@ class Writer:
         self._letters = None if kernels is None else kernels.letters
         self._form = _form(problem, model, kind)
         self._labels = {label: _encode(label) for label in labels} if self._answer is not None else {}
+        # Columns of the output, if the model is what it says.
+        self._width = len(problem.classes) or 1
 
     def post(self, group: list[Asked], output: Array | None) -> bool:
         """Answer a group at once, if all of it is usual: rows that came alone, and answers with nothing beside them.
@@ -66,7 +68,7 @@ class Writer:
             group: The requests.
             output: The model's output; none if no row fits.
         """
-        if self._letters is None or output is None or len(output) != len(group):
+        if self._letters is None or output is None or output.shape != (len(group), self._width):
             return False
         exchanges = [asked.exchange for asked in group]
         if not _all_alone(group) or not all_usual(exchanges):
