@@ -158,8 +158,7 @@ class TestRequests:
             return
         less, lists = found
         assert lists
-        for one, (read, begin, end) in zip(json.loads(less)["inputs"], lists, strict=False):
-            assert one.keys()
+        for read, begin, end in lists:
             assert len(read) == 8 * len(re.findall(rb"[^\[\],\s]+", text[begin:end]))
         # With each list in the place of its number again it is what it was.
         back = iter(text[begin:end] for _, begin, end in lists)
