@@ -14,7 +14,7 @@ bool are_given(Py_ssize_t count, Py_ssize_t wanted)
     return count == wanted;
 }
 
-static int take(Py_buffer *view, PyObject *array, char kind, int flags)
+static int view_take(Py_buffer *view, PyObject *array, char kind, int flags)
 {
     if (PyObject_GetBuffer(array, view, flags | PyBUF_FORMAT) < 0)
         return -1;
@@ -27,12 +27,12 @@ static int take(Py_buffer *view, PyObject *array, char kind, int flags)
 
 int vector_take(Py_buffer *view, PyObject *array, char kind, bool writable)
 {
-    return take(view, array, kind, PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0));
+    return view_take(view, array, kind, PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0));
 }
 
 int matrix_take(Matrix *matrix, PyObject *array)
 {
-    if (take(&matrix->view, array, 'f', PyBUF_STRIDES) < 0)
+    if (view_take(&matrix->view, array, 'f', PyBUF_STRIDES) < 0)
         return -1;
     if (matrix->view.ndim != 2) {
         PyBuffer_Release(&matrix->view);

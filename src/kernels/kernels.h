@@ -29,12 +29,33 @@ extern bool wide; /* module.c */
 #endif
 
 /* The same as `modelyard.inference.kernels.VERSION`: raised on both sides with what they call each other. */
-#define KERNELS_VERSION 2
+#define KERNELS_VERSION 3
 
 /* number.c: Read a JSON number at `p`, where at `end` stands a byte that is part of none.
  *
  * Returns where it ends; NULL if there is none, or one that is not read here. `*value` is the nearest double. */
 const char *read_number(const char *p, const char *end, double *value);
+
+/* What follows takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
+
+static inline const char *skip_space(const char *p)
+{
+    /* Mostly there is none, and one comparison says so. */
+    while ((unsigned char)*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
+        p++;
+    return p;
+}
+
+static inline const char *take(const char *p, char c)
+{
+    p = skip_space(p);
+    return *p == c ? skip_space(p + 1) : NULL;
+}
+
+static inline const char *take_bytes(const char *p, const char *end, const char *bytes, Py_ssize_t size)
+{
+    return end - p >= size && memcmp(p, bytes, (size_t)size) == 0 ? p + size : NULL;
+}
 
 /* Bytes of a line of the cache: what is read most begins with one. */
 enum { LINE = 64 };
@@ -144,6 +165,14 @@ Py_ssize_t *places_take(PyObject *sequence, Py_ssize_t most, Py_ssize_t *count);
 /* answers.c */
 extern const char answers_bounds_doc[];
 PyObject *answers_bounds(PyObject *module, PyObject *array);
+
+/* letters.c */
+extern const char letters_doc[];
+PyObject *letters(PyObject *module, PyObject *args);
+
+/* tensors.c */
+extern const char tensors_lift_doc[];
+PyObject *tensors_lift(PyObject *module, PyObject *text);
 
 extern PyType_Spec reader_spec; /* reader.c */
 extern PyType_Spec forest_spec; /* forest.c */

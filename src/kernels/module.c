@@ -4,28 +4,27 @@
 PyDoc_STRVAR(narrow_doc, "narrow(values, low, high, out, /)\n--\n\n"
                          "Round rows to float32, and say whether every value is there and within the bounds.\n\n"
                          "Args:\n"
-                         "    values: The bytes of float64, rows x columns.\n"
+                         "    values: float64 or the bytes of these, rows x columns, in one piece.\n"
                          "    low: float64, a bound for each column.\n"
                          "    high: The same, above.\n"
                          "    out: float32, as many as there are values.\n");
 
 static PyObject *narrow(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    const char *values;
-    Py_ssize_t size;
     PyObject *lows, *highs, *found;
-    Py_buffer low = {0}, high = {0}, out = {0};
+    Py_buffer given = {0}, low = {0}, high = {0}, out = {0};
     bool whole = true;
-    if (!PyArg_ParseTuple(args, "y#OOO", &values, &size, &lows, &highs, &found))
+    if (!PyArg_ParseTuple(args, "y*OOO", &given, &lows, &highs, &found))
         return NULL;
     if (vector_take(&low, lows, 'd', false) == 0 && vector_take(&high, highs, 'd', false) == 0 &&
         vector_take(&out, found, 'f', true) == 0) {
-        Py_ssize_t columns = low.len / (Py_ssize_t)sizeof(double), total = size / (Py_ssize_t)sizeof(double);
-        if (low.len != high.len || size % (Py_ssize_t)sizeof(double) || out.len != total * (Py_ssize_t)sizeof(float) ||
+        Py_ssize_t columns = low.len / (Py_ssize_t)sizeof(double), total = given.len / (Py_ssize_t)sizeof(double);
+        if (low.len != high.len || given.len % (Py_ssize_t)sizeof(double) || out.len != total * (Py_ssize_t)sizeof(float) ||
             (columns ? total % columns : total)) {
             PyErr_SetString(PyExc_ValueError, "the values are no rows of these columns");
         } else {
             const double *from = low.buf, *to = high.buf;
+            const char *values = given.buf;
             float *into = out.buf;
             for (Py_ssize_t row = 0; row < total; row += columns)
                 for (Py_ssize_t c = 0; c < columns; c++) {
@@ -36,7 +35,7 @@ static PyObject *narrow(PyObject *Py_UNUSED(module), PyObject *args)
                 }
         }
     }
-    Py_buffer *taken[] = {&low, &high, &out};
+    Py_buffer *taken[] = {&given, &low, &high, &out};
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
         if (taken[i]->obj != NULL)
             PyBuffer_Release(taken[i]);
@@ -71,6 +70,8 @@ static PyObject *widen(PyObject *Py_UNUSED(module), PyObject *wish)
 
 static PyMethodDef functions[] = {
     {"narrow", narrow, METH_VARARGS, narrow_doc},
+    {"letters", letters, METH_VARARGS, letters_doc},
+    {"lift", tensors_lift, METH_O, tensors_lift_doc},
     {"bounds", answers_bounds, METH_O, answers_bounds_doc},
     {"widen", widen, METH_O, widen_doc},
     {NULL, NULL, 0, NULL},

@@ -26,7 +26,7 @@ typedef struct {
     Py_ssize_t rows, room;
     /* The numbers of the row that is being read. */
     double *row;
-    /* The row in which each field was read last, counted from 1; not kept while they come in order. */
+    /* The row in which each field was read last, counted from 1; none while they come in order. */
     Py_ssize_t *last;
 } Reading;
 
@@ -104,26 +104,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
-/* What follows takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
-
-static inline const char *skip_space(const char *p)
-{
-    /* Mostly there is none, and one comparison says so. */
-    while ((unsigned char)*p <= ' ' && (*p == ' ' || *p == '\n' || *p == '\t' || *p == '\r'))
-        p++;
-    return p;
-}
-
-static inline const char *take(const char *p, char c)
-{
-    p = skip_space(p);
-    return *p == c ? skip_space(p + 1) : NULL;
-}
-
-static inline const char *take_bytes(const char *p, const char *end, const char *bytes, Py_ssize_t size)
-{
-    return end - p >= size && memcmp(p, bytes, (size_t)size) == 0 ? p + size : NULL;
-}
+/* As in the header: takes something at `p`, and returns where it ends; NULL if it is not there or not read here. */
 
 /* Takes the name of a field and its colon, where they stand as a program writes them. */
 static inline const char *take_key(const char *p, const char *end, const Field *field)
@@ -206,8 +187,10 @@ static bool make_room(const Reader *self, Reading *r)
 }
 
 /* Takes the fields from the n-th on, in any order. */
-static const char *take_fields(const Reader *self, const char *p, const Reading *r, Py_ssize_t n)
+static const char *take_fields(const Reader *self, const char *p, Reading *r, Py_ssize_t n)
 {
+    if (r->last == NULL && (r->last = PyMem_Calloc((size_t)self->count, sizeof *r->last)) == NULL)
+        return NULL;
     for (Py_ssize_t i = 0; i < n; i++)
         r->last[i] = r->rows + 1;
     for (Py_ssize_t at = n; n < self->count; n++) {
@@ -280,10 +263,15 @@ static PyObject *reader_read(PyObject *object, PyObject *body)
     Reading r = {.end = data + size};
     PyObject *found = NULL;
     r.texts = PyList_New(0);
-    r.last = PyMem_Calloc((size_t)self->count, sizeof *r.last);
-    if (r.texts != NULL && r.last != NULL && take_body(self, data, &r) == r.end)
-        found = Py_BuildValue("ny#O", r.rows, r.numbers,
-                              r.rows * self->numbers * (Py_ssize_t)sizeof *r.numbers, r.texts);
+    if (r.texts != NULL && take_body(self, data, &r) == r.end) {
+        PyObject *count = PyLong_FromSsize_t(r.rows);
+        PyObject *numbers = PyBytes_FromStringAndSize((const char *)r.numbers,
+                                                      r.rows * self->numbers * (Py_ssize_t)sizeof *r.numbers);
+        if (count != NULL && numbers != NULL)
+            found = PyTuple_Pack(3, count, numbers, r.texts);
+        Py_XDECREF(count);
+        Py_XDECREF(numbers);
+    }
     Py_XDECREF(r.texts);
     PyMem_Free(r.last);
     PyMem_Free(r.numbers);

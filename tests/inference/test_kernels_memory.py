@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parents[2]
 
 @pytest.mark.thorough
 def test_no_memory_is_touched_that_is_not_theirs(tmp_path: Path) -> None:
-    """The kernels with the sanitizers of the compiler, fed with 100,000 bodies and matrices of many shapes."""
+    """The kernels with the sanitizers of the compiler, fed with 200,000 bodies and matrices of many shapes."""
     gcc = shutil.which("gcc")
     if gcc is None:
         pytest.skip("there is no gcc here")
@@ -40,9 +40,11 @@ def test_no_memory_is_touched_that_is_not_theirs(tmp_path: Path) -> None:
         [sys.executable, str(script), str(built)], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    taken, left, whole, wrong = map(int, done.stdout.split())
+    taken, left, lifted, kept, whole, wrong = map(int, done.stdout.split())
     assert taken > 5_000
     assert left > 50_000
+    assert lifted > 20_000
+    assert kept > 20_000
     assert whole > 1_000
     assert wrong > 100
 
@@ -61,9 +63,15 @@ bodies = [
     b' { "a" : 0.1 , "text" : "\\xc3\\xbc" , "b" : 17.000000000000001 , "rows" : "y" } ',
 ]
 parts = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\\\\", b"\\x00", b"\\xff", b"9" * 30, b"e-27", b'"rows"']
-counts = [0, 0]
-for at in range(100_000):
-    body = bytearray(random.choice(bodies))
+tensors = [
+    b'{"inputs":[{"name":"a","shape":[2,3],"datatype":"FP32","data":[[1.25,null,-3e5],[12345678901234567,0.1,7]]}]}',
+    b'{"inputs":[{"data":["data","\\\\"],"name":"b"},{"data" : [ 1.5 , 2 ] }],"id":"x","data":[1]}',
+    b'{"inputs":[%s]}' % b",".join([b'{"data":[0.123456789]}'] * 20),
+]
+
+
+def damaged(body):
+    body = bytearray(body)
     for _ in range(random.choice((0, 1, 1, 2, 5))):
         where = random.randrange(len(body) + 1)
         kind = random.random()
@@ -75,8 +83,24 @@ for at in range(100_000):
             body[where:where] = body[:random.randrange(60)]
         else:
             body = body[:where] or bytearray(b"{")
-    counts[reader.read(bytes(body)) is None] += 1
+    return bytes(body)
+
+
+counts = [0, 0, 0, 0]
+for at in range(100_000):
+    counts[reader.read(damaged(random.choice(bodies))) is None] += 1
+    counts[2 + (kernels.lift(damaged(random.choice(tensors))) is None)] += 1
 print(*counts)
+
+for at in range(5_000):
+    many, width = random.randrange(5), random.randrange(3)
+    form = (b"top", b"", b"gap", b"{", b":", (b"name",) * width, b"}")
+    numbers = b"[%s]" % b",".join(random.choices([b"1", b"null", b"-1.5e-7"], k=many * width))
+    cut = random.choice((0, 0, 1, 2, 9))
+    try:
+        kernels.letters(form, ["id" * at] * many, [b"label"] * many, numbers[:len(numbers) - cut])
+    except ValueError:
+        pass
 
 
 def floats(many, kind="f"):

@@ -49,12 +49,19 @@ def bodies(rng: random.Random) -> list[bytes]:
     return found
 
 
-def told(root: Path, form: str, guards: dict[str, Any], more: dict[str, Any], asked: list[bytes]) -> Any:
+def told(
+    root: Path,
+    form: str,
+    guards: dict[str, Any] | None,
+    more: dict[str, Any],
+    asked: list[bytes],
+    path: str = "/predict",
+) -> Any:
     """Return all that an endpoint says of requests and records of them, but ids and times."""
     root.mkdir()
     endpoint = made(form, lambda: Endpoint(root, profiled()[0], guards, declared=more))
     with endpoint:
-        answers = [(status, _ID.sub("ID", json.dumps(body))) for status, body in endpoint.ask(*asked)]
+        answers = [(status, _ID.sub("ID", json.dumps(body))) for status, body in endpoint.ask(*asked, path=path)]
     with closing(sqlite3.connect(endpoint.log.path)) as db:
         logged = [(list(one.inputs), list(one.outputs)) for one in newest(db)]
     return answers, dict(endpoint.models.refused), logged
@@ -69,6 +76,96 @@ def test_both_forms_say_and_record_the_same(tmp_path: Path, seed: int, more: dic
     assert one == other
     assert len({status for status, _ in one[0]}) > 1
     assert one[2]
+
+
+WHOLE = ["30", "60", "18", "45"]
+USUAL = [*WHOLE, "45.5", "18.0", "0.3e2", "33.333333333333336"]
+UNUSUAL = [
+    *("null", "-0", "-0.0", "0.1e-400", "1e309", "1e-320", "123456789012345678901234567890", "0.30000000000000004"),
+    *("9007199254740993", "1E5", "true", '"30"', "[30]", "[]", "{}", "01", "+1", ".5", "1.", "NaN", "Infinity", ""),
+]
+PARTS = [
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"null",
+    b"\\",
+    b"\x00",
+    b"\xff",
+    b"9" * 30,
+    b'"data":0,',
+    b'"data":[1],',
+]
+
+
+def listed(rng: random.Random, values: list[str], width: int) -> str:
+    """Return values as a list, row by row or not, with some space or none."""
+    space = rng.choice(["", "", " ", "\n\t"])
+    flat = f"{space},{space}".join
+    if rng.random() < 0.5:
+        return f"[{space}{flat(values)}{space}]"
+    rows = [f"[{flat(values[at : at + width])}]" for at in range(0, len(values), width)]
+    return f"[{space}{flat(rows)}{space}]"
+
+
+def tensor(rng: random.Random, name: str, kind: str, rows: int, width: int) -> str:
+    count = max(0, rows * width + (rng.choice([-1, 1]) if rng.random() < 0.03 else 0))
+    if kind == "BYTES":
+        values = [json.dumps(rng.choice(["paris", "rome", 'a"b', "ü"])) for _ in range(count)]
+    else:
+        wrong = rng.choice([0.0, 0.0, 0.0, 0.05])
+        usual = WHOLE if "INT" in kind and rng.random() < 0.7 else USUAL
+        values = [rng.choice(UNUSUAL if rng.random() < wrong else usual) for _ in range(count)]
+    data = listed(rng, values, width)
+    members = [f'"name":"{name}"', f'"shape":[{rows},{width}]', f'"datatype":"{kind}"', f'"data":{data}']
+    if rng.random() < 0.1:
+        members.append(
+            rng.choice(['"parameters":{"data":[1]}', '"data":[30]', '"data":0', '"d\\u0061ta":0', '"x":"data"'])
+        )
+    if rng.random() < 0.3:
+        rng.shuffle(members)
+    return "{" + rng.choice([",", " , "]).join(members) + "}"
+
+
+def tensors(rng: random.Random) -> list[bytes]:
+    """Return requests of the open protocol of many kinds: right, unusual and damaged."""
+    found = []
+    for _ in range(3 * BODIES):
+        rows = rng.choice([1, 1, 2, 40, 300])
+        kind = rng.choice(["FP32", "FP32", "FP64", "FP64", "INT32", "INT64", "BOOL"])
+        inputs = [tensor(rng, "numeric", kind, rows, 2), tensor(rng, "categorical", "BYTES", rows, 1)]
+        if rng.random() < 0.3:
+            inputs[:1] = [tensor(rng, name, kind, rows, 1) for name in ("age", "income")]
+        members = [f'"inputs":[{",".join(inputs)}]']
+        if rng.random() < 0.3:
+            others = [
+                '"id":"mine"',
+                '"outputs":[{"name":"label","data":[1]}]',
+                '"inputs":[]',
+                '"parameters":{"data":[1,2]}',
+            ]
+            members.insert(rng.randrange(2), rng.choice(others))
+        body = bytearray(("{" + ",".join(members) + "}").encode())
+        if rng.random() < 0.2:
+            where = rng.randrange(len(body))
+            body[where : where + rng.randrange(3)] = rng.choice(PARTS)
+        found.append(bytes(body))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_forms_say_and_record_the_same_of_tensors(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311 - to be had again
+    guards, asked = declared(rng.choice(COMBINATIONS)) if seed % 2 else None, tensors(rng)
+    path = f"/v2/models/{profiled()[0].version.name}/infer"
+    one, other = [told(tmp_path / form, form, guards, {}, asked, path) for form in FORMS]
+    assert one == other
+    assert {200, 400} <= {status for status, _ in one[0]}
+    assert len(one[2]) > 5
 
 
 HEADERS = [

@@ -3,7 +3,15 @@ from typing import Any
 
 VERSION: int
 
-def narrow(values: bytes, low: Any, high: Any, out: Any, /) -> bool: ...
+def narrow(values: Any, low: Any, high: Any, out: Any, /) -> bool: ...
+def lift(text: bytes, /) -> tuple[bytes, list[tuple[bytes, int, int]]] | None: ...
+def letters(
+    form: tuple[bytes, bytes, bytes, bytes, bytes, tuple[bytes, ...], bytes],
+    ids: list[str],
+    labels: list[bytes],
+    numbers: bytes,
+    /,
+) -> list[bytes]: ...
 
 class Reader:
     def __new__(cls, fields: tuple[tuple[str, bool, bool], ...]) -> Reader: ...

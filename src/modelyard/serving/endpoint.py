@@ -71,8 +71,9 @@ class Endpoint:
         self.cors = frozenset(origin.encode() for origin in access.cors)
         if access.per_day:
             models.bound(Days(access.per_day))
-        watched = guards is not None and guards.extraction is not None
-        self.limited = bool(limits.per_minute or access.per_day or watched)
+        extraction = guards.extraction if guards is not None else None
+        bounded = extraction is not None and extraction.do == "limit"
+        self.limited = bool(limits.per_minute or access.per_day or bounded)
         self.access = _access_log(policy, models.default)
         self.sheds = not (self.limited or self.cors or policy.traces is not None)
         if self.access.all:

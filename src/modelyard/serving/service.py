@@ -89,13 +89,13 @@ class Service:
         self.problem = bundle.signature.problem
         self.trace = trace
         self.digest = bundle.version.digest.encode()
-        # Behind the content type, which is written in any case: naming the version costs an answer nothing.
+        # Behind the content type, which is written in any case: it costs an answer nothing.
         self._named = b"\r\nx-model-version: %s" % short(bundle.version.digest).encode()
         self._json = b"application/json" + self._named
         self.labels = bundle.labels or self.problem.classes
         self.usual = usual_row(bundle.signature, bundle.profile)
         self.validator = Validator(bundle.signature, rows=limits.rows)
-        self.writer = Writer(self.problem, bundle.version.digest)
+        self.writer = Writer(self.problem, bundle.version.digest, self.labels, self._json)
         self._keeper = Keeper(self.validator, limits.policy.requests)
         self.log, self.limits, self.clock = log, limits, clock
         self.runtime = {"name": bundle.runtime.name, "threads": bundle.runtime.threads, "decided": bool(bundle.decided)}
@@ -234,7 +234,7 @@ class Service:
         # Where nothing is to be looked at one by one, the rows of all requests may go to the log as one.
         joins = gate is None and keeper.joins
         if gate is None and finite:
-            done, inputs = self._write(group, joins=joins)
+            done, inputs = self._write(group, output, joins=joins)
         else:
             done, inputs = self._guard(group, gate, ended, finite=finite)
         took: list[float] = []
@@ -254,13 +254,12 @@ class Service:
         if self.watch is not None:
             self.watch.answered(self, group, took, self.erred - erred)
 
-    def _write(self, group: list[Asked], *, joins: bool) -> tuple[list[Asked], list[bytes | Packed]]:
-        """Write the answers of a group as the model gave them; return who got one, and their rows for the log.
-
-        Args:
-            group: The requests.
-            joins: Their rows are not wanted.
-        """
+    def _write(
+        self, group: list[Asked], output: Array | None, *, joins: bool
+    ) -> tuple[list[Asked], list[bytes | Packed]]:
+        """Write the answers of a group as the model gave them; return who got one, and their rows unless it joins."""
+        if joins and self.writer.post(group, output):
+            return group, []
         rows_of, json = self._keeper.rows_of, self._json
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []

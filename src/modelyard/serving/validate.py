@@ -20,6 +20,7 @@ from modelyard.records import Feature, Signature
 from modelyard.serving.columns import Columns, too_many
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined
+from modelyard.serving.protocols.lifting import lifter
 from modelyard.serving.values import UNREADABLE, once
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Validator:
         numbers: The number columns, in the order in which the model takes them.
         categories: The category columns.
         columns: Reads whatever else names its columns.
+        lift: Takes the numbers out of tensors in JSON.
     """
 
     def __init__(self, signature: Signature, *, rows: int = 100_000) -> None:
@@ -57,6 +59,7 @@ class Validator:
         self.numbers = signature.numbers
         self.categories = signature.categories
         self.columns = Columns(signature, rows=rows)
+        self.lift = lifter()
         features = tuple(self.columns.features.values())
         self._decoders = _decoders(features)
         kernels = compiled()
@@ -171,11 +174,12 @@ class Validator:
         np, count = self._np, len(self.numbers)
         one = group[0]
         given: Any = joined(group) if len(group) > 1 else one.numbers if one.packed is None else one.packed
-        if type(given) is bytes:
-            if self._round is not None:
-                rounded = np.empty((len(given) // (8 * count), count), np.float32)
-                if self._round(given, self._low, self._high, rounded):
-                    return rounded, True
+        packed = type(given) is bytes
+        if self._round is not None and (packed or (given.dtype == self._low.dtype and given.flags.c_contiguous)):
+            rounded = np.empty((len(given) // (8 * count) if packed else len(given), count), np.float32)
+            if self._round(given, self._low, self._high, rounded):
+                return rounded, True
+        if packed:
             given = np.frombuffer(given, np.float64).reshape(-1, count)
         # One comparison says so of most requests.
         whole = bool(self._inside(given).all())

@@ -15,7 +15,7 @@ from modelyard.serving.told import say
 if TYPE_CHECKING:
     from modelyard.serving.http.connection import Connection
 
-__all__ = ["JSON", "STATUS_LINES", "Exchange", "fail", "has_body", "head_bytes", "last_words"]
+__all__ = ["JSON", "STATUS_LINES", "Exchange", "all_usual", "fail", "has_body", "head_bytes", "last_words"]
 
 _PHRASES = {
     200: b"OK",
@@ -180,6 +180,11 @@ class Exchange:
         )
         self._connection.answered(self)
 
+    def send(self, data: bytes) -> None:
+        """Write an answer that is whole, where it is `all_usual`."""
+        self._data = data
+        self._connection.answered(self)
+
     def _takes(self, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
         """Return the encoding in which the answer should go and does not yet; empty if there is none."""
         given = self.headers.get(b"accept-encoding", b"")
@@ -197,6 +202,11 @@ class Exchange:
         """Write an error as the answer."""
         self._connection.answers.refused(error, self)
         self.reply(error.status, body_of(error, self.id, v2=self.head.v2), error.headers)
+
+
+def all_usual(exchanges: Sequence[Exchange]) -> bool:
+    """Say that answers to requests need the usual headers only."""
+    return all(one.head.usual and one._keep_alive and not one._connection.answers.draining for one in exchanges)
 
 
 def head_bytes(exchange: Exchange) -> int:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,10 +18,14 @@ from modelyard.serving.errors import HttpError, bad, check_id, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.protocols.binary import numbers_out, shares, split, texts_out
+from modelyard.serving.protocols.lifting import Lifted
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.service import Asked, Body, Service
 from modelyard.serving.sifting import seconds_of
 from modelyard.serving.values import BOM, UNREADABLE, decode, once
+
+if TYPE_CHECKING:
+    from modelyard.serving.batch import Output
 
 __all__ = [
     "EXTENSIONS",
@@ -150,6 +156,27 @@ def infer(models: Models, exchange: Exchange) -> None:
     """
     service = models.find(exchange.model, exchange.version)
     text, rest = split(exchange.body, exchange.header(_LENGTH))
+    request, given = _read(service, text)
+    if request.id:
+        exchange.id = check_id(request.id)
+    wanted = _wanted(service, request)
+    parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, given, rest))
+    timeout = seconds_of(request.parameters["timeout"]) if "timeout" in request.parameters else 0.0
+    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted), timeout)
+
+
+def _read(service: Service, text: bytes) -> tuple[_Request, list[Tensor]]:
+    """Return a request, and its tensors without their bytes.
+
+    Raises:
+        HttpError: It is none (`body-not-json`, `body-shape`, `value-not-finite`), or has a name twice (`name-twice`).
+    """
+    if (lifted := service.validator.lift(text)) is not None:
+        # What is wrong is found in the whole of it.
+        with suppress(*UNREADABLE):
+            request = _decode_request(lifted.less)
+            if not _may_be_twice(lifted.less, request):
+                return request, [_tensor(one, lifted) for one in request.inputs]
     try:
         request = _decode_request(text)
     except UNREADABLE:
@@ -158,34 +185,42 @@ def infer(models: Models, exchange: Exchange) -> None:
             request = _decode_request(text)
         except UNREADABLE:
             raise _shape_of(text) from None
-    _check_once(text, request)
-    if request.id:
-        exchange.id = check_id(request.id)
-    wanted = _wanted(service, request)
-    parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, rest))
-    timeout = seconds_of(request.parameters["timeout"]) if "timeout" in request.parameters else 0.0
-    service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted), timeout)
+    if _may_be_twice(text, request):
+        _check_once(text, request)
+    return request, [_tensor(one) for one in request.inputs]
+
+
+def _tensor(one: _Tensor, lifted: Lifted | None = None) -> Tensor:
+    data, read = (bytes(one.data), None) if lifted is None else lifted.stands_for(bytes(one.data))
+    return Tensor(one.name, one.shape, one.datatype, data, read=read)
+
+
+def _may_be_twice(text: bytes, request: _Request) -> bool:
+    """Say whether there may be a name twice in one object; the values of tensors are not looked through."""
+    parts: list[_Tensor | _Wanted] = [*request.inputs, *request.outputs]
+    given = [request.parameters, *(one.parameters for one in parts)]
+    inside = sum([len(parameters) + 1 for parameters in given if parameters])
+    values = _values(request)
+    names = 1 + bool(request.id) + bool(request.outputs) + 3 * len(request.inputs) + len(request.outputs) + inside
+    return text.count(b":") > names + len(values) + sum([one.count(b":") for one in values])
 
 
 def _check_once(text: bytes, request: _Request) -> None:
     """Refuse a request with a name twice in one object; the values of its tensors are not looked through."""
-    parts: list[_Tensor | _Wanted] = [*request.inputs, *request.outputs]
-    given = [request.parameters, *(one.parameters for one in parts)]
-    inside = sum([len(parameters) + 1 for parameters in given if parameters])
-    values = [bytes(one.data) for one in request.inputs if one.data]
-    names = 1 + bool(request.id) + bool(request.outputs) + 3 * len(request.inputs) + len(request.outputs) + inside
-    if text.count(b":") > names + len(values) + sum([one.count(b":") for one in values]):
-        for one in values:
-            # A short one may stand in a name by chance.
-            text = text.replace(one, b"0", 1) if len(one) > _SHORT else text
-        if len(text) > _BESIDE:
-            raise bad("body-shape", f"there are more than {_BESIDE:,} bytes beside the values of the tensors")
-        once(text, 0)
+    for one in _values(request):
+        # A short one may stand in a name by chance.
+        text = text.replace(one, b"0", 1) if len(one) > _SHORT else text
+    if len(text) > _BESIDE:
+        raise bad("body-shape", f"there are more than {_BESIDE:,} bytes beside the values of the tensors")
+    once(text, 0)
 
 
-def _tensors(inputs: list[_Tensor], rest: memoryview) -> list[Tensor]:
+def _values(request: _Request) -> list[bytes]:
+    return [bytes(one.data) for one in request.inputs if one.data]
+
+
+def _tensors(inputs: list[_Tensor], tensors: list[Tensor], rest: memoryview) -> list[Tensor]:
     """Return the tensors of a request with their values, as JSON or as bytes."""
-    tensors = [Tensor(one.name, one.shape, one.datatype, bytes(one.data)) for one in inputs]
     sizes = []
     for one in inputs:
         if one.parameters:
@@ -250,9 +285,9 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
             tensor["parameters"] = {"binary_data_size": len(blob)}
         elif name == "label":
             classes = service.problem.classes
-            tensor["data"] = [classes[at] for at in asked.picks(service.labels)]
+            tensor["data"] = list(map(classes.__getitem__, asked.picks(service.labels)))
         else:
-            tensor["data"] = [value for row in asked.rows for value in row]
+            tensor["data"] = _flat(asked.output)
         outputs.append(tensor)
     body: dict[str, Any] = {
         "model_name": service.endpoint,
@@ -266,6 +301,10 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
     if not blobs:
         return text
     return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)),), _OCTETS)
+
+
+def _flat(output: Output) -> list[float]:
+    return list(chain.from_iterable(output)) if isinstance(output, list) else output.ravel().tolist()
 
 
 def blob_of(service: Service, asked: Asked, name: str) -> bytes:

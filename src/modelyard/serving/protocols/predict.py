@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.protocols import arrow
-from modelyard.serving.service import Asked, Service
+from modelyard.serving.protocols.writing import written
 
 __all__ = ["predict"]
 
 _JSON = b"application/json"
-_encode = msgspec.json.Encoder().encode
 
 
 def predict(models: Models, exchange: Exchange) -> None:
@@ -25,7 +20,7 @@ def predict(models: Models, exchange: Exchange) -> None:
     """
     service = models.default
     if exchange.head.usual:
-        service.ask(exchange, service.validator.parse(exchange.body), _render)
+        service.ask(exchange, service.validator.parse(exchange.body), written)
         return
     headers = exchange.headers
     kind = headers.get(b"content-type", _JSON)
@@ -34,28 +29,4 @@ def predict(models: Models, exchange: Exchange) -> None:
     else:
         parsed = service.validator.parse(exchange.body)
     as_arrow = b"accept" in headers and arrow.wanted(headers[b"accept"])
-    service.ask(exchange, parsed, arrow.render if as_arrow else _render)
-
-
-def _render(service: Service, asked: Asked) -> bytes:
-    if asked.shaped or asked.parsed.warnings:
-        return _encode(_told(service, asked))
-    return service.writer.body(asked.exchange.id, asked.rows, asked.predictions)
-
-
-def _told(service: Service, asked: Asked) -> dict[str, Any]:
-    if asked.shaped:
-        predictions: Any = _shaped(service, asked)
-    else:
-        predictions = service.writer.answers(asked.rows, asked.predictions)
-    body = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
-    return {**body, "warnings": asked.parsed.warnings} if asked.parsed.warnings else body
-
-
-def _shaped(service: Service, asked: Asked) -> list[dict[str, Any]]:
-    """Return what a caller sees who does not see all; `withheld` names the guard that held an answer back."""
-    answered = "value" if service.problem.task == "regression" else "label"
-    return [
-        {answered: row["prediction"], **{key: value for key, value in row.items() if key != "prediction"}}
-        for row in asked.decoded
-    ]
+    service.ask(exchange, parsed, arrow.render if as_arrow else written)

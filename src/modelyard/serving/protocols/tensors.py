@@ -52,13 +52,15 @@ class Tensor:
         datatype: Name of its datatype in the protocol.
         data: Its values as JSON; empty if there are none.
         blob: Its values as bytes; none if it has them as JSON.
+        read: Its values as JSON once more, if they are read already: float64, and a missing one is NaN.
     """
 
     name: str
     shape: list[int]
     datatype: str
-    data: bytes = b""
+    data: bytes | memoryview = b""
     blob: memoryview | None = None
+    read: bytes | None = None
 
 
 def parse_tensors(columns: Columns, tensors: list[Tensor]) -> Parsed:
@@ -142,10 +144,20 @@ def _numbers(tensor: Tensor) -> Array:
         raise bad("tensor-type", f"`{tensor.name[:60]}` holds numbers and has the datatype `{tensor.datatype[:20]}`")
     if tensor.blob is not None:
         return numbers_in(tensor.name, tensor.datatype, tensor.shape, tensor.blob)
+    if tensor.read is not None and _taken(tensor):
+        return np.frombuffer(tensor.read, np.float64)
     try:
         return np.array(_items(tensor), np.float64)
     except OverflowError:
         raise bad("value-not-finite", f"`{tensor.name[:60]}` holds too large a number") from None
+
+
+def _taken(tensor: Tensor) -> bool:
+    """Say whether numbers that are read already are those of the datatype, and as many as the shape says."""
+    if tensor.datatype == "BOOL" or len(tensor.read or b"") != 8 * math.prod(tensor.shape):
+        return False
+    # A whole number is written without these.
+    return tensor.datatype.startswith("FP") or not any(one in bytes(tensor.data) for one in (b".", b"e", b"E"))
 
 
 def _texts(tensor: Tensor) -> list[str]:
@@ -158,7 +170,7 @@ def _texts(tensor: Tensor) -> list[str]:
 
 def _items(tensor: Tensor) -> list[Any]:
     """Decode a tensor's data, flat or row by row."""
-    raw = tensor.data
+    raw = bytes(tensor.data)
     if not raw:
         raise bad("tensor-shape", f"`{tensor.name[:60]}` has no data")
     size = math.prod(tensor.shape)

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import starmap
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from modelyard.inference.decode import Label
+from modelyard.inference.kernels import compiled
 from modelyard.records import Problem
+from modelyard.serving.asked import Asked
+from modelyard.serving.http.exchange import JSON, STATUS_LINES, all_usual
 
-__all__ = ["Writer"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from modelyard.serving.service import Service
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Writer", "written"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -31,14 +42,44 @@ class Writer:
     Args:
         problem: What was learned.
         model: The version's digest, as it stands in answers.
+        labels: The classes in the type they had in the training data.
+        kind: What the answers are, with the headers that follow it.
     """
 
-    def __init__(self, problem: Problem, model: str) -> None:
+    def __init__(self, problem: Problem, model: str, labels: Sequence[Label], kind: bytes = JSON) -> None:
         self._model = msgspec.Raw(_encode(model))
         self._answer: Any = None
         if problem.task != "regression":
             self._answer = msgspec.defstruct("Answer", [("label", Label), ("probabilities", Any)], gc=False)
         self._probabilities = _probabilities(problem.classes)
+        kernels = compiled()
+        self._letters = None if kernels is None else kernels.letters
+        self._form = _form(problem, model, kind)
+        self._labels = {label: _encode(label) for label in labels} if self._answer is not None else {}
+        # Columns of the output, if the model is what it says.
+        self._width = len(problem.classes) or 1
+
+    def post(self, group: list[Asked], output: Array | None) -> bool:
+        """Answer a group at once, if all of it is usual: rows that came alone, and answers with nothing beside them.
+
+        What goes out is what `written` and `Exchange.reply` would make of each.
+
+        Args:
+            group: The requests.
+            output: The model's output; none if no row fits.
+        """
+        if self._letters is None or output is None or output.shape != (len(group), self._width):
+            return False
+        exchanges = [asked.exchange for asked in group]
+        if not _all_alone(group) or not all_usual(exchanges):
+            return False
+        said = self._labels
+        labels = [said[asked.predictions[0]] for asked in group] if said else [b""] * len(group)
+        numbers = _encode(output.ravel().tolist())
+        letters = self._letters(self._form, [exchange.id for exchange in exchanges], labels, numbers)
+        for exchange, letter in zip(exchanges, letters, strict=True):
+            exchange.send(letter)
+        return True
 
     def body(self, name: str, rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
         """Return the whole body of the answer to the request of an id."""
@@ -55,10 +96,9 @@ class Writer:
             rows: The model's output.
             predictions: What is answered to each.
         """
-        answer, probabilities = self._answer, self._probabilities
-        if answer is None:
+        if self._answer is None:
             return list(map(_Value, predictions))
-        return [answer(label, probabilities(*row)) for label, row in zip(predictions, rows, strict=True)]
+        return list(map(self._answer, predictions, starmap(self._probabilities, rows)))
 
 
 def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
@@ -69,3 +109,46 @@ def _probabilities(classes: Sequence[str]) -> Callable[..., Any]:
     except ValueError:
         return lambda *row: dict(zip(classes, row, strict=True))
     return made  # type: ignore[no-any-return]
+
+
+def _all_alone(group: list[Asked]) -> bool:
+    """Say that every request of a group is of one row, to be answered by `written`, and nothing is said of the row."""
+    return all(one.render is written and one.parsed.count == 1 and not one.parsed.warnings for one in group)
+
+
+def _form(
+    problem: Problem, model: str, kind: bytes
+) -> tuple[bytes, bytes, bytes, bytes, bytes, tuple[bytes, ...], bytes]:
+    """Return what the answers to requests of one row have in common, see `letters` of the kernels."""
+    above = (STATUS_LINES[200] + kind + b"\r\ncontent-length: ", b"\r\nx-request-id: ", b"\r\n\r\n")
+    says = b'","model":%s,"predictions":[{' % _encode(model)
+    if problem.task == "regression":
+        return (*above, b'{"id":"', says + b'"value":', (b"",), b"}]}")
+    first, *others = [b"%s:" % _encode(name) for name in problem.classes]
+    names = (b',"probabilities":{' + first, *(b"," + name for name in others))
+    return (*above, b'{"id":"', says + b'"label":', names, b"}}]}")
+
+
+def written(service: Service, asked: Asked) -> bytes:
+    """Return the body of the answer to a request of `POST /predict`."""
+    if asked.shaped or asked.parsed.warnings:
+        return _encode(_told(service, asked))
+    return service.writer.body(asked.exchange.id, asked.rows, asked.predictions)
+
+
+def _told(service: Service, asked: Asked) -> dict[str, Any]:
+    if asked.shaped:
+        predictions: Any = _shaped(service, asked)
+    else:
+        predictions = service.writer.answers(asked.rows, asked.predictions)
+    body = {"id": asked.exchange.id, "model": service.version.digest, "predictions": predictions}
+    return {**body, "warnings": asked.parsed.warnings} if asked.parsed.warnings else body
+
+
+def _shaped(service: Service, asked: Asked) -> list[dict[str, Any]]:
+    """Return what a caller sees who does not see all; `withheld` names the guard that held an answer back."""
+    answered = "value" if service.problem.task == "regression" else "label"
+    return [
+        {answered: row["prediction"], **{key: value for key, value in row.items() if key != "prediction"}}
+        for row in asked.decoded
+    ]
