@@ -15,7 +15,7 @@ from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked, Body, Render
 from modelyard.serving.batch import Batcher
 from modelyard.serving.contract.usual import usual_row
-from modelyard.serving.errors import HttpError, killed
+from modelyard.serving.errors import HttpError, errs, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.http.exchange import Exchange, fail
@@ -213,11 +213,9 @@ class Service:
             self._fail(asked.exchange, asked.parsed.error or error)
         if self.gate is not None:
             self.gate.forget(group)
-        if self.watch is not None:
-            self.watch.failed(self, group)
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
-        self.erred += not isinstance(error, HttpError) or error.status >= 500
+        self.erred += errs(error)
         fail(exchange, error)
 
     def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:

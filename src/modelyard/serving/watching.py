@@ -20,10 +20,6 @@ class Watch(Protocol):
         """Take what was asked together, and the milliseconds of what was answered of it."""
         ...
 
-    def failed(self, service: Service, group: list[Asked]) -> None:
-        """Take requests that the model could not answer."""
-        ...
-
 
 class Picks(Protocol):
     """Chooses between two versions that take the same columns."""

@@ -23,6 +23,7 @@ from modelyard._kit.errors import ServeError
 from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.serving.asked import Asked
+from modelyard.serving.errors import errs
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
@@ -97,8 +98,8 @@ class Tally:
     """What one version answered.
 
     Attributes:
-        answers: Requests answered.
-        errors: Requests that it could not answer, or not with finite numbers.
+        answers: Requests answered; those that a guard held back, too.
+        errors: Requests that it could not answer, or not with finite numbers, see `Service.erred`.
         took: Milliseconds of the last ones.
         values: The last answers: position of the class, or the number itself.
     """
@@ -187,6 +188,9 @@ class Rollout:
         self._below = int(plan.share * 2**32)
         self._classes = champion.problem.task != "regression"
         self._tallies = {id(champion): Tally(), id(challenger): Tally()}
+        # What they had counted before, perhaps in another trial.
+        self._before = {id(one): (one.answered, one.erred) for one in (champion, challenger)}
+        self._shadow_erred = 0
         self._copies: queue.Queue[tuple[Parsed, list[list[float]]] | None] = queue.Queue(_COPIES)
         self._shadow: threading.Thread | None = None
 
@@ -239,8 +243,12 @@ class Rollout:
         return verdict(*both, classes=self._classes, differ=self.plan.ab is not None)
 
     def tally(self, service: Service) -> Tally:
-        """Return what one of the two has answered."""
-        return self._tallies[id(service)]
+        """Return what one of the two has answered, and what it could not, by its own count."""
+        tally = self._tallies[id(service)]
+        answered, erred = self._before[id(service)]
+        tally.answers = service.answered - answered
+        tally.errors = service.erred - erred + (self._shadow_erred if service is self.challenger else 0)
+        return tally
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of both as plain data."""
@@ -254,25 +262,19 @@ class Rollout:
     # -- what services say
 
     def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
-        """Count what was answered, and hand the shadow its copies."""
+        """Look at what was answered, and hand the shadow its copies; how many and how many not, the version counts."""
         tally = self._tallies[id(service)]
-        tally.answers += len(took)
         tally.took.extend(took)
-        fitting = [asked for asked in group if asked.parsed.error is None]
-        tally.errors += len(fitting) - len(took)
-        for asked in fitting:
+        for asked in group:
+            if asked.parsed.error is not None:
+                continue
             rows = _some(asked)
             values = self._values(rows)
+            # Also of what a guard held back: what the models say is compared, not what is made of it.
             if all(map(math.isfinite, values)):
                 tally.values.extend(values)
-            else:
-                tally.errors += 1
             if self._shadow is not None and service is self.champion:
                 self._copy(asked.parsed, rows)
-
-    def failed(self, service: Service, group: list[Asked]) -> None:
-        """Count what could not be answered."""
-        self._tallies[id(service)].errors += len(group)
 
     def _values(self, rows: list[list[float]]) -> list[float]:
         if not self._classes:
@@ -290,16 +292,16 @@ class Rollout:
             self.dropped += 1
 
     def _follow(self) -> None:
-        tally = self.tally(self.challenger)
+        tally = self._tallies[id(self.challenger)]
         while (copy := self._copies.get()) is not None:
             parsed, rows = copy
             try:
                 values = self._values(self.challenger.attempt(parsed)[:_ROWS])
-            except Exception:  # noqa: BLE001 - nobody waits for it: it is counted
-                tally.errors += 1
+            except Exception as error:  # noqa: BLE001 - nobody waits for it: it is counted
+                self._shadow_erred += errs(error)
                 continue
             if not all(map(math.isfinite, values)):
-                tally.errors += 1
+                self._shadow_erred += 1
                 continue
             tally.values.extend(values)
             usual = self._values(rows)
