@@ -2,8 +2,8 @@
 
 The configuration is the one that `modelyard nginx` writes, with its way to choose a replica and with others in its
 place, in turns. A replica is slow in one of two ways, both by signals, so that it takes no core from the others: it
-stutters (stopped for 90 of every 100 ms), or it stalls (stopped for two seconds once, as a machine that swaps). Requests
-are due at random moments, whatever becomes of those before them. Ray Serve, which spreads requests itself, is
+stutters (stopped for 90 of every 100 ms), or it stalls (stopped for two seconds once, as a machine that swaps).
+Requests are due at random moments, whatever becomes of those before them. Ray Serve, which spreads requests itself, is
 not here: it needs the extra `ray`.
 """
 
