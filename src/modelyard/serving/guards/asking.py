@@ -258,8 +258,10 @@ class Asking:
     def _look_sooner(self, taken: Taken) -> None:
         # What it takes itself: where others use the cores, a look lasts longer and costs no more.
         began = time.thread_time()
-        self.look(taken)
-        self._sooner = self._clock() + _RESTS * (time.thread_time() - began)
+        try:
+            self.look(taken)
+        finally:
+            self._sooner = self._clock() + _RESTS * (time.thread_time() - began)
 
     def _some(self, parsed: Parsed) -> _Part:
         """Return rows of a request at equal steps; copies, so that nothing else of it stays."""
