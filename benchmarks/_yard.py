@@ -17,6 +17,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from modelyard._kit.digest import digest_bytes
+from modelyard.deploy.aliases import move
 from modelyard.inference import BundleDraft
 from modelyard.records import Deployment, Draft, Feature, ModelVersion, Problem, Signature, plain
 from modelyard.security.keys import signing_key
@@ -107,6 +108,11 @@ class Yard:
         self._revisions += 1
         to = Deployment(endpoint=ENDPOINT, alias=alias, model=model, revision=self._revisions, reason="bench")
         self.store.ledger.append(Draft(kind="alias.moved", actor="user:bench", payload={"deployment": plain(to)}))
+
+    def promote(self, model: ModelVersion) -> None:
+        """Point the champion at a version as `modelyard promote` does, so that a rollback knows what was before it."""
+        move(self.store, ENDPOINT, "champion", model, reason="bench", actor="user:bench")
+        self._revisions += 1
 
     @property
     def log(self) -> Path:

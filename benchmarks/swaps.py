@@ -11,11 +11,13 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from _bench import emit
@@ -25,7 +27,7 @@ from modelyard.records import ModelVersion
 from modelyard.serving.load.client import Client
 
 _VALUE = re.compile(rb'"value":([-+0-9.eE]+)')
-_SHOWS = ("swaps", "kill", "canary", "champion", "shadow")
+_SHOWS = ("swaps", "rollback", "kill", "canary", "champion", "shadow")
 RATE, CONNECTIONS, VALUES = 2000.0, 64, [1 + at % 80 / 10 for at in range(400)]
 
 
@@ -43,6 +45,8 @@ class Seen:
         self.versions: Counter[str] = Counter()
         self.processes: dict[str, float] = {}
         self.failed: list[float] = []
+        # When each version answered last.
+        self.until: dict[str, float] = {}
         self.last = time.monotonic()
         self.gap = 0.0
         self.wrong = 0
@@ -56,6 +60,7 @@ class Seen:
         self.gap, self.last = max(self.gap, now - self.last), now
         version = header(raw, b"x-model-version")
         self.versions[version] += 1
+        self.until[version] = now
         self.processes.setdefault(process_of(raw), now)
         value = _VALUE.search(raw)
         right = self._factors.get(version, 0.0) * self._values[which]
@@ -146,6 +151,52 @@ async def swapped(yard: Yard, served: Served, models: list[tuple[ModelVersion, f
     emit("swap_p99_ms", (found.p99 or 0) * 1000, "ms", None)
 
 
+async def rolled_back(
+    yard: Yard, served: Served, models: list[tuple[ModelVersion, float]], times_over: int = 10
+) -> None:
+    """Roll back by the command again and again, and print when the last answer came of the version that was left.
+
+    Rolling back twice is where one was, so that each time leads away from the version that answers.
+    """
+    seen = Seen(VALUES, factors_of(models))
+    asking = client(served, seen)
+    offering = asyncio.create_task(asking.offer(RATE, 3.0 * (times_over + 1), seed=5))
+    line = [sys.executable, "-m", "modelyard", "rollback", "--reason", "bench"]
+    after, whole, answering = [], [], models[1][0]
+    for _ in range(times_over):
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        command = await asyncio.create_subprocess_exec(*line, cwd=yard.root, stdout=asyncio.subprocess.DEVNULL)
+        if await command.wait():
+            raise SystemExit("`modelyard rollback` failed")
+        returned = time.monotonic()
+        await asyncio.sleep(1.5)
+        last = seen.until[answering.digest[:12]]
+        after.append(max(0.0, last - returned))
+        whole.append(last - began)
+        answering = next(model for model, _ in models if model is not answering)
+    found = await offering
+    asking.close()
+    several = f"worst of {times_over}, two processes, at {RATE:g} a second"
+    emit(
+        "rollback_s",
+        max(after),
+        "s",
+        1.0,
+        f"{several}: the command has returned to the last answer of the version left",
+    )
+    emit(
+        "rollback_whole_s",
+        max(whole),
+        "s",
+        None,
+        f"the same from the start of the command; median {median(whole):.2f} s",
+    )
+    emit("rollback_failed", found.sent - found.answered, "", 0, str(found.errors or ""))
+    emit("rollback_wrong_version", seen.wrong, "", 0)
+    emit("rollback_versions", len(seen.versions), "", 2, "at least; versions that answered")
+
+
 async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     """Kill one of two processes, and print what was lost and when two answered again."""
     seen = Seen(VALUES, factors_of([(model, factor)]))
@@ -233,12 +284,21 @@ def main() -> None:
             if show in ("canary", "champion"):
                 models[:2] = [(yard.keep(times(1.0)), 1.0), (yard.keep(times(1.0, fails=100.0)), 1.0)]
             (first, factor), (second, _) = models[:2]
-            yard.point(first)
-            more = {"kill": ["--processes", "2"], "canary": ["--canary", "0.2"], "shadow": ["--shadow"]}
-            with yard.serve(first, *more.get(show, [])) as served:
+            yard.promote(first)
+            if show == "rollback":
+                yard.promote(second)
+            more = {
+                "kill": ["--processes", "2"],
+                "rollback": ["--processes", "2"],
+                "canary": ["--canary", "0.2"],
+                "shadow": ["--shadow"],
+            }
+            with yard.serve(second if show == "rollback" else first, *more.get(show, [])) as served:
                 match show:
                     case "swaps":
                         run(swapped(yard, served, models, seconds))
+                    case "rollback":
+                        run(rolled_back(yard, served, models[:2]))
                     case "kill":
                         run(killed(served, first, factor))
                     case "canary":

@@ -50,7 +50,7 @@ def test_what_another_thread_hears_is_held_back_as_well() -> None:
     begun, done = threading.Event(), []
 
     def hear() -> None:
-        begun.wait()
+        assert begun.wait(60)
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
     def work() -> None:

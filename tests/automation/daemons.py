@@ -108,7 +108,7 @@ class Up:
     def kill(self) -> None:
         """Kill it with -9."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def up(*words: str, cwd: Path, script: str = "") -> Iterator[Up]:
         yield Up(process)
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
         if process.stdout is not None:
             process.stdout.close()
 

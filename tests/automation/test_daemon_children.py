@@ -220,7 +220,7 @@ def test_systemd_hears_when_we_are_ready_alive_and_stopping(tmp_path: Path) -> N
             assert process.wait(60) == 0
         finally:
             process.kill()
-            process.wait()
+            process.wait(60)
 
 
 def test_an_abstract_address_and_none_at_all() -> None:

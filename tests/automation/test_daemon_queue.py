@@ -98,7 +98,7 @@ def test_a_reader_that_stalls_stops_nobody_and_is_told_what_it_missed() -> None:
     held, said = threading.Event(), []
 
     def slow(one: Note) -> None:
-        held.wait()
+        assert held.wait(60)
         said.append(one.text)
 
     aside = Aside(slow, most=3)

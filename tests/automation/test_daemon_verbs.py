@@ -154,7 +154,7 @@ def test_cancel_ends_a_run_that_somebody_started_by_hand(store: LocalStore) -> N
     by_hand = subprocess.Popen([sys.executable, "-m", "modelyard", "run"], cwd=store.root, stderr=subprocess.DEVNULL)
     until((store.root / "begun").exists)
     assert yard(store.root, "cancel").returncode == 0
-    assert by_hand.wait() == 130
+    assert by_hand.wait(60) == 130
     assert [r.status for r in runs(store)] == ["cancelled"]
 
 

@@ -98,10 +98,10 @@ def test_a_run_is_followed_until_it_ends(project: Path) -> None:
                 seen.append(json.loads(raw))
                 if seen[-1]["message"] == "waiting":
                     (project / "wait").unlink()
-            assert follower.wait() == 0
+            assert follower.wait(60) == 0
     finally:
         (project / "wait").unlink(missing_ok=True)
-        assert runner.wait() == 0
+        assert runner.wait(60) == 0
     messages = [line["message"] for line in seen]
     for message in ("from one", "careful", "waiting", "no more", "run succeeded"):
         assert messages.count(message) == 1, message

@@ -135,7 +135,7 @@ def test_a_runner_that_is_killed_takes_all_with_it(project: Path) -> None:
     runner = subprocess.Popen([sys.executable, str(project / "main.py"), str(mark), str(project)])
     child = wait_for(mark)
     runner.send_signal(signal.SIGKILL)
-    runner.wait()
+    runner.wait(60)
     deadline = time.monotonic() + 60
     while alive(child):
         assert time.monotonic() < deadline, "it survived its runner"

@@ -60,7 +60,7 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     )
     names = [str(i) for i in range(4)]
     writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in names]
-    assert [w.wait() for w in writers] == [0] * 4
+    assert [w.wait(60) for w in writers] == [0] * 4
     found = list(lines(tmp_path))
     for name in names:
         assert sorted(f.time for f in found if f.run == name) == list(range(300))

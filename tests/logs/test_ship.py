@@ -280,7 +280,7 @@ def test_a_sink_that_is_down_for_ten_seconds_over_a_kill_loses_nothing(store: Lo
         with subprocess.Popen([*script, name], stdout=subprocess.PIPE, text=True) as writer:
             time.sleep(seconds)
             writer.send_signal(signal.SIGKILL)
-            out, _ = writer.communicate()
+            out, _ = writer.communicate(timeout=120)
         return len(out.splitlines())
 
     said += run_for("a", 3)

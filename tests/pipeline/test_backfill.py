@@ -163,7 +163,7 @@ def test_a_backfill_that_is_killed_goes_on_where_it_was(project: Path) -> None:
         if running.poll() is None:
             running.send_signal(signal.SIGKILL)
             killed += 1
-        running.wait()
+        running.wait(60)
     assert killed == 3
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     called = calls(project)

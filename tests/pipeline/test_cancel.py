@@ -46,12 +46,16 @@ def slow(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    yield process
-    process.kill()
-    process.wait()
+    deadline = time.monotonic() + 60
+    try:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None, "the run ended before its second step began"
+            assert time.monotonic() < deadline, "the second step never began"
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 def queue(store: LocalStore, fire: str = "fire-1") -> None:
@@ -65,7 +69,7 @@ def test_a_run_of_another_process_is_cancelled_and_says_by_whom(
     ended = cancel(store, actor="user:ann")
     assert (ended.status, ended.reason) == ("cancelled", "cancelled by user:ann")
     assert [(s.name, s.status) for s in ended.steps] == [("first", "succeeded"), ("wait", "interrupted")]
-    slow.wait()
+    slow.wait(60)
     assert store.holder("run") is None
     # Asked again, it says how it ended and does no harm.
     assert cancel(store, actor="user:bob", run=ended.id).reason == "cancelled by user:ann"
@@ -106,14 +110,15 @@ def test_the_run_of_a_living_process_is_left_alone(store: LocalStore, tmp_path: 
     def other() -> None:
         with LocalStore(tmp_path) as theirs, theirs.hold("run", who={"run": "run-1"}):
             inside.set()
-            done.wait()
+            done.wait(60)
 
     thread = threading.Thread(target=other)
     thread.start()
-    inside.wait()
+    assert inside.wait(60), "the other store never had the run"
     assert settle_dead(store) == []
     done.set()
-    thread.join()
+    thread.join(60)
+    assert not thread.is_alive()
     assert settle_dead(store) == ["run-1"]
 
 

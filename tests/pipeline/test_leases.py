@@ -168,7 +168,7 @@ def test_gpus_are_not_given_away_while_the_guard_of_their_step_lives(tmp_path: P
     leases = Leases(machine(gpus=1), tmp_path)
     assert leases.ask(Demand(100, gpus=1)) is None
     guard.kill()
-    guard.wait()
+    guard.wait(60)
     assert leases.ask(Demand(100, gpus=1)) is not None
 
 
@@ -237,7 +237,7 @@ def test_no_gpu_is_leased_twice_in_a_thousand_operations_of_processes_that_die(t
                 )
         for i, child in enumerate(children):
             if child is not None:
-                out, said = child.communicate()
+                out, said = child.communicate(timeout=120)
                 assert child.returncode in (0, -signal.SIGKILL), said.decode()
                 deaths += child.returncode < 0
                 left[i] -= len(out)

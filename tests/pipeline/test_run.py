@@ -347,7 +347,7 @@ def test_a_killed_run_is_resumed_and_nothing_finished_runs_twice(tmp_path: Path)
     process = start(tmp_path)
     wait_for(tmp_path, "step.finished")
     process.kill()
-    process.communicate()
+    process.communicate(timeout=120)
     again = start(tmp_path)
     printed, talk = again.communicate(timeout=60)
     assert again.returncode == 0, talk
@@ -377,7 +377,7 @@ def test_a_second_run_is_told_who_holds_the_project(tmp_path: Path) -> None:
     with pytest.raises(Busy, match=str(process.pid)):
         modelyard.run(flow, project=tmp_path)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_eight_processes_at_once_end_with_one_key(tmp_path: Path) -> None:
         assert proc.stdout is not None
         seen.add(proc.stdout.read())
         proc.stdout.close()
-        assert proc.wait() == 0
+        assert proc.wait(60) == 0
     assert len(seen) == 1
     assert not list((tmp_path / ".modelyard" / "keys").glob(".*"))
 

@@ -107,7 +107,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
         "for n in range(5): add_token(pathlib.Path(sys.argv[1]), f'{sys.argv[2]}-{n}', 'viewer')"
     )
     procs = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(i)]) for i in range(4)]
-    assert [p.wait() for p in procs] == [0] * 4
+    assert [p.wait(60) for p in procs] == [0] * 4
     assert len({t.name for t in list_tokens(tmp_path)}) == 20
 
 

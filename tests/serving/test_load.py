@@ -516,7 +516,7 @@ def stub() -> Iterator[Callable[[float, int], tuple[int, int]]]:
     yield make
     for process in started:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=120)
 
 
 @pytest.mark.slow

@@ -254,7 +254,7 @@ def test_four_replicas_of_which_one_is_slow_and_one_dies(spread: Callable[[str],
             assert client.get("/metrics").status_code == 404
             assert client.get("//metrics").status_code == 404
             os.kill(replicas[0].process.pid, signal.SIGKILL)
-            replicas[0].process.wait()
+            replicas[0].process.wait(60)
             # Nothing was under way there: what cannot be sent to it goes to another.
             assert set(pool.map(ask, range(900, 1200))) == {200}
             assert sum(answered(replica) for replica in replicas[1:]) == 1200 - counts[0]

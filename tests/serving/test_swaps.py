@@ -170,7 +170,7 @@ def test_rollback_by_one_command_loses_nothing(yard: Yard) -> None:
     first, second = yard.keep(times(1.0)), yard.keep(times(5.0))
     for model in (first, second):
         yard.promote(model)
-    server = yard.serve(second)
+    server = yard.serve(second, "--processes", "2")
 
     def rollback() -> None:
         line = [sys.executable, "-m", "modelyard", "rollback", "--reason", "errors since noon"]
@@ -184,7 +184,9 @@ def test_rollback_by_one_command_loses_nothing(yard: Yard) -> None:
         (first.digest[:12], 2.0),
         (second.digest[:12], 10.0),
     }
-    assert answers[-1][1] == first.digest[:12]
+    # Both processes answer with the version before, and go on with it; how soon says `benchmarks/swaps.py`.
+    assert len(prefixes([name for _, _, name, _ in answers[-200:]])) == 2
+    assert {version for _, version, *_ in answers[-200:]} == {first.digest[:12]}
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_a_full_disk_is_said_so_and_leaves_no_half_folder(blobs: FolderBlobs, mo
 def test_one_folder_stored_by_many_at_once_is_stored_once(blobs: FolderBlobs) -> None:
     address = digest_bytes(b"m")
     files = {f"{n}.bin": bytes([n]) * 100 for n in range(10)}
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=60)
     errors: list[BaseException] = []
 
     def put() -> None:

@@ -368,7 +368,7 @@ def test_a_killed_writer_loses_no_event_that_was_written(path: Path, kills: int)
         process.send_signal(signal.SIGKILL)
         told += [line for line in process.stdout.read().split("\n")[:-1] if line]
         process.stdout.close()
-        process.wait()
+        process.wait(60)
     ledger = SqliteLedger(path)
     steps = [e.step for e in ledger.events(kinds=("step.finished",))]
     assert set(told) <= set(steps)
@@ -396,7 +396,7 @@ def test_many_may_make_the_ledger_at_once(tmp_path: Path) -> None:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        assert [process.communicate()[1] for process in many] == [""] * 4
+        assert [process.communicate(timeout=120)[1] for process in many] == [""] * 4
         ledger = SqliteLedger(path)
         assert ledger.head()[0] == 4
         assert ledger.verify() == []

@@ -232,8 +232,8 @@ def test_a_killed_load_goes_on_and_loads_every_part_once(tmp_path: Path, kills: 
         process.stdout.readline()
         time.sleep(chance.uniform(0, 0.06))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-    resumed, whole = (load(r).communicate()[0].splitlines()[-1] for r in (root, tmp_path / "undisturbed"))
+        process.communicate(timeout=120)
+    resumed, whole = (load(r).communicate(timeout=120)[0].splitlines()[-1] for r in (root, tmp_path / "undisturbed"))
     assert resumed == whole
     assert resumed.startswith("done")
     store = open_store(root)

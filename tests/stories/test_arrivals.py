@@ -94,7 +94,7 @@ def test_a_thousand_files_and_many_kills(tmp_path: Path, each: bool) -> None:
     while arriving.is_alive():
         time.sleep(draw.uniform(0.3, 2.5))
         watcher.kill()
-        watcher.communicate()
+        watcher.communicate(timeout=120)
         kills += 1
         time.sleep(draw.uniform(0.0, 0.3))
         watcher = start()
@@ -105,7 +105,7 @@ def test_a_thousand_files_and_many_kills(tmp_path: Path, each: bool) -> None:
         # Whatever would be fired for twice is, within some more looks.
         time.sleep(1.0)
         watcher.kill()
-        watcher.communicate()
+        watcher.communicate(timeout=120)
         fires = store.ledger.fires(trigger="arrivals")
         items = Counter(item.name.rpartition("/")[2] for fire in fires for item in fire.items)
         assert items == {f"{number:04}.csv": 1 for number in range(COUNT)}

@@ -248,7 +248,7 @@ def test_twenty_random_kills_lose_nothing_and_change_nothing(make_project: Make)
             code = process.wait(timeout=rng.uniform(0.2, 3.5))
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.wait(60)
             kills += 1
         else:
             # It came to its end in spite of the kills: look at it, and begin again in a fresh folder.

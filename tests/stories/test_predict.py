@@ -80,7 +80,7 @@ def _killed(command: list[str], folder: Path, after: float) -> int:
         process.wait(after)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=120)
     return process.returncode
 
 

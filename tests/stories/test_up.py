@@ -123,7 +123,7 @@ def test_the_champion_is_served_once_there_is_one_and_again_when_its_server_dies
         assert daemon.stop() == 0
     finally:
         process.kill()
-        process.wait()
+        process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
 

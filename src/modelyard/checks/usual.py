@@ -4,11 +4,12 @@ Part of `profile.json`, under `usual`; numbers only, no row can be read out of i
 
     {"rows": 20000,
      "outlier": {"share": [0.00005, ..., 0.75], "sum": [98.1, ...], "one": [19.8, ...]},
-     "window": {"rows": 256, "near": 0.031, "shape": 0.94}}
+     "window": {"rows": 256, "near": 0.031, "far": 0.35, "shape": 0.94}}
 
 `outlier` says above which values of the two tests of `checks.strange` a share of the rows lies. `window` is about as
-many rows as are looked at of one caller: one in fifty is nearer than `near` to one before it, and `shape` is the lowest
-normality of these distances in any of several windows. It is left out where there are too few different rows.
+many rows as are looked at of one caller: one in fifty is nearer than `near` to one before it, one in fifty farther than
+`far` from all before it, and `shape` is the lowest normality of these distances in any of several windows. It is left
+out where there are too few different rows.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["NEAR", "WINDOW", "usual"]
+__all__ = ["FAR", "NEAR", "WINDOW", "usual"]
 
 # Rows of a caller that are looked at.
 WINDOW = 256
-# A row that is nearer to one before it than this share of real rows is near.
-NEAR = 0.02
+# A row that is nearer to one before it than this share of real rows is near; one that is farther is far.
+NEAR = FAR = 0.02
 # Rows that are measured, and values of them at once; of them those that windows are drawn from, how many windows, and
 # columns of all windows together.
 _ROWS = 20_000
@@ -84,7 +85,7 @@ def _sample(rng: Any, parts: Sequence[tuple[Array | None, Array | None]]) -> tup
 
 
 def _window(rng: Any, distances: Distances, numeric: Array | None, categorical: Array | None) -> dict[str, Any]:
-    """Return how near to each other rows are that nobody chose; nothing if there are not enough of them."""
+    """Return how near and how far from each other rows are that nobody chose; nothing if there are not enough."""
     import numpy as np
 
     _, ranks, texts = distances.distinct(numeric, categorical)
@@ -93,8 +94,13 @@ def _window(rng: Any, distances: Distances, numeric: Array | None, categorical: 
     count = max(_FEWEST_WINDOWS, min(_WINDOWS, _COLUMNS // (ranks.shape[1] + texts.shape[1])))
     drawn = (rng.permutation(len(ranks))[:WINDOW] for _ in range(count))
     nearest = [distances.nearest(ranks[some], texts[some]) for some in drawn]
-    near = float(np.quantile(np.concatenate(nearest), NEAR))
-    return {"rows": WINDOW, "near": round(near, 6), "shape": round(min(map(normality, nearest)), 6)}
+    near, far = np.quantile(np.concatenate(nearest), (NEAR, 1 - FAR)).tolist()
+    return {
+        "rows": WINDOW,
+        "near": round(near, 6),
+        "far": round(far, 6),
+        "shape": round(min(map(normality, nearest)), 6),
+    }
 
 
 def _count(numeric: Array | None, categorical: Array | None) -> int:

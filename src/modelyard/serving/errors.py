@@ -10,7 +10,18 @@ import msgspec
 from modelyard._kit.errors import near
 from modelyard.store.requests import LOAD_TEST
 
-__all__ = ["HttpError", "bad", "body_of", "check_id", "headers_too_large", "killed", "named", "not_http", "suggest"]
+__all__ = [
+    "HttpError",
+    "bad",
+    "body_of",
+    "check_id",
+    "errs",
+    "headers_too_large",
+    "killed",
+    "named",
+    "not_http",
+    "suggest",
+]
 
 _LONGEST_NAME = 200
 _ID = re.compile(r"[!-~]{1,128}")
@@ -37,6 +48,11 @@ class HttpError(Exception):
 def bad(code: str, message: str) -> HttpError:
     """Return the error for a body that cannot be used."""
     return HttpError(400, code, message)
+
+
+def errs(error: BaseException) -> bool:
+    """Say that a version is to blame for a request that was not answered: not its caller, and no guard by policy."""
+    return not isinstance(error, HttpError) or error.status >= 500
 
 
 def killed() -> HttpError:

@@ -15,7 +15,7 @@ from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked, Body, Render
 from modelyard.serving.batch import Batcher
 from modelyard.serving.contract.usual import usual_row
-from modelyard.serving.errors import HttpError, killed
+from modelyard.serving.errors import HttpError, errs, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import check_finite
 from modelyard.serving.http.exchange import Exchange, fail
@@ -212,11 +212,9 @@ class Service:
             self._fail(asked.exchange, asked.parsed.error or error)
         if self.gate is not None:
             self.gate.forget(group)
-        if self.watch is not None:
-            self.watch.failed(self, sum([asked.parsed.error is None for asked in group]))
 
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
-        self.erred += not isinstance(error, HttpError) or error.status >= 500
+        self.erred += errs(error)
         fail(exchange, error)
 
     def _answered(self, group: list[Asked], output: Array | BaseException | None) -> None:
@@ -224,7 +222,7 @@ class Service:
         if isinstance(output, BaseException):
             self._failed(group, output)
             return
-        ended, erred = time.monotonic(), self.erred
+        ended = time.monotonic()
         gate, keeper = self._gate_for(group, output), self._keeper
         rows = [asked.parsed for asked in group]
         counts = [parsed.count for parsed in rows]
@@ -252,7 +250,7 @@ class Service:
                 outputs = [one.decoded for one in done]
             took = self._keep(done, counts, given, outputs, ended, self.log)
         if self.watch is not None:
-            self.watch.answered(self, group, took, self.erred - erred)
+            self.watch.answered(self, group, took)
 
     def _write(
         self, group: list[Asked], output: Array | None, *, joins: bool

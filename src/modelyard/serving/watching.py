@@ -16,12 +16,8 @@ __all__ = ["Picks", "Watch"]
 class Watch(Protocol):
     """Sees what a version answers."""
 
-    def answered(self, service: Service, group: list[Asked], took: list[float], erred: int) -> None:
-        """Take what was asked together, the milliseconds of what was answered of it, and how many could not be."""
-        ...
-
-    def failed(self, service: Service, erred: int) -> None:
-        """Take how many requests the model could not answer."""
+    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
+        """Take what was asked together, and the milliseconds of what was answered of it."""
         ...
 
 

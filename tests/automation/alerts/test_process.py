@@ -51,7 +51,7 @@ def senders() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.wait(60)
 
 
 def holder(spec: Spec) -> int:
@@ -116,7 +116,7 @@ def test_a_sender_that_is_killed_while_it_hands_over_sends_it_again_under_the_sa
     # The message has arrived, and the server has not said so yet.
     until(lambda: len(web.requests) == 1)
     os.kill(first.pid, signal.SIGKILL)
-    first.wait()
+    first.wait(60)
     web.held.set()
     senders(spec.root)
     until(lambda: len(web.requests) == 2)
@@ -137,7 +137,7 @@ def test_another_sender_waits_and_takes_over(project: Make, senders: Any, web: A
     modelyard.run(spec.path)
     until(lambda: len(web.requests) == 1)
     first.kill()
-    first.wait()
+    first.wait(60)
     until(lambda: holder(spec) == second.pid)
     modelyard.run(spec.path)
     until(lambda: len(web.requests) == 2)

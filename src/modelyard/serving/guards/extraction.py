@@ -1,6 +1,6 @@
 """Which callers ask as if they copied the model: by what they ask, as far as a window of their newest rows shows it.
 
-A copy is trained on answers, and what it takes to ask for good ones differs from what people ask. Three signs are
+A copy is trained on answers, and what it takes to ask for good ones differs from what people ask. Four signs are
 measured, each from 0 (as usual) to 1, and the largest is the score:
 
 - **coverage**: the mean distance of the columns from those of training (Kolmogorov-Smirnov; total variation for
@@ -10,9 +10,12 @@ measured, each from 0 (as usual) to 1, and the largest is the score:
   of real rows: rows that are made of others by fixed steps give it away (M. Juuti et al., PRADA, EuroS&P 2019).
 - **near**: how many more rows lie closer to one before them than real rows do, but are not the same: a search along the
   boundary between classes.
+- **far**: how many more rows lie farther from all before them than real rows do: random rows, whose columns do not go
+  together, also where others hide among them.
 
 What distances real rows have was measured when the model was made, see `checks.usual`; a profile that does not say
-leaves the first sign alone. A row that was asked before teaches a copy nothing and is not counted.
+leaves the first sign alone, and one of an older version has no word on the last. A row that was asked before teaches a
+copy nothing and is not counted.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelyard.checks.distances import Distances, normality
-from modelyard.checks.usual import NEAR
+from modelyard.checks.usual import FAR, NEAR
 from modelyard.records import Signature
 
 if TYPE_CHECKING:
@@ -72,11 +75,12 @@ class Likeness:
             return signs
         nearest, shape = self._distances.nearest(ranks, texts), self._usual["shape"]
         near = float((nearest < self._usual["near"]).mean())
-        return {
-            **signs,
-            "shape": max(0.0, shape - normality(nearest)) / shape if shape else 0.0,
-            "near": max(0.0, near - NEAR) / (1 - NEAR),
-        }
+        signs["shape"] = max(0.0, shape - normality(nearest)) / shape if shape else 0.0
+        signs["near"] = max(0.0, near - NEAR) / (1 - NEAR)
+        if "far" in self._usual:
+            far = float((nearest > self._usual["far"]).mean())
+            signs["far"] = max(0.0, far - FAR) / (1 - FAR)
+        return signs
 
     def _coverage(self, numeric: Array | None, texts: Array) -> float:
         np = self._np

@@ -25,6 +25,7 @@ from modelyard._kit.errors import ServeError
 from modelyard.checks.ab import Question
 from modelyard.records import Signature
 from modelyard.serving.asked import Asked
+from modelyard.serving.errors import errs
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
@@ -101,8 +102,8 @@ class Tally:
     """What one version answered.
 
     Attributes:
-        answers: Requests answered.
-        errors: Requests that it could not answer, or not with finite numbers.
+        answers: Requests answered; those that a guard held back, too.
+        errors: Requests that it could not answer, or not with finite numbers, see `Service.erred`.
         took: Milliseconds of the last ones.
         values: The last answers: position of the class, or the number itself.
     """
@@ -191,6 +192,9 @@ class Rollout:
         self._below = int(plan.share * 2**32)
         self._classes = champion.problem.task != "regression"
         self._tallies = {id(champion): Tally(), id(challenger): Tally()}
+        # What they had counted before, perhaps in another trial.
+        self._before = {id(one): (one.answered, one.erred) for one in (champion, challenger)}
+        self._shadow_erred = 0
         self._copies: queue.Queue[tuple[Parsed, list[list[float]]] | None] = queue.Queue(_COPIES)
         self._shadow: threading.Thread | None = None
 
@@ -261,8 +265,12 @@ class Rollout:
         return time.time() - since >= self.plan.watch and self.tally(self.challenger).answers >= _HELD
 
     def tally(self, service: Service) -> Tally:
-        """Return what one of the two has answered."""
-        return self._tallies[id(service)]
+        """Return what one of the two has answered, and what it could not, by its own count."""
+        tally = self._tallies[id(service)]
+        answered, erred = self._before[id(service)]
+        tally.answers = service.answered - answered
+        tally.errors = service.erred - erred + (self._shadow_erred if service is self.challenger else 0)
+        return tally
 
     def stats(self) -> dict[str, Any]:
         """Return the counts of both as plain data."""
@@ -275,25 +283,20 @@ class Rollout:
 
     # -- what services say
 
-    def answered(self, service: Service, group: list[Asked], took: list[float], erred: int) -> None:
-        """Count what was answered, and hand the shadow its copies."""
+    def answered(self, service: Service, group: list[Asked], took: list[float]) -> None:
+        """Look at what was answered, and hand the shadow its copies; how many and how many not, the version counts."""
         tally = self._tallies[id(service)]
-        tally.answers += len(took)
         tally.took.extend(took)
-        tally.errors += erred
         for asked in group:
             if asked.parsed.error is not None:
                 continue
             rows = _some(asked)
             values = self._values(rows)
+            # Also of what a guard held back: what the models say is compared, not what is made of it.
             if all(map(math.isfinite, values)):
                 tally.values.extend(values)
             if self._shadow is not None and service is self.champion:
                 self._copy(asked.parsed, rows)
-
-    def failed(self, service: Service, erred: int) -> None:
-        """Count what could not be answered."""
-        self._tallies[id(service)].errors += erred
 
     def _values(self, rows: list[list[float]]) -> list[float]:
         if not self._classes:
@@ -311,16 +314,16 @@ class Rollout:
             self.dropped += 1
 
     def _follow(self) -> None:
-        tally = self.tally(self.challenger)
+        tally = self._tallies[id(self.challenger)]
         while (copy := self._copies.get()) is not None:
             parsed, rows = copy
             try:
                 values = self._values(self.challenger.attempt(parsed)[:_ROWS])
-            except Exception:  # noqa: BLE001 - nobody waits for it: it is counted
-                tally.errors += 1
+            except Exception as error:  # noqa: BLE001 - nobody waits for it: it is counted
+                self._shadow_erred += errs(error)
                 continue
             if not all(map(math.isfinite, values)):
-                tally.errors += 1
+                self._shadow_erred += 1
                 continue
             tally.values.extend(values)
             usual = self._values(rows)
