@@ -41,6 +41,7 @@ EventKind = Literal[
     "predict.finished",
     "watch.finished",
     "loadtest.finished",
+    "drill.finished",
     "verify.finished",
 ]
 
