@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
+from modelyard._kit.hearing import Ear
 from modelyard._kit.places import log_path
 from modelyard._kit.ports import listen, listen_beside
 from modelyard._kit.text import plural
@@ -211,6 +212,7 @@ def _answer(
         service = Service(bundle or _open(settings), endpoint, log, settings.limits, trace=settings.trace)
         service.warm()
     speak_for(settings.project, endpoint, service.trace)
+    ear = Ear(settings.project, f"server of {endpoint}")
     # What lives now lives to the end: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -239,6 +241,7 @@ def _answer(
         for one in models:
             one.close()
         lost = log.close(seconds=settings.limits.drain_seconds)
+        ear.close()
     if lost:
         say(
             f"error[log-lost]: {plural(lost, 'answered row')} could not be logged: {log.trouble or 'see above'}",
