@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ModelyardError
+from modelyard._kit.hearing import folder_of
 from modelyard._kit.places import log_path
 from modelyard._kit.processes import born, family
 from modelyard.automation.drill.traffic import Traffic, ask
@@ -184,7 +185,10 @@ class Bench:
 
     async def whole(self) -> bool:
         """Whether there are as many processes as there should be, and all are ready."""
-        return len(self.workers) >= self.order.processes and await self.ready()
+        workers = self.workers
+        # One that has just been forked has no socket yet: that comes once its model is there.
+        there = all((folder_of(self.root) / f"{pid}.sock").exists() for pid in workers)
+        return there and len(workers) >= self.order.processes and await self.ready()
 
     async def lost(self, answered: set[str]) -> set[str]:
         """Return which of the answered requests are not in the log, also not within some seconds."""

@@ -100,7 +100,8 @@ async def kill(bench: Bench) -> Found:
             await asyncio.sleep(0.001)
         # What was sent before anybody could know is under way as well.
         found.allowed += 1 + int((time.monotonic() - began) * bench.order.rate)
-        found.back = await bench.until(bench.whole, _PATIENCE)
+        back = await bench.until(bench.whole, _PATIENCE)
+        found.back = None if back is None else time.monotonic() - began
         found.details["killed_at"] = began
         # Those beside it live on.
         found.died = len(set(before[1:]) - set(bench.workers))
