@@ -285,6 +285,16 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
             "out and why",
         },
     ),
+    "drill.finished": (
+        "`modelyard drill` has broken a server of its own and measured what its callers notice.",
+        {
+            "endpoint": "which was served",
+            "model": "digest of the model",
+            "like": "what has to be alike to compare: machine, cores, processes, rate, seconds of a fault, deadline",
+            "results": "one result a fault and measure, with its evidence; one that says `not tried` and why, of a "
+            "fault that could not be brought about",
+        },
+    ),
     "verify.finished": (
         "`modelyard verify` has measured a run again; `--ledger` alone writes nothing.",
         {"run": "which", "held": "what holds, a sentence each", "faults": "what does not, a sentence each"},

@@ -9,14 +9,14 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.processes import born
-from modelyard.automation.process import how, spawn
+from modelyard.automation.process import Process, how, spawn
 from modelyard.deploy.local import command, telling
 from modelyard.deploy.section import Deploy
 from modelyard.records import Deployment
@@ -24,7 +24,7 @@ from modelyard.security.keys import keys_folder, own_folder
 from modelyard.security.tokens import add_token
 from modelyard.store.base import Store
 
-__all__ = ["PREFIX", "Trial", "remove_left", "served"]
+__all__ = ["PREFIX", "Started", "Trial", "place", "remove_left", "served"]
 
 # Of the folders in which trials are; then the process follows, and when it began.
 PREFIX = "modelyard-trial-"
@@ -49,6 +49,73 @@ class Trial:
     token: str
 
 
+class Started:
+    """One process of a server, from its start to its end.
+
+    Args:
+        process: It.
+
+    Attributes:
+        port: Its port on the loopback, once it answers.
+        pid: Its (first) process.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._lines = process.lines()
+        self._reading: asyncio.Task[None] | None = None
+        self.pid = process.pid
+        self.port = 0
+
+    @classmethod
+    async def begin(cls, line: Sequence[str], root: Path) -> Started:
+        """Start a server and wait until it answers.
+
+        Args:
+            line: What to run.
+            root: Folder it runs in.
+
+        Raises:
+            ServeError: It did not start (`trial-failed`).
+        """
+        made = cls(spawn(line, cwd=root))
+        try:
+            await made._wait()
+        except BaseException:
+            await made.end()
+            raise
+        return made
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to end, wait for that, kill it where it does not, and return its exit code."""
+        self._process.signal(number)
+        try:
+            code = await asyncio.wait_for(self._process.wait(), _END)
+        except (TimeoutError, asyncio.CancelledError):
+            self._process.signal(signal.SIGKILL)
+            code = await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+        await self._lines.aclose()  # type: ignore[attr-defined]
+        return code
+
+    async def _wait(self) -> None:
+        said: list[str] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START):
+                async for one in self._lines:
+                    said.append(one)
+                    if _READY.match(one):
+                        break
+        ready = _READY.match(said[-1]) if said else None
+        if ready is None:
+            why = next((one for one in said if one.startswith("error")), "it said nothing")
+            raise ServeError("trial-failed", f"the server did not start: {why}", hint="`modelyard serve` says more")
+        self.port = int(ready[1])
+        # A pipe that nobody reads would stop who writes to it.
+        self._reading = asyncio.create_task(_forget(self._lines))
+
+
 @asynccontextmanager
 async def served(
     store: Store, deployment: Deployment, *, declared: Deploy | None = None, processes: int = 1
@@ -67,44 +134,26 @@ async def served(
     Raises:
         ServeError: It did not start (`trial-failed`).
     """
+    with place(store, declared) as (root, token):
+        line = command(telling(store, deployment, declared=declared, apart=root), port=0, processes=processes)
+        server = await Started.begin(line, root)
+        try:
+            yield Trial(server.port, server.pid, token)
+        finally:
+            code = await server.end()
+        if code:
+            raise ServeError("trial-failed", f"the server {how(code)} when it was told to end")
+
+
+@contextmanager
+def place(store: Store, declared: Deploy | None) -> Iterator[tuple[Path, str]]:
+    """Give a folder that stands for a project while something is tried, and a token for its only caller."""
     role = declared.access.roles[0] if declared is not None and declared.access.roles else "analyst"
     remove_left()
     with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-{born(os.getpid())}-") as made:
         root = Path(made)
         _trust(store.root, root)
-        token = add_token(root, "trial", role)
-        told = telling(store, deployment, declared=declared, apart=root)
-        line = command(told, port=0, processes=processes)
-        process = spawn(line, cwd=root)
-        said: list[str] = []
-        lines = process.lines()
-        reading: asyncio.Task[None] | None = None
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_START):
-                    async for one in lines:
-                        said.append(one)
-                        if _READY.match(one):
-                            break
-            ready = _READY.match(said[-1]) if said else None
-            if ready is None:
-                why = next((one for one in said if one.startswith("error")), "it said nothing")
-                raise ServeError("trial-failed", f"the server did not start: {why}", hint="`modelyard serve` says more")
-            # A pipe that nobody reads would stop who writes to it.
-            reading = asyncio.create_task(_forget(lines))
-            yield Trial(int(ready[1]), process.pid, token)
-        finally:
-            process.signal(signal.SIGTERM)
-            try:
-                code = await asyncio.wait_for(process.wait(), _END)
-            except (TimeoutError, asyncio.CancelledError):
-                process.signal(signal.SIGKILL)
-                code = await process.wait()
-            if reading is not None:
-                await reading
-            await lines.aclose()  # type: ignore[attr-defined]
-        if code:
-            raise ServeError("trial-failed", f"the server {how(code)} when it was told to end")
+        yield root, add_token(root, "trial", role)
 
 
 def remove_left() -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import signal
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
@@ -16,19 +13,18 @@ from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real, whole
 from modelyard.cli.output import data, json_line, say, table
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, open_existing
 
 if TYPE_CHECKING:
     from modelyard.automation.loadtest import Order, Tested
-    from modelyard.inference import Bundle
     from modelyard.records import Deployment
     from modelyard.serving.load.measured import Measured
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
 
-# Rows that are sent in turns: drawn ones, and of a table at most.
-_DRAWN, _MOST = 512, 20_000
+# Rows that are sent in turns, where they are drawn.
+_DRAWN = 512
 # Seconds that a search takes at least, and in which a soak has the samples that a slope needs.
 _SEARCH, _SOAK = 5, 6
 # Requests a second whose moments fit into memory, and far more than the client can send.
@@ -109,20 +105,21 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
     from modelyard.automation.loadtest import measure, record, told, why_not_compared
+    from modelyard.cli.loads import declared_in, in_loop, rows_of
     from modelyard.deploy.aliases import bundle_folder, endpoint_of
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
 
-    declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
+    declared = declared_in(args)
     order = _order(args, (declared.rollout.p99 or 0.0) if declared else 0.0)
     with open_existing(args, model=True) as store:
         deployment = _deployment(store, endpoint_of(store, args.endpoint), "champion" if order.host else args.target)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
-        rows = _rows(args, bundle, store)
+        rows = rows_of(args.rows, bundle, store, count=max(_DRAWN, 8 * args.batch), seed=args.seed)
         apart = why_not_compared(store, deployment.endpoint, order) if order.share is not None else ""
         say(f"asking {args.target if order.host else 'a server of its own'}, {plural(len(rows), 'row')} in turns")
-        tested = _run(measure(order, store, deployment, rows, declared=declared, tell=_tell))
+        tested = in_loop(measure(order, store, deployment, rows, declared=declared, tell=_tell))
         payload = told(deployment, order, tested)
         unwritten: ModelyardError | None = None
         try:
@@ -234,45 +231,6 @@ def _deployment(store: Store, endpoint: str, target: str) -> Deployment:
     if target in ("champion", "challenger"):
         return pointed(store, endpoint, "champion" if target == "champion" else "challenger")
     return Deployment(endpoint=endpoint, alias="champion", model=find_model(store, target), revision=1)
-
-
-def _rows(args: argparse.Namespace, bundle: Bundle, store: Store) -> list[dict[str, Any]]:
-    if not args.rows:
-        from modelyard.serving.load.requests import drawn
-
-        return drawn(bundle.signature, bundle.profile, max(_DRAWN, 8 * args.batch), seed=args.seed)
-    from modelyard.pipeline.scoring import open_rows
-
-    names = [feature.name for feature in bundle.signature.features]
-    opened = open_rows(args.rows, bundle.signature, store=store)
-    missing = [name for name in names if name not in opened.columns]
-    frame = next(opened.read(0, _MOST), None) if not missing else None
-    if frame is None or not frame.height:
-        what = f"no column `{missing[0]}`" if missing else "no row"
-        raise UserError("loadtest-rows", f"`{args.rows}` has {what}", hint=f"the model takes {', '.join(names)}")
-    rows: list[dict[str, Any]] = frame.select(names).head(_MOST).to_dicts()
-    return rows
-
-
-def _run(work: Coroutine[Any, Any, Tested]) -> Tested:
-    """Run in the fastest loop there is; SIGTERM ends it as politely as Ctrl-C does."""
-
-    async def until_told() -> Tested:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we run in one
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
-
-    try:
-        import uvloop
-    except ImportError:  # not on every system
-        run: Callable[..., Tested] = asyncio.run
-    else:
-        run = uvloop.run
-    try:
-        return run(until_told())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt(signal.SIGTERM.name) from None
 
 
 def _tell(found: Measured) -> None:

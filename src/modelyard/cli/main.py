@@ -48,6 +48,8 @@ VERBS = {
     "ab": "how the A/B test of an endpoint stands",
     "loadtest": "find the rate that an endpoint holds, and whether it leaks memory",
     "runtimes": "measure what can answer for a model here, and choose the cheapest within limits",
+    "drill": "break a server of one's own, and see what its callers notice",
+    "profile": "look into running servers and steps: where their time goes, or what grows in memory",
     "contract": "what callers of the endpoint rely on: describe, generate clients, check, compare, mock",
     "kill": "switch an endpoint off at once",
     "revive": "switch an endpoint on again that was killed",

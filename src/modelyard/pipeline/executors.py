@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from modelyard._kit.hearing import Ear
 from modelyard.pipeline.execute import Failure, Outcome, Task, execute
 from modelyard.records import Step, Usage
 from modelyard.store import Store
@@ -82,6 +83,7 @@ class LocalExecutor:
         # Made when the first step wants them: a run without such steps has no use for them.
         self._pool: Pool | None = None
         self._admission: Admission | None = None
+        self._ear: Ear | None = None
 
     def beside(self, task: Task) -> bool:
         """Say whether this task would run in a process of its own."""
@@ -101,7 +103,12 @@ class LocalExecutor:
     def submit(self, task: Task) -> Outcome | None:
         """Run a short task on the spot, hand another to a worker."""
         if not self.beside(task):
-            outcome = execute(task, self._store, self._functions.get(task.step.verb))
+            ear = self._heard()
+            ear.what = f"step {task.step.name}"
+            try:
+                outcome = execute(task, self._store, self._functions.get(task.step.verb))
+            finally:
+                ear.what = ""
             notes = _unheld(task.step)
             return msgspec.structs.replace(outcome, notes=notes) if notes else outcome
         place = self._admit().take(task)
@@ -157,8 +164,16 @@ class LocalExecutor:
         try:
             return [] if self._pool is None else self._pool.close()
         finally:
+            if self._ear is not None:
+                self._ear.close()
             if self._admission is not None:
                 self._admission.close()
+
+    def _heard(self) -> Ear:
+        """Let the owner of this process look into steps that run in it."""
+        if self._ear is None:
+            self._ear = Ear(self._store.root, "")
+        return self._ear
 
     def _take_back(self, place: Place) -> None:
         devices = place.lease.devices

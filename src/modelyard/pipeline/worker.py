@@ -10,13 +10,14 @@ import faulthandler
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from modelyard._kit.hearing import Ear
 from modelyard.logs import listening
 from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
@@ -52,11 +53,13 @@ def main(fd: int, root: Path) -> int:
     handed = os.environ.pop(HANDED, "")
     decode = msgspec.json.Decoder(Task).decode
     opened = open_handed(root, handed) if handed else nullcontext(open_store(root))
-    with Connection(fd) as pipe, listening(), opened as store:
+    with Connection(fd) as pipe, listening(), opened as store, closing(Ear(root, "")) as ear:
         try:
             while True:
                 task = decode(pipe.recv_bytes())
+                ear.what = f"step {task.step.name}"
                 pipe.send_bytes(msgspec.json.encode(execute(task, store)))
+                ear.what = ""
         except EOFError:
             return 0
         except Stopped:

@@ -44,6 +44,7 @@ EventKind = Literal[
     "watch.finished",
     "loadtest.finished",
     "runtimes.finished",
+    "drill.finished",
     "verify.finished",
 ]
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ServeError
+from modelyard._kit.hearing import Ear
 from modelyard._kit.ports import listen, listen_beside
 from modelyard._kit.text import plural
 from modelyard.inference.kernels import compiled
@@ -160,11 +161,14 @@ def _answer(
     _hold_files(limits.connections + (2 * OPENING if settings.tls_cert is not None else 0))
     first, *second = ports = ports or _ports(settings)
     opened: list[Opened] = []
+    ears: list[Ear] = []
     try:
         for at, told in enumerate(settings.endpoints):
             opened.append(Opened(told, boards[at] if boards else None))
             _check_names([one.endpoint.name for one in opened])
         speak_for(opened[0].voice)
+        names = ", ".join(one.endpoint.name for one in opened)
+        ears += [Ear(project, f"server of {names}") for project in {told.project: None for told in settings.endpoints}]
         # What lives now lives to the end: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -182,6 +186,8 @@ def _answer(
     finally:
         for one in opened:
             one.close()
+        for ear in ears:
+            ear.close()
     which = f" process={os.getpid()}" if tell is not None else ""
     return max([one.last_words(which) for one in opened])
 

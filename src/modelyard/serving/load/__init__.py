@@ -1,5 +1,5 @@
 """An open-loop load on an endpoint: when requests are due is drawn beforehand, and a slow server changes nothing in it.
 
 `requests` makes the bytes, `client` sends them when they are due, `knee` looks for the highest rate that holds,
-`memory` watches the processes of the server, `trial` starts a server that is only there to be tried.
+`watched` sees what the processes of the server take, `spoiled` is a server whose clock and model can be made wrong.
 """

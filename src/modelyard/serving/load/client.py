@@ -56,6 +56,9 @@ class Client:
         connections: Connections at most; what finds none free waits, and its waiting counts.
         patience: Seconds after the last request is due in which answers may still come.
         keep: Is told of each answer.
+
+    Attributes:
+        unanswered: Requests of the last step that had no answer within `patience` after they were sent.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Client:
         self._waited = 0
         self._errors: Counter[str] = Counter()
         self._ended = asyncio.Event()
+        self.unanswered = 0
 
     async def offer(self, rate: float, seconds: float, *, seed: int = 0) -> Measured:
         """Offer a rate for some seconds, and return what came of it; nothing of it is under way after that.
@@ -137,6 +141,15 @@ class Client:
             connections=len(self._open),
         )
 
+    @property
+    def under_way(self) -> int:
+        """Requests that were sent and have no answer yet."""
+        return sum(connection.moment > 0 for connection in self._open)
+
+    def late(self, seconds: float) -> int:
+        """Return how many of the 200s of the last step came more than so many seconds after they were sent."""
+        return sum(took > seconds for took in self._served)
+
     def within(self, seconds: float) -> int:
         """Return how many of the 200s of the last step came within so many seconds of when they were due."""
         return sum(took <= seconds for took in self._latencies)
@@ -188,6 +201,8 @@ class Client:
 
     def _give_up(self, unsent: int) -> None:
         """Count what was not answered, and close what it was asked on: a late answer belongs to no later step."""
+        since = time.monotonic() - self._patience
+        self.unanswered = sum(connection.moment > 0 and connection.sent < since for connection in self._open)
         self._errors["timeout"] += unsent + len(self._waiting)
         self._waiting.clear()
         for connection in list(self._open):

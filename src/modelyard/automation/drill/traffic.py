@@ -1,0 +1,122 @@
+"""Ask a server all the time, and compare each answer with the one that it gave while nothing was wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httptools
+import msgspec
+
+from modelyard.serving.load.client import Client
+from modelyard.serving.load.measured import Measured
+
+__all__ = ["Traffic", "alike", "ask"]
+
+_SECONDS, _PART = 5.0, 65_536
+# Numbers of one row differ by so much with the rows that are answered beside it: sums of floats have an order.
+_NEAR = 1e-4
+_ID, _AFTER = b"x-request-id: ", b"retry-after: "
+
+
+class _Answer:
+    """One answer, as the parser finds it."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.whole = False
+
+    def on_body(self, part: bytes) -> None:
+        """Take a part of the body."""
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        """Note that all of it has come."""
+        self.whole = True
+
+
+async def ask(port: int, request: bytes, *, seconds: float = _SECONDS) -> tuple[int, bytes]:
+    """Send one request on a connection of its own, and return status and body; 0 where none came."""
+    answer = _Answer()
+    parser: Any = httptools.HttpResponseParser(answer)
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(request)
+                while not answer.whole and (part := await reader.read(_PART)):
+                    parser.feed_data(part)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, httptools.HttpParserError):
+        return 0, b""
+    return (parser.get_status_code(), answer.body) if answer.whole else (0, b"")
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Say whether two answers are the same, but for their id and the last digits of numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() - {"id"}
+        return keys == other.keys() - {"id"} and all(alike(one[key], other[key]) for key in keys)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float | int):
+        return math.isclose(one, other, rel_tol=_NEAR, abs_tol=_NEAR)
+    return bool(one == other)
+
+
+class Traffic:
+    """Requests at a rate, each answer looked at.
+
+    Args:
+        port: Port of the server.
+        requests: Whole requests as bytes, sent in turns.
+        expected: The answer to each.
+        connections: At most.
+        seed: Seed of the arrivals.
+
+    Attributes:
+        answered: Id of each answered request, and when its answer came, on the monotonic clock.
+        wrong: Answers that are not the expected ones.
+        hintless: Refusals (429) that do not say when to come back.
+    """
+
+    def __init__(
+        self, port: int, requests: Sequence[bytes], expected: Sequence[Any], *, connections: int, seed: int
+    ) -> None:
+        self.client = Client("127.0.0.1", port, requests, connections=connections, keep=self._keep)
+        self._expected = expected
+        # A right answer to each request, without its id.
+        self._usual: dict[int, bytes] = {}
+        self._seed = seed
+        self.answered: list[tuple[str, float]] = []
+        self.wrong = self.hintless = 0
+
+    async def offer(self, rate: float, seconds: float) -> Measured:
+        """Offer a rate for some seconds."""
+        self._seed += 1
+        return await self.client.offer(rate, seconds, seed=self._seed)
+
+    def _keep(self, which: int, status: int, raw: bytes) -> None:
+        head, _, body = raw.partition(b"\r\n\r\n")
+        if status == 200:
+            name = head.partition(_ID)[2].partition(b"\r\n")[0]
+            self.answered.append((name.decode("latin-1"), time.monotonic()))
+            # Nearly all are the same to the byte, and to see that costs a spike nothing.
+            if body.replace(name, b"", 1) != self._usual.get(which):
+                self.wrong += not self._right(which, name, body)
+        elif status == 429:
+            self.hintless += not head.partition(_AFTER)[2][:1].isdigit()
+
+    def _right(self, which: int, name: bytes, body: bytes) -> bool:
+        """Say whether an answer is the expected one, and know it by its bytes from then on."""
+        try:
+            right = alike(msgspec.json.decode(body), self._expected[which])
+        except msgspec.DecodeError:
+            return False
+        if right:
+            self._usual[which] = body.replace(name, b"", 1)
+        return right
