@@ -226,7 +226,7 @@ def test_the_unit_of_a_server_is_one_that_systemd_takes_and_serves(
 
 
 def test_a_word_without_a_letter_stays_one_in_a_unit() -> None:
-    text = server_unit("modelyard-serve-hours.service", Path("/a b"), ["/bin/serve", "--host", "", "x;y"])
+    text = server_unit("modelyard-serve-hours.service", [Path("/a b")], ["/bin/serve", "--host", "", "x;y"])
     assert 'ExecStart=/bin/serve --host "" "x;y"\n' in text
     assert 'ReadWritePaths="/a b"\n' in text
 

@@ -25,6 +25,7 @@ from modelyard._kit.processes import born, family
 from modelyard.automation import loadtest, trial
 from modelyard.automation.loadtest import Order, last_of, why_not_compared
 from modelyard.checks.capacity import capacity
+from modelyard.cli import loads
 from modelyard.cli import loadtest as loadtest_verb
 from modelyard.cli.main import main
 from modelyard.inference import BundleDraft
@@ -191,7 +192,7 @@ def test_what_was_measured_is_shown_where_it_cannot_be_written(
         raise UserError("disk-full", "no space left on the disk of `ledger.db`", hint="free some space")
 
     monkeypatch.chdir(yard.root)
-    monkeypatch.setattr(loadtest_verb, "_run", run)
+    monkeypatch.setattr(loads, "in_loop", run)
     monkeypatch.setattr(loadtest, "record", record)
     assert main(["loadtest", *(["--json"] if json else [])]) == 2
     said = capsys.readouterr()

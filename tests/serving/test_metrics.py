@@ -260,11 +260,11 @@ def test_a_search_that_ends_early_says_so(fresh: Callable[..., Server]) -> None:
 
 def test_what_was_never_answered_has_no_last_answer_and_what_takes_nothing_is_not_ready(tmp_path: Path) -> None:
     with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
-        (before,) = statistics_of(endpoint.models, "", "")["model_stats"]
+        (before,) = statistics_of([endpoint.models], "", "")["model_stats"]
         endpoint.ask({"a": 1, "b": 2})
-        (after,) = statistics_of(endpoint.models, "", "")["model_stats"]
+        (after,) = statistics_of([endpoint.models], "", "")["model_stats"]
         assert ("last_inference" in before, "last_inference" in after) == (False, True)
-        assert len(index_of(endpoint.models, only_ready=True)) == 1
+        assert len(index_of([endpoint.models], only_ready=True)) == 1
         endpoint.models.kill(endpoint.service.endpoint, "test")
-        assert index_of(endpoint.models, only_ready=True) == []
-        assert [one["state"] for one in index_of(endpoint.models, only_ready=False)] == ["UNAVAILABLE"]
+        assert index_of([endpoint.models], only_ready=True) == []
+        assert [one["state"] for one in index_of([endpoint.models], only_ready=False)] == ["UNAVAILABLE"]

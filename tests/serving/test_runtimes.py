@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from modelyard._kit.digest import digest_bytes
 from modelyard._kit.machine import kind_of_machine
-from modelyard.deploy.local import command
+from modelyard.deploy.local import telling
 from modelyard.inference.runtimes import INT8, about
 from modelyard.records import Draft, ModelVersion, RuntimeName
 from modelyard.security.keys import signing_key
@@ -196,14 +196,14 @@ def test_several_processes_all_follow(yard: Yard) -> None:
 def test_a_server_that_is_only_tried_is_told(yard: Yard, tmp_path: Path) -> None:
     model = champion(yard)
     decide(yard, model, {"name": "int8", "threads": 1, "address": keep(yard, model.digest, 3.0)})
-    line = command(yard.store, yard.now("champion"), port=0, apart=yard.root)
+    line = telling(yard.store, yard.now("champion"), apart=yard.root)
     told = dict(pairwise(line))
     runtime = ("--runtime", told["--runtime"], "--beside", told["--beside"])
     server = start(yard.root, yard.folder(model), "--endpoint", ENDPOINT, *runtime, **yard.tokens)
     assert seen(server) == (3.0, {"name": "int8", "threads": 1, "decided": True})
     assert server.stop() == 0
     decide(yard, model, {"name": "onnxruntime", "threads": 2}, machine={"processor": "Other", "cores": 96})
-    assert "--runtime" not in command(yard.store, yard.now("champion"), port=0, apart=yard.root)
+    assert "--runtime" not in telling(yard.store, yard.now("champion"), apart=yard.root)
     server = start(yard.root, yard.folder(model), "--endpoint", ENDPOINT, "--runtime", "{", **yard.tokens)
     assert seen(server) == (2.0, USUAL)
     assert server.stop() == 0
