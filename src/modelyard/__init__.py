@@ -11,6 +11,12 @@ Importing the package loads nothing but this file; each name below is found when
 
 from __future__ import annotations
 
+import os
+
+# From 1.29 on ONNX Runtime tells its maker over the network which models are run where, unless it is told not to before
+# it is loaded, by whomever. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # `typing` is only for who checks types: it takes longer to load than the rest of this file.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
