@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from modelyard.records import Draft
 from modelyard.security.tokens import add_token
 from modelyard.serving.grpc.messages import message
 from modelyard.serving.routes import ROUTES
@@ -21,7 +22,7 @@ from modelyard.store.requests import newest
 
 from .conftest import Server, lay, mixed_answer, mixed_bundle, regression_bundle, start  # noqa: TID252
 from .grpc.conftest import SERVICE, row  # noqa: TID252
-from .versions import until  # noqa: TID252
+from .versions import ENDPOINT, Yard, times, until  # noqa: TID252
 
 CREDIT = {"rows": [{"age": 30, "income": 1000, "city": "paris"}]}
 HOURS = {"rows": [{"a": 1, "b": 2}]}
@@ -412,3 +413,37 @@ def test_which_endpoint_cannot_be_opened_is_said(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="bundle-tampered") as failed:
             start(tmp_path / "credit", folders[0], "--processes", processes, *other)
         assert f"the endpoint bikes of `{tmp_path / 'hours'}` cannot be opened" in str(failed.value)
+
+
+def test_what_kills_one_endpoint_leaves_the_other_alone(tmp_path: Path) -> None:
+    """Also where it is the first, and the message of a call says which is meant."""
+    yard = Yard(tmp_path / "hours")
+    kept = yard.keep(times(2.0))
+    yard.point(kept)
+    credit = tmp_path / "credit"
+    ana = add_token(credit, "ana", "analyst")
+    other = ["--and", "--bundle", str(lay(credit, mixed_bundle())), "--project", str(credit)]
+    server = yard.serve(kept, "--grpc-port", "0", *other)
+    server.tokens["ana"] = ana
+    payload = {"endpoint": ENDPOINT, "reason": "a drill"}
+    yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=payload))
+    yard.store.close()
+    with server.client("analyst") as client, server.client("ana") as one, grpc.insecure_channel(server.grpc) as channel:
+        until(lambda: client.post("/predict", json={"a": 3}).status_code == 503)
+        for _ in range(2):
+            assert code_of(channel, ana, row()) == "OK"
+            assert one.post("/models/credit/predict", json=CREDIT).status_code == 200
+        asked = message("ModelInferRequest")(model_name=ENDPOINT)
+        assert code_of(channel, server.tokens["analyst"], asked) == "UNAVAILABLE"
+        assert one.get("/models/credit/v2/health/ready").status_code == 200
+        assert one.get("/v2/health/ready").status_code == 503
+    assert server.stop() == 0
+
+
+def test_calls_about_the_server_say_the_same_each_time(both: Both) -> None:
+    """What a call may see is remembered with its headers."""
+    metadata = [("authorization", f"Bearer {both.tokens['oskar']}")]
+    with grpc.insecure_channel(both.server.grpc) as channel:
+        for _ in range(3):
+            answer = channel.unary_unary(f"/{SERVICE}/RepositoryIndex")(b"", metadata=metadata, timeout=20)
+            assert [one.name for one in message("RepositoryIndexResponse").FromString(answer).models] == ["hours"]

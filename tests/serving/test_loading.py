@@ -390,3 +390,21 @@ def test_statistics_of_what_is_unloaded(yard: Yard) -> None:
         assert client.get("/stats").json()["answered"] == 1
         assert f'modelyard_rows_total{{model="{ENDPOINT}"' in client.get("/metrics").text
     assert server.stop() == 0
+
+
+def test_version_that_comes_while_the_server_ends_takes_nothing_new(yard: Yard) -> None:
+    yard.point(yard.keep(times(2.0)))
+    later = yard.keep(times(5.0))
+
+    async def follow() -> None:
+        with following(yard) as (models, follower):
+            before = models.default
+            models.drain()
+            assert not models.ready
+            yard.point(later)
+            follower.look()
+            await asyncio.sleep(0.01)
+            assert models.default is not before
+            assert [models.default.ready, models.ready] == [False, False]
+
+    asyncio.run(follow())

@@ -144,5 +144,5 @@ class Loading:
     def _give_up(self, wish: _Wish) -> None:
         if not wish.over:
             wish.over = True
-            text = "the ledger could not be reached in time; it may be done later all the same"
+            text = "the ledger could not be reached in time; it may be done in a moment all the same"
             wish.exchange.refuse(HttpError(503, "ledger-away", text, headers=_LATER))
