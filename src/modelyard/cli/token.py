@@ -22,8 +22,8 @@ def add(subparsers: Any) -> None:
         help="make, list and revoke the tokens that callers need",
         description="A token names a caller and gives a role: a viewer sees what is served, an analyst also asks for "
         "predictions, an operator also sees the server's counters and unloads and loads models, an admin may "
-        "everything. The role holds at every endpoint of the project, or at those that are named alone. Only a digest of "
-        "a token is kept. Servers that run know of a change within a second.",
+        "everything. The role holds at every endpoint of the project, or at those that are named alone. Only a digest "
+        "of a token is kept. Servers that run know of a change within a second.",
         epilog="example:\n  modelyard token add ana --role analyst\n"
         "  modelyard token add bob --role income=operator --role bikes=viewer\n  modelyard token revoke ana",
         formatter_class=argparse.RawDescriptionHelpFormatter,
