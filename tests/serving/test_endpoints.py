@@ -416,27 +416,25 @@ def test_which_endpoint_cannot_be_opened_is_said(tmp_path: Path) -> None:
 
 
 def test_what_kills_one_endpoint_leaves_the_other_alone(tmp_path: Path) -> None:
-    """Also where it is the first, and the message of a call says which is meant."""
-    yard = Yard(tmp_path / "hours")
+    """Also where it is the first, the caller is known at both, and only the message of a call says which is meant."""
+    yard = Yard(tmp_path)
     kept = yard.keep(times(2.0))
     yard.point(kept)
-    credit = tmp_path / "credit"
-    ana = add_token(credit, "ana", "analyst")
-    other = ["--and", "--bundle", str(lay(credit, mixed_bundle())), "--project", str(credit)]
+    other = ["--and", "--bundle", str(lay(tmp_path, mixed_bundle())), "--project", str(tmp_path)]
     server = yard.serve(kept, "--grpc-port", "0", *other)
-    server.tokens["ana"] = ana
+    ana = server.tokens["analyst"]
     payload = {"endpoint": ENDPOINT, "reason": "a drill"}
     yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=payload))
     yard.store.close()
-    with server.client("analyst") as client, server.client("ana") as one, grpc.insecure_channel(server.grpc) as channel:
+    with server.client() as client, grpc.insecure_channel(server.grpc) as channel:
         until(lambda: client.post("/predict", json={"a": 3}).status_code == 503)
         for _ in range(2):
             assert code_of(channel, ana, row()) == "OK"
-            assert one.post("/models/credit/predict", json=CREDIT).status_code == 200
+            assert client.post("/models/credit/predict", json=CREDIT).status_code == 200
         asked = message("ModelInferRequest")(model_name=ENDPOINT)
-        assert code_of(channel, server.tokens["analyst"], asked) == "UNAVAILABLE"
-        assert one.get("/models/credit/v2/health/ready").status_code == 200
-        assert one.get("/v2/health/ready").status_code == 503
+        assert code_of(channel, ana, asked) == "UNAVAILABLE"
+        assert client.get("/models/credit/v2/health/ready").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 503
     assert server.stop() == 0
 
 

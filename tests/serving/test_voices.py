@@ -23,7 +23,7 @@ from .conftest import lay, mixed_bundle, start  # noqa: TID252 - the suite is no
 from .inprocess import Endpoint  # noqa: TID252
 from .test_checks import YES, own  # noqa: TID252
 from .test_extraction import profiled, searched  # noqa: TID252
-from .versions import fails_beyond, until  # noqa: TID252
+from .versions import ENDPOINT, Yard, fails_beyond, times, until  # noqa: TID252
 
 
 def lines(project: Path) -> str:
@@ -107,3 +107,24 @@ def test_caller_who_seems_to_copy(tmp_path: Path, voice: Voice) -> None:
         asked = (endpoint.ask({"rows": [searched(rng, 64 * at + one) for one in range(64)]})[0][0] for at in count())
         assert 429 in islice(asked, 2000)
     only_in_hours(tmp_path, "asks as if to copy the model")
+
+
+def test_what_the_ledger_wants_of_one_endpoint(tmp_path: Path) -> None:
+    """Said by the thread that follows it, and by the loop on its behalf."""
+    yard = Yard(tmp_path / "hours")
+    kept = yard.keep(times(2.0))
+    yard.point(kept)
+    credit = tmp_path / "credit"
+    other = ["--and", "--bundle", str(yard.folder(kept)), "--project", str(yard.root), "--endpoint", ENDPOINT]
+    server = start(credit, lay(credit, mixed_bundle()), *other, "--follow", "champion", **yard.tokens)
+    with server.client("operator") as client:
+        path = f"/v2/repository/models/{ENDPOINT}"
+        assert client.post(f"{path}/unload").status_code == 200
+        spoiled = yard.keep(times(5.0))
+        yard.spoil(spoiled)
+        yard.point(spoiled)
+        assert client.post(f"{path}/load").status_code == 503
+    yard.store.close()
+    assert server.stop() == 0
+    for text in (f"unloaded endpoint={ENDPOINT}", "does not go live", f"stopped endpoint={ENDPOINT}"):
+        only_in_hours(tmp_path, text)
