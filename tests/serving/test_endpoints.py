@@ -365,11 +365,13 @@ def test_refusals_are_counted_where_the_caller_is_known(both: Both) -> None:
     before = refused("olga"), refused("oskar")
     with both.client("hugo") as client:
         assert client.get("/metrics").status_code == 403
+    with both.client("vera") as client:
+        assert client.post("/models/hours/predict", json=HOURS).status_code == 403
     with grpc.insecure_channel(both.server.grpc) as channel:
         assert code_of(channel, both.tokens["vera"], hours_request()) == "PERMISSION_DENIED"
     after = refused("olga"), refused("oskar")
     assert after[0] == before[0]
-    assert after[1]["role-denied"] - before[1].get("role-denied", 0) == 2
+    assert after[1]["role-denied"] - before[1].get("role-denied", 0) == 3
 
 
 def test_health_of_one_is_its_own(tmp_path: Path) -> None:

@@ -55,6 +55,10 @@ def test_unloaded_model_is_not_there_until_it_is_loaded_as_its_alias_points_then
         assert operator.post(LOAD).status_code == 200, "it is loaded"
         assert operator.post(UNLOAD, json={"parameters": {"unload_dependents": False}}).status_code == 200
         assert value(client) == 404
+        # Nobody brings a model, or what it shall be like, by a request.
+        refused = operator.post(LOAD, json={"parameters": {"config": "{}"}})
+        assert (refused.status_code, refused.json()["code"]) == (400, "not-supported")
+        assert value(client) == 404
         for path in (f"/v2/models/{ENDPOINT}", f"/v2/models/{ENDPOINT}/ready", "/openapi.json"):
             assert client.get(path).status_code == 404, path
         told = {"name": ENDPOINT, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}

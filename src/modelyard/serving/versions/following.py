@@ -218,7 +218,7 @@ class Follower:
             self._in_loop(self._switch, self._killed)
         if not self.loading.wanted:
             if self._live is not None:
-                self._live = self._trial = None
+                self._live = self._trial = self._test = None
                 self._in_loop(self._unload)
             return
         pointer, live = self._pointers.get(self._alias), self._live
