@@ -119,6 +119,7 @@ def test_token_may_have_a_role_at_some_endpoints_alone(
         (("--role", "a=viewer", "--role", "a=analyst"), "two roles at `a`"),
         (("--role", "a=analist"), "did you mean `analyst`"),
         (("--role", "a="), "there is no role ``"),
+        (("--role", "=viewer"), "names no endpoint"),
     ]:
         done = yard("token", "add", "eve", *words)
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr

@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from modelyard.records import Draft
 from modelyard.security.tokens import add_token
 from modelyard.serving.grpc.messages import message
 from modelyard.serving.routes import ROUTES
@@ -21,7 +22,7 @@ from modelyard.store.requests import newest
 
 from .conftest import Server, lay, mixed_answer, mixed_bundle, regression_bundle, start  # noqa: TID252
 from .grpc.conftest import SERVICE, row  # noqa: TID252
-from .versions import until  # noqa: TID252
+from .versions import ENDPOINT, Yard, times, until  # noqa: TID252
 
 CREDIT = {"rows": [{"age": 30, "income": 1000, "city": "paris"}]}
 HOURS = {"rows": [{"a": 1, "b": 2}]}
@@ -269,3 +270,181 @@ def test_path_before_a_path_is_no_way_around(both: Both) -> None:
             sock.sendall(head.encode("latin-1") + b"content-length: 2\r\nconnection: close\r\n\r\n{}")
             got = b"".join(iter(lambda: sock.recv(65_536), b""))
         assert got.split()[1] in (b"400", b"404"), (target, got)
+
+
+def hours_request() -> Any:
+    made = message("ModelInferRequest")(model_name="hours")
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        made.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(value)
+    return made
+
+
+def code_of(channel: grpc.Channel, token: str, request: Any, method: str = "ModelInfer") -> str:
+    """Return the code that a call ends with."""
+    call = channel.unary_unary(f"/{SERVICE}/{method}")
+    try:
+        call(request.SerializeToString(), metadata=[("authorization", f"Bearer {token}")], timeout=20)
+    except grpc.RpcError as error:
+        return str(error.code().name)  # type: ignore[attr-defined]
+    return "OK"
+
+
+def test_role_of_an_endpoint_holds_for_calls_that_name_it(tmp_path: Path) -> None:
+    """Who may ask one of them may not therefore ask, load or count another, and is counted where that was tried."""
+    folders = [lay(tmp_path, mixed_bundle()), lay(tmp_path, regression_bundle())]
+    mia = add_token(tmp_path, "mia", "", roles={"credit": "viewer", "hours": "operator"})
+    none = add_token(tmp_path, "nina", "", roles={"other": "admin"})
+    other = ["--and", "--bundle", str(folders[1]), "--project", str(tmp_path)]
+    server = start(tmp_path, folders[0], "--grpc-port", "0", *other, mia=mia, none=none)
+    denied = "PERMISSION_DENIED"
+    with grpc.insecure_channel(server.grpc) as channel:
+        assert code_of(channel, mia, hours_request()) == "OK"
+        assert code_of(channel, mia, row()) == denied
+        for name, found in (("hours", "OK"), ("credit", denied)):
+            asked = message("ModelStatisticsRequest")(name=name)
+            assert code_of(channel, mia, asked, "ModelStatistics") == found
+        unload = message("RepositoryModelUnloadRequest")(model_name="credit")
+        assert code_of(channel, mia, unload, "RepositoryModelUnload") == denied
+        assert code_of(channel, none, row()) == denied
+    with server.client("mia") as client:
+        # Three at `credit`, of which she may not see the counters; none at `hours`.
+        assert client.get("/stats").json()["refused"] == {}
+        for path in ("/v2/repository/models/hours/load", "/models/hours/v2/repository/models/hours/load"):
+            assert client.post(path).status_code == 200
+        for path in ("/v2/repository/models/credit/load", "/models/credit/v2/repository/models/credit/load"):
+            assert client.post(path).status_code == 403
+        # The name before the path and that in it are not the same.
+        for word in ("load", "unload", "stats"):
+            for one, two in (("hours", "credit"), ("credit", "hours")):
+                told = client.post(f"/models/{one}/v2/repository/models/{two}/{word}")
+                assert told.status_code == 404, (one, two, word)
+        assert client.get("/models/hours/v2/models/credit/stats").status_code == 404
+    with server.client("none") as client:
+        for path in ("/v2", "/metrics", "/stats", "/v2/models/stats", "/v2/models/hours", "/models/hours/v2"):
+            assert client.get(path).status_code == 403, path
+        assert client.post("/v2/repository/index").status_code == 403
+    assert server.stop() == 0
+
+
+def test_limits_count_each_request_once_at_its_endpoint(tmp_path: Path) -> None:
+    """By every way that a request may come; the other endpoint has a count of its own."""
+    folders = [lay(tmp_path, mixed_bundle()), lay(tmp_path, regression_bundle())]
+    token = add_token(tmp_path, "ana", "analyst")
+    other = ["--and", "--bundle", str(folders[1]), "--project", str(tmp_path), "--per-minute", "5"]
+    server = start(tmp_path, folders[0], "--per-minute", "4", "--grpc-port", "0", *other, ana=token)
+
+    def stream(*requests: Any) -> list[str]:
+        call = channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")
+        sent = iter([one.SerializeToString() for one in requests])
+        found = call(sent, metadata=[("authorization", f"Bearer {token}")], timeout=20)
+        told = [message("ModelStreamInferResponse").FromString(one) for one in found]
+        return [one.error_message[1:14] or one.infer_response.model_name for one in told]
+
+    full = "rate-exceeded"
+    with server.client("ana") as client, grpc.insecure_channel(server.grpc) as channel:
+        # Twice on one connection: the second time its head is known.
+        asked = [client.post("/models/hours/predict", json=HOURS).status_code for _ in range(2)]
+        assert asked == [200, 200]
+        assert [code_of(channel, token, hours_request()) for _ in range(2)] == ["OK", "OK"]
+        assert stream(hours_request(), hours_request(), row()) == ["hours", full, "credit"]
+        assert code_of(channel, token, hours_request()) == "RESOURCE_EXHAUSTED"
+        assert client.post("/models/hours/predict", json=HOURS).status_code == 429
+        # One of `credit` is taken.
+        assert [client.post("/predict", json=CREDIT).status_code for _ in range(4)] == [200] * 3 + [429]
+        assert stream(row(), hours_request()) == [full, full]
+    assert server.stop() == 0
+    refused = [line for line in server.said if line.startswith("stopped")]
+    assert [line.split()[2] for line in refused] == ["requests=4", "requests=5"]
+
+
+def test_refusals_are_counted_where_the_caller_is_known(both: Both) -> None:
+    def refused(who: str) -> dict[str, int]:
+        with both.client(who) as client:
+            return dict(client.get("/stats").json()["refused"])
+
+    before = refused("olga"), refused("oskar")
+    with both.client("hugo") as client:
+        assert client.get("/metrics").status_code == 403
+    with both.client("vera") as client:
+        assert client.post("/models/hours/predict", json=HOURS).status_code == 403
+    with grpc.insecure_channel(both.server.grpc) as channel:
+        assert code_of(channel, both.tokens["vera"], hours_request()) == "PERMISSION_DENIED"
+    after = refused("olga"), refused("oskar")
+    assert after[0] == before[0]
+    assert after[1]["role-denied"] - before[1].get("role-denied", 0) == 3
+
+
+def test_health_of_one_is_its_own(tmp_path: Path) -> None:
+    """What a log cannot take keeps its endpoint from being ready, and the whole server, but no other endpoint."""
+    made = two(tmp_path)
+    log = tmp_path / "hours" / ".modelyard" / "requests" / "hours.db"
+    with closing(sqlite3.connect(log, isolation_level=None)) as db, made.client("hugo") as client:
+        db.execute("begin exclusive")
+        assert client.post("/models/hours/predict", json=HOURS).status_code == 200
+        until(lambda: client.get("/models/hours/v2/health/ready").status_code == 503, seconds=25)
+        assert client.get("/models/credit/v2/health/ready").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 503
+        db.execute("rollback")
+        until(lambda: client.get("/v2/health/ready").status_code == 200)
+    assert made.server.stop() == 0
+
+
+def test_page_of_one_origin_may_not_ask_another_endpoint(tmp_path: Path) -> None:
+    folders = [lay(tmp_path, mixed_bundle()), lay(tmp_path, regression_bundle())]
+    add_token(tmp_path, "ana", "analyst")
+    allowed = [f'{{"access":{{"cors":["https://{name}.example"]}}}}' for name in ("credit", "hours")]
+    other = ["--and", "--bundle", str(folders[1]), "--project", str(tmp_path), "--policy", allowed[1]]
+    server = start(tmp_path, folders[0], "--policy", allowed[0], *other)
+    with server.client("") as client:
+        for page in ("credit", "hours"):
+            for at in ("credit", "hours"):
+                headers = {"origin": f"https://{page}.example", "access-control-request-method": "POST"}
+                first = client.options(f"/models/{at}/predict", headers=headers)
+                asked = client.post(f"/models/{at}/predict", headers=headers)
+                assert first.status_code == (200 if page == at else 401)
+                for one in (first, asked):
+                    assert ("access-control-allow-origin" in one.headers) is (page == at), (page, at)
+    assert server.stop() == 0
+
+
+def test_which_endpoint_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    folders = [lay(tmp_path / "credit", mixed_bundle()), lay(tmp_path / "hours", regression_bundle())]
+    (folders[1] / "model.onnx").write_bytes(b"other bytes")
+    other = ["--and", "--bundle", str(folders[1]), "--project", str(tmp_path / "hours"), "--endpoint", "bikes"]
+    for processes in ("1", "2"):
+        with pytest.raises(AssertionError, match="bundle-tampered") as failed:
+            start(tmp_path / "credit", folders[0], "--processes", processes, *other)
+        assert f"the endpoint bikes of `{tmp_path / 'hours'}` cannot be opened" in str(failed.value)
+
+
+def test_what_kills_one_endpoint_leaves_the_other_alone(tmp_path: Path) -> None:
+    """Also where it is the first, the caller is known at both, and only the message of a call says which is meant."""
+    yard = Yard(tmp_path)
+    kept = yard.keep(times(2.0))
+    yard.point(kept)
+    other = ["--and", "--bundle", str(lay(tmp_path, mixed_bundle())), "--project", str(tmp_path)]
+    server = yard.serve(kept, "--grpc-port", "0", *other)
+    ana = server.tokens["analyst"]
+    payload = {"endpoint": ENDPOINT, "reason": "a drill"}
+    yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=payload))
+    yard.store.close()
+    with server.client() as client, grpc.insecure_channel(server.grpc) as channel:
+        until(lambda: client.post("/predict", json={"a": 3}).status_code == 503)
+        for _ in range(2):
+            assert code_of(channel, ana, row()) == "OK"
+            assert client.post("/models/credit/predict", json=CREDIT).status_code == 200
+        asked = message("ModelInferRequest")(model_name=ENDPOINT)
+        assert code_of(channel, ana, asked) == "UNAVAILABLE"
+        assert client.get("/models/credit/v2/health/ready").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 503
+    assert server.stop() == 0
+
+
+def test_calls_about_the_server_say_the_same_each_time(both: Both) -> None:
+    """What a call may see is remembered with its headers."""
+    metadata = [("authorization", f"Bearer {both.tokens['oskar']}")]
+    with grpc.insecure_channel(both.server.grpc) as channel:
+        # Without a timeout, which would be another header each time.
+        for _ in range(5):
+            answer = channel.unary_unary(f"/{SERVICE}/RepositoryIndex")(b"", metadata=metadata)
+            assert [one.name for one in message("RepositoryIndexResponse").FromString(answer).models] == ["hours"]

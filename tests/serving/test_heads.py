@@ -9,7 +9,9 @@ import h11
 import pytest
 
 from modelyard.serving.http.connection import Connection
-from modelyard.serving.http.heads import Heads
+from modelyard.serving.http.heads import Head, Heads
+from modelyard.serving.observability.metrics import metrics
+from modelyard.serving.routes import Route
 
 from .echo import Echo, Unknowing, Wire, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .streams import cuts, stream  # noqa: TID252
@@ -130,3 +132,12 @@ def test_known_head_that_asks_for_the_head_alone_gets_no_body() -> None:
     assert first == second
     assert b"content-length: 11" in first
     assert not rest
+
+
+@pytest.mark.parametrize("given", [b"", b" ", b"Bearer x"])
+def test_head_without_a_token_is_not_remembered_for_others(given: bytes) -> None:
+    """Who was let in by a certificate or an address is not known by its bytes, whatever name of a header it sends."""
+    heads, head = Heads(), Head(b"GET", b"/metrics", {b"authorization": given.strip()})
+    head.route = Route("GET", "/metrics", "operate", metrics, wide=True)
+    heads.keep(b"GET /metrics HTTP/1.1\r\nauthorization:" + given, head, 0)
+    assert bool(heads.known) is bool(given.strip())

@@ -9,6 +9,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from modelyard.records import Draft
+from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.messages import message
 from modelyard.serving.limits import Limits
 from modelyard.serving.models import Models
@@ -52,6 +54,10 @@ def test_unloaded_model_is_not_there_until_it_is_loaded_as_its_alias_points_then
         assert client.post(UNLOAD).status_code == 403
         assert operator.post(LOAD).status_code == 200, "it is loaded"
         assert operator.post(UNLOAD, json={"parameters": {"unload_dependents": False}}).status_code == 200
+        assert value(client) == 404
+        # Nobody brings a model, or what it shall be like, by a request.
+        refused = operator.post(LOAD, json={"parameters": {"config": "{}"}})
+        assert (refused.status_code, refused.json()["code"]) == (400, "not-supported")
         assert value(client) == 404
         for path in (f"/v2/models/{ENDPOINT}", f"/v2/models/{ENDPOINT}/ready", "/openapi.json"):
             assert client.get(path).status_code == 404, path
@@ -233,3 +239,176 @@ def test_memory_of_an_unloaded_model_is_given_back(yard: Yard) -> None:
     asyncio.run(follow())
     log.close()
     assert freed == ["following"]
+
+
+class Asked:
+    """A request to load or unload, and what became of it."""
+
+    caller = "olga"
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    def reply(self, status: int, body: bytes) -> None:
+        self.status = status
+
+    def refuse(self, error: HttpError) -> None:
+        self.status = error.status
+
+
+@contextmanager
+def following(yard: Yard, *, begin: bool = True) -> Iterator[tuple[Models, Follower]]:
+    """Give the models of one process, and what follows the ledger for them whenever it is told to look."""
+    log = RequestLog(yard.root / "log.db")
+    stage = Stage(yard.root, ENDPOINT, log, Limits())
+    models = Models(stage.prepare(yard.store, yard.now("champion")))
+    follower = Follower(stage, models, lambda: None, "champion")
+    if begin:
+        follower.begin()
+    follower._loop = asyncio.get_running_loop()
+    yield models, follower
+    follower.close()
+    for service in models:
+        service.close()
+    log.close()
+
+
+def test_who_asks_while_another_request_is_settled_hears_of_its_own(yard: Yard) -> None:
+    """The loop may be busy while the thread looks again: nobody is told what is not so yet."""
+    yard.point(yard.keep(times(2.0)))
+    first, second = Asked(), Asked()
+
+    async def follow() -> None:
+        with following(yard) as (models, follower):
+            for asked, loaded in ((first, False), (second, True)):
+                follower.loading.ask(asked, b"{}", loaded=loaded)  # type: ignore[arg-type]
+                # The loop does nothing meanwhile.
+                looking = threading.Thread(target=follower.look)
+                looking.start()
+                looking.join()
+            await asyncio.sleep(0.01)
+            # What was on its way out is made ready anew.
+            assert (models.loaded, first.status, second.status) == (False, 200, 0)
+            follower.look()
+            await asyncio.sleep(0.01)
+            assert (models.loaded, second.status) == (True, 200)
+
+    asyncio.run(follow())
+
+
+def test_many_who_ask_for_the_same_are_one_event(yard: Yard) -> None:
+    yard.point(yard.keep(times(2.0)))
+    asked = [Asked() for _ in range(100)]
+
+    async def follow() -> None:
+        with following(yard) as (models, follower):
+            for one in asked:
+                follower.loading.ask(one, b"{}", loaded=False)  # type: ignore[arg-type]
+            follower.look()
+            await asyncio.sleep(0.01)
+            assert not models.loaded
+
+    asyncio.run(follow())
+    assert {one.status for one in asked} == {200}
+    assert len(list(yard.store.ledger.events(kinds=("endpoint.unloaded",)))) == 1
+
+
+def test_what_was_said_not_to_be_done_is_not_done_later(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.point(yard.keep(times(2.0)))
+    monkeypatch.setattr("modelyard.serving.versions.loading._SECONDS", 0.01)
+    asked = Asked()
+
+    async def follow() -> None:
+        with following(yard) as (models, follower):
+            follower.loading.ask(asked, b"{}", loaded=False)  # type: ignore[arg-type]
+            async with asyncio.timeout(10):
+                while not asked.status:
+                    await asyncio.sleep(0.01)
+            # Only now the ledger can be reached.
+            follower.look()
+            await asyncio.sleep(0.01)
+            assert models.loaded
+
+    asyncio.run(follow())
+    assert asked.status == 503
+    assert not list(yard.store.ledger.events(kinds=("endpoint.unloaded",)))
+
+
+def test_server_that_began_without_a_ledger_is_unloaded_once_it_is_there(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.point(yard.keep(times(2.0)))
+    payload = {"endpoint": ENDPOINT, "caller": "x"}
+    unloaded = Draft(kind="endpoint.unloaded", actor="server", payload=payload)
+    yard.store.ledger.append(unloaded)
+
+    async def follow() -> None:
+        with following(yard, begin=False) as (models, follower):
+            with monkeypatch.context() as away:
+                away.setattr("modelyard.serving.versions.following.open_address", lambda *of: 1 / 0)
+                follower.begin()
+            assert follower.trouble
+            # What was unloaded before is not for a server that starts anew.
+            for loaded in (True, False):
+                follower.look()
+                await asyncio.sleep(0.01)
+                assert models.loaded is loaded
+                yard.store.ledger.append(unloaded)
+
+    asyncio.run(follow())
+
+
+def test_load_right_after_an_unload_holds_whichever_server_is_asked(yard: Yard) -> None:
+    """A balancer sends one of them here and the other there: each hears of what the other did a moment later."""
+    kept = yard.keep(times(2.0))
+    yard.point(kept)
+    servers = [yard.serve(kept), yard.serve(kept)]
+    with servers[0].client("operator") as one, servers[1].client("operator") as other:
+        for _ in range(4):
+            assert one.post(UNLOAD).status_code == 200
+            assert other.post(LOAD).status_code == 200
+            for client in (one, other):
+                until(lambda client=client: value(client) == 6.0, seconds=5)
+        # One that starts anew is loaded, and loads the others.
+        assert one.post(UNLOAD).status_code == 200
+        until(lambda: value(other) == 404)
+        servers.append(yard.serve(kept))
+        with servers[2].client("operator") as anew:
+            assert value(anew) == 6.0
+            assert anew.post(LOAD).status_code == 200
+        until(lambda: value(one) == 6.0)
+    assert [server.stop() for server in servers] == [0, 0, 0]
+
+
+def test_statistics_of_what_is_unloaded(yard: Yard) -> None:
+    kept = yard.keep(times(2.0))
+    yard.point(kept)
+    server = yard.serve(kept)
+    with server.client("operator") as client:
+        assert value(client) == 6.0
+        assert client.post(UNLOAD).status_code == 200
+        # A question about the server has its answer, also while nothing is loaded.
+        assert client.get("/v2/models/stats").json() == {"model_stats": []}
+        assert client.get(f"/v2/models/{ENDPOINT}/stats").status_code == 404
+        # What it answered before still counts.
+        assert client.get("/stats").json()["answered"] == 1
+        assert f'modelyard_rows_total{{model="{ENDPOINT}"' in client.get("/metrics").text
+    assert server.stop() == 0
+
+
+def test_version_that_comes_while_the_server_ends_takes_nothing_new(yard: Yard) -> None:
+    yard.point(yard.keep(times(2.0)))
+    later = yard.keep(times(5.0))
+
+    async def follow() -> None:
+        with following(yard) as (models, follower):
+            before = models.default
+            models.drain()
+            assert not models.ready
+            yard.point(later)
+            follower.look()
+            await asyncio.sleep(0.01)
+            assert models.default is not before
+            assert [models.default.ready, models.ready] == [False, False]
+
+    asyncio.run(follow())

@@ -10,15 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.serving.app import App
 from modelyard.serving.http.connection import Connection
 
-from .conftest import regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import mixed_bundle, regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .echo import Wire  # noqa: TID252
 from .inprocess import Endpoint  # noqa: TID252
 
 Change = tuple[int, Callable[[], object] | None]
 
 ROOM = 3
+CREDIT = {"age": 30, "income": 1000, "city": "paris"}
 PATHS = {
     "/predict": {"rows": [{"a": 1, "b": 2}]},
     "/v2/models/hours/infer": {"inputs": [{"name": "numeric", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]},
@@ -158,3 +160,59 @@ def test_whether_it_lives_is_told_under_load_too(tmp_path: Path) -> None:
         answers = crowd(endpoint, ROOM + 5, "/predict", change=(ROOM + 2, look))
         assert [answer[9:12] for answer in answers[ROOM:]] == [b"429"] * 5
         assert re.findall(rb"HTTP/1.1 (\d+)", wire.sent) == [b"200"] * 3
+
+
+def test_overload_of_one_endpoint_takes_nothing_from_what_another_counts(tmp_path: Path) -> None:
+    """Only where a caller's requests are not counted may one be refused without a look at how many there were."""
+    (tmp_path / "other").mkdir()
+    with (
+        Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as hours,
+        Endpoint(tmp_path / "other", mixed_bundle(), None, in_flight=ROOM, per_minute=ROOM + 2) as credit,
+    ):
+        both = App([hours.app.first, credit.app.first], hours.app.limits)
+        hours.app = credit.app = both
+        asked = [hours.request({"a": 1, "b": 2}), credit.request(CREDIT, "/models/credit/predict")]
+
+        async def ask() -> list[list[bytes]]:
+            found = []
+            # Each has no room in the end; the first of them then says so at a glance.
+            for request, count in zip([*asked, *asked], (ROOM, ROOM, 1, 4), strict=True):
+                wires = [Wire() for _ in range(count)]
+                for wire in wires:
+                    connection = Connection(both)
+                    connection.connection_made(wire)  # type: ignore[arg-type]
+                    connection.data_received(request)
+                found.append(wires)
+            while not all(wire.sent for wires in found for wire in wires):
+                await asyncio.sleep(0)
+            return [[wire.sent for wire in wires] for wires in found]
+
+        *_, last = found = asyncio.run(ask())
+        statuses = [answer[9:12] for answers in found for answer in answers]
+        assert statuses == [b"200"] * 2 * ROOM + [b"429"] * 5
+        codes = [json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] for answer in last]
+        assert codes == ["too-many-requests"] * 2 + ["rate-exceeded"] * 2
+
+
+def test_endpoint_with_room_does_not_end_the_quick_refusals_of_a_crowded_one(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with (
+        Endpoint(tmp_path, regression_bundle(), None, in_flight=ROOM) as hours,
+        Endpoint(tmp_path / "other", mixed_bundle(), None) as credit,
+    ):
+        both = App([hours.app.first, credit.app.first], hours.app.limits)
+        calm = credit.request(CREDIT, "/models/credit/predict")
+        crowded = hours.request({"a": 1, "b": 2})
+
+        async def ask() -> list[bytes]:
+            wires = [Wire() for _ in range(ROOM + 3)]
+            for wire, request in zip(wires, [calm, *[crowded] * (ROOM + 1), calm], strict=True):
+                connection = Connection(both)
+                connection.connection_made(wire)  # type: ignore[arg-type]
+                connection.data_received(request)
+            assert both.pressed
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0)
+            return [wire.sent[9:12] for wire in wires]
+
+        assert asyncio.run(ask()) == [b"200", *[b"200"] * ROOM, b"429", b"200"]

@@ -21,9 +21,9 @@ def add(subparsers: Any) -> None:
         "token",
         help="make, list and revoke the tokens that callers need",
         description="A token names a caller and gives a role: a viewer sees what is served, an analyst also asks for "
-        "predictions, an operator also sees the server's counters, an admin may everything. The role holds at every "
-        "endpoint of the project, or at those that are named alone. Only a digest of a token is kept. Servers that run "
-        "know of a change within a second.",
+        "predictions, an operator also sees the server's counters and unloads and loads models, an admin may "
+        "everything. The role holds at every endpoint of the project, or at those that are named alone. Only a digest "
+        "of a token is kept. Servers that run know of a change within a second.",
         epilog="example:\n  modelyard token add ana --role analyst\n"
         "  modelyard token add bob --role income=operator --role bikes=viewer\n  modelyard token revoke ana",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,6 +109,9 @@ def _asked(given: list[str]) -> tuple[str, dict[str, str]]:
     role, roles = "", dict[str, str]()
     for one in given:
         endpoint, named, what = one.rpartition("=")
+        if named and not endpoint:
+            hint = f"`--role {what}` holds at every endpoint, `--role NAME={what}` at one"
+            raise UserError("token-role", f"`{one}` names no endpoint", hint=hint)
         if endpoint in roles or (not named and role):
             where = f"at `{endpoint}`" if named else "at every endpoint"
             raise UserError("token-role", f"two roles {where}", hint="give one: each allows what those before it do")

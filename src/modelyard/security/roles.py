@@ -15,7 +15,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 MATRIX: dict[Action, frozenset[Role]] = {
     "read": frozenset({"viewer", "analyst", "operator", "admin"}),  # metadata of the server and its models
     "infer": frozenset({"analyst", "operator", "admin"}),  # ask the model
-    "operate": frozenset({"operator", "admin"}),  # see the server's own counters
+    "operate": frozenset({"operator", "admin"}),  # see the server's own counters, unload and load models
 }
 
 

@@ -13,7 +13,7 @@ from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Access
 from modelyard.serving.http.tls import subject_of
-from modelyard.serving.told import say
+from modelyard.serving.told import Voice, say, speaking
 
 if TYPE_CHECKING:
     from modelyard.security.jwt import Issuer
@@ -35,13 +35,15 @@ class Callers:
         tokens: The tokens of the project.
         access: What is declared.
         endpoint: Name of what they ask.
+        voice: For whom it speaks; that of the process by default.
 
     Raises:
         UserError: The issuer's address may not be used (`oidc-issuer`).
     """
 
-    def __init__(self, tokens: TokenBook, access: Access, endpoint: str) -> None:
+    def __init__(self, tokens: TokenBook, access: Access, endpoint: str, voice: Voice | None = None) -> None:
         self._tokens = tokens
+        self._voice = voice
         self._endpoint = endpoint
         self._certificates = access.certificates
         self._open_here = access.metrics == "loopback"
@@ -77,7 +79,8 @@ class Callers:
         if found is None and self._issuer is not None and not text.startswith("yard_"):
             found = self._issuer.find(text)
         if found is None:
-            self._tell()
+            with speaking(self._voice):
+                self._tell()
             raise HttpError(401, "token-unknown", "this token is not known here", headers=_CHALLENGE)
         return found
 

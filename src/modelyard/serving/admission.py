@@ -96,6 +96,8 @@ class Admission:
             try:
                 endpoint.permit(caller, route)
             except HttpError as error:
+                # Nobody learns of it where who asks is not known.
+                exchange.head.at = endpoint if denied is None else exchange.head.at
                 denied = denied or error
                 continue
             found.append((endpoint, caller))
@@ -123,8 +125,9 @@ class Admission:
         caller = self._known(place, exchange, "")
         if place is None:
             raise not_here()
-        place.permit(caller, head.route)
+        # Who may not pass is counted there, too.
         head.decided(caller.name, caller.role, head.route, place, (place.models,))
+        place.permit(caller, head.route)
 
     def _place(self, mounted: str | None, named: str) -> Endpoint | None:
         """Return the endpoint of a path; none: it names one that is not here, or one under the path of another."""
@@ -132,7 +135,6 @@ class Admission:
             return self._endpoints.get(mounted) if named in ("", mounted) else None
         if not named:
             return self._first
-        # Of a server with one endpoint that one says what it knows: of versions it does all the same.
         return self._endpoints.get(named)
 
     def _all(self, mounted: str | None) -> tuple[Models, ...]:

@@ -63,6 +63,8 @@ class App:
         self.cors = frozenset().union(*(endpoint.cors for endpoint in endpoints))
         self.heads = Heads()
         self.pressed = False
+        # Where a request has found no room of late.
+        self._full: Models | None = None
         self._several = len(endpoints) > 1
         self.admission = Admission(endpoints)
         self._shedding = Shedding(_BUSY, self.ids)
@@ -112,9 +114,10 @@ class App:
         """Return the refusal of a request that finds no room, as `begin` would give it; empty if it finds some."""
         models = head.at.models
         if not models.full(self.limits.in_flight):
-            self.pressed = False
+            # That another endpoint has room says nothing of the one that had none.
+            self.pressed = self.pressed and models is not self._full
             return b""
-        plain = head.route.action == "infer" and not models.killed and not self.draining
+        plain = head.at.sheds and head.route.action == "infer" and not models.killed and not self.draining
         return self._shedding.answer(head) if plain else b""
 
     def take(self, exchange: Exchange) -> None:
@@ -174,7 +177,8 @@ class App:
                 raise killed()
             # Whether it lives and what it counts is told all the same: who heard nothing would start it again.
             elif models.full(self.limits.in_flight) and route.action == "infer":
-                self.pressed = head.at.sheds
+                if head.at.sheds:
+                    self.pressed, self._full = True, models
                 exchange.refuse(_BUSY)
                 return
             if not head.usual and b"content-encoding" in head.headers:

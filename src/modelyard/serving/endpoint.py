@@ -67,7 +67,7 @@ class Endpoint:
         guards, access = policy.guards, policy.access
         if guards is not None and guards.alarm is not None:
             models.bell = Bell(self.name, guards.alarm, models)
-        self.callers = Callers(tokens, access, self.name)
+        self.callers = Callers(tokens, access, self.name, voice)
         self.cors = frozenset(origin.encode() for origin in access.cors)
         if access.per_day:
             models.bound(Days(access.per_day))
@@ -123,7 +123,7 @@ class Endpoint:
             for service in models:
                 asking = service.gate.asking if service.gate is not None else None
                 if asking is not None and (taken := asking.take()):
-                    loop.run_in_executor(None, keep_voice(asking.look), taken)
+                    loop.run_in_executor(None, asking.look, taken)
         if models.board is not None:
             models.board.tell(tell(models))
 

@@ -68,11 +68,13 @@ class Models:
         metrics: What is counted beside the models.
         retired: What versions counted that are gone.
         feedback: Writes outcomes that are sent.
+        draining: The server ends, and no version takes anything new.
     """
 
     def __init__(self, default: Service) -> None:
         self.refused: Counter[str] = Counter()
         self.killed: dict[str, str] = {}
+        self.draining = False
         self.rollout: Tried | None = None
         self.days: Days | None = None
         self.bell: Bell | None = None
@@ -107,7 +109,7 @@ class Models:
     def put(self, service: Service, *, current: bool = True) -> None:
         """Take a version in; `current`: it answers for its name from now on."""
         service.killed = service.endpoint in self.killed
-        service.access, service.days = self._access, self.days
+        service.access, service.days, service.draining = self._access, self.days, self.draining
         versions = self._named.setdefault(service.endpoint, {})
         versions[short(service.version.digest)] = service
         versions[service.version.digest] = service
@@ -157,6 +159,12 @@ class Models:
         """Return what is known of the challenger on trial beside the default, as plain data."""
         return {} if self.rollout is None else {"rollout": self.rollout.stats()}
 
+    def drain(self) -> None:
+        """Take nothing new, whichever version comes yet."""
+        self.draining = True
+        for service in self._all:
+            service.draining = True
+
     def kill(self, name: str, reason: str) -> None:
         """Answer nothing under a name any more, whatever the version."""
         self.killed[name] = reason
@@ -187,7 +195,7 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether a request sent now would be answered and logged, whatever its model."""
-        return all(service.ready for service in self._all)
+        return not self.draining and all(service.ready for service in self._all)
 
     def check_ready(self) -> None:
         """Say nothing if a request sent now would be answered and logged, whatever its model.

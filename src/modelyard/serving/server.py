@@ -12,7 +12,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.digest import short
-from modelyard._kit.errors import ServeError
+from modelyard._kit.errors import ModelyardError, ServeError
 from modelyard._kit.hearing import Ear
 from modelyard._kit.ports import listen, listen_beside
 from modelyard._kit.text import plural
@@ -105,7 +106,9 @@ def serve(settings: Settings) -> int:
         limits = told.limits
         share = -(-limits.per_minute // settings.processes)
         limits = replace(limits, per_minute=share, policy=limits.policy.shared(settings.processes))
-        named.append(replace(told, endpoint=told.name(None if told.follows else told.open()), limits=limits))
+        with _opening(settings, told):
+            name = told.name(None if told.follows else told.open())
+        named.append(replace(told, endpoint=name, limits=limits))
     _check_names([told.endpoint for told in named])
     speak_for(Voice.of(named[0].project, named[0].endpoint, named[0].trace))
     ports = _ports(settings)
@@ -132,6 +135,19 @@ def _check_names(names: list[str]) -> None:
         if names.count(name) > 1:
             hint = "give one of them another with `deploy.endpoint`"
             raise ServeError("endpoint-twice", f"two endpoints have the name `{name}`", hint=hint)
+
+
+@contextlib.contextmanager
+def _opening(settings: Settings, told: Told) -> Iterator[None]:
+    """Where there are several, say which of them cannot be opened: the error need not name it."""
+    try:
+        yield
+    except ModelyardError:
+        if len(settings.endpoints) > 1:
+            which = f"the endpoint {told.endpoint}".strip()
+            with speaking(Voice.of(told.project, told.endpoint, told.trace)):
+                say(f"error: {which} of `{told.project}` cannot be opened, so none is served", level="error")
+        raise
 
 
 def _ports(settings: Settings) -> list[list[socket.socket]]:
@@ -164,7 +180,8 @@ def _answer(
     ears: list[Ear] = []
     try:
         for at, told in enumerate(settings.endpoints):
-            opened.append(Opened(told, boards[at] if boards else None))
+            with _opening(settings, told):
+                opened.append(Opened(told, boards[at] if boards else None))
             _check_names([one.endpoint.name for one in opened])
         speak_for(opened[0].voice)
         names = ", ".join(one.endpoint.name for one in opened)
@@ -184,8 +201,11 @@ def _answer(
 
         _run(_answer_until_told(app, opened, first, ready, settings.tls(), _second(app, second, settings)))
     finally:
-        for one in opened:
-            one.close()
+        # Side by side: each may take its time, and who waits for the end waits for one of them.
+        with ThreadPoolExecutor(max(1, len(opened))) as pool:
+            closed = [pool.submit(one.close) for one in opened]
+        for each in closed:
+            each.result()
         for ear in ears:
             ear.close()
     which = f" process={os.getpid()}" if tell is not None else ""
@@ -248,8 +268,7 @@ async def _answer_until_told(
                 one.look()
     app.draining = True
     for each in opened:
-        for service in each.endpoint.models:
-            service.draining = True
+        each.endpoint.models.drain()
     await asyncio.gather(*(one.close() for one in (listener, port) if one is not None))
     places = [app.connections] if port is None else [app.connections, port.connections]
     await _drain(places, app.limits.drain_seconds, told.at_once)

@@ -17,7 +17,7 @@ from modelyard.logs import About, Line, LogFiles, logs_folder
 from modelyard.logs.line import Level
 from modelyard.security.redact import redact
 
-__all__ = ["Voice", "errors_said", "keep_voice", "note", "say", "speak_for", "speaking"]
+__all__ = ["Voice", "errors_said", "keep_voice", "note", "say", "speak_for", "speaking", "voice_here"]
 
 
 class Voice:
@@ -94,6 +94,11 @@ def speaking(voice: Voice | None) -> Iterator[None]:
         yield
     finally:
         _now.reset(token)
+
+
+def voice_here() -> Voice | None:
+    """Return for whom is spoken here and now, for who is made here and says something in the turn of somebody else."""
+    return _now.get()
 
 
 def keep_voice(work: Callable[..., object]) -> Callable[..., object]:

@@ -25,7 +25,7 @@ from modelyard.inference import Bundle
 from modelyard.serving.guards.extraction import Likeness
 from modelyard.serving.guards.policy import Extraction
 from modelyard.serving.parsed import Parsed, joined
-from modelyard.serving.told import say
+from modelyard.serving.told import say, speaking, voice_here
 from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Asking:
         self._declared = declared
         self._decide = decide
         self._clock = clock
+        self._voice = voice_here()
         self._taken: Taken = {}
         self._callers: OrderedDict[str, _Caller] = OrderedDict()
         self._busy = threading.Lock()
@@ -304,7 +305,8 @@ class Asking:
         known.rows.clear()
         self._decide("extraction", self._declared.do)
         then = ", and it is limited for an hour" if self._declared.do == "limit" else ""
-        say(f"guards: `{caller}` asks as if to copy the model ({sign} {signs[sign]:.2f}){then}", level="warning")
+        with speaking(self._voice):
+            say(f"guards: `{caller}` asks as if to copy the model ({sign} {signs[sign]:.2f}){then}", level="warning")
 
 
 def _told(text: str) -> str:

@@ -26,7 +26,7 @@ from modelyard.serving.guards.glance import Ruled
 from modelyard.serving.guards.plugins import check_of
 from modelyard.serving.guards.policy import OutputCheck
 from modelyard.serving.parsed import Parsed
-from modelyard.serving.told import say
+from modelyard.serving.told import say, speaking, voice_here
 from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Checks:
         self._validator = validator
         self._decide = decide
         self._clock = clock
+        self._voice = voice_here()
         self._crew = Crew(_THREADS)
         # Calls that took too long and still have their thread, and those that have none yet.
         self._hanging = 0
@@ -281,7 +282,8 @@ class Checks:
         now = self._clock()
         if now - self._said.get(name, -math.inf) >= _QUIET:
             self._said[name] = now
-            say(f"guards: the check `{name}` failed: {trouble}", level="error")
+            with speaking(self._voice):
+                say(f"guards: the check `{name}` failed: {trouble}", level="error")
 
     def _columns(self, fitting: list[Parsed]) -> dict[str, list[Any]]:
         """Return the inputs by column."""

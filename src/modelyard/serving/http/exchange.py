@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.serving.errors import HttpError, body_of
 from modelyard.serving.http.encodings import LARGE, SMALL, accepted, squeeze
 from modelyard.serving.http.heads import Head
-from modelyard.serving.told import say
+from modelyard.serving.told import say, speaking
 
 if TYPE_CHECKING:
     from modelyard.serving.http.connection import Connection
@@ -233,7 +233,9 @@ def fail(exchange: Exchange, error: BaseException) -> None:
     """Answer with an error; of one that nobody foresaw the caller gets an id and the operator the trace."""
     if not isinstance(error, HttpError):
         trace = "".join(traceback.format_exception(error))
-        say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
+        at = exchange.head.at
+        with speaking(at.voice if at is not None else None):
+            say(f"{exchange.id} not answered:\n{trace}", level="error", request=exchange.id)
         error = HttpError(500, "internal", "the server could not answer this; its operator finds more under the id")
     # Whoever was told something, and counted by that, is not told another thing.
     if not exchange.settled:

@@ -131,8 +131,8 @@ class Heads:
         """
         headers = head.headers
         lasts = headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        # Who was let in by a certificate or an address is not known by the bytes of a head.
-        named = b"authorization" in headers or head.route.action is None
+        # Who was let in by a certificate or an address is not known by the bytes of a head; an empty token is none.
+        named = bool(headers.get(b"authorization")) or head.route.action is None
         # Who speaks an older HTTP takes no answer but the last: of a connection it is known by its parser alone.
         named = named and not top.partition(b"\r\n")[0].endswith(b"/1.0")
         small = named and len(self.known) < _HEADS_KEPT and len(top) <= _HEAD_BYTES

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from modelyard._kit.errors import ServeError
-from modelyard.serving.told import keep_voice, say
+from modelyard.serving.told import keep_voice, say, speaking, voice_here
 from modelyard.store.disk import no_space
 from modelyard.store.packed import Packed
 from modelyard.store.requests import Block, Turn, connect, encode, write_block
@@ -106,6 +106,7 @@ class RequestLog:
                 where=str(path),
                 hint="make the folder writable, or move the file away if it is broken",
             ) from error
+        self._voice = voice_here()
         self._thread = threading.Thread(target=keep_voice(self._drain), name="request-log", daemon=True)
         self._thread.start()
         self._apart: RequestLog | None = None
@@ -117,7 +118,8 @@ class RequestLog:
             ServeError: It cannot be opened or written (`log-unwritable`).
         """
         if self._apart is None:
-            self._apart = RequestLog(self._path.with_suffix(".quarantine.db"), backlog=self._backlog)
+            with speaking(self._voice):
+                self._apart = RequestLog(self._path.with_suffix(".quarantine.db"), backlog=self._backlog)
         return self._apart
 
     @property

@@ -14,7 +14,7 @@ import msgspec
 
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.models import Models
+from modelyard.serving.models import Models, not_here
 from modelyard.serving.protocols.oip import names_of, outputs_of, tensors_of, version_of
 from modelyard.serving.service import Service
 from modelyard.serving.values import decode
@@ -88,7 +88,7 @@ def unload(models: Models, exchange: Exchange) -> bytes | None:
 
 
 def settle(models: Models, exchange: Exchange, answer: bytes, *, loaded: bool, brings: bool = False) -> bytes | None:
-    """Have a model loaded or unloaded; return the answer if it is already, else it comes later.
+    """Have a model loaded or unloaded; return the answer if it is for good, else it comes later.
 
     Args:
         models: The model.
@@ -102,12 +102,13 @@ def settle(models: Models, exchange: Exchange, answer: bytes, *, loaded: bool, b
     """
     if brings:
         raise bad("not-supported", "settings and files of a model are not taken from a request")
-    if models.loaded is loaded:
-        return answer
-    if models.loading is None:
+    if models.loading is not None:
+        # What it is here another process may have been asked to change a moment ago: the ledger knows.
+        models.loading.ask(exchange, answer, loaded=loaded)
+        return None
+    if not loaded:
         raise bad("not-supported", "this server was given one bundle to serve to the end")
-    models.loading.ask(exchange, answer, loaded=loaded)
-    return None
+    return answer
 
 
 def unsupported(models: Models, exchange: Exchange) -> bytes:
@@ -156,8 +157,8 @@ def statistics_of(seen: Sequence[Models], name: str, version: str) -> dict[str, 
     found = [(models, one) for models in seen for one in models if name in ("", one.endpoint)]
     if version:
         found = [(models, models.find(name, version)) for models in seen]
-    if not found:
-        seen[0].find(name)
+    if name and not found:
+        raise not_here()
     return {"model_stats": [_statistic(models, service) for models, service in found]}
 
 

@@ -116,8 +116,6 @@ class Follower:
     def begin(self) -> None:
         """Look once before anybody is answered: an endpoint that is switched off stays so."""
         self._look_once()
-        self._began = self._head
-        self._since = min(self._since, self._head or math.inf)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follow from now on, for the models of this loop."""
@@ -165,16 +163,25 @@ class Follower:
         """
         if self._store is None:
             self._store = open_address(self._stage.project, self._address or LOCAL)
-        self._do(self._store)
-        ledger = self._store.ledger
-        head = ledger.head()[0]
+        if self._work:
+            # What is to be written may stand there already.
+            self._read(self._store)
+            self._do(self._store)
+        self._read(self._store)
+        self._arrange(self._store)
+        if done := self.loading.taken():
+            self._in_loop(self.loading.settled, done)
+
+    def _read(self, store: Store) -> None:
+        """Take what is new in the ledger."""
+        head = store.ledger.head()[0]
         if head != self._head:
-            for event in ledger.events(after=self._head, kinds=_KINDS):
+            for event in store.ledger.events(after=self._head, kinds=_KINDS):
                 self._take(event)
             self._head = head
-        self._arrange(self._store)
-        if self.loading.waits:
-            self._in_loop(self.loading.settled)
+        if self._began == math.inf:
+            # A ledger that could not be read at first is followed from here on.
+            self._began, self._since = head, min(self._since, head)
 
     def _do(self, store: Store) -> None:
         """Do the work that waits."""
@@ -201,7 +208,7 @@ class Follower:
         elif event.kind == "ab.finished":
             self._decided = event.payload["began"]
         elif event.kind in LOADING:
-            self.loading.wanted = event.kind == "endpoint.loaded" or event.seq <= self._since
+            self.loading.hear(event, self._since)
         else:
             self._killed = event.payload["reason"] if event.kind == "endpoint.killed" else ""
 
@@ -211,7 +218,7 @@ class Follower:
             self._in_loop(self._switch, self._killed)
         if not self.loading.wanted:
             if self._live is not None:
-                self._live = self._trial = None
+                self._live = self._trial = self._test = None
                 self._in_loop(self._unload)
             return
         pointer, live = self._pointers.get(self._alias), self._live
@@ -226,6 +233,7 @@ class Follower:
                 self._in_loop(self._go_live, service, pointer)
             elif moved and live is not None:
                 self._take_back(store, pointer, live.version.digest)
+        self.loading.unready = live is None
         if pointer is None or live is None:
             return
         # The loop may put another one in its place at any moment.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from modelyard._kit.errors import Busy
-from modelyard.records import Draft, EventKind
+from modelyard.records import Draft, Event, EventKind
 from modelyard.serving.errors import HttpError
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
@@ -36,15 +36,17 @@ class _Wish:
         exchange: Whose request it is.
         loaded: What it wants.
         answer: The body of its answer.
-        written: It stands in the ledger.
-        failed: It cannot be written there.
+        failed: It cannot be written into the ledger.
+        over: It was answered.
+        timer: Ends the waiting.
     """
 
     exchange: Exchange
     loaded: bool
     answer: bytes
-    written: bool = False
     failed: bool = False
+    over: bool = False
+    timer: asyncio.TimerHandle | None = None
 
 
 class Loading:
@@ -52,17 +54,22 @@ class Loading:
 
     Args:
         models: The models at work.
-        later: Has some work with the store done at the next look at the ledger.
+        later: Has some work with the store done at the next look at the ledger, which is read before and after.
 
     Attributes:
         wanted: Whether it shall be loaded; only the thread that follows the ledger changes it.
+        unready: No version can be made ready; the same holds.
     """
 
     def __init__(self, models: Models, later: Callable[[Callable[[Store], None]], None]) -> None:
         self._models = models
         self._later = later
-        self._wishes: list[_Wish] = []
+        # What the ledger said last: to a server that began after that it may not apply, but to others it does.
+        self._said = True
+        # What stands in the ledger now, or cannot; the thread's own.
+        self._done: list[_Wish] = []
         self.wanted = True
+        self.unready = False
 
     def ask(self, exchange: Exchange, answer: bytes, *, loaded: bool) -> None:
         """Have the endpoint loaded or unloaded, and answer once that is so.
@@ -73,15 +80,21 @@ class Loading:
             loaded: What it wants.
         """
         wish = _Wish(exchange, loaded, answer)
-        self._wishes.append(wish)
+        wish.timer = asyncio.get_running_loop().call_later(_SECONDS, self._give_up, wish)
         self._later(partial(self._write, wish))
-        asyncio.get_running_loop().call_later(_SECONDS, self._give_up, wish)
 
-    def settled(self) -> None:
-        """Answer whoever waits for what the ledger said at the last look. To be called in the loop."""
-        done = [wish for wish in self._wishes if wish.written or wish.failed]
-        self._wishes = [wish for wish in self._wishes if wish not in done]
+    def settled(self, done: list[_Wish]) -> None:
+        """Answer whoever waits for what the ledger said at a look. To be called in the loop."""
         for wish in done:
+            if wish.over:
+                continue
+            if wish.loaded and not (wish.failed or self.unready or self._models.loaded):
+                # It was on its way out when it was wanted again, and is made ready anew.
+                self._done.append(wish)
+                continue
+            wish.over = True
+            if wish.timer is not None:
+                wish.timer.cancel()
             if wish.failed:
                 wish.exchange.refuse(HttpError(503, "ledger-away", "the ledger cannot be written", headers=_LATER))
             elif wish.loaded and not self._models.loaded:
@@ -90,25 +103,46 @@ class Loading:
             else:
                 wish.exchange.reply(200, wish.answer)
 
-    @property
-    def waits(self) -> bool:
-        """Whether somebody waits for what the ledger says."""
-        return any(wish.written or wish.failed for wish in self._wishes)
+    # -- in the thread
+
+    def hear(self, event: Event, since: float) -> None:
+        """Take what the ledger says.
+
+        Args:
+            event: What it says.
+            since: Number of the newest event when the server began, before which nothing is unloaded.
+        """
+        self._said = event.kind == "endpoint.loaded"
+        self.wanted = self._said or event.seq <= since
+
+    def taken(self) -> list[_Wish]:
+        """Return, once, those whose wish stands in the ledger and was followed, and those whose cannot be written."""
+        done, self._done = self._done, []
+        return done
 
     def _write(self, wish: _Wish, store: Store) -> None:
-        payload = {"endpoint": self._models.name, "caller": wish.exchange.caller}
-        kind: EventKind = "endpoint.loaded" if wish.loaded else "endpoint.unloaded"
-        try:
-            store.ledger.append(Draft(kind=kind, actor="server", payload=payload), durable=True)
-        except Busy:
-            raise
-        except Exception:
-            wish.failed = True
-            raise
-        wish.written = True
+        if wish.over:
+            # Whoever asked was told that it could not be done.
+            return
+        if not self._said is self.wanted is wish.loaded:
+            payload = {"endpoint": self._models.name, "caller": wish.exchange.caller}
+            kind: EventKind = "endpoint.loaded" if wish.loaded else "endpoint.unloaded"
+            try:
+                store.ledger.append(Draft(kind=kind, actor="server", payload=payload), durable=True)
+            except Busy:
+                raise
+            except Exception:
+                wish.failed = True
+                self._done.append(wish)
+                raise
+            # Who asks for the same in this look is answered with it.
+            self._said = self.wanted = wish.loaded
+        self._done.append(wish)
+
+    # -- in the loop
 
     def _give_up(self, wish: _Wish) -> None:
-        if wish in self._wishes:
-            self._wishes.remove(wish)
-            text = "the ledger could not be reached in time; it may be done later all the same"
+        if not wish.over:
+            wish.over = True
+            text = "the ledger could not be reached in time; it may be done in a moment all the same"
             wish.exchange.refuse(HttpError(503, "ledger-away", text, headers=_LATER))

@@ -29,7 +29,7 @@ from modelyard.serving.errors import errs
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.service import Service
-from modelyard.serving.told import keep_voice, say
+from modelyard.serving.told import keep_voice, say, speaking, voice_here
 from modelyard.serving.versions.choosing import chosen
 
 __all__ = ["PROBATION", "Plan", "Rollout", "Tally", "alike", "distance", "read_plan", "verdict"]
@@ -197,6 +197,7 @@ class Rollout:
         self._shadow_erred = 0
         self._copies: queue.Queue[tuple[Parsed, list[list[float]]] | None] = queue.Queue(_COPIES)
         self._shadow: threading.Thread | None = None
+        self._voice = voice_here()
 
     def begin(self) -> None:
         """Let the challenger take part from now on."""
@@ -310,7 +311,8 @@ class Rollout:
             self._copies.put_nowait((parsed, rows))
         except queue.Full:
             if not self.dropped:
-                say("the shadow does not keep up: requests are left out of the comparison", level="warning")
+                with speaking(self._voice):
+                    say("the shadow does not keep up: requests are left out of the comparison", level="warning")
             self.dropped += 1
 
     def _follow(self) -> None:
