@@ -242,3 +242,11 @@ def test_order_that_is_none_ends_no_ear(tmp_path: Path) -> None:
                 assert asking.recv(10) == b""
         assert [one.what for one in processes(tmp_path)] == ["server of a"]
         assert threading.active_count() >= 2
+
+
+def test_each_endpoint_of_a_server_of_several_names_its_process(tmp_path: Path) -> None:
+    with closing(Ear(tmp_path, "server of income, bikes")):
+        assert [one.pid for one in chosen(tmp_path, "income")] == [os.getpid()]
+        assert [one.pid for one in chosen(tmp_path, "bikes")] == [os.getpid()]
+        with pytest.raises(NotFound):
+            chosen(tmp_path, "inc")

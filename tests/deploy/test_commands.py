@@ -139,6 +139,11 @@ def test_several_files_share_a_port(
     ]:
         done = yard(*words)
         assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    # A file that shares its folder with others means its own endpoint.
+    (tmp_path / "modelyard.yaml").write_text((tmp_path / "hours.yaml").read_text())
+    unit = yard("serve", "--systemd", "-").stdout
+    assert f"-f {tmp_path}/modelyard.yaml hours " in unit
+    assert "`rides` has pointed at one model" in yard("rollback", "-f", "rides.yaml").stderr.replace("/champion", "")
     token = yard("token", "add", "ana").stdout.strip()
     line = [sys.executable, "-m", "modelyard.cli.main", "serve", "--port", "0", "-f", "hours.yaml", "-f", "rides.yaml"]
     process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)

@@ -64,8 +64,10 @@ def test_unloaded_model_is_not_there_until_it_is_loaded_as_its_alias_points_then
         told = {"name": ENDPOINT, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
         assert client.post("/v2/repository/index").json() == [told]
         assert client.post("/v2/repository/index", json={"ready": True}).json() == []
-        # The server itself is well, and counts on.
-        assert client.get("/v2/health/ready").status_code == 200
+        # It counts on, and says that nobody need come here.
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 503
+        assert f'modelyard_ready{{model="{ENDPOINT}",version=""}} 0' in operator.get("/metrics").text
         assert operator.get("/stats").json()["endpoint"] == ENDPOINT
         assert "modelyard_refused_total" in operator.get("/metrics").text
         assert operator.post(UNLOAD).status_code == 200, "it is unloaded"
@@ -205,7 +207,7 @@ def test_an_unmodified_client_of_triton_unloads_and_loads(yard: Yard, kind: str)
         index = client.get_model_repository_index(headers=headers)
         states = [one["state"] for one in index] if kind == "http" else [one.state for one in index.models]
         assert states == ["READY" if want else "UNAVAILABLE"]
-        assert client.is_server_ready(headers=headers)
+        assert client.is_server_ready(headers=headers) is want
     client.close()
     assert server.stop() == 0
 

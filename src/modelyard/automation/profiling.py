@@ -136,13 +136,19 @@ def chosen(root: Path, wanted: str) -> list[Process]:
     elif wanted.isdecimal():
         found = [one for one in every if one.pid == int(wanted)]
     else:
-        found = [one for one in every if one.what in (f"server of {wanted}", f"step {wanted}")]
+        found = [one for one in every if one.what == f"step {wanted}" or wanted in _served(one)]
     if not found:
         there = ", ".join(sorted({f"{one.pid} ({one.what})" for one in every}))
         hint = f"there is: {there}" if there else "`modelyard serve` or a step of `modelyard run` has to be under way"
         what = f"`{wanted}` is no process of this project" if wanted else "nothing of this project runs"
         raise NotFound("profile-nothing", what, hint=hint)
     return found
+
+
+def _served(one: Process) -> list[str]:
+    """Return the endpoints that a process serves."""
+    kind, _, names = one.what.partition(" of ")
+    return names.split(", ") if kind == "server" else []
 
 
 def look(

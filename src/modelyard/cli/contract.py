@@ -14,7 +14,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.text import plural
 from modelyard.cli.arguments import port
 from modelyard.cli.output import MARKS, as_it_is, data, json_line, paint, say, table, write_output
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,7 +249,7 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
     """Open a model by alias or digits, with what the declaration says of its endpoint."""
     from dataclasses import replace
 
-    from modelyard.deploy.aliases import endpoint_of, find_model, pointed
+    from modelyard.deploy.aliases import find_model, pointed
     from modelyard.deploy.local import policy_of
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
@@ -263,7 +263,7 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
         limits = replace(limits, policy=read_policy(policy_of(declared), Path(args.file).parent))
         roles = declared.access.roles
     with open_existing(args, model=True) as store:
-        endpoint = endpoint_of(store, args.endpoint)
+        endpoint = endpoint_in(args, store)
         alias = name or "champion"
         model = pointed(store, endpoint, alias).model if alias in _ALIASES else find_model(store, name)  # type: ignore[arg-type]
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)

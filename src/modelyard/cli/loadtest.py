@@ -13,7 +13,7 @@ from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real, whole
 from modelyard.cli.output import data, json_line, say, table
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
 if TYPE_CHECKING:
     from modelyard.automation.loadtest import Order, Tested
@@ -106,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
     from modelyard.automation.loadtest import measure, record, told, why_not_compared
     from modelyard.cli.loads import declared_in, in_loop, rows_of
-    from modelyard.deploy.aliases import bundle_folder, endpoint_of
+    from modelyard.deploy.aliases import bundle_folder
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
 
     declared = declared_in(args)
     order = _order(args, (declared.rollout.p99 or 0.0) if declared else 0.0)
     with open_existing(args, model=True) as store:
-        deployment = _deployment(store, endpoint_of(store, args.endpoint), "champion" if order.host else args.target)
+        deployment = _deployment(store, endpoint_in(args, store), "champion" if order.host else args.target)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         rows = rows_of(args.rows, bundle, store, count=max(_DRAWN, 8 * args.batch), seed=args.seed)

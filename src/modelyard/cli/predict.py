@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.stopping import stopped
 from modelyard.cli.arguments import whole
 from modelyard.cli.output import as_it_is, json_line, say
-from modelyard.cli.project import add_file, load_spec, open_existing
+from modelyard.cli.project import add_file, endpoint_in, load_spec, open_existing
 from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, answer, write."""
-    from modelyard.deploy.aliases import bundle_folder, endpoint_of, pointed
+    from modelyard.deploy.aliases import bundle_folder, pointed
     from modelyard.inference import open_bundle
     from modelyard.pipeline.machine import cores
     from modelyard.pipeline.scoring.parts import kind_of
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     workers = args.workers or cores()
     stoppable()
     with open_existing(args, model=True) as store:
-        deployment = pointed(store, endpoint_of(store, args.endpoint), args.alias)
+        deployment = pointed(store, endpoint_in(args, store), args.alias)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         with _opened(args, bundle.signature, store) as rows:

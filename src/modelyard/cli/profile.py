@@ -55,9 +55,13 @@ def run(args: argparse.Namespace) -> int:
     """Look, write, print."""
     import msgspec
 
+    from modelyard._kit.files import check_folder
     from modelyard.automation.profiling import Grown, Looked, chosen, look, speedscope
 
     root = Path(args.file).resolve().parent
+    if args.to:
+        # Not after a look that may take minutes.
+        check_folder(Path(args.to))
     of = chosen(root, args.target)
     for one in of:
         say(f"looking into {one.pid} ({one.what}) for {args.seconds:g} s")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelyard.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["FILE", "add_file", "add_json", "load_if_right", "load_spec", "open_existing", "say_missing"]
+__all__ = ["FILE", "add_file", "add_json", "endpoint_in", "load_if_right", "load_spec", "open_existing", "say_missing"]
 
 FILE = "modelyard.yaml"
 
@@ -91,6 +91,28 @@ def open_existing(args: argparse.Namespace, *, model: bool = False) -> Store:
     if model and not store.ledger.aliases():
         _expect_model(args)
     return store
+
+
+def endpoint_in(args: argparse.Namespace, store: Store) -> str:
+    """Return the endpoint that is meant: the one named, the only one there is, or that of the file.
+
+    Args:
+        args: With `endpoint` and `file`.
+        store: The store beside the file.
+
+    Raises:
+        NotFound: There is none of this name, or none at all (`endpoint-not-found`).
+        UserError: There are several, none was named, and the file's is not among them (`endpoint-unclear`).
+    """
+    from modelyard.deploy.aliases import endpoint_of
+
+    named: str = args.endpoint
+    known = {deployment.endpoint for deployment in store.ledger.aliases()}
+    if not named and len(known) > 1 and Path(args.file).exists():
+        # Files that share a folder have an endpoint each.
+        spec, _ = load_if_right(args)
+        named = spec.endpoint if spec is not None and spec.endpoint in known else ""
+    return endpoint_of(store, named)
 
 
 def _expect_model(args: argparse.Namespace) -> None:

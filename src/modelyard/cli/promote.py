@@ -9,7 +9,7 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard.cli.output import data, json_line
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
 __all__ = ["add", "run"]
 
@@ -37,13 +37,13 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Move the alias."""
-    from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed
+    from modelyard.deploy.aliases import find_model, move, pointed
     from modelyard.records import plain
 
     actor = user()
     with open_existing(args, model=True) as store:
         if args.model == "challenger":
-            endpoint = endpoint_of(store, args.endpoint)
+            endpoint = endpoint_in(args, store)
             model = pointed(store, endpoint, "challenger").model
         else:
             model = find_model(store, args.model)

@@ -8,7 +8,7 @@ from typing import Any
 from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard.cli.output import data, json_line
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
 __all__ = ["add", "run"]
 
@@ -39,11 +39,11 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Move the champion back, or take the challenger out of its trial."""
-    from modelyard.deploy.aliases import endpoint_of, pointed, rollback, withdraw
+    from modelyard.deploy.aliases import pointed, rollback, withdraw
     from modelyard.records import plain
 
     with open_existing(args, model=True) as store:
-        endpoint = endpoint_of(store, args.endpoint)
+        endpoint = endpoint_in(args, store)
         before = pointed(store, endpoint, args.alias)
         if args.alias == "challenger":
             now = withdraw(store, endpoint, actor=user(), reason=args.reason)

@@ -14,7 +14,7 @@ from modelyard._kit.errors import NotFound
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 from modelyard.cli.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _model(store: Store, args: argparse.Namespace) -> ModelVersion:
-    from modelyard.deploy.aliases import endpoint_of, find_model, pointed
+    from modelyard.deploy.aliases import find_model, pointed
 
     if args.model == "champion" or args.model == "challenger":
-        return pointed(store, endpoint_of(store, args.endpoint), args.model).model
+        return pointed(store, endpoint_in(args, store), args.model).model
     return find_model(store, args.model)
 
 

@@ -14,7 +14,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
 from modelyard.cli.arguments import port
 from modelyard.cli.output import say
-from modelyard.cli.project import FILE, load_spec, open_existing
+from modelyard.cli.project import FILE, endpoint_in, load_spec, open_existing
 from modelyard.cli.units import add_unit, write
 
 if TYPE_CHECKING:
@@ -88,11 +88,12 @@ def _become(args: argparse.Namespace) -> int:
     from modelyard.deploy.runtime import undecided
 
     told = []
-    for file in _files(args):
-        # What the file says of access counts; a file that is wrong serves nothing rather than too much.
-        declared = load_spec(file, files=False).deploy if Path(file.file).exists() else None
+    files = _files(args)
+    # What the file says of access counts; a file that is wrong serves nothing rather than too much.
+    sections = [load_spec(one, files=False).deploy if Path(one.file).exists() else None for one in files]
+    for file, declared in zip(files, sections, strict=True):
         with open_existing(file, model=True) as store:
-            deployment = pointed(store, _endpoint(args, file, store), args.alias)
+            deployment = pointed(store, _endpoint(file, store), args.alias)
             told.append(telling(store, deployment, declared=declared))
             model = deployment.model
             what = f"{model.family} {short(model.digest)} ({deployment.reason})"
@@ -119,7 +120,7 @@ def _systemd(args: argparse.Namespace) -> int:
     for one in _files(args):
         file = Path(one.file).resolve()
         with open_existing(one, model=True) as store:
-            endpoints.append(_endpoint(args, one, store))
+            endpoints.append(_endpoint(one, store))
             roots.append(store.root)
         if (folder := shared_folder(roots[-1], file=file.name)) is not None:
             shared.append(folder)
@@ -149,14 +150,14 @@ def _files(args: argparse.Namespace) -> list[argparse.Namespace]:
     for file, place in zip(files, places, strict=True):
         if places.count(place) > 1:
             raise UserError("cli-value", f"`{file}` is given twice", hint="name each file once")
-    return [argparse.Namespace(file=file, several=len(files) > 1) for file in files]
+    return [argparse.Namespace(file=file, endpoint=args.endpoint, several=len(files) > 1) for file in files]
 
 
-def _endpoint(args: argparse.Namespace, file: argparse.Namespace, store: Store) -> str:
+def _endpoint(file: argparse.Namespace, store: Store) -> str:
     """Return the endpoint of a file: where there are several, that which it declares."""
-    from modelyard.deploy.aliases import endpoint_of
-
-    return endpoint_of(store, load_spec(file, files=False).endpoint if file.several else args.endpoint)
+    if file.several:
+        file.endpoint = load_spec(file, files=False).endpoint
+    return endpoint_in(file, store)
 
 
 def _certificates(args: argparse.Namespace) -> list[str]:

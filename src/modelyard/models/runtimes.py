@@ -128,7 +128,8 @@ def _far(reference: Array, answers: Mapping[int, Array], problem: Problem) -> tu
 
     What is quantised as the rows come has one scale for all rows of a batch: their answers depend on each other.
     """
-    found = [compare(reference, one, problem) for one in answers.values()]
+    # Of a slow runtime there are answers to the first rows alone.
+    found = [compare(reference[: len(one)], one, problem) for one in answers.values()]
     loss = max(max(one.p99, 1.0 - one.equal) for one in found)
     return loss, max(one.worst for one in found), min(one.equal for one in found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from modelyard._kit.digest import short
@@ -20,7 +20,7 @@ from modelyard.serving.observability.retired import Retired
 from modelyard.serving.protocols.feedback import Feedback
 from modelyard.serving.service import Service
 
-__all__ = ["Models", "Tried", "not_here"]
+__all__ = ["Models", "Tried", "all_ready", "not_here", "not_ready"]
 
 
 class Tried(Protocol):
@@ -195,7 +195,7 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether a request sent now would be answered and logged, whatever its model."""
-        return not self.draining and all(service.ready for service in self._all)
+        return not self.draining and self.loaded and all(service.ready for service in self._all)
 
     def check_ready(self) -> None:
         """Say nothing if a request sent now would be answered and logged, whatever its model.
@@ -204,7 +204,7 @@ class Models:
             HttpError: It would not (503).
         """
         if not self.ready:
-            raise HttpError(503, "not-ready", "the server does not take requests at the moment")
+            raise not_ready()
 
     def find(self, name: str, version: str = "") -> Service:
         """Return the model of a name and version; without a name the default, without a version the current one.
@@ -235,6 +235,21 @@ class Models:
         return any(load.busy for load in loads) or sum([load.waiting for load in loads]) >= most
 
 
+def all_ready(seen: Sequence[Models]) -> bool:
+    """Say whether a server takes requests.
+
+    Of several endpoints those do not count that were switched off or unloaded on purpose, as long as another is left:
+    who asks for this puts or takes the whole server into or out of service.
+    """
+    wanted = [one for one in seen if one.loaded and not one.killed] or seen
+    return all(one.ready for one in wanted)
+
+
 def not_here() -> HttpError:
     """Return the refusal of a request for what is not here, or not for this caller."""
     return HttpError(404, "model-not-found", "there is no such model or version here")
+
+
+def not_ready() -> HttpError:
+    """Return the answer to who asks whether requests are taken, and they are not."""
+    return HttpError(503, "not-ready", "the server does not take requests at the moment")

@@ -12,7 +12,7 @@ import msgspec
 
 from modelyard.security.roles import Action
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.models import Models
+from modelyard.serving.models import Models, all_ready, not_ready
 from modelyard.serving.observability.metrics import metrics, stats
 from modelyard.serving.protocols import mlflow, oip, repository
 from modelyard.serving.protocols.feedback import feedback
@@ -68,8 +68,8 @@ def _live(models: Models, exchange: Exchange) -> bytes:
 
 
 def _ready(models: Models, exchange: Exchange) -> bytes:
-    for one in exchange.head.seen:
-        one.check_ready()
+    if not all_ready(exchange.head.seen):
+        raise not_ready()
     return b'{"ready":true}'
 
 

@@ -10,7 +10,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.grpc.infer import infer, wrap
 from modelyard.serving.grpc.messages import read, write
 from modelyard.serving.http.exchange import Exchange
-from modelyard.serving.models import Models
+from modelyard.serving.models import Models, all_ready
 from modelyard.serving.protocols import oip, repository
 from modelyard.serving.routes import Route
 
@@ -43,7 +43,7 @@ def _live(models: Models, call: Exchange) -> bytes:
 
 
 def _ready(models: Models, call: Exchange) -> bytes:
-    return write("ServerReadyResponse", {"ready": all(one.ready for one in call.head.seen)})
+    return write("ServerReadyResponse", {"ready": all_ready(call.head.seen)})
 
 
 def _model_ready(models: Models, call: Exchange) -> bytes:

@@ -252,6 +252,8 @@ def _beside(models: Models) -> Told:
         "log_rows_total": {_sample("log_rows_total", {}): log.logged},
         "log_lost_total": {_sample("log_lost_total", {}): log.lost},
     }
+    if not models.loaded:
+        samples["ready"] = {_sample("ready", {"model": models.name, "version": ""}): 0}
     if models.bell is not None:
         alarm = _sample("guard_alarm", {"model": models.name})
         samples["guard_alarm"] = {alarm: int(models.bell.watcher.on)}
