@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["Ear", "folder_of", "reached"]
+__all__ = ["Ear", "folder_of", "reached", "sweep"]
 
 _WHO = struct.Struct("3i")
 
@@ -24,6 +24,14 @@ _WHO = struct.Struct("3i")
 def folder_of(root: Path) -> Path:
     """Return the folder with a socket for each process of a project that may be asked; `PID.sock`."""
     return root / ".modelyard" / "profile"
+
+
+def sweep(root: Path) -> None:
+    """Remove the sockets of processes that were killed: whoever copies a project may stumble over them."""
+    for path in folder_of(root).glob("*.sock"):
+        if not Path("/proc", path.stem).exists():
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,9 +65,8 @@ class Ear:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._path.parent.chmod(0o700)
             # One before us had our number, and others were killed.
-            for path in self._path.parent.glob("*.sock"):
-                if path == self._path or not Path("/proc", path.stem).exists():
-                    path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            sweep(root)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with reached(self._path) as address:
                 self._socket.bind(address)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from modelyard._kit.hearing import Ear
+from modelyard._kit.hearing import Ear, sweep
 from modelyard.pipeline.execute import Failure, Outcome, Task, execute
 from modelyard.records import Step, Usage
 from modelyard.store import Store
@@ -166,6 +166,8 @@ class LocalExecutor:
         finally:
             if self._ear is not None:
                 self._ear.close()
+            # Those of workers that had to be killed.
+            sweep(self._store.root)
             if self._admission is not None:
                 self._admission.close()
 
