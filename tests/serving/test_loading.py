@@ -215,7 +215,7 @@ def test_an_unmodified_client_of_triton_unloads_and_loads(yard: Yard, kind: str)
 def test_server_of_one_bundle_cannot_unload_what_it_could_not_load_again(served: Server) -> None:
     with served.client("operator") as client:
         refused = client.post("/v2/repository/models/credit/unload")
-        assert (refused.status_code, refused.json()["code"]) == (409, "not-supported")
+        assert (refused.status_code, refused.json()["code"]) == (400, "not-supported")
 
 
 def test_memory_of_an_unloaded_model_is_given_back(yard: Yard) -> None:

@@ -17,7 +17,8 @@ from modelyard.records import Feature, Problem, Signature
 
 from .conftest import Server, draft, graph, mixed_bundle, value_info  # noqa: TID252 - the suite is not installed
 
-# What JSON Schema cannot say, so that a body that fits may be refused: a shape is as large as its data, a table as CSV.
+# What JSON Schema cannot say, so that a body that fits may be refused: a shape is as large as its data, a table as CSV;
+# and this server, which serves one bundle to the end, unloads nothing.
 SETTINGS = """
 hooks = "hooks.py"
 
@@ -25,7 +26,7 @@ hooks = "hooks.py"
 expected-statuses = ["4xx"]
 
 [[operations]]
-include-operation-id = ["model_infer", "version_infer", "invocations"]
+include-operation-id = ["model_infer", "version_infer", "invocations", "model_unload"]
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 401, 403, 404, 429]
 """

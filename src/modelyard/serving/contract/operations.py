@@ -23,7 +23,6 @@ _WHEN = {
     401: "No token, or one that is not known.",
     403: "The role of the caller may not do this.",
     404: "No such model or version.",
-    409: "This server could not load the model again.",
     413: "The body is too large, or holds too many rows.",
     415: "The body is of a type, or compressed in a way, that is not taken.",
     422: "A guard of the endpoint refuses the rows or the answer.",
@@ -200,9 +199,7 @@ def _operators(endpoint: Endpoint) -> dict[str, Any]:
     metrics = _operation("metrics", "Return what is counted, for Prometheus; for operators.", "Anything")
     metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     load = _of_protocol("model_load", "Load a model that was unloaded; for operators.", "Nothing")
-    unload = _of_protocol(
-        "model_unload", "Unload a model until it is loaded again; for operators.", "Nothing", refused=(409,)
-    )
+    unload = _of_protocol("model_unload", "Unload a model until it is loaded again; for operators.", "Nothing")
     return {
         "/v2/models/stats": {"get": stats},
         "/v2/repository/models/{model}/load": {"parameters": model, "post": load},

@@ -81,7 +81,7 @@ def unload(models: Models, exchange: Exchange) -> bytes | None:
     """Unload a model: what is under way is answered, and its memory given back.
 
     Raises:
-        HttpError: The server follows no alias, by which it could be loaded again (409).
+        HttpError: The server follows no alias, by which it could be loaded again (400).
     """
     _object(exchange.body)
     return settle(models, exchange, b"{}", loaded=False)
@@ -98,7 +98,7 @@ def settle(models: Models, exchange: Exchange, answer: bytes, *, loaded: bool, b
         brings: The request brings settings or files.
 
     Raises:
-        HttpError: It brings such (400), or the server follows no alias (409).
+        HttpError: It brings such (400), or the server follows no alias (400).
     """
     if brings:
         raise bad("not-supported", "settings and files of a model are not taken from a request")
@@ -107,8 +107,7 @@ def settle(models: Models, exchange: Exchange, answer: bytes, *, loaded: bool, b
         models.loading.ask(exchange, answer, loaded=loaded)
         return None
     if not loaded:
-        # Nothing is wrong with the request: it is this server that could not load the model again.
-        raise HttpError(409, "not-supported", "this server was given one bundle to serve to the end")
+        raise bad("not-supported", "this server was given one bundle to serve to the end")
     return answer
 
 
