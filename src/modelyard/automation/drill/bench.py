@@ -18,13 +18,14 @@ from modelyard._kit.errors import ModelyardError
 from modelyard._kit.hearing import folder_of
 from modelyard._kit.places import log_path
 from modelyard._kit.processes import born, family
-from modelyard.automation.drill.traffic import Traffic, ask
+from modelyard.automation.drill.traffic import Traffic
 from modelyard.automation.trial import Started, place
 from modelyard.deploy.aliases import bundle_folder
 from modelyard.deploy.local import command, telling
 from modelyard.deploy.section import Deploy, Requests
 from modelyard.pipeline.machine import cores
 from modelyard.records import Deployment, Draft, plain
+from modelyard.serving.load.probe import ask
 from modelyard.serving.load.requests import encoded
 from modelyard.serving.load.spoiled import Spoiled
 from modelyard.store.base import Store
@@ -154,7 +155,7 @@ class Bench:
         asked = encoded(self._rows[: _REQUESTS * batch], host=f"127.0.0.1:{self.port}", token=self._token, batch=batch)
         requests, expected, said = [], [], {0}
         for one in asked:
-            status, body = await ask(self.port, one)
+            status, _, body = await ask(self.port, one)
             said.add(status)
             # A guard may refuse a row that was drawn: that is its good right.
             if status == 200:
@@ -181,7 +182,7 @@ class Bench:
     async def ready(self) -> bool:
         """Whether every process that one meets is ready."""
         found = await asyncio.gather(*(ask(self.port, _READY, seconds=1.0) for _ in range(_LOOKS)))
-        return all(status == 200 for status, _ in found)
+        return all(one.status == 200 for one in found)
 
     async def whole(self) -> bool:
         """Whether there are as many processes as there should be, and all are ready."""

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import httptools
 import msgspec
 
 from modelyard.serving.load.client import Client
 from modelyard.serving.load.measured import Measured
 
-__all__ = ["Traffic", "alike", "ask"]
+__all__ = ["Traffic", "alike"]
 
-_SECONDS, _PART = 5.0, 65_536
 # Numbers of one row differ by so much with the rows that are answered beside it: sums of floats have an order.
 _NEAR = 1e-4
 _ID, _AFTER = b"x-request-id: ", b"retry-after: "
-
-
-class _Answer:
-    """One answer, as the parser finds it."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.whole = False
-
-    def on_body(self, part: bytes) -> None:
-        """Take a part of the body."""
-        self.body += part
-
-    def on_message_complete(self) -> None:
-        """Note that all of it has come."""
-        self.whole = True
-
-
-async def ask(port: int, request: bytes, *, seconds: float = _SECONDS) -> tuple[int, bytes]:
-    """Send one request on a connection of its own, and return status and body; 0 where none came."""
-    answer = _Answer()
-    parser: Any = httptools.HttpResponseParser(answer)
-    try:
-        async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(request)
-                while not answer.whole and (part := await reader.read(_PART)):
-                    parser.feed_data(part)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, httptools.HttpParserError):
-        return 0, b""
-    return (parser.get_status_code(), answer.body) if answer.whole else (0, b"")
 
 
 def alike(one: Any, other: Any) -> bool:
