@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import Voice, say, speaking
+from modelyard.serving.versions.deaths import Deaths
 from modelyard.serving.versions.deciding import as_told
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rollout import Plan
@@ -127,7 +129,10 @@ class Opened:
         self.voice = Voice.of(told.project, name, told.trace)
         with speaking(self.voice):
             self._log = log = RequestLog(log_path(told.project, name), backlog=told.limits.backlog)
-            self._stage = Stage(told.project, name, log, told.limits, told.p99)
+            # One of several has a parent that starts it again; who starts one that is alone is not known here.
+            parent = os.getppid() if board is not None else 0
+            self._deaths = Deaths(told.project, name, told.plan.probation if told.follows else 0.0, parent=parent)
+            self._stage = Stage(told.project, name, log, told.limits, told.p99, self._deaths)
             # Whoever starts again after a while must not begin with what was the champion then.
             service = self._stage.newest(told.follow, told.store) if told.follow and told.endpoint else None
             if service is None:
@@ -173,6 +178,7 @@ class Opened:
                 self._follower.close()
             for one in self.endpoint.models:
                 one.close()
+            self._deaths.forget()
             self._lost = self._log.close(seconds=self._told.limits.drain_seconds)
 
     def last_words(self, process: str = "") -> int:

@@ -15,12 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, ModelyardError
 from modelyard._kit.text import seconds_text
-from modelyard.records import Alias, Deployment, Event, EventKind
+from modelyard.records import Alias, Event, EventKind
 from modelyard.serving.models import Models
 from modelyard.serving.service import Service
 from modelyard.serving.told import keep_voice, say
@@ -168,6 +166,7 @@ class Follower:
             self._read(self._store)
             self._do(self._store)
         self._read(self._store)
+        self._stage.deaths.look()
         self._arrange(self._store)
         if done := self.loading.taken():
             self._in_loop(self.loading.settled, done)
@@ -197,10 +196,9 @@ class Follower:
 
     def _take(self, event: Event) -> None:
         if event.kind == "alias.moved":
-            to = msgspec.convert(event.payload["deployment"], Deployment)
-            if to.endpoint == self._stage.endpoint:
-                back = event.actor == "server" and to.reason.startswith(TAKEN_BACK)
-                self._pointers[to.alias] = Pointer(to, event.time, event.seq, back)
+            pointer = Pointer.of(event)
+            if pointer.to.endpoint == self._stage.endpoint:
+                self._pointers[pointer.to.alias] = pointer
         elif event.kind == "runtimes.finished":
             self._decided_anew |= {event.payload["model"]} if event.seq > self._began else set()
         elif event.payload["endpoint"] != self._stage.endpoint:
@@ -226,7 +224,7 @@ class Follower:
         if pointer is not None and (moved or self._may_change()):
             anew = pointer.to.model.digest in self._decided_anew
             self._decided_anew.discard(pointer.to.model.digest)
-            service = self._readying.ready(store, pointer.to, live, anew=anew)
+            service = self._readying.ready(store, pointer, live, anew=anew)
             if service is not None:
                 self._live = live = service
                 self._trial = None
@@ -250,8 +248,9 @@ class Follower:
 
     def _take_back(self, store: Store, pointer: Pointer, live: str) -> None:
         """Point the alias back at the version that answers, if a new one is not as it should be."""
-        said = self._readying.broken.get(pointer.to.model.identity)
-        if said is None or pointer.seq <= self._began:
+        said = self._readying.never(pointer.to)
+        # Processes that died with it came before this one.
+        if not said or (pointer.seq <= self._began and not self._stage.deaths.found(pointer.to)):
             return
         moves = store.ledger.aliases(self._stage.endpoint)
         to = next((d for d in reversed(moves) if d.alias == self._alias and d.model.digest == live), None)
@@ -271,9 +270,9 @@ class Follower:
                 self._in_loop(self._tried, None)
         elif on_trial != wanted.to.model.digest:
             self._trial, self._lost = None, ""
-            service = self._readying.ready(store, wanted.to, live)
+            service = self._readying.ready(store, wanted, live)
             if service is None:
-                if said := self._readying.broken.get(wanted.to.model.identity):
+                if said := self._readying.never(wanted.to):
                     self._end_trial(store, champion, wanted, f"trial not begun: {said}")
                 return
             if not alike(live.signature, service.signature):

@@ -9,6 +9,7 @@ from modelyard.records import Deployment
 from modelyard.serving.models import Models
 from modelyard.serving.service import Service
 from modelyard.serving.told import say
+from modelyard.serving.versions.settling import Pointer
 from modelyard.serving.versions.stage import BROKEN, Stage, why
 from modelyard.store.base import Store
 
@@ -36,25 +37,32 @@ class Readying:
         # Identity of a version that could not go live -> when it is tried again.
         self._refused: dict[str, float] = {}
 
-    def ready(self, store: Store, to: Deployment, live: Service | None, *, anew: bool = False) -> Service | None:
+    def ready(self, store: Store, pointer: Pointer, live: Service | None, *, anew: bool = False) -> Service | None:
         """Return a version ready to answer, made ready anew or as it is here; none if it must not go live.
 
         Args:
             store: Where its bundle is.
-            to: Which version.
+            pointer: Which version.
             live: The version that answers.
             anew: Make it ready although it is here.
         """
-        model = to.model
+        to, model = pointer.to, pointer.to.model
         found = self._models.version(self._stage.endpoint, model.digest)
         if found is not None and not anew:
+            self._stage.deaths.watch(pointer)
             return found
         if time.monotonic() < self._refused.get(model.identity, 0.0):
             return None
+        deaths = self._stage.deaths
+        if live is not None and live.version.digest != model.digest and deaths.found(to):
+            # Where no other answers it is tried all the same.
+            return None
+        deaths.watch(pointer)
         try:
             return self._stage.prepare(store, to)
         except Exception as error:  # noqa: BLE001 - a version that cannot be made ready stops nobody
             said = why(error)
+            deaths.forget()
             if isinstance(error, BROKEN):
                 self.broken[model.identity] = said
         if model.identity not in self._refused:
@@ -62,3 +70,7 @@ class Readying:
             say(f"error: {to.alias} {short(model.digest)} does not go live, {then}: {said}", level="error")
         self._refused[model.identity] = time.monotonic() + _AGAIN
         return None
+
+    def never(self, to: Deployment) -> str:
+        """Return why a version can never go live, where waiting does not mend it; empty if it may."""
+        return self.broken.get(to.model.identity, "") or self._stage.deaths.found(to)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 
 from modelyard.checks.ab import Compared
-from modelyard.records import Deployment, Draft, plain
+from modelyard.records import Deployment, Draft, Event, plain
 from modelyard.store.base import Store
 
 __all__ = ["TAKEN_BACK", "Pointer", "conclude", "settle"]
@@ -30,6 +31,12 @@ class Pointer(msgspec.Struct, frozen=True):
     since: float
     seq: int
     back: bool = False
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """Return where an alias points by the event of its move."""
+        to = msgspec.convert(event.payload["deployment"], Deployment)
+        return cls(to, event.time, event.seq, event.actor == "server" and to.reason.startswith(TAKEN_BACK))
 
 
 def settle(store: Store, seen: Sequence[Pointer], was: Deployment, to: Deployment, reason: str) -> bool:

@@ -14,8 +14,10 @@ from modelyard.serving.limits import Limits
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions.deaths import Deaths
 from modelyard.serving.versions.deciding import as_decided
 from modelyard.serving.versions.rehearsal import rehearse
+from modelyard.serving.versions.settling import Pointer
 from modelyard.store.base import Store
 from modelyard.store.local import LOCAL
 from modelyard.store.opening import open_address
@@ -36,12 +38,28 @@ class Stage:
         log: Where answered requests go.
         limits: Limits of the server.
         p99: Seconds within which 99 of 100 answers have to be made; 0 means any.
+        deaths: What processes of the endpoint died with; by default none is noticed.
+
+    Attributes:
+        project: See above.
+        endpoint: See above.
+        log: See above.
+        deaths: See above.
     """
 
-    def __init__(self, project: Path, endpoint: str, log: RequestLog, limits: Limits, p99: float = 0.0) -> None:
+    def __init__(
+        self,
+        project: Path,
+        endpoint: str,
+        log: RequestLog,
+        limits: Limits,
+        p99: float = 0.0,
+        deaths: Deaths | None = None,
+    ) -> None:
         self.project = project
         self.endpoint = endpoint
         self.log = log
+        self.deaths = deaths or Deaths(project, endpoint, 0.0)
         self._limits = limits
         self._p99 = p99
         # Where models come from: it does not change, and finding out reads the ledger from its beginning.
@@ -99,16 +117,26 @@ class Stage:
             return None
         with store:
             try:
-                moves = standing(to for to in store.ledger.aliases(self.endpoint) if to.alias == alias)
+                found = [Pointer.of(event) for event in store.ledger.events(kinds=("alias.moved",))]
+                found = [one for one in found if (one.to.endpoint, one.to.alias) == (self.endpoint, alias)]
+                moves = standing(one.to for one in found)
             except ModelyardError as error:
                 say(f"the ledger cannot be read: {error.problem.message}", level="warning")
                 return None
+            if len(moves) > 1:
+                if said := self.deaths.found(moves[0]):
+                    text = f"{alias} {short(moves[0].model.digest)} comes last"
+                    say(f"error: {text}, {short(moves[1].model.digest)} before it is tried: {said}", level="error")
+                    moves.append(moves.pop(0))
+                else:
+                    self.deaths.watch(found[-1])
             first: Exception | None = None
             for at, to in enumerate(moves):
                 try:
                     return self.prepare(store, to)
                 except Exception as error:  # noqa: BLE001 - a version that cannot be made ready stops nobody
                     first = first or error
+                    self.deaths.forget()
                     if at + 1 < len(moves):
                         then = short(moves[at + 1].model.digest)
                         text = f"{alias} {short(to.model.digest)} cannot answer, {then} before it is tried"
