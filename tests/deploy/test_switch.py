@@ -12,7 +12,7 @@ import pytest
 from modelyard._kit.errors import Refused
 from modelyard.deploy.aliases import move
 from modelyard.deploy.switch import kill, killed, revive
-from modelyard.records import ModelVersion
+from modelyard.records import Draft, ModelVersion
 from modelyard.store import LocalStore
 
 
@@ -60,3 +60,18 @@ def test_commands(store: LocalStore, yard: Callable[..., subprocess.CompletedPro
     assert json.loads(done.stdout) == {"endpoint": "hours", "killed": False, "was": True}
     assert not killed(store, "hours")
     assert json.loads(yard("status", "--json").stdout)["off"] == []
+
+
+def test_status_says_that_a_model_is_unloaded(
+    store: LocalStore, yard: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (store.root / "t.csv").write_text("a\n1\n")
+    (store.root / "modelyard.yaml").write_text("project: tiny\ndata: {t: {from: t.csv}}\n")
+    who = {"endpoint": "hours", "caller": "ops"}
+    store.ledger.append(Draft(kind="endpoint.unloaded", actor="server", payload=who))
+    said = yard("status").stdout
+    assert re.search(r"hours is unloaded since \S+ \S+, by ops, in servers that were up then; `POST /v2/", said)
+    (gone,) = json.loads(yard("status", "--json").stdout)["unloaded"]
+    assert (gone["endpoint"], gone["caller"]) == ("hours", "ops")
+    store.ledger.append(Draft(kind="endpoint.loaded", actor="server", payload=who))
+    assert "unloaded" not in yard("status").stdout

@@ -212,6 +212,15 @@ class TestOverview:
         revive(empty, "income", actor="user:ada")
         assert overview.load(Reader(empty), ask_for()).attention == ()
 
+    def test_says_that_a_model_is_unloaded(self, empty: LocalStore) -> None:
+        who = {"endpoint": "income", "caller": "ops"}
+        empty.ledger.append(Draft(kind="endpoint.unloaded", actor="server", payload=who))
+        (one,) = overview.load(Reader(empty), ask_for()).attention
+        assert one.word == "unloaded"
+        assert one.text.startswith("income since ")
+        empty.ledger.append(Draft(kind="endpoint.loaded", actor="server", payload=who))
+        assert overview.load(Reader(empty), ask_for()).attention == ()
+
     def test_of_a_quiet_project_needs_nobody(self, reader: Reader) -> None:
         page = overview.load(reader, ask_for())
         assert (page.attention, page.triggers, page.watched) == ((), (), False)

@@ -14,7 +14,7 @@ from modelyard.automation.board import Row, board, remembered
 from modelyard.automation.served import Served, served
 from modelyard.automation.state import Seen, daemons
 from modelyard.deploy.running import running
-from modelyard.deploy.switch import Off, switched_off
+from modelyard.deploy.switch import Off, Unloaded, switched_off, unloaded
 from modelyard.records import Fire, Plan, Run
 from modelyard.spec import Spec
 from modelyard.store import Store
@@ -82,6 +82,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         queue: The first of them.
         next: Triggers whose next fire is known, soonest first.
         off: Endpoints that are switched off.
+        unloaded: Endpoints whose model is unloaded.
         failing: Triggers whose looks fail.
         failures: The newest runs that failed, newest first.
         problem: Why the declaration cannot be read; empty: it can.
@@ -98,6 +99,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queue: tuple[Fire, ...] = ()
     next: tuple[Row, ...] = ()
     off: tuple[Off, ...] = ()
+    unloaded: tuple[Unloaded, ...] = ()
     failing: tuple[Row, ...] = ()
     failures: tuple[Run, ...] = ()
     problem: str = ""
@@ -132,6 +134,7 @@ def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock =
         queue=tuple(waiting[:_FIRST]),
         next=tuple(sorted((row for row in rows if row.next), key=lambda row: row.next)),
         off=switched_off(store),
+        unloaded=unloaded(store),
         failing=tuple(row for row in rows if row.error),
         failures=tuple(run for run in runs if run.status in ("failed", "interrupted"))[:_FAILURES],
     )

@@ -67,6 +67,8 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
     _models(now)
     for off in now.off:
         data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
+    for gone in now.unloaded:
+        data(f"{paint('off', 'red')}     {gone.endpoint} is unloaded {gone}")
     data(_under_way(now.run, now.time))
     holds = {
         fire: why

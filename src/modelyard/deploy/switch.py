@@ -9,7 +9,7 @@ from modelyard._kit.errors import Refused
 from modelyard.records import Draft
 from modelyard.store.base import Store
 
-__all__ = ["Off", "kill", "killed", "revive", "switched_off"]
+__all__ = ["Off", "Unloaded", "kill", "killed", "revive", "switched_off", "unloaded"]
 
 
 class Off(msgspec.Struct, frozen=True):
@@ -31,6 +31,36 @@ class Off(msgspec.Struct, frozen=True):
         """Say since when, by whom and why, and what switches it on."""
         revive = f"`modelyard revive {self.endpoint}` switches it on again"
         return f"since {as_text(self.since)}, by {self.actor}: {self.reason}; {revive}"
+
+
+class Unloaded(msgspec.Struct, frozen=True):
+    """An endpoint whose model a caller has unloaded.
+
+    Attributes:
+        endpoint: Its name.
+        since: Since when, seconds since 1970 UTC.
+        caller: Name of the token.
+    """
+
+    endpoint: str
+    since: float
+    caller: str
+
+    def __str__(self) -> str:
+        """Say since when, by whom, for which servers it holds, and what loads it again."""
+        load = f"`POST /v2/repository/models/{self.endpoint}/load` loads it again"
+        return f"since {as_text(self.since)}, by {self.caller}, in servers that were up then; {load}"
+
+
+def unloaded(store: Store) -> tuple[Unloaded, ...]:
+    """Return every endpoint whose model is unloaded, by name; a server that began since then holds it all the same."""
+    found: dict[str, Unloaded] = {}
+    for event in store.ledger.events(kinds=("endpoint.loaded", "endpoint.unloaded")):
+        name = event.payload["endpoint"]
+        found.pop(name, None)
+        if event.kind == "endpoint.unloaded":
+            found[name] = Unloaded(name, event.time, event.payload["caller"])
+    return tuple(found[name] for name in sorted(found))
 
 
 def switched_off(store: Store) -> tuple[Off, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from modelyard._kit.text import plural
-from modelyard.deploy.switch import switched_off
+from modelyard.deploy.switch import switched_off, unloaded
 from modelyard.web.pages.cost import allowed
 from modelyard.web.pages.triggers import Board, DaemonRow
 from modelyard.web.reader import Reader
@@ -44,6 +44,7 @@ def attention(store: Reader, board: Board, daemons: Sequence[DaemonRow]) -> tupl
         Attention("failed", "off", f"{one.endpoint} answers nobody {one}", "/models")
         for one in switched_off(store.store)
     ]
+    found += [Attention("queued", "unloaded", f"{one.endpoint} {one}", "/models") for one in unloaded(store.store)]
     found += [*_of_daemons(daemons), *_of_file(store, board), *_of_triggers(board), *_of_money(store)]
     failed = store.ledger.alerts(states=("failed",))
     if failed:
