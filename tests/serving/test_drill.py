@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from modelyard._kit.machine import worked
 from modelyard._kit.processes import family
 from modelyard.automation.drill import bench as benches
 from modelyard.automation.drill import faults
 from modelyard.automation.drill.bench import Bench, Order
 from modelyard.automation.drill.faults import Found
 from modelyard.automation.drill.judging import Drilled, judged, not_tried
+from modelyard.automation.drill.overload import disturbed
 from modelyard.automation.drill.traffic import alike
 from modelyard.cli import drill as drill_verb
 from modelyard.cli.main import main
@@ -100,6 +103,33 @@ def test_lateness_of_a_machine_that_others_use_says_nothing() -> None:
     found = Found(asked=10, more={"late": 0.5}, doubtful={"late": "the machine was busy"})
     late = judged(Order(), "spike", found, {}, "m")[-1]
     assert (late.status, "the machine was busy" in late.reason) == ("insufficient", True)
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "whole", "usable", "processors", "said"),
+    [
+        (1.6, 0.35, 1.98, 2, 2, ""),
+        (1.4, 0.35, 1.98, 2, 2, "others had 0.23 of its 2 cores"),
+        (0.9, 0.35, 1.98, 2, 2, "the server got 0.90 of 1.65 cores"),
+        (1.95, 0.4, 40.0, 64, 64, ""),  # it had what it could use
+        (1.5, 0.4, 1.95, 2, 0, ""),  # the system does not tell
+        (1.5, 0.4, 0.0, 2, 0, ""),
+    ],
+)
+def test_what_others_took_is_told(
+    server: float, client: float, whole: float, usable: int, processors: int, said: str
+) -> None:
+    assert disturbed(server, client, whole, 2, usable, processors) == said
+
+
+def test_work_of_the_machine_is_counted() -> None:
+    before, processors = worked()
+    began = time.process_time()
+    while time.process_time() - began < 0.5:
+        pass
+    assert processors >= 1
+    # In hundredths of a second.
+    assert worked()[0] - before >= 0.45
 
 
 def test_a_clock_and_a_burden_are_shared_by_a_file(tmp_path: Path) -> None:

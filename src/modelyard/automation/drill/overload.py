@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
+from modelyard._kit.machine import worked
 from modelyard.automation.drill.bench import Bench
 from modelyard.automation.drill.faults import Found, NotTried, settle
 from modelyard.pipeline.machine import cores
 from modelyard.serving.load.knee import Knee, find, idle, starting_rate
 from modelyard.serving.load.watched import Watched
 
-__all__ = ["spike"]
+__all__ = ["disturbed", "spike"]
 
 # So many times what it holds.
 TIMES = 10
@@ -23,6 +24,8 @@ _BURDEN = 0.002
 _SENT = 0.9
 # Share of the cores beside the client that the server has to get for what it does to be its own doing.
 _GOT = 0.75
+# Cores that others may have meanwhile on a machine of which less than a tenth is idle.
+_OTHERS, _FULL = 0.1, 0.9
 # Seconds of the spike, of opening its connections before, and until a server that does not come back is given up.
 _SPIKE, _OPENING, _PATIENCE = 4.0, 1.0, 30.0
 # Connections while the rate is looked for.
@@ -71,9 +74,10 @@ async def _break(bench: Bench, found: Found, rate: float) -> None:
         # To open the connections is not what is looked at.
         await traffic.offer(TIMES * rate / 2, _OPENING)
         watched, began = Watched(bench.pid), time.monotonic()
-        used = watched.cpu()
+        used, work = watched.cpu(), worked()[0]
         one = await traffic.offer(TIMES * rate, _SPIKE)
-        got = (watched.cpu() - used) / (time.monotonic() - began)
+        seconds = time.monotonic() - began
+        got, work = (watched.cpu() - used) / seconds, (worked()[0] - work) / seconds
         late, unanswered = traffic.client.late(order.deadline), traffic.client.unanswered
         ended = time.monotonic()
         back = await bench.until(bench.whole, _PATIENCE)
@@ -90,13 +94,33 @@ async def _break(bench: Bench, found: Found, rate: float) -> None:
     times = found.asked / _SPIKE / rate
     told = {"holds": rate, "times": times, "due": one.sent, "answered": one.answered, "refused": refused}
     found.details.update(told, errors=one.errors, p99=one.p99, client=one.client, server=got)
-    wanted = min(order.processes, cores() - one.client)
-    if found.more["late"] and got < _GOT * wanted:
-        others = f"the machine was busy: the server got {got:.2f} of {wanted:.2f} cores"
-        found.doubtful["late"] = f"{others}, and who waits for a core is late"
+    said = disturbed(got, one.client, work, order.processes, cores(), worked()[1])
+    if found.more["late"] and said:
+        found.doubtful["late"] = f"the machine was busy: {said}, and who waits for a core is late"
     await settle(bench, traffic, found)
     if times < _SENT * TIMES:
         raise NotTried(
             f"one client could send {times:.1f} times of the {rate:,.0f} requests a second that the server holds, not "
             f"{TIMES} times; of them {refused:,} were refused and {found.failed:,} failed"
         )
+
+
+def disturbed(server: float, client: float, whole: float, processes: int, usable: int, processors: int) -> str:
+    """Return what kept the server from its cores; empty if nothing did, and its answers are its own doing.
+
+    Args:
+        server: Cores that the server had.
+        client: Cores that the client had.
+        whole: Cores of the machine that were not idle, whoever had them; 0 where the system does not tell.
+        processes: Of the server.
+        usable: Cores that it may run on.
+        processors: Cores of the machine.
+    """
+    wanted = min(processes, usable - client)
+    if server < _GOT * wanted:
+        return f"the server got {server:.2f} of {wanted:.2f} cores"
+    others = whole - server - client
+    # On a large machine they are welcome to what is left.
+    if others > _OTHERS and whole >= _FULL * processors:
+        return f"others had {others:.2f} of its {processors} cores"
+    return ""
