@@ -168,6 +168,24 @@ def test_what_is_never_answered_is_an_error_and_no_latency() -> None:
         assert found.answered + found.errors["timeout"] == found.sent
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_who_is_stopped_in_the_moment_of_the_last_answer_stops(turns: int) -> None:
+    async def answer(writer: asyncio.StreamWriter, number: int) -> None:
+        pass
+
+    async def work(client: Client) -> bool:
+        asking = asyncio.create_task(client.offer(100.0, 0.2, seed=1))
+        await asyncio.sleep(0.05)
+        client._ended.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancelled = asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        return asking.cancelled() or not cancelled
+
+    assert asyncio.run(with_server(answer, work, patience=5.0))
+
+
 def test_nobody_listens() -> None:
     async def work() -> Measured:
         client = Client("127.0.0.1", 1, [REQUEST])

@@ -207,7 +207,8 @@ class Dispatcher:
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         if self._link.jobs and time.monotonic() - self._ran >= _IDLE:
             await self._link.end(5.0)
             await self._link.start()

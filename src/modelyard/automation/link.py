@@ -98,7 +98,8 @@ class RunnerLink:
             return 0
         self.interrupt(signal.SIGTERM)
         try:
-            code = await asyncio.wait_for(process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                code = await process.wait()
         except TimeoutError:
             self.interrupt(signal.SIGKILL)
             code = await process.wait()

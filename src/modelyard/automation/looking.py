@@ -119,7 +119,8 @@ class Looker:
         await asyncio.sleep(_REST)
         while (left := (again - self._clock()) / self._pace) > 0:
             try:
-                await asyncio.wait_for(self._woken.wait(), min(left, _ANEW))
+                async with asyncio.timeout(min(left, _ANEW)):
+                    await self._woken.wait()
             except TimeoutError:
                 continue
             return

@@ -85,7 +85,8 @@ class Child:
             self._tell(f"{self.state.name} {how(code)}, starts again in {seconds_text(wait)}{last}", code=code)
             self._nudge.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._nudge.wait()
             if not self._ending.is_set():
                 self._set(restarts=self.state.restarts + 1)
         self._set(state="stopped", pid=0, next=0.0)
@@ -117,7 +118,8 @@ class Child:
             return
         self._signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await process.wait()
         except TimeoutError:
             self._signal(signal.SIGKILL)
             await process.wait()

@@ -140,7 +140,8 @@ class Tree:
                 self._stop_at_once()
                 return 1
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _SHOW)
+                async with asyncio.timeout(_SHOW):
+                    await self._stopping.wait()
         return 0
 
     async def _beat(self, projects: Sequence[Project]) -> None:

@@ -90,7 +90,8 @@ class Started:
         """Tell it to end, wait for that, kill it where it does not, and return its exit code."""
         self._process.signal(number)
         try:
-            code = await asyncio.wait_for(self._process.wait(), _END)
+            async with asyncio.timeout(_END):
+                code = await self._process.wait()
         except (TimeoutError, asyncio.CancelledError):
             self._process.signal(signal.SIGKILL)
             code = await self._process.wait()

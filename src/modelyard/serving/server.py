@@ -261,7 +261,8 @@ async def _answer_until_told(
     ready()
     while not told.end.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(told.end.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await told.end.wait()
         sweep(app.connections, app.limits)
         for one in (app, tls, port):
             if one is not None:

@@ -259,6 +259,7 @@ async def _asking(bench: Bench, found: Found) -> AsyncIterator[_Asked]:
         asked.stop()
         await asking
     finally:
+        asked.stop()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         asked.traffic.client.close()

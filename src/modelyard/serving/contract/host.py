@@ -130,7 +130,8 @@ class Host:
         server = await self._loop.create_server(make, sock=self._sock, backlog=128)
         while not self._told.is_set():
             try:
-                await asyncio.wait_for(self._told.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._told.wait()
             except TimeoutError:
                 sweep(app.connections, app.limits)
         server.close()

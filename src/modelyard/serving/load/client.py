@@ -122,7 +122,8 @@ class Client:
             if moments:
                 timer.at(begin + moments[0])
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ended.wait(), begin + seconds + self._patience - time.monotonic())
+                    async with asyncio.timeout(begin + seconds + self._patience - time.monotonic()):
+                        await self._ended.wait()
         finally:
             timer.close()
             gc.enable()
