@@ -35,7 +35,7 @@ def children(pid: int) -> set[int]:
 
 
 def marks(yard: Yard) -> list[Path]:
-    return list((yard.root / ".modelyard" / "serving" / ENDPOINT).glob("*"))
+    return list((yard.root / ".modelyard" / "marks" / ENDPOINT).glob("*"))
 
 
 def crash(server: Server) -> int:
@@ -229,7 +229,7 @@ def test_only_those_count_that_died_by_themselves(tmp_path: Path, leave: Callabl
 
 
 def test_what_is_no_mark_is_none(tmp_path: Path) -> None:
-    folder = tmp_path / ".modelyard" / "serving" / ENDPOINT
+    folder = tmp_path / ".modelyard" / "marks" / ENDPOINT
     folder.mkdir(parents=True)
     (folder / "1.json").write_text("{")
     (folder / "2.json").mkdir()
@@ -239,7 +239,7 @@ def test_what_is_no_mark_is_none(tmp_path: Path) -> None:
 def test_mark_stays_for_its_time_and_goes_with_the_version(tmp_path: Path) -> None:
     now = [1000.0]
     deaths = Deaths(tmp_path, ENDPOINT, 60.0, clock=lambda: now[0])
-    folder = tmp_path / ".modelyard" / "serving" / ENDPOINT
+    folder = tmp_path / ".modelyard" / "marks" / ENDPOINT
     deaths.watch(Pointer(deployed(1), 940.0, 1))
     assert not folder.exists(), "it has lasted already"
     deaths.watch(Pointer(deployed(1), 990.0, 1, back=True))

@@ -68,7 +68,7 @@ class Deaths:
     def __init__(
         self, project: Path, endpoint: str, seconds: float, *, parent: int = 0, clock: Clock = system_clock
     ) -> None:
-        self._folder = project / ".modelyard" / "serving" / endpoint
+        self._folder = project / ".modelyard" / "marks" / endpoint
         self._seconds = seconds
         self._clock = clock
         self._own = born(os.getpid())
