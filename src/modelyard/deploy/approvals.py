@@ -1,0 +1,68 @@
+"""Who has approved that a model enters a stage: events, of which the newest of a person counts.
+
+An approval is of a model with its card. A new card, with other evidence or other words, asks for new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from modelyard.records import Draft, Event, EventKind, ModelVersion
+from modelyard.store.base import Store
+
+__all__ = ["Approval", "approvals", "drafted", "listed"]
+
+
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
+    """What one person has said of one model.
+
+    Attributes:
+        actor: Who, e.g. `user:ana`.
+        time: When, seconds since 1970 UTC.
+        reason: Why; may be empty.
+    """
+
+    actor: str
+    time: float
+    reason: str = ""
+
+
+def approvals(store: Store, endpoint: str, model: ModelVersion) -> tuple[Approval, ...]:
+    """Return the approvals that stand, one a person, in the order in which they were given.
+
+    Args:
+        store: Where the ledger is.
+        endpoint: The endpoint that the stage is.
+        model: The version, with its card.
+    """
+    found: dict[str, Approval] = {}
+    for event in store.ledger.events(kinds=("model.approved", "model.unapproved")):
+        if (event.payload["endpoint"], event.payload["identity"]) != (endpoint, model.identity):
+            continue
+        found.pop(event.actor, None)
+        if event.kind == "model.approved":
+            found[event.actor] = _approval(event)
+    return tuple(found.values())
+
+
+def _approval(event: Event) -> Approval:
+    return Approval(actor=event.actor, time=event.time, reason=event.payload["reason"])
+
+
+def drafted(kind: EventKind, endpoint: str, stage: str, model: ModelVersion, *, actor: str, reason: str) -> Draft:
+    """Return the event that gives an approval or takes it back."""
+    payload = {
+        "endpoint": endpoint,
+        "stage": stage,
+        "model": model.digest,
+        "identity": model.identity,
+        "reason": reason.strip(),
+    }
+    return Draft(kind=kind, actor=actor, payload=payload)
+
+
+def listed(given: Iterable[Approval]) -> str:
+    """Return who has approved, for a sentence."""
+    return ", ".join(one.actor for one in given)
