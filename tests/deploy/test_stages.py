@@ -25,6 +25,7 @@ from modelyard.logs.ledger import Teller
 from modelyard.records import Alias, Deployment, Event, EventKind, ModelVersion
 from modelyard.security.tokens import list_tokens
 from modelyard.store import LocalStore, open_store
+from tests.deploy.conftest import keep
 
 Yard = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -476,6 +477,9 @@ def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: lis
     assert pointed(store, "hours-prod").model == models[0]
     assert pointed(store, "hours-prod", "challenger").model == models[1]
     assert "`modelyard promote challenger --to prod` ends the trial" in done.stderr
+    listed = yard("approve", "--list").stdout
+    assert f"prod   hours-prod  {short(models[0].digest)}, {short(models[1].digest)} on trial" in listed
+    assert "modelyard promote" not in listed
     assert yard("promote", "--to", "prod").stdout == f"hours-prod/challenger is {short(models[1].digest)} already\n"
     assert yard("promote", "challenger", "--to", "prod").returncode == 0
     assert pointed(store, "hours-prod").model == models[1]
@@ -534,3 +538,21 @@ def test_what_a_stage_comes_from_does_not_move_meanwhile(store: LocalStore, mode
     ):
         into(store, models[0], "staging")
     assert store.ledger.alias("hours-staging", "champion") is None
+
+
+@pytest.mark.cluster
+def test_machines_that_share_a_store_share_the_gate(tmp_path: Path, postgres_address: str) -> None:
+    address = f"{postgres_address}?schema=stages&files={tmp_path}/team"
+    boxes = [tmp_path / "one", tmp_path / "other"]
+    for box in boxes:
+        box.mkdir()
+    with open_store(boxes[0], address) as one, open_store(boxes[1], address) as other:
+        model = keep(one, 1.0)  # type: ignore[arg-type]
+        ran(one, model)  # type: ignore[arg-type]
+        refused(lambda: move(other, "hours-staging", "champion", model, actor="user:eve"), "approvals-missing")
+        approve(other, named(stages_of(other), "staging"), model, actor="user:bob")
+        with other.hold("alias.hours-dev", who={"actor": "user:eve"}), pytest.raises(ModelyardError, match="hours-dev"):
+            move(one, "hours-staging", "champion", model, actor="user:ana")
+        move(one, "hours-staging", "champion", model, actor="user:ana")
+        assert pointed(other, "hours-staging").reason == "promoted from dev by user:ana, approved by user:bob"
+        assert other.ledger.verify() == []

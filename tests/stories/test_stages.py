@@ -45,7 +45,10 @@ def test_a_model_comes_to_its_callers_and_goes_back(ran: Path) -> None:
         model = made.outputs["model"]["digest"]
     done = by("ana", "run")
     assert done.returncode == 0, done.stderr
-    assert f"tumours-dev/champion -> linear {short(model)} (gate passed)" in done.stdout
+    assert (
+        f"tumours-dev/champion -> linear {short(model)} (gate passed)\nnext: modelyard approve --to staging\n"
+        in done.stdout
+    )
     assert now(ran) == {"dev": model, "staging": "", "prod": ""}
 
     assert "error[stage-skipped]" in by("ana", "promote", short(model), "--to", "prod").stderr
@@ -59,6 +62,7 @@ def test_a_model_comes_to_its_callers_and_goes_back(ran: Path) -> None:
     assert by("eve", "approve", "--to", "prod").returncode == 0
     assert by("ana", "promote", "--to", "prod").returncode == 0
     assert now(ran) == dict.fromkeys(("dev", "staging", "prod"), model)
+    assert "next:" not in by("ana", "run").stdout
 
     # Another card of the same model is another thing to approve.
     spec = LOGISTIC.replace("caveats: One hospital.", "caveats: Two hospitals.") + STAGES
@@ -66,6 +70,9 @@ def test_a_model_comes_to_its_callers_and_goes_back(ran: Path) -> None:
     assert by("ana", "run").returncode == 0
     assert now(ran) == dict.fromkeys(("dev", "staging", "prod"), model)
     assert "error[approvals-missing]" in by("ana", "promote", "--to", "staging").stderr
+    # Who is asked can read the card that it is about, and that which callers have.
+    cards = [by("ana", "card", stage, "--format", "md").stdout for stage in ("dev", "prod")]
+    assert ["Two hospitals." in card for card in cards] == [True, False]
 
     # A new model, by new data, goes the same way; meanwhile callers have the old one.
     write_csv(ran / "data" / "two.csv", samples(300, 500))

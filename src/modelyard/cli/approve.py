@@ -120,20 +120,13 @@ def _list(stages: list[Standing], args: argparse.Namespace) -> int:
             (
                 one.stage,
                 one.endpoint,
-                short(one.champion) if one.champion else "none yet",
+                (short(one.champion) or "none yet") + (f", {short(one.challenger)} on trial" if one.challenger else ""),
                 short(one.next),
                 f"{len(one.approved)} of {one.approvals}" if one.next and one.approvals else str(one.approvals),
                 ", ".join(approval.actor for approval in one.approved),
-                _then(one),
+                one.then,
             )
             for one in stages
         ],
     )
     return 0
-
-
-def _then(one: Standing) -> str:
-    """Say what a stage waits for."""
-    if not one.next:
-        return ""
-    return f"modelyard {'approve' if one.missing else 'promote'} --to {one.stage}"

@@ -60,6 +60,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Move the alias."""
     from modelyard.deploy.aliases import move
+    from modelyard.deploy.promotion import awaited
     from modelyard.records import plain
 
     if not args.model and not args.to:
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         before = store.ledger.alias(endpoint, alias)
         now = move(store, endpoint, alias, model, reason=args.reason, actor=actor)
         champion = store.ledger.alias(endpoint, "champion")
+        then = awaited(store, endpoint)
     if args.json:
         json_line(plain(now))
     elif before is not None and now.revision == before.revision:
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
     if stage is not None:
-        _say_next(stage, stages, now, champion)
+        _say_next(stage, now, champion, then)
     return 0
 
 
@@ -153,16 +155,12 @@ def _alias(
     return "champion" if champion is None or champion.model.digest == model.digest else "challenger"
 
 
-def _say_next(
-    stage: DeclaredStage, stages: Mapping[str, DeclaredStage], now: Deployment, champion: Deployment | None
-) -> None:
+def _say_next(stage: DeclaredStage, now: Deployment, champion: Deployment | None, then: str) -> None:
     """Say what a person does next, to get the model to its callers."""
     if now.alias == "challenger":
         if champion is not None and champion.model.digest != now.model.digest:
             stays = f"{champion.model.family} {short(champion.model.digest)} stays the champion meanwhile"
             say(f"{stays}; `modelyard promote challenger --to {stage.name}` ends the trial")
         return
-    then = next((one for one in stages.values() if one.before_endpoint == stage.endpoint), None)
-    if then is not None:
-        verb = "approve" if then.approvals else "promote"
-        say(f"next: modelyard {verb} --to {then.name}")
+    if then:
+        say(f"next: {then}")

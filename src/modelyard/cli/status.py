@@ -110,8 +110,7 @@ def _stages(now: Status) -> None:
             continue
         by = f", of {', '.join(given.actor for given in one.approved)}" if one.approved else ""
         has = f", {len(one.approved)} of {plural(one.approvals, 'approval')}{by}" if one.approvals else ""
-        then = f"`modelyard {'approve' if one.missing else 'promote'} --to {one.stage}`"
-        data(f"stage   {one.endpoint} may get {short(one.next)}{has}: {then}")
+        data(f"stage   {one.endpoint} may get {short(one.next)}{has}: `{one.then}`")
 
 
 def _runs(now: Status) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "Standing",
     "admit",
     "arrive",
+    "awaited",
     "counting",
     "declare",
     "may_come",
@@ -83,6 +84,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         approvals: How many persons have to approve a model before it enters.
         four_eyes: The approval of the one who promotes does not count.
         champion: Digest of what answers there; empty: nothing yet.
+        challenger: Digest of what is tried beside it; empty: nothing is.
         next: Digest of the champion of the stage before, where that is not in this one; empty: nothing waits.
         approved: Who has approved that one.
         missing: How many approvals it lacks, whoever promotes.
@@ -94,9 +96,15 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     approvals: int = 0
     four_eyes: bool = False
     champion: str = ""
+    challenger: str = ""
     next: str = ""
     approved: tuple[Approval, ...] = ()
     missing: int = 0
+
+    @property
+    def then(self) -> str:
+        """What a person types to bring in what waits; empty where nothing does."""
+        return f"modelyard {'approve' if self.missing else 'promote'} --to {self.stage}" if self.next else ""
 
 
 def declare(store: Store, model: str, stages: Mapping[str, Stage], *, actor: str) -> bool:
@@ -293,6 +301,17 @@ def _missing(
     )
 
 
+def awaited(store: Store, endpoint: str) -> str:
+    """Return what a person types to take the champion of a stage on; empty where there is nothing to do.
+
+    Args:
+        store: Where the ledger is.
+        endpoint: The endpoint that the stage is.
+    """
+    after = next((stage for stage in stages_of(store).values() if stage.before_endpoint == endpoint), None)
+    return "" if after is None else _standing(store, after).then
+
+
 def standing(store: Store) -> tuple[Standing, ...]:
     """Return how every stage stands; those of a model lowest first."""
     return tuple(_standing(store, stage) for stage in stages_of(store).values())
@@ -300,8 +319,12 @@ def standing(store: Store) -> tuple[Standing, ...]:
 
 def _standing(store: Store, stage: DeclaredStage) -> Standing:
     now = store.ledger.alias(stage.endpoint, "champion")
+    tried = store.ledger.alias(stage.endpoint, "challenger")
+    if tried is not None and now is not None and tried.model.digest == now.model.digest:
+        # A trial that is over.
+        tried = None
     comes = store.ledger.alias(stage.before_endpoint, "champion") if stage.before else None
-    if comes is not None and now is not None and comes.model.identity == now.model.identity:
+    if comes is not None and any(to is not None and comes.model.identity == to.model.identity for to in (now, tried)):
         comes = None
     given = approvals(store, stage.endpoint, comes.model) if comes is not None else ()
     return Standing(
@@ -311,6 +334,7 @@ def _standing(store: Store, stage: DeclaredStage) -> Standing:
         approvals=stage.approvals,
         four_eyes=stage.four_eyes,
         champion=now.model.digest if now is not None else "",
+        challenger=tried.model.digest if tried is not None else "",
         next=comes.model.digest if comes is not None else "",
         approved=given,
         missing=max(0, stage.approvals - len(given)) if comes is not None else 0,
