@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deploy.conftest import keep
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ModelyardError
@@ -25,7 +26,6 @@ from modelyard.logs.ledger import Teller
 from modelyard.records import Alias, Deployment, Event, EventKind, ModelVersion
 from modelyard.security.tokens import list_tokens
 from modelyard.store import LocalStore, open_store
-from tests.deploy.conftest import keep
 
 Yard = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -338,6 +338,8 @@ def test_a_stage_is_understood_where_an_endpoint_is_asked(
     assert "error[stage-unclear]" in done.stderr
     assert "name one: dev, staging, prod" in done.stderr
     assert ana("rollback", "prod").stdout.startswith("hours-prod/champion -> ")
+    assert "error[ab-not-declared]" in ana("ab", "prod").stderr
+    assert "error[profile-nothing]" in ana("profile", "prod").stderr
     assert ana("kill", "staging", "--reason", "x").stdout.startswith("hours-staging is switched off")
     assert ana("revive", "hours-staging").stdout == "hours-staging is switched on again\n"
     assert ana("token", "add", "joe", "--role", "prod=operator").returncode == 0
@@ -433,6 +435,9 @@ def test_what_answers_in_a_stage_needs_no_more_approvals(
 ) -> None:
     through(store, models[0])
     assert "error[approval-nothing]" in people["eve"]("approve", "--to", "prod").stderr
+    # What is there goes by a rollback.
+    done = people["eve"]("approve", "--to", "prod", "--withdraw")
+    assert ("error[approval-nothing]" in done.stderr, "`modelyard rollback prod`" in done.stderr) == (True, True), done
     written(store, FILE.replace("prod: {approvals: 2}", "prod: {}"))
     done = people["eve"]("approve", "--to", "prod")
     assert "error[approval-not-needed]" in done.stderr
@@ -486,6 +491,17 @@ def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: lis
     assert yard("promote", models[0].digest, "--to", "dev", "--alias", "champion").returncode == 0
     assert yard("promote", "--to", "prod", "--alias", "champion").returncode == 0
     assert pointed(store, "hours-prod").model == models[0]
+
+
+def test_a_test_of_two_versions_is_that_of_a_stage(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
+    written(store, f"{PLAIN}deploy: {{stages: {{dev: {{}}, prod: {{rollout: {{ab: {{share: 50%}}}}}}}}}}\n")
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    for model in models[:2]:
+        move(store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
+        assert yard("promote", "--to", "prod").returncode == 0
+    assert "no A/B test is declared for `hours-dev`" in yard("ab").stderr
+    # It is on trial; no request was logged yet.
+    assert "no requests are logged for endpoint `hours-prod`" in yard("ab", "prod").stderr
 
 
 # -- other processes

@@ -50,7 +50,7 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Approve, withdraw or list."""
-    from modelyard.deploy.approving import approve, asking, unapprove
+    from modelyard.deploy.approving import approve, asking, model_for, unapprove
     from modelyard.deploy.promotion import named, standing
 
     if args.list and (args.model or args.to or args.withdraw):
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             return _list([one for one in standing(store) if one.endpoint in stages], args)
         stage = named(stages, args.to)
         asking(stage)
-        model = _model(args, store, stage)
+        model = model_for(store, stage, args.model)
         said = unapprove if args.withdraw else approve
         said(store, stage, model, actor=actor, reason=args.reason)
         given = _given(store, stage, model)
@@ -91,17 +91,6 @@ def run(args: argparse.Namespace) -> int:
     more = f"{plural(lacks, 'approval')} missing" if lacks else f"next: modelyard promote --to {stage.name}"
     data(f"{text} ({len(given)} of {stage.approvals}); {more}")
     return 0
-
-
-def _model(args: argparse.Namespace, store: Store, stage: DeclaredStage) -> ModelVersion:
-    """Return the model that is meant: by digits, that with the card that it has in the stage before."""
-    from modelyard.deploy.aliases import find_model, pointed
-
-    if not args.model:
-        return pointed(store, stage.before_endpoint).model
-    model = find_model(store, args.model)
-    there = store.ledger.alias(stage.before_endpoint, "champion")
-    return there.model if there is not None and there.model.digest == model.digest else model
 
 
 def _given(store: Store, stage: DeclaredStage, model: ModelVersion) -> Any:

@@ -102,7 +102,8 @@ def _stage(args: argparse.Namespace, stages: Mapping[str, DeclaredStage]) -> Dec
 
 def _model_for(args: argparse.Namespace, store: Store, stage: DeclaredStage) -> ModelVersion:
     """Return the model that is meant for a stage: by digits, that with the card that it has where it comes from."""
-    from modelyard.deploy.aliases import find_model, pointed
+    from modelyard.deploy.aliases import pointed
+    from modelyard.deploy.approving import model_for
 
     if args.model == "challenger":
         return pointed(store, stage.endpoint, "challenger").model
@@ -112,12 +113,7 @@ def _model_for(args: argparse.Namespace, store: Store, stage: DeclaredStage) -> 
             f"`{stage.name}` is the first stage, so no stage before says which model",
             hint=f"`modelyard promote MODEL --to {stage.name}`; `modelyard run` puts what it makes there by itself",
         )
-    if not args.model:
-        return pointed(store, stage.before_endpoint).model
-    near_by = ((stage.before_endpoint, "champion"), (stage.endpoint, "challenger"), (stage.endpoint, "champion"))
-    found = [store.ledger.alias(endpoint, alias) for endpoint, alias in near_by if endpoint]
-    model = find_model(store, args.model)
-    return next((to.model for to in found if to is not None and to.model.digest == model.digest), model)
+    return model_for(store, stage, args.model)
 
 
 def _plain(

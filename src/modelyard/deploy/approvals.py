@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from modelyard.records import Draft, Event, EventKind, ModelVersion
+from modelyard.records import Draft, EventKind, ModelVersion
 from modelyard.store.base import Store
 
-__all__ = ["Approval", "approvals", "drafted", "listed"]
+__all__ = ["Approval", "approvals", "drafted", "every", "listed"]
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,18 +37,19 @@ def approvals(store: Store, endpoint: str, model: ModelVersion) -> tuple[Approva
         endpoint: The endpoint that the stage is.
         model: The version, with its card.
     """
-    found: dict[str, Approval] = {}
+    return every(store).get((endpoint, model.identity), ())
+
+
+def every(store: Store) -> dict[tuple[str, str], tuple[Approval, ...]]:
+    """Return all approvals that stand, by endpoint and by the identity of the model with its card."""
+    found: dict[tuple[str, str], dict[str, Approval]] = {}
     for event in store.ledger.events(kinds=("model.approved", "model.unapproved")):
-        if (event.payload["endpoint"], event.payload["identity"]) != (endpoint, model.identity):
-            continue
-        found.pop(event.actor, None)
+        body = event.payload
+        given = found.setdefault((body["endpoint"], body["identity"]), {})
+        given.pop(event.actor, None)
         if event.kind == "model.approved":
-            found[event.actor] = _approval(event)
-    return tuple(found.values())
-
-
-def _approval(event: Event) -> Approval:
-    return Approval(actor=event.actor, time=event.time, reason=event.payload["reason"])
+            given[event.actor] = Approval(actor=event.actor, time=event.time, reason=body["reason"])
+    return {of: tuple(given.values()) for of, given in found.items()}
 
 
 def drafted(kind: EventKind, endpoint: str, stage: str, model: ModelVersion, *, actor: str, reason: str) -> Draft:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound, Refused
+from modelyard.deploy.aliases import find_model, pointed
 from modelyard.deploy.approvals import approvals, drafted, listed
 from modelyard.deploy.promotion import DeclaredStage, may_come
 from modelyard.records import ModelVersion
 from modelyard.store.base import Store
 
-__all__ = ["approve", "asking", "unapprove"]
+__all__ = ["approve", "asking", "model_for", "unapprove"]
+
+
+def model_for(store: Store, stage: DeclaredStage, digits: str) -> ModelVersion:
+    """Return the model that a person means for a stage, with the card that it has where it comes from, or is tried.
+
+    Args:
+        store: Where models are.
+        stage: The stage, not the first one if no digits are given.
+        digits: First digits of its digest; empty: the champion of the stage before.
+
+    Raises:
+        NotFound: There is none (`model-not-found`), or the stage before has no champion (`alias-not-found`).
+        UserError: Several models begin so (`model-unclear`).
+    """
+    if not digits:
+        return pointed(store, stage.before_endpoint).model
+    model = find_model(store, digits)
+    there = [store.ledger.alias(stage.endpoint, "challenger"), store.ledger.alias(stage.endpoint, "champion")]
+    if stage.before:
+        there.insert(0, store.ledger.alias(stage.before_endpoint, "champion"))
+    return next((to.model for to in there if to is not None and to.model.digest == model.digest), model)
 
 
 def asking(stage: DeclaredStage) -> None:
@@ -52,13 +74,8 @@ def approve(store: Store, stage: DeclaredStage, model: ModelVersion, *, actor: s
     digest = short(model.digest)
     # Who holds it sees neither what is promoted meanwhile nor what is approved.
     with store.hold(f"alias.{stage.endpoint}", who={"actor": actor}):
-        now = store.ledger.alias(stage.endpoint, "champion")
-        if now is not None and now.model.identity == model.identity:
-            raise Refused(
-                "approval-nothing",
-                f"model `{digest}` is the champion of `{stage.name}` already",
-                hint=f"the next one to approve is the next champion of `{stage.before}`: `modelyard approve --list`",
-            )
+        hint = f"the next one to approve is the next champion of `{stage.before}`: `modelyard approve --list`"
+        _outside(store, stage, model, hint)
         may_come(store, stage, model)
         given = approvals(store, stage.endpoint, model)
         if any(one.actor == actor for one in given):
@@ -72,6 +89,13 @@ def approve(store: Store, stage: DeclaredStage, model: ModelVersion, *, actor: s
         store.ledger.append(draft, durable=True)
 
 
+def _outside(store: Store, stage: DeclaredStage, model: ModelVersion, hint: str) -> None:
+    now = store.ledger.alias(stage.endpoint, "champion")
+    if now is not None and now.model.identity == model.identity:
+        message = f"model `{short(model.digest)}` is the champion of `{stage.name}` already"
+        raise Refused("approval-nothing", message, hint=hint)
+
+
 def unapprove(store: Store, stage: DeclaredStage, model: ModelVersion, *, actor: str, reason: str = "") -> None:
     """Take the approval of a person back. What entered the stage by it stays there: `rollback` takes it out.
 
@@ -83,10 +107,12 @@ def unapprove(store: Store, stage: DeclaredStage, model: ModelVersion, *, actor:
         reason: Why, for the record.
 
     Raises:
+        Refused: The model answers there already (`approval-nothing`).
         NotFound: This person has not approved it (`approval-not-found`).
         Busy: Somebody else moves an alias of this stage.
     """
     with store.hold(f"alias.{stage.endpoint}", who={"actor": actor}):
+        _outside(store, stage, model, f"`modelyard rollback {stage.name}` takes it out")
         given = approvals(store, stage.endpoint, model)
         if not any(one.actor == actor for one in given):
             by = f"it is approved by {listed(given)}" if given else "nobody has approved it"

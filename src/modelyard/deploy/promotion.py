@@ -15,7 +15,7 @@ import msgspec
 from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound, Refused, UserError
 from modelyard._kit.text import plural
-from modelyard.deploy.approvals import Approval, approvals, listed
+from modelyard.deploy.approvals import Approval, approvals, every, listed
 from modelyard.deploy.stages import Stage, endpoint_at
 from modelyard.records import Draft, ModelVersion
 from modelyard.store.base import Store
@@ -309,15 +309,18 @@ def awaited(store: Store, endpoint: str) -> str:
         endpoint: The endpoint that the stage is.
     """
     after = next((stage for stage in stages_of(store).values() if stage.before_endpoint == endpoint), None)
-    return "" if after is None else _standing(store, after).then
+    return "" if after is None else _standing(store, after, every(store)).then
 
 
 def standing(store: Store) -> tuple[Standing, ...]:
     """Return how every stage stands; those of a model lowest first."""
-    return tuple(_standing(store, stage) for stage in stages_of(store).values())
+    stages = stages_of(store)
+    # Few have any, and each look goes through all events.
+    given = every(store) if stages else {}
+    return tuple(_standing(store, stage, given) for stage in stages.values())
 
 
-def _standing(store: Store, stage: DeclaredStage) -> Standing:
+def _standing(store: Store, stage: DeclaredStage, approved: Mapping[tuple[str, str], tuple[Approval, ...]]) -> Standing:
     now = store.ledger.alias(stage.endpoint, "champion")
     tried = store.ledger.alias(stage.endpoint, "challenger")
     if tried is not None and now is not None and tried.model.digest == now.model.digest:
@@ -326,7 +329,7 @@ def _standing(store: Store, stage: DeclaredStage) -> Standing:
     comes = store.ledger.alias(stage.before_endpoint, "champion") if stage.before else None
     if comes is not None and any(to is not None and comes.model.identity == to.model.identity for to in (now, tried)):
         comes = None
-    given = approvals(store, stage.endpoint, comes.model) if comes is not None else ()
+    given = approved.get((stage.endpoint, comes.model.identity), ()) if comes is not None else ()
     return Standing(
         stage=stage.name,
         endpoint=stage.endpoint,
