@@ -198,6 +198,7 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "model": "name of the model",
             "stages": "lowest first: `name`, `endpoint`, `approvals` and `four_eyes` of each",
+            "file": "name of the file",
         },
     ),
     "model.approved": (

@@ -18,7 +18,7 @@ from tests.deploy.conftest import keep
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import ModelyardError
-from modelyard.deploy.aliases import move, pointed, rollback, settle
+from modelyard.deploy.aliases import move, pointed, rollback, settle, withdraw
 from modelyard.deploy.approving import approve, unapprove
 from modelyard.deploy.promotion import DeclaredStage, declare, named, stages_of, standing
 from modelyard.deploy.stages import Stage
@@ -260,12 +260,35 @@ def test_what_was_in_a_stage_comes_back_at_once_and_other_stages_stay(
 ) -> None:
     through(store, models[0])
     through(store, models[1])
-    for person in ("bob", "eve"):
-        unapprove(store, stage(store, "prod"), models[0], actor=f"user:{person}")
     assert rollback(store, "hours-prod", actor="user:ana").model == models[0]
     was, now = short(models[0].digest), short(models[1].digest)
     assert champions(store) == {"dev": now, "staging": now, "prod": was}
     refused(lambda: rollback(store, "hours-prod", actor="user:ana", to=models[2].digest), "model-not-found")
+
+
+def test_what_was_gone_back_from_asks_for_new_approvals(store: LocalStore, models: list[ModelVersion]) -> None:
+    through(store, models[0])
+    through(store, models[1])
+    rollback(store, "hours-prod", actor="user:ana")
+    # Nobody who approved it knew why it would leave.
+    refused(lambda: into(store, models[1], "prod"), "approvals-missing")
+    assert standing(store)[-1].missing == 2
+    yes(store, models[1], "prod", "bob", "eve")
+    into(store, models[1], "prod")
+    # By another rollback it would have come without.
+    rollback(store, "hours-prod", actor="user:ana")
+    assert rollback(store, "hours-prod", actor="user:ana").model == models[1]
+
+
+def test_a_lost_trial_asks_for_new_approvals(store: LocalStore, models: list[ModelVersion]) -> None:
+    through(store, models[0])
+    ran(store, models[1])
+    yes(store, models[1], "staging", "bob")
+    into(store, models[1], "staging")
+    yes(store, models[1], "prod", "bob", "eve")
+    into(store, models[1], "prod", alias="challenger")
+    withdraw(store, "hours-prod", actor="user:ana")
+    refused(lambda: into(store, models[1], "prod", alias="challenger"), "approvals-missing")
 
 
 def test_the_logs_tell_who_approved_what(store: LocalStore, models: list[ModelVersion]) -> None:
@@ -443,7 +466,9 @@ def test_what_answers_in_a_stage_needs_no_more_approvals(
     assert "error[approval-not-needed]" in done.stderr
     assert "deploy.stages.prod.approvals: 1" in done.stderr
     # Who has changed it, and when, is on record.
-    assert newest(store, "stages.declared").actor == "user:eve"
+    assert "prod asks for 0 approvals" in done.stderr
+    event = newest(store, "stages.declared")
+    assert (event.actor, event.payload["file"]) == ("user:eve", "modelyard.yaml")
 
 
 def test_without_stages_it_is_said_how_they_are_declared(

@@ -88,6 +88,7 @@ def test_a_model_comes_to_its_callers_and_goes_back(ran: Path) -> None:
     back = by("ana", "rollback", "prod", "--reason", "errors since noon")
     assert re.match(rf"tumours-prod/champion -> linear {short(model)} \(errors since noon\)", back.stdout), back
     assert now(ran) == {"dev": new, "staging": new, "prod": model}
+    assert "error[approvals-missing]" in by("ana", "promote", "--to", "prod").stderr
     # A run with nothing changed leaves all that as it is.
     assert by("ana", "run").returncode == 0
     assert now(ran) == {"dev": new, "staging": new, "prod": model}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import NotFound
+from modelyard._kit.text import plural
 from modelyard.cli.output import say
 
 if TYPE_CHECKING:
@@ -132,13 +134,14 @@ def endpoint_in(args: argparse.Namespace, store: Store, *, back: bool = False) -
     if named:
         found = [endpoint for stage, endpoint in stages if named in (stage, endpoint)]
         if len(found) > 1:
-            raise UserError("stage-unclear", f"several models have a stage `{named}`", hint=f"name one: {_or(found)}")
+            hint = f"name one: {', '.join(found)}"
+            raise UserError("stage-unclear", f"several models have a stage `{named}`", hint=hint)
         if stages and not found:
             raise NotFound.of("endpoint", named, {*known, *(name for stage in stages for name in stage)})
         return found[0] if found else endpoint_of(store, named)
     there = [stage for stage, endpoint in stages if endpoint in known]
     if back and spec is not None and len(there) > 1:
-        raise UserError("stage-unclear", "there are several stages", hint=f"name one: {_or(there)}")
+        raise UserError("stage-unclear", "there are several stages", hint=f"name one: {', '.join(there)}")
     return endpoint_of(store, spec.endpoint if spec is not None and spec.endpoint in known else "")
 
 
@@ -150,10 +153,6 @@ def known_stages(args: argparse.Namespace, store: Store) -> tuple[Spec | None, l
     if spec is not None and spec.stages:
         return spec, list(spec.stages.items())
     return spec, [(stage.name, endpoint) for endpoint, stage in stages_of(store).items()]
-
-
-def _or(names: list[str]) -> str:
-    return ", ".join(names)
 
 
 def stages_in(args: argparse.Namespace, store: Store, *, needed: bool) -> tuple[Spec | None, dict[str, DeclaredStage]]:
@@ -178,8 +177,20 @@ def stages_in(args: argparse.Namespace, store: Store, *, needed: bool) -> tuple[
         spec = load_spec(args, files=False) if needed else load_if_right(args)[0]
     if spec is None or not spec.deploy.stages:
         return spec, stages_of(store)
-    declare(store, spec.model_name, spec.deploy.stages, actor=user())
-    return spec, {endpoint: stage for endpoint, stage in stages_of(store).items() if stage.model == spec.model_name}
+    before = _of_model(stages_of(store), spec.model_name)
+    if declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user()) and before:
+        # What is asked of a model must not change unseen.
+        say(f"note: the stages of `{spec.model_name}` have changed, and that is written down: {_asking(spec)}")
+    return spec, _of_model(stages_of(store), spec.model_name)
+
+
+def _of_model(stages: Mapping[str, DeclaredStage], model: str) -> dict[str, DeclaredStage]:
+    return {endpoint: stage for endpoint, stage in stages.items() if stage.model == model}
+
+
+def _asking(spec: Spec) -> str:
+    stages = spec.deploy.stages.items()
+    return ", ".join(f"{name} asks for {plural(stage.approvals, 'approval')}" for name, stage in stages)
 
 
 def _expect_model(args: argparse.Namespace) -> None:

@@ -1,6 +1,8 @@
 """Who has approved that a model enters a stage: events, of which the newest of a person counts.
 
-An approval is of a model with its card. A new card, with other evidence or other words, asks for new ones.
+An approval is of a model with its card: a new card, with other evidence or other words, asks for new ones. And it lets
+the model in once: what has left the stage, because somebody went back from it or another took its place, asks for new
+ones, since nobody who approved it knew why it would leave.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from modelyard.records import Draft, EventKind, ModelVersion
+from modelyard.records import Deployment, Draft, EventKind, ModelVersion, read_value
 from modelyard.store.base import Store
 
 __all__ = ["Approval", "approvals", "drafted", "every", "listed"]
@@ -43,8 +45,16 @@ def approvals(store: Store, endpoint: str, model: ModelVersion) -> tuple[Approva
 def every(store: Store) -> dict[tuple[str, str], tuple[Approval, ...]]:
     """Return all approvals that stand, by endpoint and by the identity of the model with its card."""
     found: dict[tuple[str, str], dict[str, Approval]] = {}
-    for event in store.ledger.events(kinds=("model.approved", "model.unapproved")):
+    there: dict[tuple[str, str], str] = {}
+    for event in store.ledger.events(kinds=("model.approved", "model.unapproved", "alias.moved")):
         body = event.payload
+        if event.kind == "alias.moved":
+            to: Deployment = read_value(body["deployment"])
+            left = there.get((to.endpoint, to.alias))
+            there[to.endpoint, to.alias] = to.model.identity
+            if left is not None and left != to.model.identity:
+                found.pop((to.endpoint, left), None)
+            continue
         given = found.setdefault((body["endpoint"], body["identity"]), {})
         given.pop(event.actor, None)
         if event.kind == "model.approved":

@@ -107,7 +107,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return f"modelyard {'approve' if self.missing else 'promote'} --to {self.stage}" if self.next else ""
 
 
-def declare(store: Store, model: str, stages: Mapping[str, Stage], *, actor: str) -> bool:
+def declare(store: Store, model: str, stages: Mapping[str, Stage], *, file: str = "", actor: str) -> bool:
     """Write down which stages a model has, if that is news.
 
     Args:
@@ -115,6 +115,7 @@ def declare(store: Store, model: str, stages: Mapping[str, Stage], *, actor: str
         model: Name of the model.
         stages: What the file says, lowest first; without any nothing is written: a file that knows of no stages takes
             nobody's away.
+        file: Name of the file.
         actor: Who has this file.
 
     Returns:
@@ -145,7 +146,8 @@ def declare(store: Store, model: str, stages: Mapping[str, Stage], *, actor: str
                 f"the stage `{one['name']}` of `{model}` would be the endpoint `{endpoint}`, which `{whose}` has",
                 hint="give the stage or, with `deploy.endpoint`, the model another name",
             )
-    store.ledger.append(Draft(kind="stages.declared", actor=actor, payload={"model": model, "stages": told}))
+    payload = {"model": model, "stages": told, "file": file}
+    store.ledger.append(Draft(kind="stages.declared", actor=actor, payload=payload), durable=True)
     return True
 
 

@@ -54,7 +54,7 @@ def run_project(
     # By a clock that was ahead for a moment, none that is not over yet.
     plan = compose(spec, now=min(fire.due, time.time()) if fire else None)
     # What the model may enter is known before there is one.
-    declare(store, spec.model_name, spec.deploy.stages, actor=actor or user())
+    declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=actor or user())
     try:
         with shipping(store, spec.logs, project=spec.project):
             finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
