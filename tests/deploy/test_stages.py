@@ -388,6 +388,20 @@ def test_one_stage_of_several_models_is_served_on_one_port(
     assert "has dev, staging, prod" in done.stderr
 
 
+def test_a_file_without_stages_goes_by_its_own_endpoint(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion], make: Callable[..., ModelVersion]
+) -> None:
+    through(store, models[0])
+    written(store, PLAIN.replace("hours", "days"), "days.yaml")
+    for factor in (4.0, 5.0):
+        move(store, "days", "champion", make(factor, name="days"), actor="user:ana")
+    assert people["ana"]("rollback", "-f", "days.yaml").stdout.startswith("days/champion -> ")
+    # So does the file that had some; what was in them stays, and is left to what was declared.
+    written(store, PLAIN)
+    assert people["ana"]("promote", models[1].digest).stdout.startswith("hours/champion -> ")
+    assert "error[stage-skipped]" in people["ana"]("promote", models[1].digest, "--endpoint", "hours-prod").stderr
+
+
 def test_a_stage_without_a_model_says_where_one_comes_from(people: dict[str, Yard]) -> None:
     done = people["ana"]("serve", "prod")
     assert "error[alias-not-found]" in done.stderr
@@ -556,8 +570,7 @@ def test_killed_on_the_way_leaves_what_was_or_what_is_wanted(
     for at, model in enumerate([models[1], models[2], models[0], models[1]]):
         was = pointed(store, "hours-staging").model
         move(store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
-        if at < 2:
-            yes(store, model, "staging", "bob")
+        yes(store, model, "staging", "bob")
         process = begin(store.root, "promote", "--to", "staging")
         time.sleep(0.1 + 0.2 * at)
         os.kill(process.pid, signal.SIGKILL)

@@ -140,7 +140,7 @@ def endpoint_in(args: argparse.Namespace, store: Store, *, back: bool = False) -
             raise NotFound.of("endpoint", named, {*known, *(name for stage in stages for name in stage)})
         return found[0] if found else endpoint_of(store, named)
     there = [stage for stage, endpoint in stages if endpoint in known]
-    if back and spec is not None and len(there) > 1:
+    if back and spec is not None and spec.stages and len(there) > 1:
         raise UserError("stage-unclear", "there are several stages", hint=f"name one: {', '.join(there)}")
     return endpoint_of(store, spec.endpoint if spec is not None and spec.endpoint in known else "")
 
@@ -190,7 +190,11 @@ def _of_model(stages: Mapping[str, DeclaredStage], model: str) -> dict[str, Decl
 
 def _asking(spec: Spec) -> str:
     stages = spec.deploy.stages.items()
-    return ", ".join(f"{name} asks for {plural(stage.approvals, 'approval')}" for name, stage in stages)
+    told = [
+        f"{name} asks for {plural(stage.approvals, 'approval')}" + (" (four eyes)" if stage.four_eyes else "")
+        for name, stage in stages
+    ]
+    return ", ".join(told)
 
 
 def _expect_model(args: argparse.Namespace) -> None:
