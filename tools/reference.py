@@ -187,7 +187,39 @@ EVENTS: dict[str, tuple[str, dict[str, str]]] = {
     "daemon.stopped": ("`modelyard up` ended.", {"id": "of the daemon", "reason": "why"}),
     "alias.moved": (
         "Champion or challenger points at another model: by a run, `modelyard promote` or `modelyard rollback`.",
-        {"deployment": "endpoint, alias, model, revision, the model before it, and the reason"},
+        {
+            "deployment": "endpoint, alias, model, revision, the model before it, and the reason",
+            "admitted": "what let the model into a stage after the first: `stage`, the stage `before`, how many "
+            "`approvals` were asked for, who had `approved`; only there",
+        },
+    ),
+    "stages.declared": (
+        "Somebody has run, approved or promoted with a file that declares other stages than were known.",
+        {
+            "model": "name of the model",
+            "stages": "lowest first: `name`, `endpoint`, `approvals` and `four_eyes` of each",
+            "file": "name of the file",
+        },
+    ),
+    "model.approved": (
+        "A person says that a model may enter a stage; the actor of the event.",
+        {
+            "endpoint": "the endpoint that the stage is",
+            "stage": "its name",
+            "model": "digest of the model",
+            "identity": "of the model with its card: another card is another thing to approve",
+            "reason": "why; may be empty",
+        },
+    ),
+    "model.unapproved": (
+        "A person takes that back.",
+        {
+            "endpoint": "the endpoint that the stage is",
+            "stage": "its name",
+            "model": "digest of the model",
+            "identity": "of the model with its card",
+            "reason": "why; may be empty",
+        },
     ),
     "guard.alarmed": (
         "A server refuses or holds back more rows than `deploy.guards.alarm` allows.",

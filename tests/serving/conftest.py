@@ -172,14 +172,21 @@ class Server:
 
 
 _READY = re.compile(
-    r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?( grpc=\S+)?( kernels=python)?$"
+    r"ready (https?://\S+) endpoint=(\S+) model=[0-9a-f]{12}( processes=\d+)?( grpc=\S+)?( kernels=python)?"
+    r"( trace=[0-9a-f]+)?$"
 )
 
 
 def start(project: Path, folder: Path, *arguments: str, **tokens: str) -> Server:
     command = [sys.executable, "-m", "modelyard.serving", "--bundle", str(folder), "--project", str(project)]
+    return started(project, [*command, "--port", "0", *arguments], **tokens)
+
+
+def started(project: Path, command: list[str], *, cwd: Path | None = None, **tokens: str) -> Server:
+    """Start a server by whatever command, and wait until it answers."""
     process = subprocess.Popen(
-        [*command, "--port", "0", *arguments],
+        command,
+        cwd=cwd,
         stderr=subprocess.PIPE,
         text=True,
         # Nobody reads what it says before it ends, so that a library must not say much.

@@ -18,11 +18,22 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.deploy.aliases import move, pointed
+from modelyard.deploy.approving import approve
+from modelyard.deploy.promotion import declare, named, stages_of
+from modelyard.records import ModelVersion
+from modelyard.spec import load
 from modelyard.store.requests import ids_of
 
-from .conftest import Server  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .conftest import Server, started  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .versions import Yard, fails_beyond, nothing, times, until  # noqa: TID252 - the same
 
+STAGED = """\
+project: hours
+data: {t: {from: t.csv}}
+model: {target: y}
+deploy: {stages: {dev: {}, prod: {approvals: 1}}}
+"""
 CONNECTIONS, RATE, SECONDS = 16, 2000.0, 6.0
 
 
@@ -187,6 +198,47 @@ def test_rollback_by_one_command_loses_nothing(yard: Yard) -> None:
     # Both processes answer with the version before, and go on with it; how soon says `benchmarks/swaps.py`.
     assert len(prefixes([name for _, _, name, _ in answers[-200:]])) == 2
     assert {version for _, version, *_ in answers[-200:]} == {first.digest[:12]}
+
+
+@pytest.mark.slow
+def test_promotion_into_a_stage_and_back_loses_nothing(yard: Yard) -> None:
+    first, second = yard.keep(times(1.0)), yard.keep(times(5.0))
+    (yard.root / "modelyard.yaml").write_text(STAGED)
+    declare(yard.store, "hours", load(yard.root, files=False).deploy.stages, actor="user:ana")
+    prod = named(stages_of(yard.store), "prod")
+
+    def ready(model: ModelVersion) -> None:
+        move(yard.store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
+        approve(yard.store, prod, model, actor="user:bob")
+
+    def type_(*words: str) -> None:
+        line = [sys.executable, "-m", "modelyard", *words]
+        done = subprocess.run(line, cwd=yard.root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    ready(first)
+    type_("promote", "--to", "prod")
+    ready(second)
+    line = [sys.executable, "-P", "-m", "modelyard", "serve", "prod", "--port", "0", "--processes", "2"]
+    server = started(yard.root, line, cwd=yard.root, **yard.tokens)
+
+    def there_and_back() -> None:
+        type_("promote", "--to", "prod")
+        with server.client("analyst") as client:
+            until(lambda: client.post("/predict", content=b'{"a": 1}').headers["x-model-version"] in second.digest)
+            assert client.get("/v2/models/hours-prod").status_code == 200
+            assert client.get("/v2/models/hours-dev").status_code == 404
+        type_("rollback", "prod")
+
+    answers = asyncio.run(under_load(server, there_and_back))
+    assert server.stop() == 0, server.said
+    assert {status for status, *_ in answers} == {200}
+    assert {(version, value) for _, version, _, value in answers} == {
+        (first.digest[:12], 2.0),
+        (second.digest[:12], 10.0),
+    }
+    assert {version for _, version, *_ in answers[-200:]} == {first.digest[:12]}
+    assert pointed(yard.store, "hours-dev").model == second
 
 
 @pytest.mark.slow

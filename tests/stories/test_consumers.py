@@ -56,6 +56,23 @@ def folder(ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.thorough
+def test_a_consumer_of_a_stage_is_asked_for_under_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "modelyard.yaml").write_text(WITH.replace("deploy: {", "deploy: {stages: {dev: {}, prod: {}}, "))
+    asks = [{"name": "metadata", "request": {"path": "/v2/models/tumours-prod"}}]
+    contract(folder / "contracts" / "ward.yaml", endpoint="tumours-prod", interactions=asks)
+    contract(folder / "contracts" / "clinic.yaml", consumer="the clinic")
+    assert main(["run"]) == 0
+    assert [result.status for result in results(folder)] == ["passed", "passed"]
+    capsys.readouterr()
+    # Nothing answers in prod yet, and what would come is held against its contract.
+    assert main(["contract", "check"]) == 0
+    assert "every promise holds" in capsys.readouterr().err
+    asks[0]["request"] = {"path": "/v2/models/tumours-dev"}
+    contract(folder / "contracts" / "ward.yaml", endpoint="tumours-prod", interactions=asks)
+    assert main(["contract", "check"]) == 1
+
+
+@pytest.mark.thorough
 def test_a_version_that_breaks_a_promise_is_not_deployed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run"]) == 0
     said = capsys.readouterr().out

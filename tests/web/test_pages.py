@@ -5,18 +5,25 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import modelyard.web.pages
 from modelyard._kit.errors import NotFound, UserError
-from modelyard.records import Check, CheckResult, Draft, Evidence, Limit, plain
+from modelyard.deploy.approving import approve
+from modelyard.deploy.promotion import declare, stages_of
+from modelyard.deploy.stages import Stage
+from modelyard.records import Check, CheckResult, Deployment, Draft, Evidence, Limit, plain
 from modelyard.store.local import LocalStore
 from modelyard.web import Reader
 from modelyard.web.pages import about, cards, checks, models, monitoring, overview, path, run, runs, step, tables
 from modelyard.web.query import Query
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 FIRST, BROKEN, REFUSED, BEST, AGAIN = (
     "run-01first0000000",
@@ -328,6 +335,24 @@ class TestModels:
         assert {row.digest: row.aliases for row in page.versions}[seeded.models[BEST].digest] == ("champion",)
         assert {row.digest: row.released for row in page.versions}[seeded.models[REFUSED].digest] is False
         assert [move.now for move in page.moves] == [True, False]
+
+    def test_stages_say_what_answers_and_what_waits(
+        self, empty: LocalStore, empty_client: TestClient, reader: Reader, seeded: Any
+    ) -> None:
+        assert models.load(reader, ask()).stages == ()
+        model = seeded.models[BEST]
+        declare(empty, model.name, {"dev": Stage(), "prod": Stage(approvals=2)}, actor="user:ada")
+        to = Deployment(endpoint=f"{model.name}-dev", alias="champion", model=model, revision=1)
+        empty.ledger.append(Draft(kind="alias.moved", payload={"deployment": plain(to)}))
+        approve(empty, stages_of(empty)[f"{model.name}-prod"], model, actor="user:bob")
+        page = models.load(Reader(empty), ask())
+        assert [(one.stage, one.champion, one.next, one.missing) for one in page.stages] == [
+            ("dev", model.digest, "", 0),
+            ("prod", "", model.digest, 1),
+        ]
+        shown = empty_client.get("/models").text
+        assert "<code>modelyard approve --to prod</code>" in shown
+        assert re.search(r"1 of 2</td>.*user:bob", shown)
 
     def test_model_says_what_it_takes_and_comes_from(self, reader: Reader, seeded: Any) -> None:
         page = models.load_model(reader, ask(model=seeded.models[BEST].digest[:12]))

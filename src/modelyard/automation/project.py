@@ -296,7 +296,8 @@ class Project:
         from modelyard.deploy.aliases import pointed
         from modelyard.deploy.local import command, telling
 
-        told = telling(self._store, pointed(self._store, self._spec.endpoint), declared=self._spec.deploy)
+        declared = self._spec.deployed(self._spec.endpoint)
+        told = telling(self._store, pointed(self._store, self._spec.endpoint), declared=declared)
         return command(told, host=self._settings.host, port=self._settings.port + self._number)
 
     def _pages(self) -> list[str]:

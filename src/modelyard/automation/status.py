@@ -13,6 +13,7 @@ from modelyard._kit.processes import born, family, proportional, resident, spent
 from modelyard.automation.board import Row, board, remembered
 from modelyard.automation.served import Served, served
 from modelyard.automation.state import Seen, daemons
+from modelyard.deploy.promotion import Standing, standing
 from modelyard.deploy.running import running
 from modelyard.deploy.switch import Off, Unloaded, switched_off, unloaded
 from modelyard.records import Fire, Plan, Run
@@ -75,6 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         time: Of this look, seconds since 1970 UTC.
         daemons: The daemons on its store, on whichever machine; `lost` if the process died.
         served: Where the aliases of its endpoints point.
+        stages: The stages that are declared, what answers there and what waits to enter.
         servers: Endpoint -> processes on this machine that serve it beside the daemons, e.g. of `modelyard serve`.
         run: The run under way.
         runs: The newest runs, newest first, whatever came of them.
@@ -92,6 +94,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     time: float
     daemons: tuple[Seen, ...] = ()
     served: tuple[Served, ...] = ()
+    stages: tuple[Standing, ...] = ()
     servers: dict[str, tuple[int, ...]] = {}
     run: Now | None = None
     runs: tuple[Run, ...] = ()
@@ -127,6 +130,7 @@ def status(spec: Spec | None, store: Store, *, problem: str = "", clock: Clock =
         time=now,
         daemons=ups,
         served=models,
+        stages=standing(store),
         servers=_servers(store, models, {seen.pid for seen in ups}),
         run=_now(store),
         runs=tuple(runs[:_RUNS]),

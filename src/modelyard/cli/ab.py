@@ -12,11 +12,12 @@ from modelyard._kit.errors import NotFound, UserError
 from modelyard._kit.places import log_path
 from modelyard._kit.text import number
 from modelyard.cli.output import data, json_line, table
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 
 if TYPE_CHECKING:
     from modelyard.checks.ab import Compared, Question
     from modelyard.records import Event, Problem
+    from modelyard.spec import Spec
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
@@ -45,13 +46,14 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.checks.ab import Question
 
     spec = load_spec(args, files=False)
-    ab = spec.deploy.rollout.ab
-    if ab is None:
-        hint = "declare it: deploy: {rollout: {ab: {share: 50%}}}"
-        raise UserError("ab-not-declared", "no A/B test is declared", where=str(spec.path), hint=hint)
-    endpoint = args.endpoint or spec.endpoint
-    question = msgspec.convert(msgspec.to_builtins(ab), Question)
+    if all(spec.deployed(one).rollout.ab is None for one in (*spec.stages.values(), spec.endpoint)):
+        raise _undeclared(spec)
     with open_existing(args, model=True) as store:
+        endpoint = endpoint_in(args, store) if args.endpoint in spec.stages else args.endpoint or spec.endpoint
+        ab = spec.deployed(endpoint).rollout.ab
+        if ab is None:
+            raise _undeclared(spec, f" for `{endpoint}`")
+        question = msgspec.convert(msgspec.to_builtins(ab), Question)
         champion, challenger = _moves(store, endpoint)
         models = tuple(_digest(event) for event in (champion, challenger))
         problem = _problem(challenger)
@@ -65,6 +67,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(endpoint, models, challenger.time, found, question, verdict)
     return 0
+
+
+def _undeclared(spec: Spec, where: str = "") -> UserError:
+    hint = "declare it: deploy: {rollout: {ab: {share: 50%}}}"
+    return UserError("ab-not-declared", f"no A/B test is declared{where}", where=str(spec.path), hint=hint)
 
 
 def _moves(store: Store, endpoint: str) -> tuple[Event, Event]:

@@ -11,10 +11,10 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard._kit.files import write_atomic
 from modelyard.cli.output import data, say, write_output
-from modelyard.cli.project import add_file, open_existing
+from modelyard.cli.project import add_file, known_stages, open_existing
 
 if TYPE_CHECKING:
-    from modelyard.records import Card, Run
+    from modelyard.records import Card, ModelVersion, Run
     from modelyard.store import Store
 
 __all__ = ["add", "run"]
@@ -39,7 +39,7 @@ def add(subparsers: Any) -> None:
         nargs="?",
         default="",
         metavar="MODEL|ENDPOINT",
-        help="an endpoint (its champion), the digest of a model, or a run; by default the newest champion",
+        help="an endpoint or a stage (its champion), the digest of a model, or a run; by default the newest champion",
     )
     parser.add_argument("--format", choices=_FORMATS, default="", dest="form", help="print it in this format")
     parser.add_argument("-o", "--output", default="", metavar="FILE", help="write it to this file instead")
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.cards.render import render
 
     store = open_existing(args, model=True)
-    found, card = _find(store, args.name)
+    found, card = _find(args, store, args.name)
     if card.missing:
         say(f"not complete, so its model is not released; nobody has filled: {', '.join(card.missing)}")
     if args.output:
@@ -83,7 +83,7 @@ def _published(found: Run, card: Card, store: Store) -> Path:
     return page
 
 
-def _find(store: Store, name: str) -> tuple[Run, Card]:
+def _find(args: argparse.Namespace, store: Store, name: str) -> tuple[Run, Card]:
     """Return the card that a name means, and the run that made it.
 
     Raises:
@@ -97,23 +97,35 @@ def _find(store: Store, name: str) -> tuple[Run, Card]:
             raise NotFound.of("run", name, [r.id for r in store.ledger.runs()])
         return found, card_of(found)
     champions = {move.endpoint: move for move in store.ledger.aliases() if move.alias == "champion"}
+    if name and name not in champions:
+        name = dict(known_stages(args, store)[1]).get(name, name)
     if name in champions:
-        return _of_model(store, champions[name].model.digest, f"the champion of `{name}`")
+        return _of_model(store, champions[name].model, f"the champion of `{name}`")
     if name:
         digest = name.lower()
         if len(digest) >= _FEWEST_DIGITS and set(digest) <= set("0123456789abcdef"):
-            return _of_model(store, digest, f"model `{name}`")
+            return _newest_of(store, digest, f"model `{name}`")
         raise NotFound.of("endpoint", name, champions)
     if champions:
         # Moves are told oldest first, and a later move takes the place of an earlier one.
         newest = [move for move in store.ledger.aliases() if move.alias == "champion"][-1]
-        return _of_model(store, newest.model.digest, f"the champion of `{newest.endpoint}`")
+        return _of_model(store, newest.model, f"the champion of `{newest.endpoint}`")
     for found, card in _cards(store):
         return found, card
     raise NotFound("card-not-found", "no run has made a card yet", hint="`modelyard run` makes one")
 
 
-def _of_model(store: Store, digest: str, what: str) -> tuple[Run, Card]:
+def _of_model(store: Store, model: ModelVersion, what: str) -> tuple[Run, Card]:
+    """Return the card that a model has where it answers; a later run may have given the same model another one."""
+    from modelyard.records import ModelVersion, values_of
+
+    for found, card in _cards(store):
+        if any(made.identity == model.identity for made in values_of(found, ModelVersion)):
+            return found, card
+    return _newest_of(store, model.digest, what)
+
+
+def _newest_of(store: Store, digest: str, what: str) -> tuple[Run, Card]:
     for found, card in _cards(store):
         if card.digest.startswith(digest):
             return found, card

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelyard.inference import Bundle
+    from modelyard.serving.contract.consumer import Consumer
     from modelyard.serving.contract.steps import Given
     from modelyard.serving.limits import Limits
 
@@ -159,7 +160,17 @@ def _check(args: argparse.Namespace) -> int:
 
     consumers = [given.consumer for given in _contracts(args)]
     served = _served(args, args.against)
-    broken = broken_promises(consumers, served.bundle, served.endpoint, served.limits, roles=served.roles)
+    # Who calls a stage is asked for under the name that they use.
+    under: dict[str, list[Consumer]] = {}
+    for consumer in consumers:
+        under.setdefault(consumer.endpoint if consumer.endpoint in served.stages else served.endpoint, []).append(
+            consumer
+        )
+    broken = [
+        one
+        for endpoint, group in under.items()
+        for one in broken_promises(group, served.bundle, endpoint, served.limits, roles=served.roles)
+    ]
     asked = sum(len(consumer.interactions) for consumer in consumers)
     if args.json:
         json_line({"model": served.bundle.version.digest, "interactions": asked, "broken": broken})
@@ -243,6 +254,7 @@ class _Served:
     endpoint: str
     limits: Limits
     roles: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
 
 
 def _served(args: argparse.Namespace, name: str = "") -> _Served:
@@ -256,18 +268,19 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
     from modelyard.serving.guards.policy import read_policy
     from modelyard.serving.limits import Limits
 
-    declared = load_spec(args, files=False).deploy if Path(args.file).exists() else None
+    spec = load_spec(args, files=False) if Path(args.file).exists() else None
     limits = Limits()
     roles: tuple[str, ...] = ()
-    if declared is not None:
-        limits = replace(limits, policy=read_policy(policy_of(declared), Path(args.file).parent))
-        roles = declared.access.roles
+    stages: tuple[str, ...] = ()
+    if spec is not None:
+        limits = replace(limits, policy=read_policy(policy_of(spec.deploy), Path(args.file).parent))
+        roles, stages = spec.deploy.access.roles, tuple(spec.stages.values())
     with open_existing(args, model=True) as store:
         endpoint = endpoint_in(args, store)
         alias = name or "champion"
         model = pointed(store, endpoint, alias).model if alias in _ALIASES else find_model(store, name)  # type: ignore[arg-type]
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
-    return _Served(bundle, endpoint, limits, roles)
+    return _Served(bundle, endpoint, limits, roles, stages)
 
 
 def _document(args: argparse.Namespace, name: str = "") -> dict[str, Any]:

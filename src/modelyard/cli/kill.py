@@ -9,7 +9,7 @@ from typing import Any
 from modelyard._kit.actor import user
 from modelyard._kit.errors import ModelyardError
 from modelyard.cli.output import data, json_line
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
 __all__ = ["add", "run"]
 
@@ -41,7 +41,7 @@ def add(subparsers: Any) -> None:
         epilog="example:\n  modelyard kill income --reason 'harmful answers since noon'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("endpoint", metavar="ENDPOINT", help="which")
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="which, or the name of a stage")
     parser.add_argument("--reason", required=True, help="why, for the record")
     add_file(parser)
     add_json(parser)
@@ -53,13 +53,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ModelyardError: That cannot be written down, so its servers go on (`kill-unwritten`).
     """
-    from modelyard.deploy.aliases import endpoint_of
     from modelyard.deploy.switch import kill
 
     endpoint = args.endpoint
     try:
         with open_existing(args, model=True) as store:
-            endpoint = endpoint_of(store, endpoint)
+            endpoint = endpoint_in(args, store)
             was = kill(store, endpoint, reason=args.reason, actor=user())
     except (ModelyardError, OSError) as error:
         if isinstance(error, ModelyardError) and error.code not in _UNWRITTEN:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.text import plural, size_text
 from modelyard.cli.arguments import real, whole
 from modelyard.cli.output import data, json_line, say, table, write_output
-from modelyard.cli.project import add_file, add_json
+from modelyard.cli.project import add_file, add_json, load_if_right
 
 if TYPE_CHECKING:
     from modelyard.automation.profiling import Grown, Looked
@@ -39,7 +39,7 @@ def add(subparsers: Any) -> None:
         nargs="?",
         default="",
         metavar="TARGET",
-        help="endpoint, step, or number of a process (default: the servers, or else the steps)",
+        help="endpoint, stage, step, or number of a process (default: the servers, or else the steps)",
     )
     parser.add_argument("--seconds", type=real(0.1, 3600), default=5.0, metavar="N", help="how long (default: 5)")
     parser.add_argument("--rate", type=real(1, 1000), default=100.0, metavar="N", help="looks a second (default: 100)")
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if args.to:
         # Not after a look that may take minutes.
         check_folder(Path(args.to))
-    of = chosen(root, args.target)
+    spec = load_if_right(args)[0] if args.target and Path(args.file).exists() else None
+    of = chosen(root, spec.stages.get(args.target, args.target) if spec is not None else args.target)
     for one in of:
         say(f"looking into {one.pid} ({one.what}) for {args.seconds:g} s")
     told = look(of, seconds=args.seconds, rate=args.rate, memory=args.memory, wall=args.wall)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard._kit.errors import NotFound
+from modelyard._kit.text import plural
 from modelyard.cli.output import say
 
 if TYPE_CHECKING:
+    from modelyard.deploy.promotion import DeclaredStage
     from modelyard.spec import Spec
     from modelyard.store import Store
 
-__all__ = ["FILE", "add_file", "add_json", "endpoint_in", "load_if_right", "load_spec", "open_existing", "say_missing"]
+__all__ = [
+    "FILE",
+    "add_file",
+    "add_json",
+    "endpoint_in",
+    "known_stages",
+    "load_if_right",
+    "load_spec",
+    "open_existing",
+    "say_missing",
+    "stages_in",
+]
 
 FILE = "modelyard.yaml"
 
@@ -93,26 +107,94 @@ def open_existing(args: argparse.Namespace, *, model: bool = False) -> Store:
     return store
 
 
-def endpoint_in(args: argparse.Namespace, store: Store) -> str:
+def endpoint_in(args: argparse.Namespace, store: Store, *, back: bool = False) -> str:
     """Return the endpoint that is meant: the one named, the only one there is, or that of the file.
+
+    The name of a stage is understood for that of its endpoint, which may have no model yet.
 
     Args:
         args: With `endpoint` and `file`.
         store: The store beside the file.
+        back: Something is taken back there, which must not happen to a stage that nobody has named.
 
     Raises:
         NotFound: There is none of this name, or none at all (`endpoint-not-found`).
-        UserError: There are several, none was named, and the file's is not among them (`endpoint-unclear`).
+        UserError: There are several, none was named, and the file's is not among them (`endpoint-unclear`), or it has
+            several stages (`stage-unclear`).
     """
+    from modelyard._kit.errors import UserError
     from modelyard.deploy.aliases import endpoint_of
 
     named: str = args.endpoint
     known = {deployment.endpoint for deployment in store.ledger.aliases()}
-    if not named and len(known) > 1 and Path(args.file).exists():
-        # Files that share a folder have an endpoint each.
-        spec, _ = load_if_right(args)
-        named = spec.endpoint if spec is not None and spec.endpoint in known else ""
-    return endpoint_of(store, named)
+    if named in known or (not named and len(known) < 2):
+        return endpoint_of(store, named)
+    # Files that share a folder have an endpoint each.
+    spec, stages = known_stages(args, store)
+    if named:
+        found = [endpoint for stage, endpoint in stages if named in (stage, endpoint)]
+        if len(found) > 1:
+            hint = f"name one: {', '.join(found)}"
+            raise UserError("stage-unclear", f"several models have a stage `{named}`", hint=hint)
+        if stages and not found:
+            raise NotFound.of("endpoint", named, {*known, *(name for stage in stages for name in stage)})
+        return found[0] if found else endpoint_of(store, named)
+    there = [stage for stage, endpoint in stages if endpoint in known]
+    if back and spec is not None and spec.stages and len(there) > 1:
+        raise UserError("stage-unclear", "there are several stages", hint=f"name one: {', '.join(there)}")
+    return endpoint_of(store, spec.endpoint if spec is not None and spec.endpoint in known else "")
+
+
+def known_stages(args: argparse.Namespace, store: Store) -> tuple[Spec | None, list[tuple[str, str]]]:
+    """Return the declaration, if it is right, and name and endpoint of each stage: its own, or those of the ledger."""
+    from modelyard.deploy.promotion import stages_of
+
+    spec = load_if_right(args)[0] if Path(args.file).exists() else None
+    if spec is not None and spec.stages:
+        return spec, list(spec.stages.items())
+    return spec, [(stage.name, endpoint) for endpoint, stage in stages_of(store).items()]
+
+
+def stages_in(args: argparse.Namespace, store: Store, *, needed: bool) -> tuple[Spec | None, dict[str, DeclaredStage]]:
+    """Return the declaration, and each stage of its model by its endpoint, once what it says of them is written down.
+
+    Where there is no file, or it declares none, these are all that the ledger knows.
+
+    Args:
+        args: With `file`.
+        store: The store beside the file.
+        needed: It is about a stage: by a file that is wrong nothing is let in, rather than by what it said before.
+
+    Raises:
+        SpecError: The file is wrong, and needed.
+        Refused: A stage would be an endpoint that another model has (`stage-taken`).
+    """
+    from modelyard._kit.actor import user
+    from modelyard.deploy.promotion import declare, stages_of
+
+    spec = None
+    if Path(args.file).exists():
+        spec = load_spec(args, files=False) if needed else load_if_right(args)[0]
+    if spec is None or not spec.deploy.stages:
+        return spec, stages_of(store)
+    before = _of_model(stages_of(store), spec.model_name)
+    if declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user()) and before:
+        # What is asked of a model must not change unseen.
+        say(f"note: the stages of `{spec.model_name}` have changed, and that is written down: {_asking(spec)}")
+    return spec, _of_model(stages_of(store), spec.model_name)
+
+
+def _of_model(stages: Mapping[str, DeclaredStage], model: str) -> dict[str, DeclaredStage]:
+    return {endpoint: stage for endpoint, stage in stages.items() if stage.model == model}
+
+
+def _asking(spec: Spec) -> str:
+    stages = spec.deploy.stages.items()
+    told = [
+        f"{name} asks for {plural(stage.approvals, 'approval')}" + (" (four eyes)" if stage.four_eyes else "")
+        for name, stage in stages
+    ]
+    return ", ".join(told)
 
 
 def _expect_model(args: argparse.Namespace) -> None:

@@ -27,7 +27,13 @@ def report(run: Run) -> None:
 
 def report_alias(run: Run, store: Store) -> None:
     """Print where the alias that a run moved points now; a person, or a server after a trial, may have moved it."""
-    for made in values_of(run, Deployment):
+    from modelyard.deploy.promotion import awaited, stages_of
+
+    deployed = values_of(run, Deployment)
+    stages = stages_of(store) if deployed else {}
+    for made in deployed:
+        stage = stages.get(made.endpoint)
+        to = f" --to {stage.name}" if stage is not None else ""
         champion = store.ledger.alias(made.endpoint, "champion")
         now = store.ledger.alias(made.endpoint, made.alias) or made
         if champion is not None and champion.model.digest == made.model.digest:
@@ -37,10 +43,12 @@ def report_alias(run: Run, store: Store) -> None:
         data(f"{now.endpoint}/{now.alias} -> {now.model.family} {short(now.model.digest)} ({now.reason})")
         if now.alias == "challenger" and now.model.digest == made.model.digest and champion is not None:
             text = f"{champion.model.family} {short(champion.model.digest)} stays the champion meanwhile"
-            data(f"  {text}; `modelyard promote challenger` ends the trial")
+            data(f"  {text}; `modelyard promote challenger{to}` ends the trial")
         if now.model.digest != made.model.digest:
             model = f"{made.model.family} {short(made.model.digest)}"
-            data(f"  this run made {model}; `modelyard promote` points there")
+            data(f"  this run made {model}; `modelyard promote {short(made.model.digest)}{to}` points there")
+        elif stage is not None and now.alias == "champion" and (then := awaited(store, made.endpoint)):
+            data(f"next: {then}")
 
 
 def results_of(run: Run) -> list[CheckResult]:

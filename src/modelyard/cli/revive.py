@@ -7,7 +7,7 @@ from typing import Any
 
 from modelyard._kit.actor import user
 from modelyard.cli.output import data, json_line
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
 __all__ = ["add", "run"]
 
@@ -22,7 +22,7 @@ def add(subparsers: Any) -> None:
         epilog="example:\n  modelyard revive income --reason 'the old model is back'",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("endpoint", metavar="ENDPOINT", help="which")
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="which, or the name of a stage")
     parser.add_argument("--reason", default="", help="why, for the record")
     add_file(parser)
     add_json(parser)
@@ -30,11 +30,10 @@ def add(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Switch it on."""
-    from modelyard.deploy.aliases import endpoint_of
     from modelyard.deploy.switch import revive
 
     with open_existing(args, model=True) as store:
-        endpoint = endpoint_of(store, args.endpoint)
+        endpoint = endpoint_in(args, store)
         was = revive(store, endpoint, reason=args.reason, actor=user())
     if args.json:
         json_line({"endpoint": endpoint, "killed": False, "was": was})

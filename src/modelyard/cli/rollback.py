@@ -19,12 +19,20 @@ def add(subparsers: Any) -> None:
         "rollback",
         help="point the champion back at the model before it",
         description="Point the champion back at the model it pointed at before, or at another one that it pointed at "
-        "once. Nothing is deleted: rolling back again returns to where you were. A run with nothing changed leaves it.",
+        "once. Nothing is deleted: rolling back again returns to where you were. A run with nothing changed leaves it. "
+        "What was in a stage before needs no approval to come back; other stages stay as they are.",
         epilog="example:\n  modelyard rollback\n  modelyard rollback --to 3fa9c1d2b4e5 --reason 'errors since noon'\n"
+        "  modelyard rollback prod\n"
         "  modelyard rollback --alias challenger",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
+    parser.add_argument(
+        "endpoint",
+        nargs="?",
+        default="",
+        metavar="ENDPOINT",
+        help="which, where there are several; or the name of a stage",
+    )
     parser.add_argument("--to", default="", metavar="MODEL", help="first digits of an earlier champion's digest")
     parser.add_argument(
         "--alias",
@@ -43,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from modelyard.records import plain
 
     with open_existing(args, model=True) as store:
-        endpoint = endpoint_in(args, store)
+        endpoint = endpoint_in(args, store, back=True)
         before = pointed(store, endpoint, args.alias)
         if args.alias == "challenger":
             now = withdraw(store, endpoint, actor=user(), reason=args.reason)

@@ -44,10 +44,17 @@ def add(subparsers: Any) -> None:
         "takes over without a lost request. SIGTERM or Ctrl-C answers what is under way, logs it and ends.",
         epilog="example:\n  modelyard serve --port 8080\n"
         '  curl -H "Authorization: Bearer $TOKEN" -d \'{"rows": [{...}]}\' http://127.0.0.1:8080/predict\n'
+        "  modelyard serve prod --port 8090\n"
         "  modelyard serve -f income/modelyard.yaml -f bikes/modelyard.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="which, where there are several")
+    parser.add_argument(
+        "endpoint",
+        nargs="?",
+        default="",
+        metavar="ENDPOINT",
+        help="which, where there are several; or the name of a stage, with several files one of each",
+    )
     parser.add_argument("--alias", default="champion", choices=["champion", "challenger"], help="default: champion")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=port, default=8080, help="port, 0 for a free one (default: %(default)s)")
@@ -90,10 +97,11 @@ def _become(args: argparse.Namespace) -> int:
     told = []
     files = _files(args)
     # What the file says of access counts; a file that is wrong serves nothing rather than too much.
-    sections = [load_spec(one, files=False).deploy if Path(one.file).exists() else None for one in files]
-    for file, declared in zip(files, sections, strict=True):
+    specs = [load_spec(one, files=False) if Path(one.file).exists() else None for one in files]
+    for file, spec in zip(files, specs, strict=True):
         with open_existing(file, model=True) as store:
             deployment = pointed(store, _endpoint(file, store), args.alias)
+            declared = spec.deployed(deployment.endpoint) if spec is not None else None
             told.append(telling(store, deployment, declared=declared))
             model = deployment.model
             what = f"{model.family} {short(model.digest)} ({deployment.reason})"
@@ -125,8 +133,8 @@ def _systemd(args: argparse.Namespace) -> int:
         if (folder := shared_folder(roots[-1], file=file.name)) is not None:
             shared.append(folder)
         line += ["-f", str(file)]
-    # Where there is one file, it may be of a project with several endpoints.
-    line += [endpoints[0]] if len(endpoints) == 1 else []
+    # Where there is one file, it may be of a project with several endpoints; several name a stage of each.
+    line += [endpoints[0]] if len(endpoints) == 1 else [args.endpoint] if args.endpoint else []
     line += ["--alias", args.alias, "--host", args.host, "--port", str(args.port), "--processes", str(args.processes)]
     if args.grpc_port is not None:
         line += ["--grpc-port", str(args.grpc_port)]
@@ -140,12 +148,18 @@ def _files(args: argparse.Namespace) -> list[argparse.Namespace]:
     """Return the declarations, each as a verb with one of them has it.
 
     Raises:
-        UserError: One is named twice (`cli-value`), or an endpoint beside several.
+        UserError: One is named twice (`cli-value`), or beside several what is no stage of each.
     """
     files = args.file or [FILE]
     if len(files) > 1 and args.endpoint:
-        message = f"`{args.endpoint}` names an endpoint, and there are several files"
-        raise UserError("cli-value", message, hint="each file names its own endpoint: leave the name out")
+        for file in files:
+            stages = load_spec(argparse.Namespace(file=file), files=False).stages
+            if args.endpoint not in stages:
+                message = f"`{args.endpoint}` names an endpoint, and there are several files"
+                hint = "each file names its own endpoint: leave the name out"
+                if stages:
+                    hint += f", or name a stage that each of them declares; {file} has {', '.join(stages)}"
+                raise UserError("cli-value", message, hint=hint)
     places = [Path(file).resolve() for file in files]
     for file, place in zip(files, places, strict=True):
         if places.count(place) > 1:
@@ -154,9 +168,10 @@ def _files(args: argparse.Namespace) -> list[argparse.Namespace]:
 
 
 def _endpoint(file: argparse.Namespace, store: Store) -> str:
-    """Return the endpoint of a file: where there are several, that which it declares."""
+    """Return the endpoint of a file: where there are several, that which it declares, or that of the stage named."""
     if file.several:
-        file.endpoint = load_spec(file, files=False).endpoint
+        spec = load_spec(file, files=False)
+        file.endpoint = spec.stages.get(file.endpoint, spec.endpoint)
     return endpoint_in(file, store)
 
 

@@ -65,6 +65,7 @@ def _print(now: Status, load: dict[str, dict[str, Load]]) -> None:
     for seen in now.daemons:
         _daemon(now, seen, load[seen.id])
     _models(now)
+    _stages(now)
     for off in now.off:
         data(f"{paint('off', 'red')}     {off.endpoint} answers nobody {off}")
     for gone in now.unloaded:
@@ -103,6 +104,15 @@ def _models(now: Status) -> None:
         data(
             f"model   {to.endpoint}/{to.alias} -> {to.family} {short(to.model)}{why}, since {as_text(to.since)}{asked}"
         )
+
+
+def _stages(now: Status) -> None:
+    for one in now.stages:
+        if not one.next:
+            continue
+        by = f", of {', '.join(given.actor for given in one.approved)}" if one.approved else ""
+        has = f", {len(one.approved)} of {plural(one.approvals, 'approval')}{by}" if one.approvals else ""
+        data(f"stage   {one.endpoint} may get {short(one.next)}{has}: `{one.then}`")
 
 
 def _runs(now: Status) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.actor import user
 from modelyard._kit.errors import UserError, near
 from modelyard.cli.output import data, json_line, say, table
-from modelyard.cli.project import add_file, add_json, open_existing
+from modelyard.cli.project import add_file, add_json, known_stages, open_existing
 from modelyard.security.roles import ROLES
+
+if TYPE_CHECKING:
+    from modelyard.store import Store
 
 __all__ = ["add", "run"]
 
@@ -22,8 +25,8 @@ def add(subparsers: Any) -> None:
         help="make, list and revoke the tokens that callers need",
         description="A token names a caller and gives a role: a viewer sees what is served, an analyst also asks for "
         "predictions, an operator also sees the server's counters and unloads and loads models, an admin may "
-        "everything. The role holds at every endpoint of the project, or at those that are named alone. Only a digest "
-        "of a token is kept. Servers that run know of a change within a second.",
+        "everything. The role holds at every endpoint of the project, or at those (or those stages) that are named "
+        "alone. Only a digest of a token is kept. Servers that run know of a change within a second.",
         epilog="example:\n  modelyard token add ana --role analyst\n"
         "  modelyard token add bob --role income=operator --role bikes=viewer\n  modelyard token revoke ana",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
             say(f"revoked `{gone.name}`; servers refuse it within a second")
             return 0
         role, roles = _asked(args.role or ["analyst"])
+        roles, known = _endpoints(args, store, roles)
         text = add_token(store.root, args.name, role, roles=roles)
-        _say_unknown(roles, sorted({one.endpoint for one in store.ledger.aliases()}))
+        _say_unknown(roles, known)
         # The ledger learns who may ask from when on, and nothing that helps to find the token.
         payload = {"name": args.name, **_roles(role, roles), "id": text[5:13]}
         store.ledger.append(Draft(kind="token.added", actor=actor, payload=payload))
@@ -120,6 +124,16 @@ def _asked(given: list[str]) -> tuple[str, dict[str, str]]:
         else:
             role = what
     return role, roles
+
+
+def _endpoints(args: argparse.Namespace, store: Store, roles: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the roles with the endpoint of each stage for its name, and the endpoints that there are."""
+    known = {one.endpoint for one in store.ledger.aliases()}
+    if not set(roles) - known:
+        return roles, sorted(known)
+    _, stages = known_stages(args, store)
+    leads = {stage: endpoint for stage, endpoint in stages if stage not in known}
+    return {leads.get(name, name): role for name, role in roles.items()}, sorted({*known, *leads, *leads.values()})
 
 
 def _say_unknown(roles: dict[str, str], known: list[str]) -> None:

@@ -14,7 +14,7 @@ from modelyard._kit.places import log_path
 from modelyard._kit.text import plural
 from modelyard.cli.arguments import whole
 from modelyard.cli.output import MARKS, data, json_line, paint, say
-from modelyard.cli.project import add_file, add_json, load_spec, open_existing
+from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 from modelyard.cli.repeat import add_every, repeated
 from modelyard.cli.report import print_checks
 
@@ -42,9 +42,10 @@ def add(subparsers: Any) -> None:
         description="Compare a window of answered requests with what the model was trained on: drift of each column, "
         "missing and unseen values, shift of the predictions, and the metric where outcomes are known. "
         "Exit code 1 when something moved too far.",
-        epilog="example:\n  modelyard watch --last 500 --json",
+        epilog="example:\n  modelyard watch --last 500 --json\n  modelyard watch prod",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("endpoint", nargs="?", default="", metavar="ENDPOINT", help="default: that of the file")
     parser.add_argument(
         "--last", type=whole(0), default=0, metavar="N", help="newest N requests (default: `monitor.window`)"
     )
@@ -71,9 +72,10 @@ def _once(args: argparse.Namespace) -> int:
 
     spec = load_spec(args, files=False)
     store = open_existing(args, model=True)
-    champion = _champion(store, spec.endpoint)
+    endpoint = endpoint_in(args, store) if args.endpoint else spec.endpoint
+    champion = _champion(store, endpoint)
     bundle = open_bundle(bundle_folder(store, champion), trusted=trusted_keys(store.root), version=champion.model)
-    log = log_path(store.root, spec.endpoint)
+    log = log_path(store.root, endpoint)
     if args.truth:
         _join(log, Path(args.truth), bundle.signature.problem)
     last = args.last or spec.monitor.window
@@ -81,7 +83,7 @@ def _once(args: argparse.Namespace) -> int:
     results = watch(window, bundle.profile, bundle.signature, spec.monitor)
     span = window.describe()
     payload = {
-        "endpoint": spec.endpoint,
+        "endpoint": endpoint,
         "model": champion.model.digest,
         "window": span,
         "results": [plain(result) for result in results],
@@ -91,7 +93,7 @@ def _once(args: argparse.Namespace) -> int:
     if args.json:
         json_line(payload)
     else:
-        _print(results, failed, args.all, f"{spec.endpoint} {short(champion.model.digest)}", span)
+        _print(results, failed, args.all, f"{endpoint} {short(champion.model.digest)}", span)
     return 1 if failed else 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, UserError
+from modelyard.deploy.promotion import Admission, DeclaredStage, admit, arrive, stages_of
 from modelyard.inference import open_bundle
 from modelyard.records import Alias, Deployment, Draft, ModelVersion, plain, read_value
 from modelyard.security.keys import trusted_keys
@@ -47,15 +48,22 @@ def pointed(store: Store, endpoint: str, alias: Alias = "champion") -> Deploymen
     """
     now = store.ledger.alias(endpoint, alias)
     if now is None:
-        known = sorted({d.endpoint for d in store.ledger.aliases()})
+        known = sorted({d.endpoint for d in store.ledger.aliases()} | set(stages_of(store)))
         if endpoint not in known and known:
             raise NotFound.of("endpoint", endpoint, known)
         raise NotFound(
             "alias-not-found",
             f"`{endpoint}` has no {alias} yet",
-            hint=f"{_present(store, endpoint)}{_MADE[alias]}",
+            hint=f"{_present(store, endpoint)}{_made(stages_of(store).get(endpoint), alias)}",
         )
     return now
+
+
+def _made(stage: DeclaredStage | None, alias: Alias) -> str:
+    if stage is None or not stage.before:
+        return _MADE[alias]
+    more = " --alias challenger" if alias == "challenger" else ""
+    return f"`modelyard promote --to {stage.name}{more}` takes the champion of `{stage.before}`"
 
 
 def _present(store: Store, endpoint: str) -> str:
@@ -154,33 +162,54 @@ def successor(now: Deployment | None, endpoint: str, alias: Alias, model: ModelV
     )
 
 
-def move(store: Store, endpoint: str, alias: Alias, model: ModelVersion, *, reason: str, actor: str) -> Deployment:
-    """Point an alias at a model.
+def move(store: Store, endpoint: str, alias: Alias, model: ModelVersion, *, reason: str = "", actor: str) -> Deployment:
+    """Point an alias at a model; into a stage only one that may enter it.
 
     Args:
         store: Where models and events are.
         endpoint: Name of the endpoint.
         alias: `champion` or `challenger`.
         model: A version with a card.
-        reason: Why it moves.
+        reason: Why it moves; who did it, and what let it into a stage, by default.
         actor: Who moves it, e.g. `user:ana`.
 
     Returns:
         The new deployment, or the present one if it points there already.
 
     Raises:
-        Refused: The model has no card (`no-card`).
+        Refused: The model has no card (`no-card`), or may not enter this stage, as `promotion.admit` says.
         Tampered: The stored bundle is not what was signed.
-        Busy: Somebody else moves an alias of this endpoint.
+        Busy: Somebody else moves an alias of this endpoint, or of the stage before.
     """
-    with store.hold(f"alias.{endpoint}", who={"actor": actor}):
-        now = store.ledger.alias(endpoint, alias)
-        then = successor(now, endpoint, alias, model, reason)
-        if then is now:
-            return then
-        open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
-        store.ledger.append(Draft(kind="alias.moved", actor=actor, payload={"deployment": plain(then)}), durable=True)
+    with ExitStack() as held:
+        # What a model comes from must not move while it is looked at. Lower first, as everybody does.
+        stage = stages_of(store).get(endpoint)
+        for name in (stage.before_endpoint if stage is not None else "", endpoint):
+            if name:
+                held.enter_context(store.hold(f"alias.{name}", who={"actor": actor}))
+        return _point(store, endpoint, alias, model, reason=reason, actor=actor, gate=True)
+
+
+def _point(
+    store: Store, endpoint: str, alias: Alias, model: ModelVersion, *, reason: str, actor: str, gate: bool
+) -> Deployment:
+    """Point an alias that is held at a model."""
+    now = store.ledger.alias(endpoint, alias)
+    if now is not None and successor(now, endpoint, alias, model, reason) is now:
+        return now
+    admission = admit(store, endpoint, model, actor=actor) if gate else None
+    then = successor(now, endpoint, alias, model, reason or _why(admission, actor))
+    open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
+    payload = {"deployment": plain(then), **({"admitted": plain(admission)} if admission is not None else {})}
+    store.ledger.append(Draft(kind="alias.moved", actor=actor, payload=payload), durable=True)
     return then
+
+
+def _why(admission: Admission | None, actor: str) -> str:
+    if admission is None:
+        return f"promoted by {actor}"
+    approved = f", approved by {', '.join(admission.approved)}" if admission.approved else ""
+    return f"promoted from {admission.before} by {actor}{approved}"
 
 
 @contextmanager
@@ -206,7 +235,7 @@ def settle(
         The deployment to write; none where the alias points at this very version already.
 
     Raises:
-        Refused: The model has no card (`no-card`).
+        Refused: The model has no card (`no-card`), or this is a stage that no run leads to, as `promotion.arrive` says.
         Busy: Somebody else holds the alias all this time.
     """
     until = time.monotonic() + seconds
@@ -222,6 +251,8 @@ def settle(
                 time.sleep(0.05)
         now = store.ledger.alias(deployment.endpoint, deployment.alias)
         then = successor(now, deployment.endpoint, deployment.alias, deployment.model, deployment.reason)
+        if then is not now:
+            arrive(store, deployment.endpoint, deployment.model)
         yield None if then is now else then
 
 
@@ -251,7 +282,10 @@ def rollback(
             hint="there is nothing to go back to; `modelyard promote MODEL` points it at another model",
         )
     target = _matching((d.model for d in reversed(moves)), to or now.previous)
-    return move(store, endpoint, alias, target, reason=reason or f"rollback by {actor}", actor=actor)
+    # It was let in before, and whoever goes back is in a hurry.
+    with store.hold(f"alias.{endpoint}", who={"actor": actor}):
+        why = reason or f"rollback by {actor}"
+        return _point(store, endpoint, alias, target, reason=why, actor=actor, gate=False)
 
 
 def withdraw(store: Store, endpoint: str, *, actor: str, reason: str = "") -> Deployment:
@@ -275,7 +309,8 @@ def withdraw(store: Store, endpoint: str, *, actor: str, reason: str = "") -> De
             hint="`modelyard rollback` points the champion back",
         )
     why = reason or f"trial ended by {actor}"
-    return move(store, endpoint, "challenger", champion.model, reason=why, actor=actor)
+    with store.hold(f"alias.{endpoint}", who={"actor": actor}):
+        return _point(store, endpoint, "challenger", champion.model, reason=why, actor=actor, gate=False)
 
 
 def released(store: Store) -> list[ModelVersion]:

@@ -10,6 +10,7 @@ from modelyard._kit.fields import Column, Name, Section, Share, Texts
 from modelyard.deploy.guards import Guards
 from modelyard.deploy.rollout import Rollout
 from modelyard.deploy.runtime import RuntimeLimits
+from modelyard.deploy.stages import Stage
 from modelyard.security.roles import ROLES, allowed
 
 __all__ = ["Access", "Deploy", "Oidc", "Requests", "Traces"]
@@ -189,6 +190,16 @@ class Deploy(Section, frozen=True, kw_only=True):
             examples=["income"],
         ),
     ] = None
+    stages: Annotated[
+        dict[Name, Stage],
+        Meta(
+            description="What a model passes through, lowest first; each is an endpoint of its own, ENDPOINT-STAGE. "
+            "`modelyard run` puts its model into the first, `modelyard promote --to STAGE` takes it on. Left out, "
+            "there is the one endpoint.",
+            examples=[{"dev": {}, "staging": {"approvals": 1}, "prod": {"approvals": 2}}],
+            min_length=1,
+        ),
+    ] = field(default_factory=dict)
     rollout: Annotated[
         Rollout,
         Meta(

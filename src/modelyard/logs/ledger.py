@@ -13,6 +13,7 @@ from modelyard.store import Ledger
 
 __all__ = ["Teller"]
 
+_ABOUT_ENDPOINTS = ("alias.moved", "model.approved", "model.unapproved")
 _ENDED: dict[str, Level] = {"succeeded": "info", "failed": "error"}
 
 
@@ -36,6 +37,7 @@ class Teller:
             level, message = "info", f"{event.kind} by {event.actor}"
         trace, fire = self._of_run(event)
         body = event.payload
+        about = body.get("deployment", body)
         return Line(
             time=event.time,
             level=level,
@@ -46,7 +48,9 @@ class Teller:
             step=event.step,
             attempt=attempt if isinstance(attempt := body.get("attempt"), int) else 0,
             fire=fire,
-            endpoint=str(to.get("endpoint", "")) if isinstance(to := body.get("deployment"), dict) else "",
+            endpoint=str(about.get("endpoint", ""))
+            if event.kind in _ABOUT_ENDPOINTS and isinstance(about, dict)
+            else "",
             event=event.kind,
         )
 
@@ -88,6 +92,10 @@ def _said(event: Event) -> tuple[Level, str]:
         to = body["deployment"]
         model = short(str(to["model"]["digest"]))
         return "info", f"{to['endpoint']}/{to['alias']} points at model {model} ({to.get('reason', '')})"
+    if event.kind in ("model.approved", "model.unapproved"):
+        done = "approves" if event.kind == "model.approved" else "no longer approves"
+        reason = f": {body['reason']}" if body["reason"] else ""
+        return "info", f"{event.actor} {done} model {short(body['model'])} for {body['endpoint']}{reason}"
     return "info", f"{event.kind} by {event.actor}"
 
 

@@ -129,7 +129,7 @@ def _models(spec: Spec, model: Model) -> list[Step]:
                 "winner": "select#winner",
                 "problem": "split#problem",
             },
-            params={"name": spec.endpoint, "limit": _parity_limit(spec), **common},
+            params={"name": spec.model_name, "limit": _parity_limit(spec), **common},
             outputs=("model", "parity"),
             resources=_OWN,
             about="train the winner on all training rows and export it",
@@ -217,7 +217,7 @@ def _measures(spec: Spec) -> list[Step]:
                         "model": "fit#model",
                     },
                     params={
-                        "name": spec.endpoint,
+                        "name": spec.model_name,
                         "runs": check.params["runs"],
                         "drop": _drop_of(spec),
                         "seed": spec.required_model.seed,
@@ -375,5 +375,5 @@ def _project(spec: Spec) -> dict[str, Any]:
         "name": spec.project,
         "purpose": spec.purpose,
         "owners": msgspec.to_builtins(spec.owners),
-        "endpoint": spec.endpoint,
+        "endpoint": spec.model_name,
     }

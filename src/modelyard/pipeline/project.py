@@ -40,7 +40,10 @@ def run_project(
 
     Raises:
         ModelyardError: As `modelyard.pipeline.run.run` says.
+        Refused: A stage would be an endpoint that another model has (`stage-taken`).
     """
+    from modelyard._kit.actor import user
+    from modelyard.deploy.promotion import declare
     from modelyard.logs.ship import shipping
     from modelyard.pipeline.compose import compose
     from modelyard.pipeline.cost import budget_of
@@ -50,6 +53,8 @@ def run_project(
     # A run that comes late, or goes on after a crash, handles the partitions that were newest when it was due.
     # By a clock that was ahead for a moment, none that is not over yet.
     plan = compose(spec, now=min(fire.due, time.time()) if fire else None)
+    # What the model may enter is known before there is one.
+    declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=actor or user())
     try:
         with shipping(store, spec.logs, project=spec.project):
             finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)

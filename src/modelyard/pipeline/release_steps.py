@@ -40,7 +40,7 @@ def consumer_steps(spec: Spec) -> list[Step]:
 
 def promotion_step(spec: Spec) -> Step:
     """Return the step that points an alias at the new model."""
-    if spec.deploy.rollout.trial:
+    if spec.deployed(spec.endpoint).rollout.trial:
         return Step(
             name="promote",
             verb="modelyard.deploy.steps:challenge",

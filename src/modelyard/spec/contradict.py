@@ -26,6 +26,7 @@ from modelyard.spec.rules.guards import guard_rules
 from modelyard.spec.rules.logs import log_rules
 from modelyard.spec.rules.rollout import rollout_rules
 from modelyard.spec.rules.schedule import schedule_rules
+from modelyard.spec.rules.stages import stage_rules
 from modelyard.spec.rules.steps import function_rules, step_rules, tables_of, whole
 from modelyard.spec.rules.store import store_rules
 from modelyard.spec.rules.triggers import trigger_rules
@@ -63,6 +64,7 @@ def contradict(
         guard_rules(root, files=files),
         log_rules,
         rollout_rules,
+        stage_rules,
         store_rules,
         *([_outside(root), consumer_rules(root)] if files else []),
     ]

@@ -93,7 +93,7 @@ def _newest(spec: Spec, store: Store) -> ModelVersion | None:
     """Return the newest version that a run made for the endpoint, whether it passed the gate or not."""
     made = store.ledger.latest("fit")
     found = read_value(made.outputs.get("model")) if made is not None else None
-    return found if isinstance(found, ModelVersion) and found.name == spec.endpoint else None
+    return found if isinstance(found, ModelVersion) and found.name == spec.model_name else None
 
 
 def _table(store: Store) -> Sequence[str]:

@@ -10,6 +10,8 @@ import msgspec
 from modelyard._kit.digest import digest_of
 from modelyard._kit.errors import NotFound, UserError, near
 from modelyard.checks.section import given, to_check
+from modelyard.deploy.section import Deploy
+from modelyard.deploy.stages import endpoint_at
 from modelyard.models.section import Model
 from modelyard.records import Check
 from modelyard.spec.contradict import contradict
@@ -40,9 +42,26 @@ class Spec(Declaration, frozen=True, kw_only=True, dict=True):
         return self.path.parent
 
     @property
-    def endpoint(self) -> str:
-        """Name under which the model answers."""
+    def model_name(self) -> str:
+        """Name of the model, and of its endpoint where it has no stages."""
         return self.deploy.endpoint or self.project
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The endpoint of each stage by its name, lowest first; empty where none is declared."""
+        return {stage: endpoint_at(self.model_name, stage) for stage in self.deploy.stages}
+
+    @property
+    def endpoint(self) -> str:
+        """Name under which a model answers that a run has made: in the first stage, where there are any."""
+        return next(iter(self.stages.values()), self.model_name)
+
+    def deployed(self, endpoint: str) -> Deploy:
+        """Return the section on deployment as it holds at an endpoint."""
+        stage = next((self.deploy.stages[name] for name, known in self.stages.items() if known == endpoint), None)
+        if stage is None or stage.rollout is None:
+            return self.deploy
+        return msgspec.structs.replace(self.deploy, rollout=stage.rollout)
 
     @property
     def required_model(self) -> Model:

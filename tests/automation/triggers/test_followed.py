@@ -270,6 +270,18 @@ def test_a_watch_that_found_drift_is_a_fire(bench: Make) -> None:
     assert len(b.look()) == 2
 
 
+def test_drift_in_any_stage_is_a_fire(tmp_path: Path) -> None:
+    with LocalStore(tmp_path) as store:
+        trigger = DriftTrigger(
+            "moved", OwnTrigger(drift=True), "income-dev", store, stages=["income-dev", "income-prod"]
+        )
+        write(trigger, trigger.look(1.0), store)
+        watched(store, "psi.age", endpoint="income")
+        watched(store, "psi.age", endpoint="income-prod")
+        (fire,) = write(trigger, trigger.look(2.0), store)
+    assert (fire.payload["endpoint"], [item.name for item in fire.items]) == ("income-prod", ["income-prod"])
+
+
 def test_drift_within_debounce_is_one_fire(bench: Make) -> None:
     b = bench(drift, drift=True, debounce=3600.0)
     b.look()

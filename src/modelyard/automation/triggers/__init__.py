@@ -58,7 +58,7 @@ def triggers_of(spec: Spec, store: Store, clock: Clock = system_clock) -> list[C
             case "upstream":
                 made.append(UpstreamTrigger(name, section, spec.root, store))
             case "drift":
-                made.append(DriftTrigger(name, section, spec.endpoint, store))
+                made.append(DriftTrigger(name, section, spec.endpoint, store, stages=spec.stages.values()))
             case _:
                 assert_never(kind)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from modelyard.automation.triggers.followed import Followed
@@ -20,13 +21,16 @@ class DriftTrigger(Followed):
         section: What the file says of it.
         endpoint: The endpoint that is watched.
         store: Where the watches are told, and its fires are written down.
+        stages: The endpoints of all stages, which are all watched.
     """
 
     kind: TriggerKind = "drift"
 
-    def __init__(self, name: str, section: OwnTrigger, endpoint: str, store: Store) -> None:
+    def __init__(
+        self, name: str, section: OwnTrigger, endpoint: str, store: Store, *, stages: Collection[str] = ()
+    ) -> None:
         super().__init__(name, section, store, endpoint)
-        self._endpoint = endpoint
+        self._endpoints = {endpoint, *stages}
 
     def _head(self) -> tuple[int, str]:
         return self._store.ledger.head()
@@ -36,17 +40,17 @@ class DriftTrigger(Followed):
 
     def _events(self, after: int) -> list[Event]:
         found = self._store.ledger.events(after=after, kinds=("watch.finished",))
-        return [e for e in found if e.payload.get("endpoint") == self._endpoint and _failed(e)]
+        return [e for e in found if e.payload.get("endpoint") in self._endpoints and _failed(e)]
 
     def _key(self, event: Event) -> str:
         return f"event {event.seq}"
 
     def _item(self, event: Event) -> Item:
-        return Item(name=self._endpoint, change="updated", version=str(event.seq))
+        return Item(name=event.payload["endpoint"], change="updated", version=str(event.seq))
 
     def _payload(self, event: Event) -> Any:
         return {
-            "endpoint": self._endpoint,
+            "endpoint": event.payload["endpoint"],
             "model": event.payload.get("model", ""),
             "window": event.payload.get("window"),
             "event": event.seq,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,7 @@ def consumers(
 
     Args:
         model: The version.
-        endpoint: Name under which it will answer.
+        endpoint: Name under which it will answer; a consumer that names another stage of it is asked under that.
         files: Names and patterns of the files; its probe has read them.
         policy: What a server is told of guards and access, as JSON.
         roles: Roles that may ask for predictions; none named means all that may at all.
@@ -60,12 +62,16 @@ def consumers(
     limits = Limits(policy=read_policy(policy, Path(state["unkeyed"]["root"])))
     names: Counter[str] = Counter()
     results = []
-    with asked(model, endpoint, limits, roles=roles) as broken_for:
+    with ExitStack() as hosts:
+        asking: dict[str, Callable[[Consumer], list[Broken]]] = {}
         for given in msgspec.convert(state["contracts"], list[Given]):
+            at = given.consumer.endpoint or endpoint
+            if at not in asking:
+                asking[at] = hosts.enter_context(asked(model, at, limits, roles=roles))
             name = f"consumer.{file_name(given.consumer.consumer)}"
             names[name] += 1
             number = f".{names[name]}" if names[name] > 1 else ""
-            results.append(_result(f"{name}{number}", given, broken_for(given.consumer)))
+            results.append(_result(f"{name}{number}", given, asking[at](given.consumer)))
     return results
 
 

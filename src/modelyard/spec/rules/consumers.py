@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modelyard._kit.errors import SpecError
+from modelyard.deploy.stages import endpoint_at
 from modelyard.spec.declaration import Declaration
 from modelyard.spec.outside import pattern_problems
 from modelyard.spec.report import Finding
@@ -46,7 +47,8 @@ def _contracts(d: Declaration, at: str, pattern: str, root: Path, seen: set[str]
     files = contract_files(pattern, root)
     if not files:
         yield Finding(at, f'"{pattern}" is a folder', f"name its files: `{pattern.rstrip('/')}/*.yaml`")
-    endpoint = d.deploy.endpoint or d.project
+    model = d.deploy.endpoint or d.project
+    endpoints = [endpoint_at(model, stage) for stage in d.deploy.stages] or [model]
     for name in files:
         if name in seen:
             continue
@@ -57,11 +59,12 @@ def _contracts(d: Declaration, at: str, pattern: str, root: Path, seen: set[str]
             for problem in error.problems:
                 yield Finding(at, f"{problem.where}: {problem.message}", problem.hint, code=problem.code)
             continue
-        if consumer.endpoint and consumer.endpoint != endpoint:
+        if consumer.endpoint and consumer.endpoint not in endpoints:
+            known = f"endpoint is `{model}`" if endpoints == [model] else f"endpoints are {', '.join(endpoints)}"
             yield Finding(
                 at,
-                f"{name}: `{consumer.consumer}` relies on `{consumer.endpoint}`, and the endpoint is `{endpoint}`",
+                f"{name}: `{consumer.consumer}` relies on `{consumer.endpoint}`, and the {known}",
                 "name the files of this endpoint alone, or mend `endpoint` in the file",
-                ("deploy.endpoint", "project"),
+                ("deploy.endpoint", "project", "deploy.stages"),
                 code="contract-endpoint",
             )

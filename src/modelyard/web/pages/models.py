@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import NotFound
+from modelyard.deploy.promotion import Standing, standing
 from modelyard.records import Candidate, CheckResult, Evidence, Feature, ModelVersion, Run
 from modelyard.web.answer import answer
 from modelyard.web.pages.parts import CheckRow, ModelRow, TableLink, check_rows, model_row, table_link
@@ -90,6 +91,7 @@ class ModelsPage:
         versions: The newest 50 model versions, newest first.
         total: Model versions there are.
         moves: The newest 20 moves of aliases, newest first.
+        stages: What answers in each stage and what waits to enter it, lowest first; empty where none are declared.
     """
 
     title: str
@@ -101,6 +103,7 @@ class ModelsPage:
     versions: tuple[ModelRow, ...]
     total: int
     moves: tuple[Move, ...]
+    stages: tuple[Standing, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,7 @@ def load(store: Reader, query: Query) -> ModelsPage:
         versions=tuple(model_row(made, current) for made in reversed(models[-_PAGE:])),
         total=len(models),
         moves=moves(catalog),
+        stages=standing(store.store),
     )
 
 

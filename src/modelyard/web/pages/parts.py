@@ -263,7 +263,8 @@ def model_row(made: Made[ModelVersion], aliases: Iterable[Moved]) -> ModelRow:
         family=model.family,
         format=model.format,
         released=model.released,
-        aliases=tuple(move.alias for move in aliases if move.digest == model.digest),
+        # Once, in however many stages it answers.
+        aliases=tuple(dict.fromkeys(move.alias for move in aliases if move.digest == model.digest)),
         run=made.run,
         time=made.time,
     )
