@@ -15,6 +15,7 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.outgoing import Outgoing, check_finite
 from modelyard.serving.guards.policy import Confidence, Guarded, Within
+from modelyard.serving.observability.metrics import Tally
 from tests.kernels import kernels
 
 __all__ = ["kernels"]
@@ -51,20 +52,22 @@ def outputs(problem: Problem, rng: np.random.Generator) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(("problem", "policy"), POLICIES)
 def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) -> None:
     rng = np.random.default_rng(3)
-    decided: list[Any] = []
-    outgoing = Outgoing(problem, problem.classes, policy, {}, lambda *what: decided.append(what))
+    tally = Tally()
+    outgoing = Outgoing(problem, problem.classes, policy, {}, tally)
     passed = 0
     for _ in range(500):
         output = outputs(problem, rng)
-        asked = Asked(SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), None, None)  # type: ignore[arg-type]
+        asked = Asked(
+            SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), SimpleNamespace(count=4), None
+        )  # type: ignore[arg-type]
         asked.rows, asked.classes = output.tolist(), problem.classes
         asked.predictions = predictions_of(asked.rows, problem)
         before = [dict(one) for one in asked.decoded]
-        decided.clear()
+        tally.decided.clear()
         unchanged = True
         try:
-            check_finite(asked, lambda *what: decided.append(what))
-            unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not decided
+            check_finite(asked, tally)
+            unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not tally.decided
         except HttpError:
             unchanged = False
         passes = outgoing.lets_pass(output)
@@ -74,18 +77,16 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
         assert passes or not unchanged, output
         passed += passes
     assert 20 < passed < 500
-    assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, decided.append).lets_pass(output)
+    assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, tally).lets_pass(output)
 
 
 def test_what_is_declared_is_not_rounded() -> None:
     """Of two classes 0.7 is 0.69999999 as a float32, which is less than is wanted."""
     problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes")
     for at_least, output in ((0.7, [[0.3, 0.7]]), (0.5, [[0.5, 0.5]])):
-        outgoing = Outgoing(
-            problem, problem.classes, Guarded(confidence=Confidence(at_least=at_least)), {}, lambda *what: None
-        )
+        outgoing = Outgoing(problem, problem.classes, Guarded(confidence=Confidence(at_least=at_least)), {}, Tally())
         assert outgoing.lets_pass(np.array(output, np.float32)) is (at_least == 0.5)
-    outgoing = Outgoing(NUMBERS, (), Guarded(within=Within(low=0.1, high=0.9)), {}, lambda *what: None)
+    outgoing = Outgoing(NUMBERS, (), Guarded(within=Within(low=0.1, high=0.9)), {}, Tally())
     assert outgoing.lets_pass(np.array([[0.5]], np.float32))
     assert outgoing.lets_pass(np.array([[0.1]], np.float32)) is (float(np.float32(0.1)) >= 0.1)
     assert outgoing.lets_pass(np.array([[0.9]], np.float32)) is (float(np.float32(0.9)) <= 0.9)

@@ -294,7 +294,7 @@ class Service:
                 continue
             try:
                 if not finite:
-                    check_finite(asked, self.tally.decide)
+                    check_finite(asked, self.tally)
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
                 body, sent = seen.render(self, seen), self._keeper.rows_of(parsed)
             except Exception as error:  # noqa: BLE001 - every error has its answer
