@@ -42,6 +42,7 @@ _CODES: tuple[tuple[str, CauseKind], ...] = (
     ("model-too-few", "data"),
     ("function-", "code"),
     ("features-missing", "code"),
+    ("step-network", "permission"),
     ("step-", "code"),
 )
 # What the text says beats the name of the error: an `OSError` may be anything.

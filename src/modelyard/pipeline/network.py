@@ -1,0 +1,269 @@
+"""A step has no network unless it says so: Python's sockets are refused to it, and it is said who wanted what.
+
+An audit hook (PEP 578) hears of every socket before it is made and of every name before it is looked up, in whatever
+library, and refuses them to the threads of a step; the other threads of the process keep their network. Native code and
+child processes do not ask Python: where a step has a process of its own, the kernel holds those as well (`seccomp.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EACCES
+from functools import wraps
+from types import FrameType
+from typing import Any
+
+from modelyard._kit.errors import Denied
+from modelyard._kit.usercode import is_own
+from modelyard.records import Step
+
+__all__ = ["NetworkOff", "close_here", "hint_for", "within"]
+
+# Of the machine itself; -1: of a descriptor that is open, whoever made it.
+_HERE = frozenset({-1, int(getattr(socket, "AF_UNIX", -1))})
+# On a thread that a step has started.
+_MARK = "_modelyard_attempt"
+# How it sounds when it was the kernel that refused, in the words of libc, Rust's and curl's.
+_SOUNDS_LIKE_IT = re.compile(
+    r"permission denied|errno 13\b|os error 13\b|name resolution|name or service not known|could not resolve"
+    r"|error sending request|client error \(connect\)|failed to connect|cannot be reached|unreachable",
+    re.IGNORECASE,
+)
+
+
+class NetworkOff(Denied, PermissionError):
+    """A step wanted the network and has none.
+
+    It is an `OSError` (`EACCES`) as well: a library that only tries whether there is a network goes on without one.
+    """
+
+    def __init__(self, code: str, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(code, message, where=where, hint=hint)
+        # What the constructor of `OSError` made of our four texts.
+        self.errno, self.strerror, self.filename = EACCES, message, None
+        self.args = (EACCES, message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        p = self.problem
+        return _again, (p.code, p.message, p.where, p.hint)
+
+
+def _again(code: str, message: str, where: str, hint: str) -> NetworkOff:
+    return NetworkOff(code, message, where=where, hint=hint)
+
+
+class _Attempt:
+    """One attempt at a step in this process.
+
+    Attributes:
+        step: The step.
+        over: It has ended; threads that it started may still be there.
+        refused: What it was refused last.
+    """
+
+    __slots__ = ("over", "refused", "step")
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.over = False
+        self.refused: NetworkOff | None = None
+
+
+class _Thread(threading.local):
+    attempt: _Attempt | None = None
+
+
+_thread = _Thread()
+_under_way: list[_Attempt] = []
+_hooked = False
+_closed = False
+
+
+def close_here() -> str:
+    """Close the network to this whole process, native code and child processes with it, for good.
+
+    Returns:
+        Nothing, or why the kernel does not hold them: then only Python's own sockets are closed, `within` a step.
+    """
+    from modelyard.pipeline.seccomp import close_network
+
+    global _closed
+    why = close_network()
+    _closed = not why
+    return why
+
+
+@contextmanager
+def within(step: Step) -> Iterator[None]:
+    """Hold what this thread does inside, and the threads that it starts, to what a step says of the network.
+
+    Raises:
+        NetworkOff: An error followed from a refusal; libraries wrap what they meet.
+    """
+    if not _hooked:
+        _hook()
+    before, outer = _thread.attempt, _attempt()
+    if outer is not None and not outer.step.resources.network:
+        # A step that runs another project gives it no more than it has itself.
+        yield
+        return
+    _thread.attempt = attempt = _Attempt(step)
+    _under_way.append(attempt)
+    try:
+        yield
+    except Exception as error:
+        if attempt.refused is None or (refusal := _refusal_in(error, attempt.refused)) is None:
+            raise
+        raise refusal from error
+    finally:
+        _thread.attempt = before
+        attempt.over = True
+        _under_way.remove(attempt)
+
+
+def _attempt() -> _Attempt | None:
+    """Return the attempt that this thread works for, if it does."""
+    if (found := _thread.attempt) is not None:
+        return found
+    thread = threading.current_thread()
+    found = getattr(thread, _MARK, None)
+    newest = _under_way[-1:]
+    if found is None:
+        # One that Python did not start is of a native library (Polars), and works for whoever works now.
+        return newest[0] if newest and isinstance(thread, threading._DummyThread) else None
+    # Libraries keep threads for all who come (fsspec, pools of a module): who asks counts, not who came first. What
+    # goes on when nobody is at work is held as the step was that has left it behind.
+    return newest[0] if newest and found.over else found
+
+
+def _hook() -> None:
+    """Hear of what this process does from now on; there is no way back."""
+    global _hooked
+    _hooked = True
+    # Python tells a hook of threads from 3.12 on only.
+    threading.Thread.start = _marking(threading.Thread.start)  # type: ignore[assignment, method-assign]
+    sys.addaudithook(_heard)
+
+
+def _marking(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    @wraps(start)
+    def marked(self: threading.Thread) -> None:
+        if (attempt := _attempt()) is not None:
+            setattr(self, _MARK, attempt)
+        start(self)
+
+    return marked
+
+
+def _heard(event: str, args: tuple[Any, ...]) -> None:
+    # Most events are none of ours, and there are many: one look into a table for them.
+    if (look := _LOOKS.get(event)) is not None:
+        look(args)
+
+
+def _made(args: tuple[Any, ...]) -> None:
+    if args[1] not in _HERE:
+        _refuse("a network socket")
+
+
+def _addressed(args: tuple[Any, ...]) -> None:
+    # One that was made elsewhere, before the step or where nobody heard of it.
+    if args[0].family not in _HERE:
+        _refuse(f"to reach `{_shown(args[1])}`" if args[1] is not None else "to send")
+
+
+def _looked_up(args: tuple[Any, ...]) -> None:
+    _refuse(f"to reach `{_shown(args[:2])}`")
+
+
+def _asked_back(args: tuple[Any, ...]) -> None:
+    _refuse(f"to look up `{_shown(args[0])}`")
+
+
+_LOOKS: dict[str, Callable[[tuple[Any, ...]], None]] = {
+    "socket.__new__": _made,
+    "socket.bind": _addressed,
+    "socket.connect": _addressed,
+    "socket.sendmsg": _addressed,
+    "socket.sendto": _addressed,
+    "socket.getaddrinfo": _looked_up,
+    "socket.gethostbyaddr": _asked_back,
+    "socket.gethostbyname": _asked_back,
+    "socket.getnameinfo": _asked_back,
+}
+
+
+def _refuse(wanted: str) -> None:
+    """Raise if this thread works for a step without a network."""
+    attempt = _attempt()
+    if attempt is None or attempt.step.resources.network:
+        return
+    step = attempt.step
+    attempt.refused = NetworkOff(
+        "step-network",
+        f"step `{step.name}` wanted {wanted}, and it has no network",
+        where=_place(frame for frame, _ in traceback.walk_stack(sys._getframe(1))),
+        hint=f"if it has to, {_allow(step)}",
+    )
+    raise attempt.refused
+
+
+def _shown(address: Any) -> str:
+    """Return an address as people write it; a port that is not said is left out."""
+    if not isinstance(address, tuple):
+        return _text(address)
+    host, port = (*address, None)[:2]
+    name = _text(host) if host is not None else "localhost"
+    return f"{name}:{_text(port)}" if port else name
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _place(frames: Iterator[FrameType]) -> str:
+    """Return the first place in code of the user's."""
+    return next((f"{f.f_code.co_filename}:{f.f_lineno}" for f in frames if is_own(f.f_code.co_filename)), "")
+
+
+def _allow(step: Step) -> str:
+    """Say how a step gets the network."""
+    if step.verb.startswith("modelyard.") and step.verb != "modelyard.pipeline.notebooks:execute_notebook":
+        return "fetch what it wants in a step of your own with `resources: {network: true}`, and take that one's output"
+    return "give it `network: true` under `resources` (in Python: `network=True`)"
+
+
+def hint_for(step: Step, error: BaseException) -> str:
+    """Say how a step gets the network, where an error sounds as if the kernel had refused that; else nothing."""
+    if step.resources.network or not _closed:
+        return ""
+    if type(error).__name__ == "CalledProcessError":
+        return f"if what it started wanted the network, {_allow(step)}"
+    return f"if it wanted the network, {_allow(step)}" if _SOUNDS_LIKE_IT.search(str(error)) else ""
+
+
+def _refusal_in(error: BaseException, last: NetworkOff) -> NetworkOff | None:
+    """Return the refusal that an error followed from, with what came of it; none if it has to do with none."""
+    seen: list[BaseException] = [error]
+    for one in seen:
+        if isinstance(one, NetworkOff):
+            return _completed(one, error)
+        more = [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
+        seen += [other for other in more if other is not None and all(other is not known for known in seen)]
+    # Polars makes an error of its own of the text of another.
+    return _completed(last, error) if f"[{last.code}]" in str(error) else None
+
+
+def _completed(refusal: NetworkOff, error: BaseException) -> NetworkOff:
+    """Return a refusal with a place in the user's code, and with the error that it ended in."""
+    p, text = refusal.problem, str(error)
+    # In a thread of a library there may be no frame of the user's; where the error was raised again there is.
+    where = p.where or _place(frame for frame, _ in [*traceback.walk_tb(error.__traceback__)][::-1])
+    after = "" if f"[{p.code}]" in text else f"; after that it raised {type(error).__name__}: {text}"
+    return NetworkOff(p.code, f"{p.message}{after}", where=where, hint=p.hint)
