@@ -191,6 +191,13 @@ def in_processes(port: int) -> int:
             return sum(pool.map(square, list(kept)))
 
 
+def in_a_forked_pool(port: int) -> str:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(opens, (port,))
+
+
 def with_joblib(port: int) -> int:
     from joblib import Parallel, delayed
 

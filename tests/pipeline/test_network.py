@@ -134,6 +134,11 @@ def test_what_needs_no_network_goes_on(function: str, value: object, own: bool, 
     assert server.seen == 0
 
 
+def test_what_a_step_forks_is_held_and_says_so_over_there(store: Store, server: Server) -> None:
+    assert "127.0.0.1" in refused(store, step("in_a_forked_pool", server.port, own_process=True)).problem.message
+    assert server.seen == 0
+
+
 @EITHER
 def test_what_followed_from_it_is_said_as_well(own: bool, store: Store, server: Server) -> None:
     error = refused(store, step("fails_otherwise", server.port, own_process=own))

@@ -14,7 +14,7 @@ import msgspec
 
 from modelyard._kit.clock import as_text
 from modelyard.pipeline.changes import Change, between
-from modelyard.pipeline.execute import Failure
+from modelyard.pipeline.execute import FITS_ANY, Failure
 from modelyard.pipeline.keys import Key
 from modelyard.records import Run
 from modelyard.store import Store
@@ -238,7 +238,7 @@ def _ingredients(now: dict[str, str], then: dict[str, str]) -> tuple[str, ...]:
 
 def _vague(failure: Failure) -> bool:
     """Say whether the hint of a failure fits any error of a user's function."""
-    return failure.code == "step-failed"
+    return failure.hint == FITS_ANY
 
 
 def _kind(failure: Failure) -> CauseKind:

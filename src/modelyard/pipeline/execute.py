@@ -21,7 +21,7 @@ from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.files import FileFunction
 from modelyard.pipeline.lasting import lasting
-from modelyard.pipeline.network import hint_for, within
+from modelyard.pipeline.network import Within, hint_for
 from modelyard.pipeline.there import holds
 from modelyard.records import (
     CheckResult,
@@ -40,8 +40,10 @@ from modelyard.records import (
 from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
-__all__ = ["Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
+__all__ = ["FITS_ANY", "Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
 
+# The next step after an error of which nothing else is known.
+FITS_ANY = "run again with --debug for the trace; finished steps are kept"
 # Characters of a failure that are recorded.
 _LONG_MESSAGE, _LONG_TRACE = 4_000, 40_000
 
@@ -131,7 +133,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             code="step-failed",
             message=_cut(redact(f"step `{step.name}` raised {type(error).__name__}: {error}"), _LONG_MESSAGE),
             where=where,
-            hint=hint_for(step, error) or "run again with --debug for the trace; finished steps are kept",
+            hint=hint_for(step, error) or FITS_ANY,
             lasting=lasting(error),
             trace=trace,
         )
@@ -202,7 +204,7 @@ def perform(
     Raises:
         NetworkOff: It wanted the network and has none (`step-network`).
     """
-    with within(task.step):
+    with Within(task.step):
         return _performed(task, store, function, said or Capture(about(task), None))
 
 

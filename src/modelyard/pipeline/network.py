@@ -13,7 +13,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from errno import EACCES
 from functools import wraps
 from types import FrameType
@@ -23,7 +22,7 @@ from modelyard._kit.errors import Denied
 from modelyard._kit.usercode import is_own
 from modelyard.records import Step
 
-__all__ = ["NetworkOff", "close_here", "hint_for", "within"]
+__all__ = ["NetworkOff", "Within", "close_here", "hint_for"]
 
 # Of the machine itself; -1: of a descriptor that is open, whoever made it.
 _HERE = frozenset({-1, int(getattr(socket, "AF_UNIX", -1))})
@@ -58,29 +57,56 @@ def _again(code: str, message: str, where: str, hint: str) -> NetworkOff:
     return NetworkOff(code, message, where=where, hint=hint)
 
 
-class _Attempt:
-    """One attempt at a step in this process.
+class Within:
+    """One attempt at a step in this process: a context.
+
+    It holds what this thread does inside, and the threads that it starts, to what the step says of the network.
+
+    Args:
+        step: The step.
 
     Attributes:
-        step: The step.
+        step: The same.
         over: It has ended; threads that it started may still be there.
         refused: What it was refused last.
+
+    Raises:
+        NetworkOff: An error that leaves the context followed from a refusal; libraries wrap what they meet.
     """
 
-    __slots__ = ("over", "refused", "step")
+    __slots__ = ("_before", "_counts", "over", "refused", "step")
 
     def __init__(self, step: Step) -> None:
         self.step = step
         self.over = False
         self.refused: NetworkOff | None = None
 
+    def __enter__(self) -> None:
+        if not _hooked:
+            _hook()
+        self._before, outer = _thread.attempt, _attempt()
+        # A step that runs another project gives it no more than it has itself.
+        self._counts = outer is None or outer.step.resources.network
+        if self._counts:
+            _thread.attempt = self
+            _under_way.append(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.over = True
+        if not self._counts:
+            return
+        _thread.attempt = self._before
+        _under_way.remove(self)
+        if isinstance(error, Exception) and (refusal := _refusal_in(error, self.refused)) is not None:
+            raise refusal from error
+
 
 class _Thread(threading.local):
-    attempt: _Attempt | None = None
+    attempt: Within | None = None
 
 
 _thread = _Thread()
-_under_way: list[_Attempt] = []
+_under_way: list[Within] = []
 _hooked = False
 _closed = False
 
@@ -89,7 +115,7 @@ def close_here() -> str:
     """Close the network to this whole process, native code and child processes with it, for good.
 
     Returns:
-        Nothing, or why the kernel does not hold them: then only Python's own sockets are closed, `within` a step.
+        Nothing, or why the kernel does not hold them: then only Python's own sockets are closed, `Within` a step.
     """
     from modelyard.pipeline.seccomp import close_network
 
@@ -99,35 +125,7 @@ def close_here() -> str:
     return why
 
 
-@contextmanager
-def within(step: Step) -> Iterator[None]:
-    """Hold what this thread does inside, and the threads that it starts, to what a step says of the network.
-
-    Raises:
-        NetworkOff: An error followed from a refusal; libraries wrap what they meet.
-    """
-    if not _hooked:
-        _hook()
-    before, outer = _thread.attempt, _attempt()
-    if outer is not None and not outer.step.resources.network:
-        # A step that runs another project gives it no more than it has itself.
-        yield
-        return
-    _thread.attempt = attempt = _Attempt(step)
-    _under_way.append(attempt)
-    try:
-        yield
-    except Exception as error:
-        if attempt.refused is None or (refusal := _refusal_in(error, attempt.refused)) is None:
-            raise
-        raise refusal from error
-    finally:
-        _thread.attempt = before
-        attempt.over = True
-        _under_way.remove(attempt)
-
-
-def _attempt() -> _Attempt | None:
+def _attempt() -> Within | None:
     """Return the attempt that this thread works for, if it does."""
     if (found := _thread.attempt) is not None:
         return found
@@ -248,16 +246,17 @@ def hint_for(step: Step, error: BaseException) -> str:
     return f"if it wanted the network, {_allow(step)}" if _SOUNDS_LIKE_IT.search(str(error)) else ""
 
 
-def _refusal_in(error: BaseException, last: NetworkOff) -> NetworkOff | None:
+def _refusal_in(error: BaseException, last: NetworkOff | None) -> NetworkOff | None:
     """Return the refusal that an error followed from, with what came of it; none if it has to do with none."""
     seen: list[BaseException] = [error]
     for one in seen:
         if isinstance(one, NetworkOff):
             return _completed(one, error)
-        more = [one.__cause__, one.__context__, *(one.exceptions if isinstance(one, BaseExceptionGroup) else ())]
-        seen += [other for other in more if other is not None and all(other is not known for known in seen)]
+        # One that came from another process has lost what it followed from; what it was made with came along.
+        more = [one.__cause__, one.__context__, *one.args, *getattr(one, "exceptions", ())]
+        seen += [m for m in more if isinstance(m, BaseException) and all(m is not known for known in seen)]
     # Polars makes an error of its own of the text of another.
-    return _completed(last, error) if f"[{last.code}]" in str(error) else None
+    return _completed(last, error) if last is not None and f"[{last.code}]" in str(error) else None
 
 
 def _completed(refusal: NetworkOff, error: BaseException) -> NetworkOff:
