@@ -204,6 +204,14 @@ def test_a_step_gives_another_project_no_more_than_it_has(project: Path, store: 
     assert server.seen == 0
 
 
+def test_a_refusal_that_somebody_handles_meanwhile_is_not_what_a_step_failed_of(store: Store) -> None:
+    try:
+        raise NetworkOff("step-network", "another step wanted a network socket")
+    except NetworkOff:
+        with pytest.raises(StepFailed, match="CalledProcessError"):
+            done(store, step("by_a_checked_child", 1, retry=ONCE))
+
+
 # -- in a process of its own
 
 

@@ -74,7 +74,7 @@ class Within:
         NetworkOff: An error that leaves the context followed from a refusal; libraries wrap what they meet.
     """
 
-    __slots__ = ("_before", "_counts", "over", "refused", "step")
+    __slots__ = ("_before", "_counts", "_handled", "over", "refused", "step")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -85,6 +85,8 @@ class Within:
         if not _hooked:
             _hook()
         self._before, outer = _thread.attempt, _attempt()
+        # Whatever is raised inside has it for a context, and did not follow from it.
+        self._handled = sys.exc_info()[1]
         # A step that runs another project gives it no more than it has itself.
         self._counts = outer is None or outer.step.resources.network
         if self._counts:
@@ -97,7 +99,7 @@ class Within:
             return
         _thread.attempt = self._before
         _under_way.remove(self)
-        if isinstance(error, Exception) and (refusal := _refusal_in(error, self.refused)) is not None:
+        if isinstance(error, Exception) and (refusal := _refusal_in(error, self)) is not None:
             raise refusal from error
 
 
@@ -246,15 +248,16 @@ def hint_for(step: Step, error: BaseException) -> str:
     return f"if it wanted the network, {_allow(step)}" if _SOUNDS_LIKE_IT.search(str(error)) else ""
 
 
-def _refusal_in(error: BaseException, last: NetworkOff | None) -> NetworkOff | None:
+def _refusal_in(error: BaseException, attempt: Within) -> NetworkOff | None:
     """Return the refusal that an error followed from, with what came of it; none if it has to do with none."""
     seen: list[BaseException] = [error]
+    last, before = attempt.refused, attempt._handled
     for one in seen:
         if isinstance(one, NetworkOff):
             return _completed(one, error)
         # One that came from another process has lost what it followed from; what it was made with came along.
         more = [one.__cause__, one.__context__, *one.args, *getattr(one, "exceptions", ())]
-        seen += [m for m in more if isinstance(m, BaseException) and all(m is not known for known in seen)]
+        seen += [m for m in more if isinstance(m, BaseException) and all(m is not known for known in (before, *seen))]
     # Polars makes an error of its own of the text of another.
     return _completed(last, error) if last is not None and f"[{last.code}]" in str(error) else None
 
