@@ -14,8 +14,9 @@ import msgspec
 
 from modelyard._kit.clock import as_text
 from modelyard.pipeline.changes import Change, between
-from modelyard.pipeline.execute import FITS_ANY, Failure
+from modelyard.pipeline.execute import Failure
 from modelyard.pipeline.keys import Key
+from modelyard.pipeline.network import ASK
 from modelyard.records import Run
 from modelyard.store import Store
 
@@ -238,7 +239,7 @@ def _ingredients(now: dict[str, str], then: dict[str, str]) -> tuple[str, ...]:
 
 def _vague(failure: Failure) -> bool:
     """Say whether the hint of a failure fits any error of a user's function."""
-    return failure.hint == FITS_ANY
+    return failure.code == "step-failed" and ASK not in failure.hint
 
 
 def _kind(failure: Failure) -> CauseKind:

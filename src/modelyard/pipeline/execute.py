@@ -40,10 +40,8 @@ from modelyard.records import (
 from modelyard.security.redact import redact
 from modelyard.store import Appended, Store
 
-__all__ = ["FITS_ANY", "Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
+__all__ = ["Failure", "Outcome", "Task", "about", "execute", "perform", "wants"]
 
-# The next step after an error of which nothing else is known.
-FITS_ANY = "run again with --debug for the trace; finished steps are kept"
 # Characters of a failure that are recorded.
 _LONG_MESSAGE, _LONG_TRACE = 4_000, 40_000
 
@@ -133,7 +131,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             code="step-failed",
             message=_cut(redact(f"step `{step.name}` raised {type(error).__name__}: {error}"), _LONG_MESSAGE),
             where=where,
-            hint=hint_for(step, error) or FITS_ANY,
+            hint=hint_for(step, error) or "run again with --debug for the trace; finished steps are kept",
             lasting=lasting(error),
             trace=trace,
         )

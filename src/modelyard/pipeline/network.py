@@ -22,8 +22,10 @@ from modelyard._kit.errors import Denied
 from modelyard._kit.usercode import is_own
 from modelyard.records import Step
 
-__all__ = ["NetworkOff", "Within", "close_here", "hint_for"]
+__all__ = ["ASK", "NetworkOff", "Within", "close_here", "hint_for"]
 
+# What a step of the file says to have one.
+ASK = "network: true"
 # Of the machine itself; -1: of a descriptor that is open, whoever made it.
 _HERE = frozenset({-1, int(getattr(socket, "AF_UNIX", -1))})
 # On a thread that a step has started.
@@ -235,8 +237,8 @@ def _place(frames: Iterator[FrameType]) -> str:
 def _allow(step: Step) -> str:
     """Say how a step gets the network."""
     if step.verb.startswith("modelyard.") and step.verb != "modelyard.pipeline.notebooks:execute_notebook":
-        return "fetch what it wants in a step of your own with `resources: {network: true}`, and take that one's output"
-    return "give it `network: true` under `resources` (in Python: `network=True`)"
+        return f"fetch what it wants in a step of your own with `resources: {{{ASK}}}`, and take that one's output"
+    return f"give it `{ASK}` under `resources` (in Python: `network=True`)"
 
 
 def hint_for(step: Step, error: BaseException) -> str:
