@@ -81,7 +81,7 @@ def refused(store: Store, one: Step) -> Denied:
         ("connects", "to reach `127.0.0.1:{port}`"),
         ("opens", "to reach `127.0.0.1:{port}`"),
         ("makes", "a network socket"),
-        ("resolves", "to look up `localhost`"),
+        ("resolves", "to reach `localhost`"),
         ("says", "a network socket"),
         ("wraps", "to reach `127.0.0.1:{port}`"),
         ("in_a_thread", "to reach `127.0.0.1:{port}`"),

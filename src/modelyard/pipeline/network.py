@@ -1,12 +1,14 @@
 """A step has no network unless it says so: Python's sockets are refused to it, and it is said who wanted what.
 
-An audit hook (PEP 578) hears of every socket before it is made and of every name before it is looked up, in whatever
-library, and refuses them to the threads of a step; the other threads of the process keep their network. Native code and
-child processes do not ask Python: where a step has a process of its own, the kernel holds those as well (`seccomp.py`).
+From the first step on, the module `socket` asks for which step a thread works before it makes a socket or looks up a
+name; the other threads of the process keep their network. Native code and child processes do not ask it: where a step
+has a process of its own, the kernel holds those as well (`seccomp.py`). An audit hook would be asked by all that Python
+audits, and slow that down for good (docs/decisions/024).
 """
 
 from __future__ import annotations
 
+import _socket
 import re
 import socket
 import sys
@@ -26,8 +28,8 @@ __all__ = ["ASK", "NetworkOff", "Within", "close_here", "hint_for"]
 
 # What a step of the file says to have one.
 ASK = "network: true"
-# Of the machine itself; -1: of a descriptor that is open, whoever made it.
-_HERE = frozenset({-1, int(getattr(socket, "AF_UNIX", -1))})
+# The functions that look up a name. Python's `socket.getaddrinfo` calls that of `_socket`.
+_LOOK_UP = ("getaddrinfo", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getnameinfo")
 # On a thread that a step has started.
 _MARK = "_modelyard_attempt"
 # How it sounds when it was the kernel that refused, in the words of libc, Rust's and curl's.
@@ -84,8 +86,8 @@ class Within:
         self.refused: NetworkOff | None = None
 
     def __enter__(self) -> None:
-        if not _hooked:
-            _hook()
+        if not _asking:
+            _ask()
         self._before, outer = _thread.attempt, _attempt()
         # Whatever is raised inside has it for a context, and did not follow from it.
         self._handled = sys.exc_info()[1]
@@ -111,7 +113,7 @@ class _Thread(threading.local):
 
 _thread = _Thread()
 _under_way: list[Within] = []
-_hooked = False
+_asking = False
 _closed = False
 
 
@@ -144,13 +146,17 @@ def _attempt() -> Within | None:
     return newest[0] if newest and found.over else found
 
 
-def _hook() -> None:
-    """Hear of what this process does from now on; there is no way back."""
-    global _hooked
-    _hooked = True
-    # Python tells a hook of threads from 3.12 on only.
+def _ask() -> None:
+    """Have threads and sockets of this process ask from now on."""
+    global _asking
+    _asking = True
     threading.Thread.start = _marking(threading.Thread.start)  # type: ignore[assignment, method-assign]
-    sys.addaudithook(_heard)
+    socket.socket.__init__ = _making(socket.socket.__init__)  # type: ignore[method-assign]
+    for name in _LOOK_UP:
+        looking = _looking(getattr(_socket, name))
+        setattr(_socket, name, looking)
+        if name != "getaddrinfo":
+            setattr(socket, name, looking)
 
 
 def _marking(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
@@ -163,42 +169,24 @@ def _marking(start: Callable[[threading.Thread], None]) -> Callable[[threading.T
     return marked
 
 
-def _heard(event: str, args: tuple[Any, ...]) -> None:
-    # Most events are none of ours, and there are many: one look into a table for them.
-    if (look := _LOOKS.get(event)) is not None:
-        look(args)
+def _making(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def made(self: Any, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
+        # What is open already is nothing new, whoever opened it.
+        if fileno is None and family != getattr(socket, "AF_UNIX", None):
+            _refuse("a network socket")
+        init(self, family, type, proto, fileno)
+
+    return made
 
 
-def _made(args: tuple[Any, ...]) -> None:
-    if args[1] not in _HERE:
-        _refuse("a network socket")
+def _looking(find: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(find)
+    def looked(*args: Any, **named: Any) -> Any:
+        _refuse(f"to reach `{_shown(args)}`")
+        return find(*args, **named)
 
-
-def _addressed(args: tuple[Any, ...]) -> None:
-    # One that was made elsewhere, before the step or where nobody heard of it.
-    if args[0].family not in _HERE:
-        _refuse(f"to reach `{_shown(args[1])}`" if args[1] is not None else "to send")
-
-
-def _looked_up(args: tuple[Any, ...]) -> None:
-    _refuse(f"to reach `{_shown(args[:2])}`")
-
-
-def _asked_back(args: tuple[Any, ...]) -> None:
-    _refuse(f"to look up `{_shown(args[0])}`")
-
-
-_LOOKS: dict[str, Callable[[tuple[Any, ...]], None]] = {
-    "socket.__new__": _made,
-    "socket.bind": _addressed,
-    "socket.connect": _addressed,
-    "socket.sendmsg": _addressed,
-    "socket.sendto": _addressed,
-    "socket.getaddrinfo": _looked_up,
-    "socket.gethostbyaddr": _asked_back,
-    "socket.gethostbyname": _asked_back,
-    "socket.getnameinfo": _asked_back,
-}
+    return looked
 
 
 def _refuse(wanted: str) -> None:
@@ -216,12 +204,12 @@ def _refuse(wanted: str) -> None:
     raise attempt.refused
 
 
-def _shown(address: Any) -> str:
-    """Return an address as people write it; a port that is not said is left out."""
-    if not isinstance(address, tuple):
-        return _text(address)
-    host, port = (*address, None)[:2]
-    name = _text(host) if host is not None else "localhost"
+def _shown(args: tuple[Any, ...]) -> str:
+    """Return the address that is looked up, as people write it: a name, a name and a port, or a pair of both."""
+    host, port = (*args, None, None)[:2]
+    if isinstance(host, tuple):
+        return _shown(host)
+    name = "localhost" if host is None else _text(host)
     return f"{name}:{_text(port)}" if port else name
 
 
