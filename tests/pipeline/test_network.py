@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -23,7 +22,8 @@ from modelyard.records import Event, Plan, Resources, Retry, Run, Step
 from modelyard.store import Store, open_store
 
 ONCE, FEW = Retry(times=0), Retry(times=3, wait=0.01)
-EITHER = pytest.mark.parametrize("own", [False, True], ids=["in the runner", "in its own"])
+OWN = pytest.param(True, marks=pytest.mark.thorough, id="in its own")
+EITHER = pytest.mark.parametrize("own", [pytest.param(False, id="in the runner"), OWN])
 
 
 @pytest.fixture
@@ -32,12 +32,20 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One module for all tests: functions that were found by their names stay found."""
+    folder = tmp_path_factory.mktemp("networks")
+    (folder / "steps_of_networks.py").write_text(STEPS)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(steps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # That of the workers.
     (tmp_path / "steps_of_networks.py").write_text(STEPS)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("steps_of_networks", None)
+    monkeypatch.syspath_prepend(steps)
+    return tmp_path
 
 
 @pytest.fixture

@@ -99,10 +99,9 @@ class Within:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.over = True
-        if not self._counts:
-            return
-        _thread.attempt = self._before
-        _under_way.remove(self)
+        if self._counts:
+            _thread.attempt = self._before
+            _under_way.remove(self)
         if isinstance(error, Exception) and (refusal := _refusal_in(error, self)) is not None:
             raise refusal from error
 
