@@ -71,7 +71,11 @@ class Access(Section, frozen=True, kw_only=True):
     ] = ()
     per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Requests that one token may make in a minute. Left out, there is no limit.", examples=[600]),
+        Meta(
+            description="Requests for predictions that one token may make in a minute, and as many that tell outcomes. "
+            "Left out, there is no limit.",
+            examples=[600],
+        ),
     ] = None
     per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
