@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelyard._kit.errors import ServeError
 from modelyard.inference.decode import predictions_of
 from modelyard.records import Problem
 from modelyard.serving.asked import Asked
@@ -77,7 +78,7 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
         assert passes or not unchanged, output
         passed += passes
     assert 20 < passed < 500
-    assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, tally).lets_pass(output)
+    assert not Outgoing(problem, problem.classes, policy, {"viewer": "rounded(2)"}, tally).lets_pass(output)
 
 
 def test_what_is_declared_is_not_rounded() -> None:
@@ -90,3 +91,15 @@ def test_what_is_declared_is_not_rounded() -> None:
     assert outgoing.lets_pass(np.array([[0.5]], np.float32))
     assert outgoing.lets_pass(np.array([[0.1]], np.float32)) is (float(np.float32(0.1)) >= 0.1)
     assert outgoing.lets_pass(np.array([[0.9]], np.float32)) is (float(np.float32(0.9)) <= 0.9)
+
+
+@pytest.mark.parametrize("show", ["label", "rounded(1)"])
+def test_a_number_has_no_label_to_be_shown_alone(show: str) -> None:
+    Outgoing(CLASSES, CLASSES.classes, Guarded(), {"analyst": show}, lambda *_: None)
+    if show != "label":
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, lambda *_: None)
+        return
+    with pytest.raises(ServeError, match="`label`") as caught:
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, lambda *_: None)
+    assert caught.value.code == "guard-unusable"
+    assert "rounded" in caught.value.problem.hint

@@ -61,7 +61,8 @@ class Gate:
         if guards.checks:
             from modelyard.serving.guards.checks import Checks
 
-            checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
+            hidden, project = policy.requests.redact, Path(policy.project)
+            checks = Checks(guards.checks, bundle, validator, tally.decide, project, redact=hidden)
             self.checks = None if checks.idle else checks
         if guards.outlier is not None and guards.outlier.do == "quarantine":
             log.apart()

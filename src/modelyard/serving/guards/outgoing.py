@@ -102,6 +102,9 @@ class Outgoing:
             raise _unusable("`confidence` is about classes, and the model answers numbers", "use `within`")
         if problem.task != "regression" and policy.within is not None:
             raise _unusable("`within` is about numbers, and the model answers classes", "use `confidence`")
+        if problem.task == "regression" and None in self._digits.values():
+            message = "`label` in `deploy.access.show` is about classes, and the model answers numbers"
+            raise _unusable(message, "use `rounded(DIGITS)`")
 
     def lets_pass(self, output: Array) -> bool:
         """Say that `answer` would change and refuse nothing of a group, whoever asks, and that all of it is finite.
@@ -218,7 +221,7 @@ class Outgoing:
                 answer = _rounded(answer, digits, regression=regression)
             rows.append(row)
             decoded.append(answer)
-        hidden = frozenset({"probabilities"}) if digits is None and not regression else frozenset[str]()
+        hidden = frozenset({"probabilities"}) if digits is None else frozenset[str]()
         return Shown(asked, rows, decoded, hidden)
 
 
