@@ -95,11 +95,11 @@ def test_what_is_declared_is_not_rounded() -> None:
 
 @pytest.mark.parametrize("show", ["label", "rounded(1)"])
 def test_a_number_has_no_label_to_be_shown_alone(show: str) -> None:
-    Outgoing(CLASSES, CLASSES.classes, Guarded(), {"analyst": show}, lambda *_: None)
+    Outgoing(CLASSES, CLASSES.classes, Guarded(), {"analyst": show}, Tally())
     if show != "label":
-        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, lambda *_: None)
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, Tally())
         return
     with pytest.raises(ServeError, match="`label`") as caught:
-        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, lambda *_: None)
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, Tally())
     assert caught.value.code == "guard-unusable"
     assert "rounded" in caught.value.problem.hint
