@@ -178,10 +178,15 @@ def stages_in(args: argparse.Namespace, store: Store, *, needed: bool) -> tuple[
     if spec is None or not spec.deploy.stages:
         return spec, stages_of(store)
     before = _of_model(stages_of(store), spec.model_name)
-    if declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user()) and before:
+    news = declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user())
+    now = _of_model(stages_of(store), spec.model_name)
+    if news and before:
         # What is asked of a model must not change unseen.
         say(f"note: the stages of `{spec.model_name}` have changed, and that is written down: {_asking(spec)}")
-    return spec, _of_model(stages_of(store), spec.model_name)
+        for endpoint, stage in before.items():
+            if endpoint not in now and store.ledger.alias(endpoint, "champion") is not None:
+                say(f"note: `{stage.name}` is no stage any more, and nobody is asked what enters `{endpoint}`")
+    return spec, now
 
 
 def _of_model(stages: Mapping[str, DeclaredStage], model: str) -> dict[str, DeclaredStage]:
