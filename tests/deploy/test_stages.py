@@ -594,6 +594,20 @@ def test_a_stage_that_is_taken_out_is_said_to_ask_nobody(
     assert "live" not in people["ana"]("approve", "--list").stderr
 
 
+def test_a_run_says_that_it_changes_the_stages(people: dict[str, Yard], store: LocalStore) -> None:
+    lower = FILE.replace("staging: {approvals: 1}", "staging: {}")
+    written(store, lower.replace("prod: {approvals: 2}", "prod: {approvals: 1, four_eyes: true}"))
+    # Whatever comes of it: these data have nothing to learn from.
+    said = people["eve"]("run").stderr
+    assert "staging asks for 0 approvals, prod asks for 1 approval (four eyes)" in said
+    line = Teller(store.ledger).line(newest(store, "stages.declared"))
+    assert line.message == (
+        "user:eve declares the stages of hours by modelyard.yaml: dev (0 approvals), staging (0 approvals), "
+        "prod (1 approval, four eyes)"
+    )
+    assert "have changed" not in people["eve"]("run").stderr
+
+
 def test_an_only_model_of_a_stage_leaves_it_by_the_next_one(
     people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
 ) -> None:

@@ -55,7 +55,7 @@ def run_project(
     # By a clock that was ahead for a moment, none that is not over yet.
     plan = compose(spec, now=min(fire.due, time.time()) if fire else None)
     # What the model may enter is known before there is one.
-    if spec.model is not None or spec.stages:
+    if spec.model is not None:
         declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=actor or user())
     try:
         with shipping(store, spec.logs, project=spec.project):
