@@ -594,6 +594,23 @@ def test_a_stage_that_is_taken_out_is_said_to_ask_nobody(
     assert "live" not in people["ana"]("approve", "--list").stderr
 
 
+def test_who_takes_an_approval_back_during_a_trial_hears_that_it_goes_on(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    through(store, models[0])
+    ran(store, models[1])
+    yes(store, models[1], "staging", "bob")
+    into(store, models[1], "staging")
+    yes(store, models[1], "prod", "bob", "eve")
+    assert "trial" not in people["eve"]("approve", "--to", "prod", "--withdraw").stderr
+    yes(store, models[1], "prod", "eve")
+    into(store, models[1], "prod", alias="challenger")
+    done = people["eve"]("approve", "--to", "prod", "--withdraw")
+    assert "1 approval missing" in done.stdout
+    assert "its trial goes on, and may make it the champion" in done.stderr
+    assert "`modelyard rollback prod --alias challenger` ends it" in done.stderr
+
+
 def test_a_run_says_that_it_changes_the_stages(people: dict[str, Yard], store: LocalStore) -> None:
     lower = FILE.replace("staging: {approvals: 1}", "staging: {}")
     written(store, lower.replace("prod: {approvals: 2}", "prod: {approvals: 1, four_eyes: true}"))
@@ -654,6 +671,7 @@ def test_two_models_with_a_stage_of_one_name(
     assert "hours-prod, days-prod" in done.stderr
     written(store)
     assert "`hours-staging` has no champion" in yard("promote", "--to", "prod").stderr
+    assert "days" not in yard("approve", "--list").stdout
 
 
 def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
@@ -676,6 +694,26 @@ def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: lis
     assert yard("promote", models[0].digest, "--to", "dev", "--alias", "champion").returncode == 0
     assert yard("promote", "--to", "prod", "--alias", "champion").returncode == 0
     assert pointed(store, "hours-prod").model == models[0]
+
+
+def test_the_champion_with_another_card_is_not_tried_beside_itself(
+    yard: Yard, store: LocalStore, models: list[ModelVersion], make: Callable[..., ModelVersion]
+) -> None:
+    written(store, f"{PLAIN}deploy: {{stages: {{dev: {{}}, prod: {{rollout: {{canary: 10%}}}}}}}}\n")
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    for model in (models[0], make(1.0, card=b'{"ethics": "thought about"}')):
+        move(store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
+        assert yard("promote", "--to", "prod").stdout.startswith("hours-prod/champion -> ")
+
+
+def test_by_a_file_that_is_wrong_nothing_enters_a_stage(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    written(store, FILE.replace("approvals: 2", "approval: 3"))
+    yes(store, models[0], "staging", "bob")
+    # What it said before may be less than what somebody means to ask for.
+    assert "error[spec-unknown-field]" in people["ana"]("promote", "--to", "staging").stderr
+    assert store.ledger.alias("hours-staging", "champion") is None
 
 
 def test_a_test_of_two_versions_is_that_of_a_stage(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
