@@ -215,7 +215,7 @@ def _over(store: Store, now: Deployment) -> bool:
     """Say whether an alias is a challenger whose trial is over while another model is the champion."""
     champion = store.ledger.alias(now.endpoint, "champion")
     other = champion is not None and champion.model.digest != now.model.digest
-    return now.alias == "challenger" and other and tried(store, now.endpoint) is None
+    return other and tried(store, now.endpoint) is None
 
 
 def _why(admission: Admission | None, actor: str) -> str:
