@@ -11,7 +11,7 @@ import pytest
 
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, Tampered, UserError
-from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed, released, rollback, settle
+from modelyard.deploy.aliases import endpoint_of, find_model, move, pointed, released, rollback, settle, withdraw
 from modelyard.deploy.steps import promote
 from modelyard.inference import open_bundle
 from modelyard.records import Deployment, Draft, ModelVersion, plain
@@ -208,6 +208,23 @@ def test_the_alias_is_held_while_a_runs_deployment_is_written(store: LocalStore,
     # What goes wrong while it is held is not taken for a lock that somebody else has.
     with pytest.raises(Busy, match="other"), settle(store, returned):
         raise Busy("other", "other")
+
+
+def test_a_model_is_tried_again_once_the_champion_has_moved(store: LocalStore, models: list[ModelVersion]) -> None:
+    for alias, model in (("champion", models[0]), ("challenger", models[1]), ("champion", models[1])):
+        move(store, "hours", alias, model, actor="user:ana")
+    rollback(store, "hours", actor="user:ana")
+    # A server tries what was named after the champion moved, so "already" would be said of no trial at all.
+    again = move(store, "hours", "challenger", models[1], actor="user:ana")
+    assert (again.model, again.revision, again.reason) == (models[1], 2, "promoted by user:ana")
+    assert move(store, "hours", "challenger", models[1], actor="user:ana") == again
+    # A run that makes the same model once more has nothing to say of it.
+    assert settled(store, again) is None
+    assert withdraw(store, "hours", actor="user:ana").model == models[0]
+    # The champion itself is tried by nobody.
+    move(store, "hours", "champion", models[1], actor="user:ana")
+    rollback(store, "hours", actor="user:ana")
+    assert move(store, "hours", "challenger", models[0], actor="user:ana").revision == 3
 
 
 def test_models_are_found_by_their_first_digits(store: LocalStore, models: list[ModelVersion]) -> None:

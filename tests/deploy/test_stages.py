@@ -131,6 +131,7 @@ def test_the_same_person_counts_once_and_may_think_again(store: LocalStore, mode
     yes(store, model, "staging", "bob")
     said = refused(lambda: yes(store, model, "staging", "bob"), "approved-already")
     assert "it has 1 of 1, of user:bob" in said.problem.hint
+    assert f"`modelyard approve {short(model.digest)} --to staging --withdraw`" in said.problem.hint
     said = refused(lambda: unapprove(store, stage(store, "staging"), model, actor="user:eve"), "approval-not-found")
     assert "approved by user:bob" in said.problem.hint
     unapprove(store, stage(store, "staging"), model, actor="user:bob", reason="slow")
@@ -142,6 +143,13 @@ def test_the_same_person_counts_once_and_may_think_again(store: LocalStore, mode
     assert kinds == ["model.approved", "model.unapproved", "model.approved"]
 
 
+def test_nobody_approves_what_asks_for_no_approval(store: LocalStore, models: list[ModelVersion]) -> None:
+    ran(store, models[0])
+    refused(lambda: yes(store, models[0], "dev", "bob"), "approval-not-needed")
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    refused(lambda: yes(store, models[0], "prod", "bob"), "approval-not-needed")
+
+
 def test_four_eyes_leaves_out_who_promotes(store: LocalStore, models: list[ModelVersion]) -> None:
     model = models[0]
     ran(store, model)
@@ -149,8 +157,21 @@ def test_four_eyes_leaves_out_who_promotes(store: LocalStore, models: list[Model
     yes(store, model, "prod", "ana")
     said = refused(lambda: into(store, model, "prod"), "approvals-missing")
     assert "that of user:ana, who promotes, does not count" in str(said)
+    # It has as many as it needs: another person at the keyboard will do.
+    assert said.problem.hint == (
+        f"somebody who has not approved it may promote it, or one more person approves it: "
+        f"`modelyard approve {short(model.digest)} --to prod`"
+    )
     into(store, model, "prod", by="user:bob")
     assert champions(store)["prod"] == short(model.digest)
+
+
+def test_who_approved_is_on_record_even_where_it_did_not_count(store: LocalStore, models: list[ModelVersion]) -> None:
+    ran(store, models[0])
+    declare(store, "hours", {"dev": Stage(), "prod": Stage(approvals=1, four_eyes=True)}, actor="user:ana")
+    yes(store, models[0], "prod", "ana", "bob")
+    into(store, models[0], "prod")
+    assert newest(store, "alias.moved").payload["admitted"]["approved"] == ["user:ana", "user:bob"]
 
 
 def test_a_new_card_asks_for_new_approvals(
@@ -198,6 +219,13 @@ def test_two_models_cannot_have_one_endpoint(
         lambda: into(store, other, "prod"),
     ):
         refused(call, "stage-other-model")
+
+
+def test_two_models_cannot_declare_one_endpoint(store: LocalStore) -> None:
+    declare(store, "hours", {"dev": Stage(), "day-prod": Stage()}, actor="user:ana")
+    # Nothing answers there yet.
+    said = refused(lambda: declare(store, "hours-day", {"prod": Stage()}, actor="user:ana"), "stage-taken")
+    assert "the endpoint `hours-day-prod`, which `hours` has" in str(said)
 
 
 # -- other spellings
@@ -289,6 +317,55 @@ def test_a_lost_trial_asks_for_new_approvals(store: LocalStore, models: list[Mod
     into(store, models[1], "prod", alias="challenger")
     withdraw(store, "hours-prod", actor="user:ana")
     refused(lambda: into(store, models[1], "prod", alias="challenger"), "approvals-missing")
+
+
+def test_a_trial_ends_at_once_whatever_the_champion_came_by(store: LocalStore, models: list[ModelVersion]) -> None:
+    through(store, models[0])
+    through(store, models[1])
+    # So it has no approvals any more.
+    rollback(store, "hours-prod", actor="user:ana")
+    yes(store, models[1], "prod", "bob", "eve")
+    into(store, models[1], "prod", alias="challenger")
+    assert withdraw(store, "hours-prod", actor="user:ana").model == models[0]
+
+
+def test_a_challenger_that_won_and_was_gone_back_from_is_on_trial_no_more(
+    store: LocalStore, models: list[ModelVersion]
+) -> None:
+    first, second, third = models
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    for model in (first, second):
+        move(store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
+        into(store, model, "prod", alias="champion" if model is first else "challenger")
+    # As by the end of its trial; the challenger stays where it points.
+    into(store, second, "prod")
+    rollback(store, "hours-prod", actor="user:ana")
+    # No server tries what was named for another champion; so it waits, as anything that is not there.
+    assert (standing(store)[-1].challenger, standing(store)[-1].next) == ("", second.digest)
+    # Nor is it a way into the stage once the stage before has gone on.
+    move(store, "hours-dev", "champion", third, reason="gate passed", actor="user:ana")
+    refused(lambda: into(store, second, "prod"), "stage-skipped")
+    move(store, "hours-dev", "champion", second, reason="thought again", actor="user:ana")
+    was = pointed(store, "hours-prod", "challenger").revision
+    into(store, second, "prod", alias="challenger")
+    now = pointed(store, "hours-prod", "challenger")
+    assert (now.model, now.revision) == (second, was + 1)
+    assert standing(store)[-1].challenger == second.digest
+    # On trial by now, so there is nothing to do.
+    into(store, second, "prod", alias="challenger")
+    assert pointed(store, "hours-prod", "challenger") == now
+
+
+def test_a_champion_may_end_the_trial_beside_it_while_the_stage_before_has_gone_on(
+    store: LocalStore, models: list[ModelVersion]
+) -> None:
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    move(store, "hours-dev", "champion", models[0], reason="gate passed", actor="user:ana")
+    into(store, models[0], "prod")
+    move(store, "hours-dev", "champion", models[1], reason="gate passed", actor="user:ana")
+    into(store, models[1], "prod", alias="challenger")
+    into(store, models[0], "prod", alias="challenger")
+    assert standing(store)[-1].challenger == ""
 
 
 def test_the_logs_tell_who_approved_what(store: LocalStore, models: list[ModelVersion]) -> None:
@@ -402,6 +479,25 @@ def test_a_file_without_stages_goes_by_its_own_endpoint(
     assert "error[stage-skipped]" in people["ana"]("promote", models[1].digest, "--endpoint", "hours-prod").stderr
 
 
+def test_digits_mean_the_card_that_a_model_has_in_the_stage_before(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion], make: Callable[..., ModelVersion]
+) -> None:
+    model, bob = models[0], people["bob"]
+    yes(store, model, "staging", "eve")
+    into(store, model, "staging")
+    ran(store, make(1.0, card=b'{"ethics": "thought about"}'))
+    assert bob("approve", model.digest, "--to", "prod").returncode == 0
+    yes(store, model, "prod", "eve")
+    # It is the one that was approved, though a newer one waits to enter `staging`.
+    assert bob("promote", model.digest, "--to", "prod").returncode == 0
+    assert pointed(store, "hours-prod").model.identity == model.identity
+    # Once that one has entered `staging`, it is what comes next.
+    again = pointed(store, "hours-dev").model
+    yes(store, again, "staging", "eve")
+    into(store, again, "staging")
+    assert "error[approvals-missing]" in bob("promote", model.digest, "--to", "prod").stderr
+
+
 def test_a_stage_without_a_model_says_where_one_comes_from(people: dict[str, Yard]) -> None:
     done = people["ana"]("serve", "prod")
     assert "error[alias-not-found]" in done.stderr
@@ -485,6 +581,73 @@ def test_what_answers_in_a_stage_needs_no_more_approvals(
     assert (event.actor, event.payload["file"]) == ("user:eve", "modelyard.yaml")
 
 
+def test_a_stage_that_is_taken_out_is_said_to_ask_nobody(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    through(store, models[0])
+    written(store, FILE.replace("prod: {approvals: 2}", "live: {}"))
+    said = people["ana"]("approve", "--list").stderr
+    assert "live asks for 0 approvals" in said
+    assert "`prod` is no stage any more, and nobody is asked what enters `hours-prod`" in said
+    # A stage that nothing has entered has no callers.
+    written(store, FILE)
+    assert "live" not in people["ana"]("approve", "--list").stderr
+
+
+def test_who_takes_an_approval_back_during_a_trial_hears_that_it_goes_on(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    through(store, models[0])
+    ran(store, models[1])
+    yes(store, models[1], "staging", "bob")
+    into(store, models[1], "staging")
+    yes(store, models[1], "prod", "bob", "eve")
+    assert "trial" not in people["eve"]("approve", "--to", "prod", "--withdraw").stderr
+    yes(store, models[1], "prod", "eve")
+    into(store, models[1], "prod", alias="challenger")
+    done = people["eve"]("approve", "--to", "prod", "--withdraw")
+    assert "1 approval missing" in done.stdout
+    assert "its trial goes on, and may make it the champion" in done.stderr
+    assert "`modelyard rollback prod --alias challenger` ends it" in done.stderr
+
+
+def test_a_run_says_that_it_changes_the_stages(people: dict[str, Yard], store: LocalStore) -> None:
+    lower = FILE.replace("staging: {approvals: 1}", "staging: {}")
+    written(store, lower.replace("prod: {approvals: 2}", "prod: {approvals: 1, four_eyes: true}"))
+    # Whatever comes of it: these data have nothing to learn from.
+    said = people["eve"]("run").stderr
+    assert "staging asks for 0 approvals, prod asks for 1 approval (four eyes)" in said
+    line = Teller(store.ledger).line(newest(store, "stages.declared"))
+    assert line.message == (
+        "user:eve declares the stages of hours by modelyard.yaml: dev (0 approvals), staging (0 approvals), "
+        "prod (1 approval, four eyes)"
+    )
+    assert "have changed" not in people["eve"]("run").stderr
+
+
+def test_an_only_model_of_a_stage_leaves_it_by_the_next_one(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    through(store, models[0])
+    said = people["ana"]("rollback", "prod").stderr
+    assert "error[no-previous]" in said
+    assert "`modelyard promote --to prod` takes the champion of `staging`" in said
+
+
+def test_a_run_whose_endpoint_is_a_stage_of_another_model_is_refused_before_it_begins(
+    people: dict[str, Yard], store: LocalStore
+) -> None:
+    written(store, PLAIN.replace("hours", "hours-prod"), "other.yaml")
+    done = people["ana"]("run", "-f", "other.yaml")
+    assert "error[stage-taken]" in done.stderr, done
+    assert "`hours-prod` is the stage `prod` of `hours`" in done.stderr
+    assert store.ledger.runs() == []
+    # A file that makes no model may have any name.
+    (store.root / "own.py").write_text("def one():\n    return 1\n")
+    written(store, "project: hours-prod\nsteps: {one: {function: 'own.py:one'}}\n", "steps.yaml")
+    assert people["ana"]("run", "-f", "steps.yaml").returncode == 0
+
+
 def test_without_stages_it_is_said_how_they_are_declared(
     yard: Yard, store: LocalStore, models: list[ModelVersion]
 ) -> None:
@@ -508,6 +671,7 @@ def test_two_models_with_a_stage_of_one_name(
     assert "hours-prod, days-prod" in done.stderr
     written(store)
     assert "`hours-staging` has no champion" in yard("promote", "--to", "prod").stderr
+    assert "days" not in yard("approve", "--list").stdout
 
 
 def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
@@ -530,6 +694,26 @@ def test_a_rollout_tries_in_its_stage(yard: Yard, store: LocalStore, models: lis
     assert yard("promote", models[0].digest, "--to", "dev", "--alias", "champion").returncode == 0
     assert yard("promote", "--to", "prod", "--alias", "champion").returncode == 0
     assert pointed(store, "hours-prod").model == models[0]
+
+
+def test_the_champion_with_another_card_is_not_tried_beside_itself(
+    yard: Yard, store: LocalStore, models: list[ModelVersion], make: Callable[..., ModelVersion]
+) -> None:
+    written(store, f"{PLAIN}deploy: {{stages: {{dev: {{}}, prod: {{rollout: {{canary: 10%}}}}}}}}\n")
+    declare(store, "hours", {"dev": Stage(), "prod": Stage()}, actor="user:ana")
+    for model in (models[0], make(1.0, card=b'{"ethics": "thought about"}')):
+        move(store, "hours-dev", "champion", model, reason="gate passed", actor="user:ana")
+        assert yard("promote", "--to", "prod").stdout.startswith("hours-prod/champion -> ")
+
+
+def test_by_a_file_that_is_wrong_nothing_enters_a_stage(
+    people: dict[str, Yard], store: LocalStore, models: list[ModelVersion]
+) -> None:
+    written(store, FILE.replace("approvals: 2", "approval: 3"))
+    yes(store, models[0], "staging", "bob")
+    # What it said before may be less than what somebody means to ask for.
+    assert "error[spec-unknown-field]" in people["ana"]("promote", "--to", "staging").stderr
+    assert store.ledger.alias("hours-staging", "champion") is None
 
 
 def test_a_test_of_two_versions_is_that_of_a_stage(yard: Yard, store: LocalStore, models: list[ModelVersion]) -> None:
@@ -592,6 +776,14 @@ def test_what_a_stage_comes_from_does_not_move_meanwhile(store: LocalStore, mode
     ):
         into(store, models[0], "staging")
     assert store.ledger.alias("hours-staging", "champion") is None
+
+
+def test_nobody_approves_while_a_stage_moves(store: LocalStore, models: list[ModelVersion]) -> None:
+    ran(store, models[0])
+    yes(store, models[0], "staging", "eve")
+    with open_store(store.root) as other, other.hold("alias.hours-staging", who={"actor": "user:eve"}):
+        refused(lambda: yes(store, models[0], "staging", "bob"), "store-held")
+        refused(lambda: unapprove(store, stage(store, "staging"), models[0], actor="user:eve"), "store-held")
 
 
 @pytest.mark.cluster

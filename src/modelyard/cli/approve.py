@@ -9,7 +9,7 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
 from modelyard._kit.text import plural
-from modelyard.cli.output import data, json_line, table
+from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, open_existing, stages_in
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Approve, withdraw or list."""
     from modelyard.deploy.approving import approve, asking, model_for, unapprove
-    from modelyard.deploy.promotion import named, standing
+    from modelyard.deploy.promotion import named, standing, tried
 
     if args.list and (args.model or args.to or args.withdraw):
         raise UserError("cli-value", "`--list` shows every stage", hint="modelyard approve --list")
@@ -72,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
         said = unapprove if args.withdraw else approve
         said(store, stage, model, actor=actor, reason=args.reason)
         given = _given(store, stage, model)
+        trial = tried(store, stage.endpoint)
+    if args.withdraw and trial is not None and trial.model.identity == model.identity:
+        ends = f"`modelyard rollback {stage.name} --alias challenger` ends it"
+        say(f"note: its trial goes on, and may make it the champion; {ends}")
     lacks = max(0, stage.approvals - len(given))
     if args.json:
         json_line(

@@ -20,6 +20,7 @@ __all__ = [
     "FILE",
     "add_file",
     "add_json",
+    "declare_stages",
     "endpoint_in",
     "known_stages",
     "load_if_right",
@@ -169,19 +170,35 @@ def stages_in(args: argparse.Namespace, store: Store, *, needed: bool) -> tuple[
         SpecError: The file is wrong, and needed.
         Refused: A stage would be an endpoint that another model has (`stage-taken`).
     """
-    from modelyard._kit.actor import user
-    from modelyard.deploy.promotion import declare, stages_of
+    from modelyard.deploy.promotion import stages_of
 
     spec = None
     if Path(args.file).exists():
         spec = load_spec(args, files=False) if needed else load_if_right(args)[0]
     if spec is None or not spec.deploy.stages:
         return spec, stages_of(store)
+    return spec, declare_stages(spec, store)
+
+
+def declare_stages(spec: Spec, store: Store) -> dict[str, DeclaredStage]:
+    """Write down what a file says of stages, say so if they were others before, and return those of its model.
+
+    Raises:
+        Refused: A stage would be an endpoint that another model has (`stage-taken`).
+    """
+    from modelyard._kit.actor import user
+    from modelyard.deploy.promotion import declare, stages_of
+
     before = _of_model(stages_of(store), spec.model_name)
-    if declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user()) and before:
+    news = declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=user())
+    now = _of_model(stages_of(store), spec.model_name)
+    if news and before:
         # What is asked of a model must not change unseen.
         say(f"note: the stages of `{spec.model_name}` have changed, and that is written down: {_asking(spec)}")
-    return spec, _of_model(stages_of(store), spec.model_name)
+        for endpoint, stage in before.items():
+            if endpoint not in now and store.ledger.alias(endpoint, "champion") is not None:
+                say(f"note: `{stage.name}` is no stage any more, and nobody is asked what enters `{endpoint}`")
+    return now
 
 
 def _of_model(stages: Mapping[str, DeclaredStage], model: str) -> dict[str, DeclaredStage]:

@@ -9,7 +9,7 @@ from typing import Any
 from modelyard.cli.arguments import whole
 from modelyard.cli.output import data, json_line, say
 from modelyard.cli.progress import Progress
-from modelyard.cli.project import add_file, load_spec, say_missing
+from modelyard.cli.project import add_file, declare_stages, load_spec, say_missing
 from modelyard.cli.repeat import add_every, repeated
 from modelyard.cli.stopping import stoppable
 
@@ -64,6 +64,8 @@ def _once(args: argparse.Namespace) -> int:
     steps = len(compose(spec).steps)
     store = open_store(spec.root, file=spec.path.name)
     say_missing(spec)
+    if spec.stages:
+        declare_stages(spec, store)
     if not args.every:
         # Workers end, and the run is recorded as cancelled.
         stoppable()

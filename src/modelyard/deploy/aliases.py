@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from modelyard._kit.digest import short
 from modelyard._kit.errors import Busy, NotFound, Refused, UserError
-from modelyard.deploy.promotion import Admission, DeclaredStage, admit, arrive, stages_of
+from modelyard.deploy.promotion import Admission, DeclaredStage, admit, arrive, stages_of, tried
 from modelyard.inference import open_bundle
 from modelyard.records import Alias, Deployment, Draft, ModelVersion, plain, read_value
 from modelyard.security.keys import trusted_keys
@@ -195,14 +197,25 @@ def _point(
 ) -> Deployment:
     """Point an alias that is held at a model."""
     now = store.ledger.alias(endpoint, alias)
-    if now is not None and successor(now, endpoint, alias, model, reason) is now:
+    if now is not None and successor(now, endpoint, alias, model, reason) is now and not _over(store, now):
         return now
     admission = admit(store, endpoint, model, actor=actor) if gate else None
-    then = successor(now, endpoint, alias, model, reason or _why(admission, actor))
+    why = reason or _why(admission, actor)
+    then = successor(now, endpoint, alias, model, why)
+    if then is now:
+        # Servers try what was named after the champion moved.
+        then = msgspec.structs.replace(now, revision=now.revision + 1, reason=why)
     open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
     payload = {"deployment": plain(then), **({"admitted": plain(admission)} if admission is not None else {})}
     store.ledger.append(Draft(kind="alias.moved", actor=actor, payload=payload), durable=True)
     return then
+
+
+def _over(store: Store, now: Deployment) -> bool:
+    """Say whether an alias is a challenger whose trial is over while another model is the champion."""
+    champion = store.ledger.alias(now.endpoint, "champion")
+    other = champion is not None and champion.model.digest != now.model.digest
+    return other and tried(store, now.endpoint) is None
 
 
 def _why(admission: Admission | None, actor: str) -> str:
@@ -276,10 +289,15 @@ def rollback(
     now = pointed(store, endpoint, alias)
     moves = [d for d in store.ledger.aliases(endpoint) if d.alias == alias]
     if not to and not now.previous:
+        stage = stages_of(store).get(endpoint)
+        if stage is not None and stage.before:
+            more = _made(stage, alias)
+        else:
+            more = "`modelyard promote MODEL` points it at another model"
         raise Refused(
             "no-previous",
             f"`{endpoint}/{alias}` has pointed at one model only: {short(now.model.digest)}",
-            hint="there is nothing to go back to; `modelyard promote MODEL` points it at another model",
+            hint=f"there is nothing to go back to; {more}",
         )
     target = _matching((d.model for d in reversed(moves)), to or now.previous)
     # It was let in before, and whoever goes back is in a hurry.

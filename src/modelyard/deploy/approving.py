@@ -83,7 +83,7 @@ def approve(store: Store, stage: DeclaredStage, model: ModelVersion, *, actor: s
                 "approved-already",
                 f"{actor} has approved model `{digest}` for `{stage.name}` already; a person counts once",
                 hint=f"it has {len(given)} of {stage.approvals}, of {listed(given)}; "
-                "`modelyard approve --withdraw` takes yours back",
+                f"`modelyard approve {digest} --to {stage.name} --withdraw` takes yours back",
             )
         draft = drafted("model.approved", stage.endpoint, stage.name, model, actor=actor, reason=reason)
         store.ledger.append(draft, durable=True)

@@ -17,7 +17,7 @@ from modelyard._kit.errors import NotFound, Refused, UserError
 from modelyard._kit.text import plural
 from modelyard.deploy.approvals import Approval, approvals, every, listed
 from modelyard.deploy.stages import Stage, endpoint_at
-from modelyard.records import Draft, ModelVersion
+from modelyard.records import Deployment, Draft, ModelVersion
 from modelyard.store.base import Store
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "named",
     "stages_of",
     "standing",
+    "tried",
 ]
 
 
@@ -122,8 +123,16 @@ def declare(store: Store, model: str, stages: Mapping[str, Stage], *, file: str 
         Whether it was news.
 
     Raises:
-        Refused: A stage would be an endpoint that another model has (`stage-taken`).
+        Refused: A stage would be an endpoint that another model has, or the model's own endpoint is a stage of another
+            one (`stage-taken`).
     """
+    known = stages_of(store)
+    if not stages and (stage := known.get(model)) is not None:
+        raise Refused(
+            "stage-taken",
+            f"`{model}` is the stage `{stage.name}` of `{stage.model}`, so no other model answers there",
+            hint="give this one another name with `deploy.endpoint`",
+        )
     told: list[dict[str, Any]] = [
         {
             "name": name,
@@ -135,7 +144,7 @@ def declare(store: Store, model: str, stages: Mapping[str, Stage], *, file: str 
     ]
     if not told or _newest(store).get(model) == told:
         return False
-    others = {endpoint: stage.model for endpoint, stage in stages_of(store).items()}
+    others = {endpoint: stage.model for endpoint, stage in known.items()}
     for one in told:
         endpoint = one["endpoint"]
         champion = store.ledger.alias(endpoint, "champion")
@@ -253,16 +262,15 @@ def _stage_of(store: Store, endpoint: str, model: ModelVersion) -> DeclaredStage
 def may_come(store: Store, stage: DeclaredStage, model: ModelVersion) -> None:
     """Refuse a model that has not come so far: approvals aside, only the stage before leads into a stage.
 
-    A challenger of the stage came from there when it was named; by the end of its trial that may have moved on.
+    A challenger on trial in the stage came from there when it was named; by the end of it that may have moved on.
 
     Raises:
         Refused: It is not the champion of the stage before (`stage-skipped`).
     """
-    if _is(store, stage.before_endpoint, "champion", model) or any(
-        _is(store, stage.endpoint, alias, model) for alias in ("champion", "challenger")
-    ):
-        return
     now = store.ledger.alias(stage.before_endpoint, "champion")
+    there = (now, store.ledger.alias(stage.endpoint, "champion"), tried(store, stage.endpoint))
+    if any(to is not None and to.model.identity == model.identity for to in there):
+        return
     digest = short(model.digest)
     if now is None:
         why = f"`{stage.before}` has no champion yet"
@@ -277,9 +285,22 @@ def may_come(store: Store, stage: DeclaredStage, model: ModelVersion) -> None:
     )
 
 
-def _is(store: Store, endpoint: str, alias: Any, model: ModelVersion) -> bool:
-    now = store.ledger.alias(endpoint, alias)
-    return now is not None and now.model.identity == model.identity
+def tried(store: Store, endpoint: str) -> Deployment | None:
+    """Return the challenger that is on trial at an endpoint; none where its trial is over.
+
+    It goes on pointing at what was tried, which by then is the champion, or was named for another one. So servers
+    decide it as well.
+    """
+    moves = store.ledger.aliases(endpoint)
+    newest = {move.alias: at for at, move in enumerate(moves)}
+    if "challenger" not in newest:
+        return None
+    found = moves[newest["challenger"]]
+    if "champion" in newest and (
+        newest["champion"] > newest["challenger"] or moves[newest["champion"]].model.digest == found.model.digest
+    ):
+        return None
+    return found
 
 
 def counting(stage: DeclaredStage, given: tuple[Approval, ...], actor: str) -> tuple[Approval, ...]:
@@ -291,15 +312,19 @@ def _missing(
     stage: DeclaredStage, model: ModelVersion, given: tuple[Approval, ...], count: tuple[Approval, ...], actor: str
 ) -> Refused:
     digest, lacks = short(model.digest), stage.approvals - len(count)
+    command = f"`modelyard approve {digest} --to {stage.name}`"
+    if len(given) >= stage.approvals:
+        hint = f"somebody who has not approved it may promote it, or one more person approves it: {command}"
+    else:
+        more = "one more person has" if lacks == 1 else f"{lacks} more persons have"
+        hint = f"{more} to say so: {command}"
     has = f"it has {len(given)}, of {listed(given)}" if given else "it has none"
     if len(count) < len(given):
         has += f"; that of {actor}, who promotes, does not count"
     return Refused(
         "approvals-missing",
         f"model `{digest}` needs {plural(stage.approvals, 'approval')} to enter `{stage.name}`, and {has}",
-        hint=f"{lacks} more persons have to say so: `modelyard approve {digest} --to {stage.name}`"
-        if lacks > 1
-        else f"one more person has to say so: `modelyard approve {digest} --to {stage.name}`",
+        hint=hint,
     )
 
 
@@ -324,12 +349,11 @@ def standing(store: Store) -> tuple[Standing, ...]:
 
 def _standing(store: Store, stage: DeclaredStage, approved: Mapping[tuple[str, str], tuple[Approval, ...]]) -> Standing:
     now = store.ledger.alias(stage.endpoint, "champion")
-    tried = store.ledger.alias(stage.endpoint, "challenger")
-    if tried is not None and now is not None and tried.model.digest == now.model.digest:
-        # A trial that is over.
-        tried = None
+    challenger = tried(store, stage.endpoint)
     comes = store.ledger.alias(stage.before_endpoint, "champion") if stage.before else None
-    if comes is not None and any(to is not None and comes.model.identity == to.model.identity for to in (now, tried)):
+    if comes is not None and any(
+        to is not None and comes.model.identity == to.model.identity for to in (now, challenger)
+    ):
         comes = None
     given = approved.get((stage.endpoint, comes.model.identity), ()) if comes is not None else ()
     return Standing(
@@ -339,7 +363,7 @@ def _standing(store: Store, stage: DeclaredStage, approved: Mapping[tuple[str, s
         approvals=stage.approvals,
         four_eyes=stage.four_eyes,
         champion=now.model.digest if now is not None else "",
-        challenger=tried.model.digest if tried is not None else "",
+        challenger=challenger.model.digest if challenger is not None else "",
         next=comes.model.digest if comes is not None else "",
         approved=given,
         missing=max(0, stage.approvals - len(given)) if comes is not None else 0,

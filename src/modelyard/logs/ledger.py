@@ -6,7 +6,7 @@ from typing import Any
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.digest import short
-from modelyard._kit.text import number, seconds_text
+from modelyard._kit.text import number, plural, seconds_text
 from modelyard.logs.line import Level, Line
 from modelyard.records import Event
 from modelyard.store import Ledger
@@ -92,6 +92,13 @@ def _said(event: Event) -> tuple[Level, str]:
         to = body["deployment"]
         model = short(str(to["model"]["digest"]))
         return "info", f"{to['endpoint']}/{to['alias']} points at model {model} ({to.get('reason', '')})"
+    if event.kind == "stages.declared":
+        asks = (
+            f"{one['name']} ({plural(one['approvals'], 'approval')}{', four eyes' if one['four_eyes'] else ''})"
+            for one in body["stages"]
+        )
+        by = f" by {body['file']}" if body["file"] else ""
+        return "info", f"{event.actor} declares the stages of {body['model']}{by}: {', '.join(asks)}"
     if event.kind in ("model.approved", "model.unapproved"):
         done = "approves" if event.kind == "model.approved" else "no longer approves"
         reason = f": {body['reason']}" if body["reason"] else ""

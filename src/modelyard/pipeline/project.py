@@ -40,7 +40,8 @@ def run_project(
 
     Raises:
         ModelyardError: As `modelyard.pipeline.run.run` says.
-        Refused: A stage would be an endpoint that another model has (`stage-taken`).
+        Refused: A stage would be an endpoint that another model has, or the model's is a stage of another one
+            (`stage-taken`).
     """
     from modelyard._kit.actor import user
     from modelyard.deploy.promotion import declare
@@ -54,7 +55,8 @@ def run_project(
     # By a clock that was ahead for a moment, none that is not over yet.
     plan = compose(spec, now=min(fire.due, time.time()) if fire else None)
     # What the model may enter is known before there is one.
-    declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=actor or user())
+    if spec.model is not None:
+        declare(store, spec.model_name, spec.deploy.stages, file=spec.path.name, actor=actor or user())
     try:
         with shipping(store, spec.logs, project=spec.project):
             finished = run_plan(plan, store, actor=actor, executor=executor, observe=observe, fire=fire, budget=budget)
