@@ -107,6 +107,9 @@ def _column(feature: Feature, guards: Guarded) -> dict[str, Any]:
     if not number and guards.unseen == "reject" and feature.categories:
         schema["enum"] = [*feature.categories, *(["", None] if empty else [])]
     seen = _seen(feature)
+    if feature.nullable and not empty:
+        # A guard refuses what the model itself takes.
+        seen["x-seen"] = {**seen.get("x-seen", {}), "missing": True}
     return {"type": kinds if len(kinds) > 1 else kinds[0], **schema, **seen}
 
 
