@@ -213,7 +213,7 @@ class TestCheck:
             "project: hours\ndata: {t: {from: t.csv}}\nmodel: {target: y}\n"
             "deploy: {guards: {checks: [{use: guards.py:slow, timeout: 20ms}]}}\n"
         )
-        write("it.yaml", answer={"fields": {"/predictions/*/label": {"one_of": ["no", "yes"]}}})
+        write("it.yaml", answer={"fields": {"/predictions/*/label": {"type": "string"}}})
         assert main(["contract", "check", "it.yaml"]) == 0
 
     def test_nothing_is_left_in_the_project(self, yard: Yard) -> None:

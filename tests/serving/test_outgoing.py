@@ -15,6 +15,7 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.outgoing import Outgoing, check_finite
 from modelyard.serving.guards.policy import Confidence, Guarded, Within
+from modelyard.serving.parsed import Parsed
 from tests.kernels import kernels
 
 __all__ = ["kernels"]
@@ -56,7 +57,8 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
     passed = 0
     for _ in range(500):
         output = outputs(problem, rng)
-        asked = Asked(SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), None, None)  # type: ignore[arg-type]
+        parsed = Parsed(len(output), None, None)
+        asked = Asked(SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), parsed, None)  # type: ignore[arg-type]
         asked.rows, asked.classes = output.tolist(), problem.classes
         asked.predictions = predictions_of(asked.rows, problem)
         before = [dict(one) for one in asked.decoded]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.serving.errors import bad, check_id, killed
 from modelyard.serving.grpc.messages import message, read
 from modelyard.serving.protocols.binary import FIXED
-from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, supported, version_of
+from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, said_of, supported, version_of
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.sifting import seconds_of
 
@@ -140,8 +140,8 @@ def _answer(service: Service, asked: Asked, wanted: tuple[str, ...], *, typed: b
     shown = tuple(_shown(service.problem.task == "regression", wanted, asked.hidden))
     same = _same(service.endpoint, version, len(service.problem.classes), asked.parsed.count, shown)
     parts = [same, _ID, _varint(len(given)), given]
-    if asked.parsed.warnings:
-        parts.append(_warned([one["message"] for one in asked.parsed.warnings]))
+    if (asked.shaped or asked.parsed.warnings) and (said := said_of(asked)):
+        parts.append(_said(said))
     if typed:
         parts = [_typed(service, asked, b"".join(parts), shown)]
     else:
@@ -183,9 +183,11 @@ def _typed(service: Service, asked: Asked, same: bytes, shown: tuple[str, ...]) 
     return data
 
 
-def _warned(messages: list[str]) -> bytes:
+def _said(said: dict[str, Any]) -> bytes:
+    """Return the parameters of an answer; of several texts they hold one."""
     made = message("ModelInferResponse")()
-    made.parameters["warnings"].string_param = "; ".join(messages)
+    for name, text in said.items():
+        made.parameters[name].string_param = text if isinstance(text, str) else "; ".join(text)
     data: bytes = made.SerializeToString()
     return data
 

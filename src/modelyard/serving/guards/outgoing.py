@@ -17,7 +17,7 @@ from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded, digits_of
 from modelyard.serving.outputs import measure
-from modelyard.serving.parsed import WHOLE
+from modelyard.serving.parsed import WHOLE, warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,15 @@ class Shown(Asked):
     def hidden(self) -> frozenset[str]:
         """Names of outputs that the caller does not see."""
         return self._hidden
+
+    @property
+    def withheld(self) -> dict[str, list[int]]:
+        """Rows whose answer is held back, by the guard that did it."""
+        found: dict[str, list[int]] = {}
+        for at, answer in enumerate(self.decoded):
+            if "withheld" in answer:
+                found.setdefault(answer["withheld"], []).append(at)
+        return found
 
 
 class Outgoing:
@@ -136,7 +145,7 @@ class Outgoing:
             self._hold(given, at, "outlier", "fallback")
         if marks:
             self._marked(asked, given, marks)
-        self._check(rows, given)
+        self._check(asked, rows, given)
         asked.decoded = given
         role = asked.exchange.role
         withheld = [at for at, answer in enumerate(given) if "withheld" in answer]
@@ -161,10 +170,9 @@ class Outgoing:
                 given[mark.row]["reason"] = mark.reason
         for check, rows in warned.items():
             self._decide(check, "warn", rows)
-            warning = {"column": WHOLE, "rows": rows, "message": f"the answer is marked by the check `{check}`"}
-            asked.parsed.warnings = [*asked.parsed.warnings, warning]
+            _warn(asked, "check", rows, f"the answer is marked by the check `{check}`")
 
-    def _check(self, rows: Rows, given: list[dict[str, Any]]) -> None:
+    def _check(self, asked: Asked, rows: Rows, given: list[dict[str, Any]]) -> None:
         confidence, within = self._policy.confidence, self._policy.within
         if confidence is not None:
             for at, row in enumerate(rows):
@@ -174,15 +182,19 @@ class Outgoing:
         if within is not None:
             low = -math.inf if within.low is None else within.low
             high = math.inf if within.high is None else within.high
+            clipped = 0
             for at, row in enumerate(rows):
                 if low <= row[0] <= high or "withheld" in given[at]:
                     continue
                 if within.do == "clip":
                     self._decide("within", "clip")
+                    clipped += 1
                     given[at] = {**given[at], "prediction": min(max(row[0], low), high)}
                     row[0] = given[at]["prediction"]
                 else:
                     self._hold(given, at, "within", within.do)
+            if clipped:
+                _warn(asked, "clipped", clipped, "the answer is the nearest value that `within` allows")
 
     def _hold(self, given: list[dict[str, Any]], at: int, guard: str, do: str) -> None:
         self._decide(guard, do)
@@ -222,6 +234,10 @@ def check_finite(asked: Asked, decide: Decide) -> None:
         if not all(math.isfinite(value) for value in row):
             decide("finite", "refuse")
             raise HttpError(500, "answer-unsound", f"row {at}: the model's answer is no number")
+
+
+def _warn(asked: Asked, kind: str, rows: int, message: str) -> None:
+    asked.parsed.warnings = [*asked.parsed.warnings, warning(kind, WHOLE, rows, message)]
 
 
 def _rounded(answer: dict[str, Any], digits: int, *, regression: bool) -> dict[str, Any]:

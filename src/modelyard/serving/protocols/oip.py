@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.digest import short
+from modelyard.serving.asked import noted
 from modelyard.serving.errors import HttpError, bad, check_id, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
@@ -36,6 +37,7 @@ __all__ = [
     "model_metadata",
     "names_of",
     "outputs_of",
+    "said_of",
     "server",
     "server_metadata",
     "supported",
@@ -295,12 +297,29 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
         "id": asked.exchange.id,
         "outputs": outputs,
     }
-    if asked.parsed.warnings:
-        body["parameters"] = {"warnings": [w["message"] for w in asked.parsed.warnings]}
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if asked.shaped or asked.parsed.warnings:
+        if said := said_of(asked):
+            body["parameters"] = said
+        headers = noted(asked)
     text = _encode(body)
-    if not blobs:
-        return text
-    return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)),), _OCTETS)
+    if blobs:
+        return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)), *headers), _OCTETS)
+    return Body(text, headers) if headers else text
+
+
+def said_of(asked: Asked) -> dict[str, Any]:
+    """Return what the parameters of an answer say of its rows: warnings, and which are held back and by what guard.
+
+    A tensor holds the fallback as it holds an answer. The second is a text of JSON, guard -> rows: the protocol has
+    texts, numbers and truth values for parameters.
+    """
+    said: dict[str, Any] = {}
+    if asked.parsed.warnings:
+        said["warnings"] = [one["message"] for one in asked.parsed.warnings]
+    if withheld := asked.withheld:
+        said["withheld"] = _encode(withheld).decode()
+    return said
 
 
 def _flat(output: Output) -> list[float]:
