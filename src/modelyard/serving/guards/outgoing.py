@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from modelyard.serving.guards.checks import Mark
 
-__all__ = ["Outgoing", "Shown", "check_finite"]
+__all__ = ["Outgoing", "Shown", "Withheld", "check_finite"]
 
 # Counts rows by guard and by what was done.
 Decide = Callable[..., None]
@@ -39,6 +39,22 @@ _UNSHOWN = ("probabilities", "reason")
 _OFF = 1e-3
 # The largest float32.
 _FINITE = 3.4028234663852886e38
+
+
+class Withheld(HttpError):
+    """An answer that is held back where the protocol has no place for none: refused, and logged as elsewhere.
+
+    Args:
+        row: The first row of which that is so.
+        guard: What holds it back.
+
+    Attributes:
+        apart: The whole request is logged apart.
+    """
+
+    def __init__(self, row: int, guard: str) -> None:
+        super().__init__(422, "answer-withheld", f"row {row}: the answer is held back (`{guard}`)")
+        self.apart = False
 
 
 class Shown(Asked):
@@ -137,6 +153,7 @@ class Outgoing:
 
         Raises:
             HttpError: The model's answer is none (500).
+            Withheld: There is none for the caller, and the protocol has no place for that (422).
         """
         rows = asked.rows
         self._check_sums(rows)
@@ -204,8 +221,7 @@ class Outgoing:
         """Return what a role sees; of a row that is held back nobody sees what the model said of it."""
         silent = next((at for at in withheld if asked.decoded[at]["prediction"] is None), None)
         if silent is not None and asked.exchange.route.path.startswith(_TENSORS):
-            guard = asked.decoded[silent]["withheld"]
-            raise HttpError(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
+            raise Withheld(silent, asked.decoded[silent]["withheld"])
         digits = self._digits.get(role, 17)
         regression = self._problem.task == "regression"
         rows, decoded = [], []
