@@ -130,6 +130,17 @@ class TestCheck:
         assert main(["contract", "init", "the billing"]) == 2
         assert "contract-exists" in capfd.readouterr().err
 
+    @pytest.mark.parametrize(
+        "deploy",
+        ["access: {show: {analyst: label}}", "guards: {confidence: {at_least: 0.99, else: fallback}, fallback: 'yes'}"],
+    )
+    def test_a_contract_that_is_begun_holds_where_probabilities_may_be_left_out(self, yard: Yard, deploy: str) -> None:
+        Path("modelyard.yaml").write_text(
+            f"project: hours\ndata: {{t: {{from: t.csv}}}}\nmodel: {{target: y}}\ndeploy: {{{deploy}}}\n"
+        )
+        assert main(["contract", "init", "billing"]) == 0
+        assert main(["contract", "check", "contracts/billing.yaml"]) == 0
+
     def test_removing_a_field_fails_the_consumer(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
         main(["contract", "init", "billing"])
         without = yard.keep(changed(city={"name": "town"}))

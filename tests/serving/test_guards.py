@@ -345,9 +345,17 @@ def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
         {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
     ]
     with server.client() as client:
-        asked = {"inputs": tensors, "outputs": [{"name": "probabilities"}, {"name": "label"}]}
-        outputs = client.post("/v2/models/credit/infer", json=asked).json()["outputs"]
-    assert [o["name"] for o in outputs] == ["label"]
+        outputs = client.post("/v2/models/credit/infer", json={"inputs": tensors}).json()["outputs"]
+        assert [o["name"] for o in outputs] == ["label"]
+        # What is listed can be asked for, and what cannot is not listed.
+        assert [o["name"] for o in client.get("/v2/models/credit").json()["outputs"]] == ["label"]
+        assert [o["name"] for o in client.get("/v2/models/credit/config").json()["output"]] == ["label"]
+        asked = {"inputs": tensors, "outputs": [{"name": "probabilities"}]}
+        refused = client.post("/v2/models/credit/infer", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (403, "role-denied")
+    with server.client("operator") as client:
+        assert len(client.get("/v2/models/credit").json()["outputs"]) == 2
+        assert client.post("/v2/models/credit/infer", json=asked).status_code == 200
     server.stop()
     with closing(sqlite3.connect(server.log)) as db:
         assert all(one.outputs[0]["probabilities"] == pytest.approx(whole) for one in newest(db))

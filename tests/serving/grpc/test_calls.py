@@ -328,6 +328,18 @@ def test_rows_that_are_held_back_and_roles_that_see_less(fresh: Any) -> None:
             answer = message("ModelInferResponse").FromString(infer(data, metadata=metadata(server, role), timeout=20))
             assert [one.name for one in answer.outputs] == names
             assert len(answer.raw_output_contents) == len(names)
+            ask = asker(channel, server)
+            for method, listed in (
+                ("ModelMetadata", lambda found: found.outputs),
+                ("ModelConfig", lambda found: found.config.output),
+            ):
+                found = ask(method, message(f"{method}Request")(name="credit"), role)
+                assert [one.name for one in listed(found)] == names
+        wanted = row(80, 1, "paris")
+        wanted.outputs.add(name="probabilities")
+        with pytest.raises(grpc.RpcError) as hidden:
+            infer(wanted.SerializeToString(), metadata=metadata(server), timeout=20)
+        assert said(hidden.value) == ("PERMISSION_DENIED", "role-denied")
 
 
 def test_threads_share_a_channel(server: Server) -> None:

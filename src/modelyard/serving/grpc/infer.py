@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.serving.errors import bad, check_id, killed
 from modelyard.serving.grpc.messages import message, read
 from modelyard.serving.protocols.binary import FIXED
-from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, said_of, supported, version_of
+from modelyard.serving.protocols.oip import blob_of, check_output, said_of, supported, version_of
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.sifting import seconds_of
 
@@ -60,7 +60,7 @@ def infer(models: Models, call: Any) -> None:
     if given := request.id:
         call.id = check_id(given)
     raw = request.raw_input_contents
-    wanted = _wanted(service, request.outputs) if request.outputs else ()
+    wanted = _wanted(service, call.role, request.outputs) if request.outputs else ()
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, raw))
     timeout = _timeout(request.parameters) if request.parameters else 0.0
     service.ask(call, parsed, lambda service, asked: _answer(service, asked, wanted, typed=not raw), timeout)
@@ -123,11 +123,10 @@ def _packed(one: Any, name: str, datatype: str, shape: list[int]) -> bytes:
         raise bad("tensor-type", f"`{name[:60]}` holds a number that {datatype} does not") from None
 
 
-def _wanted(service: Service, outputs: Any) -> tuple[str, ...]:
+def _wanted(service: Service, role: str, outputs: Any) -> tuple[str, ...]:
     """Return the names of the outputs that are asked for."""
-    known = [one["name"] for one in outputs_of(service)]
     for one in outputs:
-        check_output(one.name, one.parameters, known)
+        check_output(service, role, one.name, one.parameters)
     return tuple(one.name for one in outputs)
 
 
