@@ -242,6 +242,8 @@ def test_endpoint_is_switched_off_and_on(yard: Yard, server: Server) -> None:
         yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=body))
         refused = until(lambda: (a := client.post("/predict", content=b"no JSON")).status_code == 503 and a)
         assert refused.json()["error"]["code"] == "endpoint-killed"
+        # Somebody has to decide: whoever comes again at once costs both of them something.
+        assert refused.headers["retry-after"] == "60"
         assert "harms" not in refused.text
         assert client.post(f"/v2/models/{ENDPOINT}/infer", json={}).status_code == 503
         assert stranger.post("/predict", json={"a": 1}).status_code == 401

@@ -178,6 +178,12 @@ MISTAKES = {
 }
 
 
+def test_a_width_that_has_no_field_of_its_own_is_told_where_it_comes(ask: Ask) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        ask("ModelInfer", change(row(raw=False), datatype="FP16"))
+    assert "FP16, which comes as bytes alone, in `raw_input_contents`" in refused.value.details()
+
+
 @pytest.mark.parametrize("code", MISTAKES)
 def test_mistakes_as_over_rest(ask: Ask, code: str) -> None:
     status, make = MISTAKES[code]

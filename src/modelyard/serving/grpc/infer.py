@@ -106,7 +106,8 @@ def _tensors(inputs: Any, raw: Any) -> list[Tensor]:
 def _packed(one: Any, name: str, datatype: str, shape: list[int]) -> bytes:
     """Return the values of `contents` as bytes."""
     if datatype not in _FIELDS:
-        what = "has no values as bytes" if datatype in FIXED else f"has the datatype `{datatype[:20]}`"
+        alone = f"is {datatype}, which comes as bytes alone, in `raw_input_contents`"
+        what = alone if datatype in FIXED else f"has the datatype `{datatype[:20]}`"
         raise bad("tensor-type", f"`{name[:60]}` {what}")
     field, code = _FIELDS[datatype]
     for other, _ in one.contents.ListFields():

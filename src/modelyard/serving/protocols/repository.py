@@ -58,6 +58,8 @@ def index_of(seen: Sequence[Models], *, only_ready: bool) -> list[dict[str, Any]
             "reason": "" if service.ready else "it takes no requests at the moment",
         }
         for models in seen
+        # What is on its way out after an unload answers what it took, and takes nothing.
+        if models.loaded
         for service in models
         if service.ready or not only_ready
     ] + [
