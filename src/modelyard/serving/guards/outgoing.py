@@ -44,17 +44,11 @@ _FINITE = 3.4028234663852886e38
 class Withheld(HttpError):
     """An answer that is held back where the protocol has no place for none: refused, and logged as elsewhere.
 
-    Args:
-        row: The first row of which that is so.
-        guard: What holds it back.
-
     Attributes:
         apart: The whole request is logged apart.
     """
 
-    def __init__(self, row: int, guard: str) -> None:
-        super().__init__(422, "answer-withheld", f"row {row}: the answer is held back (`{guard}`)")
-        self.apart = False
+    apart = False
 
 
 class Shown(Asked):
@@ -221,7 +215,8 @@ class Outgoing:
         """Return what a role sees; of a row that is held back nobody sees what the model said of it."""
         silent = next((at for at in withheld if asked.decoded[at]["prediction"] is None), None)
         if silent is not None and asked.exchange.route.path.startswith(_TENSORS):
-            raise Withheld(silent, asked.decoded[silent]["withheld"])
+            guard = asked.decoded[silent]["withheld"]
+            raise Withheld(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
         digits = self._digits.get(role, 17)
         regression = self._problem.task == "regression"
         rows, decoded = [], []
