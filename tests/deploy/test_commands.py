@@ -19,6 +19,7 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
+from tests.serving.authority import Authority
 
 from modelyard.automation.systemd import server_unit
 from modelyard.cli.main import main
@@ -207,8 +208,6 @@ def test_the_unit_of_a_server_is_one_that_systemd_takes_and_serves(
     assert (written.returncode, written.stdout) == (0, f"{file}\n"), written.stderr
     assert file.read_text() == printed
     assert f"systemctl --user enable --now {file}" in written.stderr
-    with_tls = yard("serve", "--tls-cert", "a.pem", "--tls-key", "b.pem", "--systemd", "-").stdout
-    assert f"--tls-cert {tmp_path}/a.pem --tls-key {tmp_path}/b.pem" in with_tls
     values = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
     assert values["ReadWritePaths"] == str(store.root)
     command = shlex.split(values["ExecStart"])
@@ -229,6 +228,27 @@ def test_the_unit_of_a_server_is_one_that_systemd_takes_and_serves(
         [analyze, "verify", "--user", str(file)], env=env, capture_output=True, text=True, check=False
     )
     assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_no_unit_is_written_for_certificates_that_no_server_starts_with(
+    tmp_path: Path, yard: Yard, promoted: list[ModelVersion]
+) -> None:
+    cert, key = Authority(tmp_path, "ca").sign("server")
+    place = (Path(cert).relative_to(tmp_path), Path(key).relative_to(tmp_path))
+    unit = yard("serve", "--tls-cert", str(place[0]), "--tls-key", str(place[1]), "--systemd", "-")
+    assert f"--tls-cert {cert} --tls-key {key}" in unit.stdout, unit.stderr
+    for wrong, says in (
+        (["--tls-cert", cert], "--tls-key"),
+        (["--tls-key", key], "--tls-cert"),
+        (["--client-ca", cert], "--tls-cert"),
+        (["--tls-cert", "/nope", "--tls-key", key], "`/nope` is not there"),
+        (["--tls-cert", key, "--tls-key", cert], "no PEM"),
+    ):
+        file = tmp_path / "made.service"
+        done = yard("serve", *wrong, "--systemd", str(file))
+        assert (done.returncode, "error[tls-unusable]" in done.stderr) == (2, True), (wrong, done.stderr)
+        assert says in done.stderr
+        assert not file.exists()
 
 
 def test_a_word_without_a_letter_stays_one_in_a_unit() -> None:

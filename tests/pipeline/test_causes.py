@@ -85,6 +85,12 @@ def test_what_ended_a_step_from_outside_has_a_class(code: str, kind: CauseKind) 
     assert likely(Failure(code=code, message="m", hint="do this"), {}, None).next == "do this"
 
 
+def test_a_hint_of_its_own_is_what_to_do_and_one_that_fits_any_error_is_not() -> None:
+    told = Failure(code="step-failed", message="step `a` raised OSError: [Errno 13]", hint="give it `network: true`")
+    assert likely(told, {}, None).next == "give it `network: true`"
+    assert "--debug" not in likely(failure(KeyError("age")), {}, None).next
+
+
 def earlier(*changes: Change) -> Before:
     return Before(run="run-1", time=0.0, changes=changes)
 

@@ -172,6 +172,44 @@ def test_a_failure_names_the_cell_and_its_error(
     assert isinstance(error.value, UserError), "it would come again, so it is not tried again"
 
 
+CLOSED = """\
+import ctypes, subprocess, sys
+kept = ctypes.CDLL(None).socket(2, 1, 0) >= 0
+child = [sys.executable, "-c", "import socket; socket.socket()"]
+mean = subprocess.run(child, capture_output=True, text=True).stderr.splitlines()[-1:]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [False, True])
+def test_a_cell_reaches_the_network_if_the_step_says_so(network: bool, project: Path) -> None:
+    (project / "notes" / "report.ipynb").write_text(notebook([(CLOSED, [])]))
+    asked = f"retries: 0\n    resources: {{network: {str(network).lower()}}}"
+    (project / "modelyard.yaml").write_text(FILE.partition("  after")[0].replace("retries: 0", asked))
+    run = modelyard.run()
+    assert run["report#kept"] is network
+    assert run["report#mean"] == ([] if network else ["PermissionError: [Errno 13] Permission denied"])
+
+
+@pytest.mark.slow
+def test_a_cell_that_wanted_the_network_is_told_how_to_get_it(project: Path) -> None:
+    text = "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9/')"
+    (project / "notes" / "report.ipynb").write_text(notebook([(text, [])]))
+    with pytest.raises(ModelyardError) as error:
+        modelyard.run()
+    assert error.value.code == "notebook-failed"
+    assert error.value.problem.hint.startswith("correct the cell")
+    assert "give it `network: true`" in error.value.problem.hint
+
+
+@pytest.mark.slow
+def test_no_folder_is_too_long_for_the_sockets_of_a_kernel(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = project / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    assert modelyard.run()["report#mean"] == 80.0
+
+
 @pytest.mark.slow
 def test_an_error_that_may_pass_is_tried_again(project: Path) -> None:
     text = "import pathlib\nmark = pathlib.Path('mark')\nonce = mark.exists()\nmark.touch()\n"

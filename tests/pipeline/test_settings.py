@@ -49,13 +49,13 @@ def test_a_marked_function_stays_a_plain_function() -> None:
 def test_a_flow_honours_the_mark_and_wins_over_it(tmp_path: Path) -> None:
     flow = Flow("f")
     pair = flow.step(double, x=1)
-    flow.step(double, name="other", retries=0, timeout=5, memory=7, gpus=1, own_process=False, x=2)
+    flow.step(double, name="other", retries=0, timeout=5, memory=7, gpus=1, own_process=False, network=True, x=2)
     flow.step(add, a=pair, b=pair["one"])
     twice, other, last = flow.plan().steps
     assert (twice.name, twice.outputs, twice.timeout) == ("twice", ("two", "one"), 600.0)
     assert twice.retry == Retry(times=5, wait=2.0)
     assert (other.name, other.retry.times, other.timeout) == ("other", 0, 5.0)
-    assert other.resources == Resources(cpus=2, memory=7, gpus=1)
+    assert other.resources == Resources(cpus=2, memory=7, gpus=1, network=True)
     assert last.inputs == {"a": "twice#two", "b": "twice#one"}
 
 
@@ -89,6 +89,8 @@ def test_the_first_of_several_outputs_is_the_same_out_of_the_ledger(tmp_path: Pa
         ({"gpus": -1}, "gpus=-1", "0 or more"),
         ({"gpus": 0.5}, "gpus=0.5", "0 or more"),
         ({"own_process": 1}, "own_process=1", "True"),
+        ({"network": "yes"}, "network='yes'", "True"),
+        ({"network": 1}, "network=1", "True"),
         ({"outputs": []}, "outputs=[]", "names"),
         ({"outputs": [1]}, "outputs=[1]", "names"),
         ({"name": ""}, "name=''", "a text"),

@@ -257,6 +257,28 @@ def test_client_certificates_on_every_route(tmp_path: Path, fresh: Fresh) -> Non
         assert asking.get("/stats").status_code == 403
 
 
+def test_a_page_is_not_let_in_by_the_certificate_of_a_browser(tmp_path: Path, fresh: Fresh) -> None:
+    """A browser shows its certificate for whatever page sends something here, and no preflight asks before."""
+    ca, ours = Authority(tmp_path, "ca"), "https://app.example.org"
+    cert, key = ca.sign("server")
+    tls = ("--tls-cert", cert, "--tls-key", key, "--client-ca", str(ca.path))
+    server = fresh(None, *tls, *policy(certificates={"CN=boss,O=Own\\, Ltd": "operator"}, cors=[ours]))
+    paths = ("/predict", "/v2/repository/models/credit/unload", "/v2/repository/models/credit/load")
+    with httpx.Client(base_url=server.url, verify=context(ca, ca.sign("boss"))) as asking:
+        # Neither is one of an allowed origin: as with a password, it has a token.
+        for origin in ("https://evil.example", "null", server.url, ours):
+            page = {"origin": origin, "content-type": "text/plain"}
+            for path in paths:
+                refused = asking.post(path, content=json.dumps(ROW), headers=page)
+                assert (refused.status_code, "token-missing" in refused.text) == (401, True), (origin, path)
+            token = {"authorization": f"Bearer {server.tokens['analyst']}"}
+            assert asking.post("/predict", json=ROW, headers={"origin": origin, **token}).status_code == 200
+        assert asking.get("/v2/models/credit/ready").status_code == 200
+        # Without a page it is let in; a server of one bundle unloads nothing.
+        assert [asking.post(path).status_code for path in paths[1:]] == [400, 200]
+        assert asking.post("/predict", json=ROW).status_code == 200
+
+
 def test_tls_reads_a_changed_certificate(tmp_path: Path, fresh: Fresh) -> None:
     first, second = Authority(tmp_path, "first"), Authority(tmp_path, "second")
     cert, key = first.sign("server")
@@ -307,6 +329,9 @@ def test_pages_of_allowed_origins_only(fresh: Fresh) -> None:
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == ours
         assert "authorization" in answer.headers["access-control-allow-headers"]
+        # All that a caller may say in a header; a browser sends no other.
+        named = set(answer.headers["access-control-allow-headers"].split(", "))
+        assert {"x-canary-key", "x-model", "x-request-id", "traceparent"} <= named
         assert answer.headers["access-control-allow-methods"] == "POST"
         for headers in ({**asks, "origin": theirs}, {"origin": ours}, asks):
             assert client.options("/predict", headers=headers).status_code == 401

@@ -36,9 +36,11 @@ Open = Callable[..., Endpoint]
 def opened(tmp_path: Path) -> Iterator[Open]:
     """Open an endpoint with checks; a text is put into `guards.py`."""
 
-    def make(*checks: Any, code: str = "", made: BundleDraft | None = None, **guards: Any) -> Endpoint:
+    def make(
+        *checks: Any, code: str = "", made: BundleDraft | None = None, declared: Any = None, **guards: Any
+    ) -> Endpoint:
         (tmp_path / "guards.py").write_text(code)
-        return Endpoint(tmp_path, made or mixed_bundle(), {"checks": checks, **guards})
+        return Endpoint(tmp_path, made or mixed_bundle(), {"checks": checks, **guards}, declared=declared)
 
     return make
 
@@ -72,6 +74,40 @@ def test_what_an_own_function_marks_is_held_back_and_only_the_log_knows_why(open
     assert (first["withheld"], first["reason"]) == ("check", "it says so")
     assert set(first["probabilities"]) == {"no", "yes"}
     assert "withheld" not in second
+
+
+@pytest.mark.parametrize("do", ["abstain", "warn"])
+@pytest.mark.parametrize(
+    ("check", "code"),
+    [
+        ({"use": "blocklist", "params": {"terms": ["paris"], "columns": ["city"]}}, ""),
+        (own(), "def check(batch):\n    return [f'it is {city}' for city in batch.inputs['city']]\n"),
+        (own(), "def check(batch):\n    return [1000.0 + (city == 'paris') for city in batch.inputs['city']]\n"),
+        (own(on_error="abstain"), "def check(batch):\n    return [float(city) for city in batch.inputs['city']]\n"),
+    ],
+)
+def test_a_reason_does_not_tell_what_is_redacted(
+    opened: Open, check: Any, code: str, do: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = {**check, "do": do}
+    with opened(checks, code=code, declared={"requests": {"redact": ["city"]}}) as endpoint:
+        ((status, _),) = endpoint.ask(YES)
+        assert status == 200
+        (one,) = logged(endpoint)
+        assert sum(endpoint.service.tally.decided.values()) >= 1
+    if do == "abstain":
+        assert one["withheld"] == ("blocklist" if check["use"] == "blocklist" else "check")
+        assert one["reason"] in ("it is marked", "the check failed")
+    for text in (json.dumps(one), capsys.readouterr().err):
+        assert not any(word in text for word in ("paris", "1001"))
+
+
+def test_the_reason_is_written_down_where_it_stands_in_nothing_redacted(opened: Open) -> None:
+    words = {"use": "blocklist", "params": {"terms": ["paris"], "columns": ["city"]}}
+    with opened(words, declared={"requests": {"redact": ["age"]}}) as endpoint:
+        endpoint.ask(YES)
+        (one,) = logged(endpoint)
+    assert one["reason"] == "it holds `paris`"
 
 
 @pytest.mark.parametrize(("do", "label"), [("fallback", "no"), ("warn", "yes"), ("abstain", None)])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,3 +275,24 @@ def test_declared_access_narrows_roles_and_rate(fresh: Callable[..., Server]) ->
     assert [a.status_code for a in answers] == [200, 200, 200, 429]
     assert answers[-1].json()["error"]["code"] == "rate-exceeded"
     assert 1 <= int(answers[-1].headers["retry-after"]) <= 21
+
+
+def test_outcomes_do_not_count_as_requests_for_predictions(fresh: Callable[..., Server]) -> None:
+    server = fresh(None, "--per-minute", "3")
+    truth = {"id": "r0", "truth": "yes"}
+    with server.client("analyst") as client:
+        asked = [client.post("/predict", json=ROW, headers={"x-request-id": f"r{at}"}).status_code for at in range(4)]
+        # As many outcomes may be told, by themselves.
+        told = [client.post("/feedback", json=truth).status_code for _ in range(4)]
+        again = client.post("/predict", json=ROW).status_code
+    assert (asked, told, again) == ([200, 200, 200, 429], [200, 200, 200, 429], 429)
+
+
+@pytest.mark.parametrize("declared", [{"access": {"per_day": 2}}])
+def test_rows_of_a_day_that_are_used_up_keep_no_outcome_out(fresh: Callable[..., Server], declared: Any) -> None:
+    server = fresh(None, "--policy", json.dumps(declared))
+    with server.client("analyst") as client:
+        asked = [client.post("/predict", json=ROW, headers={"x-request-id": f"r{at}"}) for at in range(3)]
+        told = client.post("/feedback", json=[{"id": "r0", "truth": "yes"}, {"id": "r1", "truth": "no"}])
+    assert [one.status_code for one in asked] == [200, 200, 429]
+    assert told.status_code == 200, told.text

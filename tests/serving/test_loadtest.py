@@ -130,6 +130,7 @@ def test_why_nothing_is_compared_is_known_before_it_is_tested(yard: Yard) -> Non
         (["--rate", "-1"], 2, "--rate is `-1`"),
         (["--rate", "0"], 2, "--rate is `0`"),
         (["--p99", "10"], 2, "--p99 is `10`"),
+        (["--p99", "0ms"], 2, "--p99 is `0ms`"),
         (["--errors", "1"], 2, "--errors is `1`"),
         (["--fail-below", "most"], 2, "--fail-below is `most`"),
         (["--fail-below", "90%", "--rate", "100"], 2, "--fail-below `90%` is a share of the last knee, and --rate"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,31 @@ def test_it_waits_and_takes_as_the_servers_do() -> None:
         assert line in text
     assert "non_idempotent" not in text
     assert "grpc_pass" not in text
+
+
+# What of a replica alone nobody is told through nginx, and what only looks like it.
+OWN = ("/metrics", "/models/income/metrics", "/models/metrics/metrics")
+PASSED = (
+    "/predict",
+    "/models/metrics/predict",
+    "/v2/models/metrics",
+    "/models/income/v2/models/metrics",
+    "/models/income/openapi.json",
+)
+
+
+def test_metrics_of_one_replica_are_not_passed_on() -> None:
+    """As nginx chooses: the exact place, then the first pattern, then the rest."""
+    text = config(["h:1"], listen="h:2")
+    places = re.findall(r"^    location (?:(=|~) )?(\S+) \{\n\s+(.*)", text, re.MULTILINE)
+
+    def does(path: str) -> str:
+        exact = [then for kind, place, then in places if kind == "=" and place == path]
+        found = [then for kind, place, then in places if kind == "~" and re.search(place, path)]
+        return str([*exact, *found, *(then for kind, place, then in places if not kind)][0])
+
+    assert [does(path) for path in OWN] == ["return 404;"] * len(OWN)
+    assert [does(path) for path in PASSED] == ["proxy_pass http://modelyard_http;"] * len(PASSED)
 
 
 def test_a_replica_is_named_once() -> None:
@@ -253,6 +279,11 @@ def test_four_replicas_of_which_one_is_slow_and_one_dies(spread: Callable[[str],
             assert counts[3] < min(counts[:3]) / 2, counts
             assert client.get("/metrics").status_code == 404
             assert client.get("//metrics").status_code == 404
+            token = {"authorization": f"Bearer {replicas[0].tokens['operator']}"}
+            for path in (*OWN, "/models/credit/metrics", "/models/credit/./metrics?a=b", "/models/credit/metrics#a"):
+                refused = httpx.get(f"{url}{path}", headers=token)
+                assert (refused.status_code, "nginx" in refused.text) == (404, True), path
+            assert client.get("/models/credit/v2/models/credit").status_code == 200
             os.kill(replicas[0].process.pid, signal.SIGKILL)
             replicas[0].process.wait(60)
             # Nothing was under way there: what cannot be sent to it goes to another.

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelyard._kit.errors import ServeError
 from modelyard.inference.decode import predictions_of
 from modelyard.records import Problem
 from modelyard.serving.asked import Asked
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.outgoing import Outgoing, check_finite
 from modelyard.serving.guards.policy import Confidence, Guarded, Within
+from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.parsed import Parsed
 from tests.kernels import kernels
 
@@ -52,8 +54,8 @@ def outputs(problem: Problem, rng: np.random.Generator) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(("problem", "policy"), POLICIES)
 def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) -> None:
     rng = np.random.default_rng(3)
-    decided: list[Any] = []
-    outgoing = Outgoing(problem, problem.classes, policy, {}, lambda *what: decided.append(what))
+    tally = Tally()
+    outgoing = Outgoing(problem, problem.classes, policy, {}, tally)
     passed = 0
     for _ in range(500):
         output = outputs(problem, rng)
@@ -62,11 +64,11 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
         asked.rows, asked.classes = output.tolist(), problem.classes
         asked.predictions = predictions_of(asked.rows, problem)
         before = [dict(one) for one in asked.decoded]
-        decided.clear()
+        tally.decided.clear()
         unchanged = True
         try:
-            check_finite(asked, lambda *what: decided.append(what))
-            unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not decided
+            check_finite(asked, tally)
+            unchanged = outgoing.answer(asked, ()) is asked and asked.decoded == before and not tally.decided
         except HttpError:
             unchanged = False
         passes = outgoing.lets_pass(output)
@@ -76,18 +78,28 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
         assert passes or not unchanged, output
         passed += passes
     assert 20 < passed < 500
-    assert not Outgoing(problem, problem.classes, policy, {"viewer": "label"}, decided.append).lets_pass(output)
+    assert not Outgoing(problem, problem.classes, policy, {"viewer": "rounded(2)"}, tally).lets_pass(output)
 
 
 def test_what_is_declared_is_not_rounded() -> None:
     """Of two classes 0.7 is 0.69999999 as a float32, which is less than is wanted."""
     problem = Problem(task="binary", target="y", classes=("no", "yes"), positive="yes")
     for at_least, output in ((0.7, [[0.3, 0.7]]), (0.5, [[0.5, 0.5]])):
-        outgoing = Outgoing(
-            problem, problem.classes, Guarded(confidence=Confidence(at_least=at_least)), {}, lambda *what: None
-        )
+        outgoing = Outgoing(problem, problem.classes, Guarded(confidence=Confidence(at_least=at_least)), {}, Tally())
         assert outgoing.lets_pass(np.array(output, np.float32)) is (at_least == 0.5)
-    outgoing = Outgoing(NUMBERS, (), Guarded(within=Within(low=0.1, high=0.9)), {}, lambda *what: None)
+    outgoing = Outgoing(NUMBERS, (), Guarded(within=Within(low=0.1, high=0.9)), {}, Tally())
     assert outgoing.lets_pass(np.array([[0.5]], np.float32))
     assert outgoing.lets_pass(np.array([[0.1]], np.float32)) is (float(np.float32(0.1)) >= 0.1)
     assert outgoing.lets_pass(np.array([[0.9]], np.float32)) is (float(np.float32(0.9)) <= 0.9)
+
+
+@pytest.mark.parametrize("show", ["label", "rounded(1)"])
+def test_a_number_has_no_label_to_be_shown_alone(show: str) -> None:
+    Outgoing(CLASSES, CLASSES.classes, Guarded(), {"analyst": show}, Tally())
+    if show != "label":
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, Tally())
+        return
+    with pytest.raises(ServeError, match="`label`") as caught:
+        Outgoing(NUMBERS, (), Guarded(), {"analyst": show}, Tally())
+    assert caught.value.code == "guard-unusable"
+    assert "rounded" in caught.value.problem.hint

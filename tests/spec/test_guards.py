@@ -91,6 +91,42 @@ def test_who_may_not_ask_is_shown_nothing(tmp_path: Path) -> None:
     assert (problem.code, problem.hint) == ("spec-bad-value", "did you mean `analyst`?")
 
 
+def test_a_number_has_no_label_to_be_shown_alone(tmp_path: Path) -> None:
+    (problem,) = wrong(tmp_path, "{}", model=REGRESSION, access="show: {analyst: label}")
+    assert (problem.code, problem.where) == ("spec-contradiction", f"{tmp_path}/modelyard.yaml:6")
+    assert "numbers" in problem.message
+    assert "rounded" in problem.hint
+    assert wrong(tmp_path, "{}", model=REGRESSION, access="show: {analyst: rounded(1)}") == []
+    assert wrong(tmp_path, "{}", access="show: {analyst: label}") == []
+
+
+@pytest.mark.parametrize(
+    "issuer", ["http://evil.example", "login.example.org", "ftp://here", "https://", "https://[half/x", "http://127.1"]
+)
+def test_an_issuer_is_asked_over_https_or_on_this_machine(tmp_path: Path, issuer: str) -> None:
+    (problem,) = wrong(tmp_path, "{}", access=f"oidc: {{issuer: '{issuer}', audience: x}}")
+    assert (problem.code, problem.where) == ("spec-bad-value", f"{tmp_path}/modelyard.yaml:6")
+    assert issuer in problem.message
+    assert "https://" in problem.hint
+
+
+@pytest.mark.parametrize("issuer", ["https://login.example.org/realms/ml", "http://127.0.0.1:80", "http://localhost/a"])
+def test_an_issuer_that_may_be_asked_is_taken(tmp_path: Path, issuer: str) -> None:
+    assert wrong(tmp_path, "{}", access=f"oidc: {{issuer: '{issuer}', audience: x}}") == []
+
+
+def test_a_subject_that_no_certificate_has_is_told(tmp_path: Path) -> None:
+    (problem,) = wrong(tmp_path, "{}", access="certificates: {'CN=job,O=Own, Ltd': analyst}")
+    assert (problem.code, problem.where) == ("spec-bad-value", f"{tmp_path}/modelyard.yaml:6")
+    assert "`CN=job,O=Own\\, Ltd`" in problem.hint
+    (problem,) = wrong(tmp_path, "{}", access="certificates: {'CN=job.example.org,O=Own, Ltd.': analyst}")
+    assert problem.where == f"{tmp_path}/modelyard.yaml:6"
+    (problem,) = wrong(tmp_path, "{}", access="certificates: {job: analyst}")
+    assert "CN=job" in problem.hint
+    for right in ("'CN=job,O=Own\\, Ltd'", "'CN=job'", "'C=DE,CN=a=b, c=d'"):
+        assert wrong(tmp_path, "{}", access=f"certificates: {{{right}: analyst}}") == []
+
+
 @pytest.mark.parametrize(("columns", "hint"), [("[agee]", "`age`"), ("[y]", "take it out"), ("[id]", "take it out")])
 def test_redacted_columns_are_inputs_of_the_model(tmp_path: Path, columns: str, hint: str) -> None:
     found = wrong(tmp_path, "unseen: reject\n  requests: {redact: " + columns + "}")

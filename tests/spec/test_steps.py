@@ -67,6 +67,9 @@ def test_what_is_missing_for_something_else(text: str, where: str, words: str, p
         ("resources: {gpus: -1}", "spec-bad-value", "less than 0", "gpus: 1"),
         ("resources: {gpus: 0.5}", "spec-wrong-type", "a whole number", "gpus: 1"),
         ("resources: {gpu: 1}", "spec-unknown-field", '"gpu"', "`gpus`"),
+        ("resources: {network: 1}", "spec-wrong-type", "takes `true` or `false`", "network: true"),
+        ("resources: {network: maybe}", "spec-wrong-type", "takes `true` or `false`", "network: true"),
+        ("resources: {networks: true}", "spec-unknown-field", '"networks"', "`network`"),
         ("retries: -1", "spec-bad-value", "less than 0", "times: 3"),
         ("retries: many", "spec-wrong-type", "a whole number", "times: 3"),
         ("retries: [1]", "spec-wrong-type", "a whole number, or fields", "retries: 3"),
@@ -129,7 +132,7 @@ def test_what_stands_in_the_file_is_what_is_declared(project: Path) -> None:
     params: {threshold: 3, deep: {list: [1, null, true, "x"]}}
     after: other
     outputs: [x, y]
-    resources: {cpus: 0.5, memory: 1.5GiB, gpus: 1, own_process: true}
+    resources: {cpus: 0.5, memory: 1.5GiB, gpus: 1, own_process: true, network: true}
     retries: {times: 5, wait: 2s, most: 5m, memory: 4GB, not_before: 02:00}
     timeout: 10m
   one: {function: steps.py:one, retries: 0}
@@ -143,7 +146,7 @@ retries: 7
     assert mine.params == {"threshold": 3, "deep": {"list": [1, None, True, "x"]}}
     assert (mine.after, mine.outputs, mine.timeout) == (("other",), ("x", "y"), 600.0)
     asked = mine.resources.to_resources()
-    assert asked == Resources(cpus=0.5, memory=3 * 2**29, gpus=1, own_process=True)
+    assert asked == Resources(cpus=0.5, memory=3 * 2**29, gpus=1, own_process=True, network=True)
     assert to_retry(mine.retries) == Retry(times=5, wait=2.0, most=300.0, memory=4 * 10**9, not_before="02:00")
     assert to_retry(spec.steps["one"].retries).times == 0
     assert to_retry(spec.steps["other"].retries, to_retry(spec.retries)) == Retry(times=7)

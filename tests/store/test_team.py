@@ -142,6 +142,35 @@ def test_a_run_whose_machine_died_is_gone_on_with_by_the_other(machines: tuple[P
         assert store.ledger.verify() == []
 
 
+LOOKS = """
+from pathlib import Path
+
+def looks() -> int:
+    from modelyard.store import open_store
+
+    with open_store(Path()) as store:
+        return len(list(store.ledger.runs()))
+"""
+
+
+def test_a_step_needs_no_network_for_the_store_of_its_run_and_one_for_a_store_that_it_opens(
+    machines: tuple[Path, Path], address: str
+) -> None:
+    one, two = machines
+    assert "own_process" in FILE
+    yard(one, "run")
+    (two / "steps.py").write_text(STEPS + LOOKS)
+    step = '  looks: {{function: "steps.py:looks", retries: 0, resources: {{own_process: true{asked}}}}}\n'
+    declared = FILE.replace("{", "{{").replace("}", "}}")
+    text = f"{declared}{step}store: {address}&files={two.parent}/team\n"
+    (two / "modelyard.yaml").write_text(text.format(asked=""))
+    told = yard(two, "run", code=4)
+    assert "store-unreachable" in told
+    assert "give it `network: true`" in told
+    (two / "modelyard.yaml").write_text(text.format(asked=", network: true"))
+    yard(two, "run")
+
+
 def run_quietly(folder: Path) -> str:
     line = [sys.executable, "-m", "modelyard", "run", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=folder, timeout=120)

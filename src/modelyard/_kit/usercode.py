@@ -17,7 +17,17 @@ from types import ModuleType
 from modelyard._kit.digest import digest_bytes
 from modelyard._kit.source import local_sources
 
-__all__ = ["Neighbours", "importable", "module_of"]
+__all__ = ["Neighbours", "importable", "is_own", "module_of"]
+
+# What is not the user's code: Modelyard and the standard library.
+_OTHERS = (Path(__file__).resolve().parents[1], Path(importlib.__file__).resolve().parents[1])
+
+
+def is_own(file: str) -> bool:
+    """Say whether code of a file is the user's own: not Modelyard's, nor that of a library."""
+    path = Path(file)
+    library = {"site-packages", "dist-packages"} & {*path.parts}
+    return path.is_file() and not library and not any(path.is_relative_to(folder) for folder in _OTHERS)
 
 
 def module_of(file: Path) -> ModuleType:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
-from pathlib import Path
 from types import TracebackType
 
+from modelyard._kit.usercode import is_own
 from modelyard.cli.output import say
 
 __all__ = ["debug", "user_frame"]
-
-# What is not the user's code: Modelyard and the standard library.
-_OTHERS = (Path(__file__).resolve().parents[1], Path(traceback.__file__).resolve().parent)
 
 
 def debug(error: BaseException) -> None:
@@ -41,13 +38,7 @@ def user_frame(error: BaseException) -> tuple[TracebackType, int] | None:
         following = following.__cause__ or following.__context__
     for one in reversed(chain):
         frames = [*traceback.walk_tb(one.__traceback__)]
-        own = [i for i, (frame, _) in enumerate(frames) if _is_own(frame.f_code.co_filename)]
+        own = [i for i, (frame, _) in enumerate(frames) if is_own(frame.f_code.co_filename)]
         if own and one.__traceback__ is not None:
             return one.__traceback__, len(frames) - 1 - own[-1]
     return None
-
-
-def _is_own(file: str) -> bool:
-    path = Path(file)
-    library = {"site-packages", "dist-packages"} & {*path.parts}
-    return path.is_file() and not library and not any(path.is_relative_to(folder) for folder in _OTHERS)

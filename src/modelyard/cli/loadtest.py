@@ -151,6 +151,10 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
     errors = _parsed("--errors", args.errors, parse_share, "1%")
     if not 0 <= errors < 1:
         raise UserError("cli-value", f"--errors is `{args.errors}`", hint="give 0% or more, and less than 100%")
+    # None at all is no limit, and 0 would be taken for none.
+    p99 = _parsed("--p99", args.p99, parse_duration, "10ms") if args.p99 else p99
+    if args.p99 and not p99 > 0:
+        raise UserError("cli-value", f"--p99 is `{args.p99}`", hint="give more than nothing, for example `10ms`")
     at_least, share = _least(args)
     host, port = _address(args.target, allowed=args.i_own_this_host) if "://" in args.target else ("", 0)
     if host and args.soak:
@@ -160,7 +164,7 @@ def _order(args: argparse.Namespace, p99: float) -> Order:
         host=host,
         port=port,
         token=os.environ.get("MODELYARD_TOKEN", ""),
-        p99=_parsed("--p99", args.p99, parse_duration, "10ms") if args.p99 else p99,
+        p99=p99,
         errors=errors,
         at_least=at_least,
         share=share,

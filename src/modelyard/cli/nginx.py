@@ -22,7 +22,8 @@ def add(subparsers: Any) -> None:
         help="write the configuration of nginx for several replicas",
         description="Write a configuration of nginx that spreads requests over servers of the same endpoint: the one "
         "with the fewest under way is next, one that fails is left out for a while, and what a replica may have seen "
-        "is not sent to another. `/metrics` is not passed on. Its limits are those of the servers. Nothing is started.",
+        "is not sent to another. `/metrics`, also that of one model, is not passed on. Its limits are those of the "
+        "servers. Nothing is started.",
         epilog="example:\n  modelyard nginx 10.0.0.1:8080 10.0.0.2:8080 --listen 0.0.0.0:443 \\\n"
         "      --tls-cert site.pem --tls-key site.key -o /etc/nginx/conf.d/modelyard.conf",
         formatter_class=argparse.RawDescriptionHelpFormatter,

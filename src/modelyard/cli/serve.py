@@ -121,8 +121,11 @@ def _become(args: argparse.Namespace) -> int:
 def _systemd(args: argparse.Namespace) -> int:
     """Write a unit that serves the same."""
     from modelyard.automation.systemd import server_name, server_unit
+    from modelyard.serving.server import Settings
     from modelyard.store.opening import shared_folder
 
+    # A server that cannot start would be started again every few seconds, and nobody is there to read why.
+    Settings((), tls_cert=args.tls_cert, tls_key=args.tls_key, client_ca=args.client_ca).tls()
     line = [sys.executable, "-P", "-m", "modelyard", "serve"]
     endpoints, roots, shared = [], [], []
     for one in _files(args):

@@ -71,7 +71,11 @@ class Access(Section, frozen=True, kw_only=True):
     ] = ()
     per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Requests that one token may make in a minute. Left out, there is no limit.", examples=[600]),
+        Meta(
+            description="Requests for predictions that one token may make in a minute, and as many that tell outcomes. "
+            "Left out, there is no limit.",
+            examples=[600],
+        ),
     ] = None
     per_day: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -92,8 +96,8 @@ class Access(Section, frozen=True, kw_only=True):
         dict[str, _Role],
         Meta(
             description="Subject of a client certificate -> role, for a server with `--client-ca`. The parts stand "
-            "in the order of the certificate, joined by commas.",
-            examples=[{"CN=scoring-job,O=Example": "analyst"}],
+            "in the order of the certificate, joined by commas; a comma within a part has a backslash before it.",
+            examples=[{"CN=scoring-job,O=Example": "analyst"}, {"CN=scoring-job,O=Example\\, Ltd": "analyst"}],
         ),
     ] = field(default_factory=dict)
     cors: Annotated[
@@ -143,7 +147,7 @@ class Requests(Section, frozen=True, kw_only=True):
     sample: Annotated[
         Share,
         Meta(
-            description="Share of the requests that is kept, drawn by their ids; what is held back by a guard is kept "
+            description="Share of the requests that is kept, drawn by lot; what is held back by a guard is kept "
             "in any case. Only of what is kept can drift be seen, or an outcome joined.",
             examples=["10%"],
         ),

@@ -16,6 +16,7 @@ from modelyard._kit.clock import as_text
 from modelyard.pipeline.changes import Change, between
 from modelyard.pipeline.execute import Failure
 from modelyard.pipeline.keys import Key
+from modelyard.pipeline.network import ASK
 from modelyard.records import Run
 from modelyard.store import Store
 
@@ -42,6 +43,7 @@ _CODES: tuple[tuple[str, CauseKind], ...] = (
     ("model-too-few", "data"),
     ("function-", "code"),
     ("features-missing", "code"),
+    ("step-network", "permission"),
     ("step-", "code"),
 )
 # What the text says beats the name of the error: an `OSError` may be anything.
@@ -237,7 +239,7 @@ def _ingredients(now: dict[str, str], then: dict[str, str]) -> tuple[str, ...]:
 
 def _vague(failure: Failure) -> bool:
     """Say whether the hint of a failure fits any error of a user's function."""
-    return failure.code == "step-failed"
+    return failure.code == "step-failed" and ASK not in failure.hint
 
 
 def _kind(failure: Failure) -> CauseKind:

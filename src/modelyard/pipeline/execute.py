@@ -21,6 +21,7 @@ from modelyard.pipeline.accounting import Meter
 from modelyard.pipeline.code import find
 from modelyard.pipeline.files import FileFunction
 from modelyard.pipeline.lasting import lasting
+from modelyard.pipeline.network import Within, hint_for
 from modelyard.pipeline.there import holds
 from modelyard.records import (
     CheckResult,
@@ -110,7 +111,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
                 code=p.code,
                 message=_cut(redact(message), _LONG_MESSAGE),
                 where=redact(p.where),
-                hint=redact(p.hint),
+                hint=redact("; ".join(filter(None, [p.hint, hint_for(step, error)]))),
                 exit_code=error.exit_code,
                 lasting=isinstance(error, UserError | Refused | Denied),
                 stale=isinstance(error, Stale),
@@ -130,7 +131,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
             code="step-failed",
             message=_cut(redact(f"step `{step.name}` raised {type(error).__name__}: {error}"), _LONG_MESSAGE),
             where=where,
-            hint="run again with --debug for the trace; finished steps are kept",
+            hint=hint_for(step, error) or "run again with --debug for the trace; finished steps are kept",
             lasting=lasting(error),
             trace=trace,
         )
@@ -197,7 +198,15 @@ def perform(
         store: Where tables and models are read and written.
         function: The function itself where it is at hand; found by the step's verb otherwise.
         said: Takes what the function prints and logs.
+
+    Raises:
+        NetworkOff: It wanted the network and has none (`step-network`).
     """
+    with Within(task.step):
+        return _performed(task, store, function, said or Capture(about(task), None))
+
+
+def _performed(task: Task, store: Store, function: Callable[..., Any] | None, said: Capture) -> dict[str, Any]:
     function = function or _as_prepared(task, store)
     arguments = dict(task.step.params)
     for name, raw in task.inputs.items():
@@ -215,7 +224,7 @@ def perform(
     if wants(function, "fire"):
         arguments["fire"] = task.fire
     # What a step prints is talk: stdout may be somebody's stream of data.
-    with said or Capture(about(task), None):
+    with said:
         # A lazy frame runs the user's functions only while it is stored.
         return _materialise(task, function(**arguments), store)
 

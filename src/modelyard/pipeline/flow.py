@@ -77,6 +77,7 @@ class Flow:
         memory: int | str | None = None,
         gpus: int | None = None,
         own_process: bool | None = None,
+        network: bool | None = None,
         partition: str | Sequence[str] | Mapping[str, Any] | Partition | None = None,
         **arguments: Any,
     ) -> Output:
@@ -94,6 +95,7 @@ class Flow:
             memory: Bytes that it may hold, or a text like `2GB`.
             gpus: GPUs that it has for itself.
             own_process: Run it in a worker process, beside other such steps.
+            network: Let it use the network.
             partition: `hourly`, `daily`, `weekly`, `monthly`, a list of values, or a dict as in the file: it runs once
                 a partition, which it takes as `partition`. A plan has the newest complete period, or all values.
             **arguments: Outputs of earlier steps, lists of them, or plain JSON.
@@ -110,6 +112,7 @@ class Flow:
             "memory": memory,
             "gpus": gpus,
             "own_process": own_process,
+            "network": network,
             "partition": partition,
         }
         said = settings_of(f"step `{name or function.__name__}`", given).over(said_of(function))

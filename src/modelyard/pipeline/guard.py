@@ -301,10 +301,10 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: File descriptors of the worker's socket, the control socket, a pipe that only the guard keeps open
             and the block; process id of the runner; folder of the project; the control group's file that takes
-            process ids, or nothing.
+            process ids, or nothing; `network` if the worker has one.
     """
     pipe, control, life, block_fd, runner = map(int, arguments[:5])
-    root, cage = arguments[5], arguments[6]
+    root, cage, network = arguments[5:]
     block = Block(block_fd)
     os.close(block_fd)
     for fd in (pipe, control, life):
@@ -329,7 +329,7 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, signal.SIG_DFL)
         for fd in (control, life, signals, wake):
             os.close(fd)
-        return _work(block, pipe, guard, root, cage)
+        return _work(block, pipe, guard, root, cage, network=bool(network))
     os.close(pipe)
     block.set("worker", worker)
     with contextlib.suppress(OSError):  # the worker does the same: whoever comes first
@@ -343,7 +343,7 @@ def main(arguments: list[str]) -> int:
     os._exit(0)
 
 
-def _work(block: Block, pipe: int, guard: int, root: str, cage: str) -> int:
+def _work(block: Block, pipe: int, guard: int, root: str, cage: str, *, network: bool) -> int:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     die_with_parent(signal.SIGKILL)
@@ -356,7 +356,7 @@ def _work(block: Block, pipe: int, guard: int, root: str, cage: str) -> int:
     block.close()
     from modelyard.pipeline import worker
 
-    return worker.main(pipe, Path(root))
+    return worker.main(pipe, Path(root), network=network)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ MEDIA = "application/x-ipynb+json"
 _KERNEL = "python3"
 # Lines for the shell or for IPython, which are no Python.
 _MAGIC = ("%", "!", "?")
-# A socket's path may have so many characters; the connection's own name takes about sixty of them.
-_LONGEST_FOLDER = 40
+# A socket's path may have 107 characters; this many leave room for our name and the socket's number.
+_LONGEST_FOLDER = 96
+# What a kernel says at its start if it has no network: it cannot show what processes print that a cell forks.
+_UNSAID = "ignore:Couldn't bind IOPub Pipe"
 
 # Runs in the notebook's kernel after its last cell; it is not part of the copy that is kept.
 _KEEP = """\
@@ -153,11 +155,11 @@ def _run(notebook: str, root: Path, given: dict[str, Any], kept: Sequence[str], 
     if kept:
         read.cells.append(nbformat.v4.new_code_cell(_KEEP.format(names=list(kept), folder=str(place))))
     settings = Config()
-    if len(str(place)) <= _LONGEST_FOLDER:
-        # Sockets in a folder of our own rather than ports that anybody on this machine can reach.
-        settings.KernelManager.transport = "ipc"
+    # Sockets in a folder of our own rather than ports, which need a network and anybody on this machine can reach.
+    settings.KernelManager.transport = "ipc"
     try:
-        with _jupyter_in(place, root):
+        with _jupyter_in(place, root), _short(place) as folder:
+            settings.KernelManager.ip = f"{folder}/k"
             done = papermill.execute_notebook(
                 read,
                 None,
@@ -248,11 +250,22 @@ def _values(kept: Sequence[str], place: Path) -> list[Any]:
 
 
 @contextmanager
+def _short(place: Path) -> Iterator[str]:
+    """Give a folder for sockets: this one, or where its path is too long another that goes away as well."""
+    if len(str(place)) <= _LONGEST_FOLDER:
+        yield str(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="yard-", dir="/tmp") as folder:
+        yield folder
+
+
+@contextmanager
 def _jupyter_in(place: Path, root: Path) -> Iterator[None]:
     """Let Jupyter keep its files in a folder that goes away, read no settings, and import the project's modules."""
     mine = {
         "JUPYTER_RUNTIME_DIR": str(place),
         "IPYTHONDIR": str(place / "ipython"),
+        "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS", ""), _UNSAID])),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root.resolve()), os.environ.get("PYTHONPATH", "")])),
     }
     before = {name: os.environ.get(name) for name in mine}

@@ -14,7 +14,7 @@ from modelyard._kit.errors import Problem, SpecError, near
 from modelyard.pipeline.notebooks import GIVEN_AS
 from modelyard.pipeline.partitions import Partition
 from modelyard.pipeline.settings import Settings, settings_of
-from modelyard.records import Step
+from modelyard.records import Resources, Step
 from modelyard.spec.functions import read_function
 from modelyard.spec.rules.steps import circle_of
 from modelyard.spec.sections.retries import to_retry
@@ -129,7 +129,7 @@ def _said(spec: Spec, name: str, step: OwnStep) -> Settings:
     path = f"steps.{name}"
     asked = {
         field: getattr(step.resources, field)
-        for field in ("cpus", "memory", "gpus", "own_process")
+        for field in Resources.__struct_fields__
         if f"{path}.resources.{field}" in spec.places
     }
     return Settings(

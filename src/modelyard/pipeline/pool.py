@@ -65,7 +65,7 @@ class Pool:
             if worker is None:
                 # One that had these GPUs before and does not suit may still hold memory there.
                 self.end_idle(place.lease.devices)
-                worker = self._start(place)
+                worker = self._start(place, network=step.resources.network)
             try:
                 worker.give(task, limit=step.resources.memory, timeout=step.timeout, grace=self._grace)
             except OSError:
@@ -129,7 +129,8 @@ class Pool:
                 free.append(worker)
         memory = step.resources.memory
         for worker in free:
-            fits = worker.threads == place.threads and worker.devices == place.devices
+            alike = worker.threads == place.threads and worker.devices == place.devices
+            fits = alike and worker.network == step.resources.network
             if fits and (not memory or worker.resident() <= memory * _ROOM_INSIDE):
                 # Those that nobody has use for gather at the front.
                 self._workers.remove(worker)
@@ -139,9 +140,14 @@ class Pool:
             self._retire(free[0])
         return None
 
-    def _start(self, place: Place) -> Worker:
+    def _start(self, place: Place, *, network: bool) -> Worker:
         worker = Worker(
-            self._root, threads=place.threads, devices=place.devices, cage=self._cages.make(), store=self._store
+            self._root,
+            threads=place.threads,
+            devices=place.devices,
+            cage=self._cages.make(),
+            network=network,
+            store=self._store,
         )
         self._workers.append(worker)
         for fd in worker.fds:

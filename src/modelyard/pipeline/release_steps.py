@@ -32,7 +32,7 @@ def consumer_steps(spec: Spec) -> list[Step]:
             },
             outputs=("results",),
             probe="modelyard.pipeline.probes:contracts_now",
-            resources=Resources(own_process=True),
+            resources=Resources(own_process=True, network=True),  # it asks a server on a port of this machine
             about=f"ask what consumers ask: {', '.join(spec.deploy.consumers)}",
         )
     ]

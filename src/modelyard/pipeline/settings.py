@@ -17,7 +17,7 @@ __all__ = ["Settings", "said_of", "settings_of", "step"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__modelyard_step__"
-_SETTINGS = ("name", "outputs", "retries", "timeout", "cpus", "memory", "gpus", "own_process", "partition")
+_SETTINGS = ("name", "outputs", "retries", "timeout", "cpus", "memory", "gpus", "own_process", "network", "partition")
 _CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 
 
@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         memory: Bytes that it may hold.
         gpus: GPUs that it has for itself.
         own_process: Whether it runs in a process of its own.
+        network: Whether it may use the network.
         partition: What it is run for, one by one.
     """
 
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None = None
     gpus: int | None = None
     own_process: bool | None = None
+    network: bool | None = None
     partition: Partition | None = None
 
     def over(self, other: Settings) -> Settings:
@@ -72,6 +74,7 @@ def step(
     memory: int | str | None = None,
     gpus: int | None = None,
     own_process: bool | None = None,
+    network: bool | None = None,
     partition: str | Sequence[str] | Mapping[str, Any] | Partition | None = None,
 ) -> Callable[[F], F]: ...
 
@@ -87,7 +90,8 @@ def step(function: Any = None, /, **said: Any) -> Any:
         **said: `name`: name of the step (in the file, its key there is the name). `outputs`: names of what it returns.
             `retries`: attempts after the first, or a dict as in the file. `timeout`: seconds, or a text like `10m`.
             `cpus`, `gpus`: how many. `memory`: bytes, or a text like `2GB`. `own_process`: run it in a process of its
-            own. `partition`: `hourly`, `daily`, `weekly`, `monthly`, a list of values, or a dict as in the file.
+            own. `network`: let it use the network. `partition`: `hourly`, `daily`, `weekly`, `monthly`, a list of
+            values, or a dict as in the file.
 
     Raises:
         UserError: A setting cannot be used (`step-setting`).
@@ -128,9 +132,8 @@ def settings_of(where: str, said: Mapping[str, Any]) -> Settings:
             close = near(keyword, _SETTINGS)
             hint = f"did you mean `{close[0]}`?" if close else f"there is: {', '.join(_SETTINGS)}"
             raise UserError("step-setting", f"`{keyword}` is not a setting of a step", where=where, hint=hint)
-    name, outputs, cpus, gpus, own_process = (
-        said.get(keyword) for keyword in ("name", "outputs", "cpus", "gpus", "own_process")
-    )
+    name, outputs, cpus, gpus = (said.get(keyword) for keyword in ("name", "outputs", "cpus", "gpus"))
+    own_process, network = said.get("own_process"), said.get("network")
     _hold(where, "name", name, isinstance(name, str) and bool(name), "a text")
     names = (outputs,) if isinstance(outputs, str) else outputs
     texts = isinstance(names, list | tuple) and bool(names) and all(isinstance(n, str) for n in names)
@@ -138,6 +141,7 @@ def settings_of(where: str, said: Mapping[str, Any]) -> Settings:
     _hold(where, "cpus", cpus, isinstance(cpus, int | float) and not isinstance(cpus, bool) and cpus > 0, "more than 0")
     _hold(where, "gpus", gpus, type(gpus) is int and gpus >= 0, "0 or more")
     _hold(where, "own_process", own_process, isinstance(own_process, bool), "`True` or `False`")
+    _hold(where, "network", network, isinstance(network, bool), "`True` or `False`")
     return Settings(
         name=name,
         outputs=None if names is None else tuple(names),
@@ -147,6 +151,7 @@ def settings_of(where: str, said: Mapping[str, Any]) -> Settings:
         memory=_bytes(where, "memory", said.get("memory")),
         gpus=gpus,
         own_process=own_process,
+        network=network,
         partition=_partition(where, said.get("partition")),
     )
 

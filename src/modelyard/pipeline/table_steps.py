@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from modelyard.records import Step
+from modelyard.records import Resources, Step
 
 if TYPE_CHECKING:
     from modelyard.spec import Spec
@@ -30,6 +30,8 @@ def data_steps(spec: Spec) -> list[Step]:
                 outputs=("table",),
                 after=("guard",),
                 probe="modelyard.data.sources:probe",
+                # Files are read here; whatever else has an address is read by a library's source, from elsewhere.
+                resources=Resources(network=any("://" in address for address in source.from_)),
                 about=f"read what is new in {', '.join(source.from_)}",
             )
         )

@@ -21,24 +21,31 @@ from modelyard._kit.hearing import Ear
 from modelyard.logs import listening
 from modelyard.pipeline.accounting import own_peaks
 from modelyard.pipeline.execute import Task, execute
+from modelyard.pipeline.network import close_here
 from modelyard.pipeline.scratch import open_handed
 from modelyard.store import open_store
 from modelyard.store.opening import HANDED
 
 __all__ = ["Stopped", "main"]
 
+# Before the reason.
+_HALF = "only Python's own sockets are closed to it, not those of native code and of processes that it starts"
+
 
 class Stopped(BaseException):
     """Raised in a step that is being stopped, so that its `finally` and `with` blocks run before the process ends."""
 
 
-def main(fd: int, root: Path) -> int:
+def main(fd: int, root: Path, *, network: bool) -> int:
     """Take tasks from the socket until it closes.
 
     Args:
         fd: The socket.
         root: Folder of the project.
+        network: Whether its tasks may use the network; if not, neither may native code and what they start.
     """
+    # A store needs no connection for what a step takes and leaves: tables and blobs are files.
+    trouble = "" if network else close_here()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     # Stdout is a pipe to the runner, which reads what is written past Python: into the logs, not into its own stdout.
@@ -58,7 +65,10 @@ def main(fd: int, root: Path) -> int:
             while True:
                 task = decode(pipe.recv_bytes())
                 ear.what = f"step {task.step.name}"
-                pipe.send_bytes(msgspec.json.encode(execute(task, store)))
+                outcome = execute(task, store)
+                if trouble:
+                    outcome = msgspec.structs.replace(outcome, notes=(*outcome.notes, f"{_HALF}: {trouble}"))
+                pipe.send_bytes(msgspec.json.encode(outcome))
                 ear.what = ""
         except EOFError:
             return 0

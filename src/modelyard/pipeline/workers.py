@@ -69,12 +69,14 @@ class Worker:
         threads: How many threads its libraries may use.
         devices: GPUs that it sees; none: as the runner.
         cage: Its control group, if it has one.
+        network: Whether its tasks may use the network; what was taken from a process it never gets back.
         store: Address of the project's store; left out, it is the one that is found from here.
 
     Attributes:
         task: What it does now.
         threads: See above.
         devices: See above.
+        network: See above.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Worker:
         threads: int,
         devices: tuple[str, ...] | None = None,
         cage: Cage | None = None,
+        network: bool = False,
         store: str = "",
     ) -> None:
         self.threads = threads
@@ -91,6 +94,7 @@ class Worker:
         self._kills = 0
         self._caged = False
         self.devices = devices
+        self.network = network
         self.task: Task | None = None
         self.given = 0.0
         self._step = 0
@@ -108,7 +112,7 @@ class Worker:
         with theirs, control:
             try:
                 self._process = subprocess.Popen(
-                    [*command, cage.tasks if cage else ""],
+                    [*command, cage.tasks if cage else "", "network" if network else ""],
                     pass_fds=fds,
                     env=_environment(threads, devices, store),
                     stdin=subprocess.DEVNULL,

@@ -20,12 +20,14 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         gpus: GPUs that it has for itself while it runs.
         own_process: Run in a worker process beside its neighbours; short steps stay in the runner's own. A step that
             asks for memory, GPUs or a timeout has one in any case: nothing else can be held to a limit.
+        network: It may reach other machines, and this one over TCP and UDP.
     """
 
     cpus: float = 1.0
     memory: int = 0
     gpus: int = 0
     own_process: bool = False
+    network: bool = False
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

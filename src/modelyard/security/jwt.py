@@ -26,7 +26,7 @@ from modelyard._kit.errors import UserError
 from modelyard.security.roles import ROLES
 from modelyard.security.tokens import Caller
 
-__all__ = ["ALGORITHMS", "Issuer", "fetch"]
+__all__ = ["ALGORITHMS", "Issuer", "check_issuer", "fetch"]
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 # Between two looks at the keys: usually, and after a key that is not known.
@@ -60,8 +60,7 @@ def fetch(url: str) -> Any:
         OSError: It cannot be had.
         ValueError: The address may not be used, or what is there is no JSON of at most a megabyte.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _local(parts.hostname or "")):
+    if not _asked(url):
         raise ValueError("the address is not https")
     opener = urllib.request.build_opener(_NoRedirect)
     with opener.open(url, timeout=_SECONDS) as answer:
@@ -69,6 +68,17 @@ def fetch(url: str) -> Any:
     if len(data) > _BYTES:
         raise ValueError("the answer is larger than a megabyte")
     return msgspec.json.decode(data)
+
+
+def check_issuer(issuer: str) -> None:
+    """Refuse an address of an issuer that would never be asked.
+
+    Raises:
+        UserError: It is neither https nor of this machine (`oidc-issuer`).
+    """
+    if not _asked(issuer):
+        message = f"`{issuer}` is no issuer that may be asked"
+        raise UserError("oidc-issuer", message, hint="write its address, https://HOST/PATH; http only of this machine")
 
 
 class Issuer:
@@ -99,9 +109,7 @@ class Issuer:
         get: Callable[[str], Any] = fetch,
         clock: Clock = system_clock,
     ) -> None:
-        parts = urllib.parse.urlsplit(issuer)
-        if parts.scheme != "https" and not (parts.scheme == "http" and _local(parts.hostname or "")):
-            raise UserError("oidc-issuer", f"`{issuer}` is no issuer", hint="write its address, https://HOST/PATH")
+        check_issuer(issuer)
         self._issuer = issuer
         self._audience = audience
         self._claim = role_claim.split(".")
@@ -223,6 +231,16 @@ def _usable(key: Mapping[str, Any]) -> bool:
 
 def _unpadded(text: str) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+def _asked(url: str) -> bool:
+    """Whether an address may be asked: over https, or on this machine."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _local(host)))
 
 
 def _local(host: str) -> bool:

@@ -1,6 +1,9 @@
 """Who asks: the owner of a token, of a token of the identity provider, or of a client certificate; and how much a day.
 
 A token that is given decides alone: one that is not known is refused, whatever certificate comes with it.
+
+A browser adds a password that it was once given, and a certificate that it holds, to whatever a page of anybody sends
+here, and asks nobody before. It says whose page that is, though: where it does, neither of the two says who asks.
 """
 
 from __future__ import annotations
@@ -68,7 +71,8 @@ class Callers:
         """
         given = exchange.headers.get(b"authorization", b"")
         if not given:
-            if self._certificates and (caller := self._certified(exchange)) is not None:
+            page = b"origin" in exchange.headers
+            if self._certificates and not page and (caller := self._certified(exchange)) is not None:
                 return caller
             if self._open_here and path == "/metrics" and _here(exchange):
                 return _HERE
@@ -112,7 +116,6 @@ def _token(exchange: Exchange, given: bytes) -> str | None:
     kind = scheme.lower()
     if kind == b"bearer":
         return text.strip().decode("latin-1")
-    # A browser adds a password that it was once given to whatever another page sends here, and says whose page it is.
     if kind != b"basic" or b"origin" in exchange.headers:
         return None
     try:

@@ -26,6 +26,12 @@ from modelyard.serving.routes import Found, Route, match
 
 __all__ = ["Admission"]
 
+# What a page may say in headers: all that a caller may, but for what is between a proxy and the server.
+_SENT = (
+    b"authorization, content-type, content-encoding, inference-header-content-length, traceparent, tracestate, "
+    b"x-canary-key, x-model, x-request-id"
+)
+
 
 class Admission:
     """Decides on requests.
@@ -190,13 +196,12 @@ def _asks_first(exchange: Exchange, cors: frozenset[bytes]) -> bool:
 
 def _preflight(methods: bytes, models: Models, exchange: Exchange) -> None:
     """Tell a browser what the pages of its origin may send; the token itself is asked for with the request."""
-    allowed_headers = b"authorization, content-type, x-request-id, inference-header-content-length"
     exchange.reply(
         200,
         b"",
         (
             (b"access-control-allow-methods", methods),
-            (b"access-control-allow-headers", allowed_headers),
+            (b"access-control-allow-headers", _SENT),
             (b"access-control-max-age", b"600"),
         ),
         b"text/plain",

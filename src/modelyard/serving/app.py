@@ -121,14 +121,14 @@ class App:
         return self._shedding.answer(head) if plain else b""
 
     def take(self, exchange: Exchange) -> None:
-        """Count a request of a caller that may ask for so many.
+        """Count a request of a caller that may make so many.
 
         Raises:
             HttpError: The caller has asked too often.
         """
         head = exchange.head
         if head.at.limited and head.route.action == "infer":
-            head.at.take(head.caller)
+            head.at.take(head.caller, asks=head.route.asks)
 
     def take_call(self, exchange: Exchange) -> None:
         """Count a call whose message may name the endpoint: where there are several, once that is known.

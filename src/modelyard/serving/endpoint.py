@@ -63,6 +63,8 @@ class Endpoint:
         self._roles = roles
         self._per_minute = limits.per_minute
         self._rate = Rate(limits.per_minute)
+        # Who has asked for all that they may still tells what came of it; without end nobody does.
+        self._told = Rate(limits.per_minute)
         policy = limits.policy
         guards, access = policy.guards, policy.access
         if guards is not None and guards.alarm is not None:
@@ -90,14 +92,20 @@ class Endpoint:
             what = f"the role `{caller.role}` may not do this" if caller.role else "you have no role at this endpoint"
             raise HttpError(403, "role-denied", what)
 
-    def take(self, caller: str) -> None:
-        """Count a request for predictions of a caller that may ask for so many.
+    def take(self, caller: str, *, asks: bool = True) -> None:
+        """Count a request of a caller that may make so many.
+
+        Args:
+            caller: Name of the caller.
+            asks: It is for predictions; else it tells outcomes, of which there may be as many.
 
         Raises:
             HttpError: The caller has asked too often (429).
         """
-        if self._per_minute and (wait := self._rate.take(caller)):
+        if self._per_minute and (wait := (self._rate if asks else self._told).take(caller)):
             raise _later("rate-exceeded", "this token has asked too often in this minute", wait)
+        if not asks:
+            return
         if self.models.days is not None:
             self.models.days.check(caller)
         gate = self.models.default.gate

@@ -55,6 +55,9 @@ server {{
     location = /metrics {{
         return 404;
     }}
+    location ~ ^/models/[^/]+/metrics$ {{
+        return 404;
+    }}
 
     location / {{
         proxy_pass http://modelyard_http;

@@ -24,10 +24,10 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import ModelyardError, ServeError
 from modelyard._kit.hearing import Ear
 from modelyard._kit.ports import listen, listen_beside
-from modelyard._kit.text import plural
 from modelyard.inference.kernels import compiled
 from modelyard.serving.app import App
 from modelyard.serving.board import Board
+from modelyard.serving.ending import drain
 from modelyard.serving.http.accepting import BACKLOG, OPENING, Listener
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
@@ -44,10 +44,6 @@ __all__ = ["Settings", "serve"]
 
 # Files of a server beside its connections: the log, the model, the ledger.
 _FILES = 512
-# Turns of the loop in which what lies unread on a connection is read: one to ask the system, one to hear of it.
-_TURNS = 2
-# Seconds of waiting for what is under way of which nothing is said.
-_QUIET = 1.0
 # Seconds after which a Ctrl-C is another one.
 _AGAIN = 0.25
 # Seconds to end all beside connections and logs: handshakes, what follows the ledger, a shadow, a last write.
@@ -271,31 +267,12 @@ async def _answer_until_told(
     for each in opened:
         each.endpoint.models.drain()
     await asyncio.gather(*(one.close() for one in (listener, port) if one is not None))
-    places = [app.connections] if port is None else [app.connections, port.connections]
-    await _drain(places, app.limits.drain_seconds, told.at_once)
+    await drain(app.connections, port.connections if port is not None else (), app.limits.drain_seconds, told.at_once)
     for each in opened:
         each.endpoint.close_log()
     for number in (signal.SIGTERM, signal.SIGINT):
         # An interpreter that ends puts every other handler back to the default, which would kill it in the middle.
         signal.signal(number, signal.SIG_IGN)
-
-
-async def _drain(places: list[set[Any]], seconds: float, at_once: asyncio.Event) -> None:
-    """End every connection once nothing is under way on it, and after so many seconds, or at once, whatever is."""
-    loop = asyncio.get_running_loop()
-    until, quiet = loop.time() + seconds, loop.time() + _QUIET
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
-    while any(places) and loop.time() < until and not at_once.is_set():
-        if loop.time() > quiet:
-            quiet = math.inf
-            left = plural(sum(map(len, places)), "connection")
-            say(f"{left} with something under way: waits {seconds:g} s at most, Ctrl-C once more ends it at once")
-        for connection in [one for place in places for one in place]:
-            connection.drain()
-        await asyncio.sleep(0.01)
-    for connection in [one for place in places for one in place]:
-        connection.transport.abort()
 
 
 def _second(app: App, ports: list[list[socket.socket]], settings: Settings) -> Port | None:

@@ -294,7 +294,7 @@ class Service:
                 continue
             try:
                 if not finite:
-                    check_finite(asked, self.tally.decide)
+                    check_finite(asked, self.tally)
                 sent = self._keeper.rows_of(parsed)
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
                 body = seen.render(self, seen)
@@ -353,7 +353,7 @@ class Service:
         if self._keeper.all or log is not self.log:
             log.put(turn, rows)
         else:
-            some = turn.only([self._keeper.keeps(name) for name in ids])
+            some = turn.only([self._keeper.keeps() for _ in ids])
             kept = sum(some.counts)
             log.passed += rows - kept
             if kept:

@@ -16,11 +16,12 @@ __all__ = ["Counted", "Signal", "Watcher"]
 _LEAST = 50
 # Decisions that take an answer from a caller.
 _TAKEN = ("reject", "refuse", "quarantine", "fallback", "abstain")
-_REFUSED = ("reject", "refuse")
 
 
 class _Tally(Protocol):
     decided: Counter[tuple[str, str]]
+    taken: int
+    refused: int
 
 
 class Counted(Protocol):
@@ -33,7 +34,7 @@ class Counted(Protocol):
 
     @property
     def tally(self) -> _Tally:
-        """Rows by guard and by what was done since its start, as `decided`."""
+        """What was decided on rows since its start."""
         ...
 
 
@@ -44,7 +45,7 @@ class Signal(NamedTuple):
         on: Whether too many rows are refused or held back.
         share: Part of the rows that was.
         rows: Rows that were looked at.
-        guards: Guard -> rows that it refused or held back among them.
+        guards: Guard -> rows that it decided on; several may have decided on the same row.
     """
 
     on: bool
@@ -58,7 +59,8 @@ class _Mark(NamedTuple):
 
     time: float
     rows: int
-    taken: Counter[str]
+    taken: int
+    guards: Counter[str]
 
 
 class Watcher:
@@ -81,9 +83,9 @@ class Watcher:
         self._clock = clock
         self.on = False
         # Version -> what it had counted at the last look: versions come and go.
-        self._seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
-        self._rows = 0
-        self._taken: Counter[str] = Counter()
+        self._seen: dict[int, tuple[Counted, int, int, Counter[str]]] = {}
+        self._rows = self._taken = 0
+        self._guards: Counter[str] = Counter()
         self._marks: deque[_Mark] = deque()
         self.reset()
 
@@ -95,7 +97,7 @@ class Watcher:
         """
         self._count(versions)
         now, marks = self._clock(), self._marks
-        mark = _Mark(now, self._rows, self._taken.copy())
+        mark = self._mark(now)
         # Of a quiet stretch both ends say all.
         if len(marks) > 1 and marks[-2].rows == marks[-1].rows == mark.rows and marks[-1].taken == mark.taken:
             marks[-1] = mark
@@ -106,30 +108,34 @@ class Watcher:
                 break
             marks.popleft()
         rows = mark.rows - marks[0].rows
-        guards = mark.taken - marks[0].taken
-        share = guards.total() / rows if rows else 0.0
+        share = (mark.taken - marks[0].taken) / rows if rows else 0.0
         on = rows >= _LEAST and share > self._alarm.share
         if on != self.on and (on or rows >= _LEAST):
             self.on = on
-            self._ring(Signal(on, share, rows, dict(guards)))
+            self._ring(Signal(on, share, rows, dict(mark.guards - marks[0].guards)))
 
     def reset(self) -> None:
         """Begin anew: somebody has looked at it."""
         self.on = False
         self._marks.clear()
-        self._marks.append(_Mark(self._clock(), self._rows, self._taken.copy()))
+        self._marks.append(self._mark(self._clock()))
+
+    def _mark(self, now: float) -> _Mark:
+        return _Mark(now, self._rows, self._taken, self._guards.copy())
 
     def _count(self, versions: Iterable[Counted]) -> None:
-        seen: dict[int, tuple[Counted, int, Counter[str]]] = {}
+        seen: dict[int, tuple[Counted, int, int, Counter[str]]] = {}
         for version in versions:
-            rows, taken = version.rows, Counter[str]()
-            for (guard, did), count in list(version.tally.decided.items()):
+            tally, guards = version.tally, Counter[str]()
+            # What was refused is counted first, so that the share is never above 1.
+            taken, refused = tally.taken, tally.refused
+            rows = version.rows + refused
+            for (guard, did), count in list(tally.decided.items()):
                 if did in _TAKEN:
-                    taken[guard] += count
-                if did in _REFUSED:
-                    rows += count
-            _, rows_before, taken_before = self._seen.get(id(version), (version, 0, Counter[str]()))
+                    guards[guard] += count
+            _, rows_before, taken_before, guards_before = self._seen.get(id(version), (version, 0, 0, Counter[str]()))
             self._rows += rows - rows_before
             self._taken += taken - taken_before
-            seen[id(version)] = (version, rows, taken)
+            self._guards += guards - guards_before
+            seen[id(version)] = (version, rows, taken, guards)
         self._seen = seen

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,7 @@ from modelyard.serving.guards.crew import Crew
 from modelyard.serving.guards.glance import Ruled
 from modelyard.serving.guards.plugins import check_of
 from modelyard.serving.guards.policy import OutputCheck
+from modelyard.serving.guards.rules import BUILT_IN
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.told import say, speaking, voice_here
 from modelyard.serving.validate import Validator
@@ -42,6 +43,8 @@ _NO_THREAD = "all threads are taken by calls that hang"
 # Seconds between two lines about a check that fails, and signs of a reason that are kept.
 _QUIET = 60.0
 _REASON = 200
+# The reason in place of one that may tell what is never written down.
+_HUSHED = "it is marked"
 
 # Counts rows by guard and by what was done.
 Decide = Callable[..., None]
@@ -56,7 +59,7 @@ class Mark(NamedTuple):
         row: Which of its request.
         check: Name of the check.
         do: What becomes of the answer: `warn`, `abstain` or `fallback`.
-        reason: Why, for the request log; callers are not told.
+        reason: Why, for the request log and as far as that may know; callers are not told.
     """
 
     row: int
@@ -68,6 +71,8 @@ class Mark(NamedTuple):
 class _Loaded(NamedTuple):
     declared: OutputCheck
     call: Check
+    # It may look at what is never written down, so no word of its own is, either.
+    hushed: bool
 
     @property
     def cheap(self) -> bool:
@@ -113,6 +118,7 @@ class Checks:
         validator: Says what the columns of a request are.
         decide: Counts rows by guard and by what was done.
         project: Folder that paths begin at.
+        redact: Columns that are never written down; nor is what a check that may see them says of a row.
         clock: Source of the time, for how often a failing check is said.
 
     Attributes:
@@ -130,9 +136,10 @@ class Checks:
         decide: Decide,
         project: Path,
         *,
+        redact: Collection[str] = (),
         clock: Clock = time.monotonic,
     ) -> None:
-        loaded = [_Loaded(one, check_of(one, project, bundle)) for one in declared]
+        loaded = [_Loaded(one, check_of(one, project, bundle), _sees(one, redact)) for one in declared]
         self._checks = [one for one in loaded if not (isinstance(one.call, Ruled) and one.call.idle)]
         self.idle = not self._checks
         self._problem = bundle.signature.problem
@@ -261,6 +268,8 @@ class Checks:
                 return
             do = "abstain" if do == "warn" else do
             found = ["the check failed"] * len(look.batch)
+        elif loaded.hushed:
+            found = [reason and _HUSHED for reason in found or ()]
         look.marks += [(row, name, do, reason) for row, reason in enumerate(found or ()) if reason]
 
     def _go_on(self, look: _Look) -> None:
@@ -304,7 +313,14 @@ def _call(loaded: _Loaded, batch: Batch) -> tuple[list[str] | None, str]:
     try:
         return verdicts(loaded.call(batch), len(batch), loaded.declared.above), ""
     except BaseException as error:  # noqa: BLE001 - the user's code must not end a thread, let alone the server
-        return None, f"{type(error).__name__}: {error}"
+        said = "" if loaded.hushed else f": {error}"
+        return None, f"{type(error).__name__}{said}"
+
+
+def _sees(declared: OutputCheck, redact: Collection[str]) -> bool:
+    """Whether a check may look at one of some columns: ours at those that it is told, code of others at any."""
+    told = declared.params.get("columns", ()) if declared.use in BUILT_IN else redact
+    return not frozenset(redact).isdisjoint(told)
 
 
 def verdicts(given: Iterable[Verdict], count: int, above: float) -> list[str]:

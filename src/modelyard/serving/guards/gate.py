@@ -49,8 +49,8 @@ class Gate:
         guards = policy.guards or Guarded()
         signature = bundle.signature
         labels = bundle.labels or signature.problem.classes
-        self._incoming = Incoming(bundle, validator, guards, tally.decide)
-        self._outgoing = Outgoing(signature.problem, labels, guards, policy.access.show, tally.decide)
+        self._incoming = Incoming(bundle, validator, guards, tally)
+        self._outgoing = Outgoing(signature.problem, labels, guards, policy.access.show, tally)
         self.asking: Asking | None = None
         if guards.extraction is not None:
             # A server that does not use them should not wait for these to load.
@@ -61,7 +61,8 @@ class Gate:
         if guards.checks:
             from modelyard.serving.guards.checks import Checks
 
-            checks = Checks(guards.checks, bundle, validator, tally.decide, Path(policy.project))
+            hidden, project = policy.requests.redact, Path(policy.project)
+            checks = Checks(guards.checks, bundle, validator, tally.decide, project, redact=hidden)
             self.checks = None if checks.idle else checks
         if guards.outlier is not None and guards.outlier.do == "quarantine":
             log.apart()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
+from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.parsed import WHOLE, Parsed, warning
 from modelyard.serving.validate import Validator
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, Any]
-
-# Counts rows by guard and by what was done.
-Decide = Callable[..., None]
 
 __all__ = ["Incoming"]
 
@@ -32,19 +30,19 @@ class Incoming:
         bundle: The bundle; outliers are measured from its profile.
         validator: What the rows are held against first.
         policy: What to do.
-        decide: Counts rows by guard and by what was done.
+        tally: Counts rows by guard and by what was done.
 
     Attributes:
         held: Rows that are held back, by their request; taken out by whoever answers it.
     """
 
-    def __init__(self, bundle: Bundle, validator: Validator, policy: Guarded, decide: Decide) -> None:
+    def __init__(self, bundle: Bundle, validator: Validator, policy: Guarded, tally: Tally) -> None:
         import numpy as np
 
         self._np = np
         self._validator = validator
         self._policy = policy
-        self._decide = decide
+        self._decide, self._take = tally.decide, tally.take
         self._numbers = [f.name for f in validator.numbers]
         self._categories = [f.name for f in validator.categories]
         low, high = -np.inf, np.inf
@@ -179,6 +177,7 @@ class Incoming:
         """Return the feeds of those that are not refused."""
         if not job.refused:
             return feeds
+        self._take(sum(job.fitting[at].count for at in job.refused), refused=True)
         if len(job.refused) == len(job.fitting):
             return {}
         keep = self._np.ones(job.starts[-1], bool)

@@ -6,7 +6,7 @@ Each role sees as much of the rest as it may.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import ServeError
@@ -16,6 +16,7 @@ from modelyard.serving.asked import Asked
 from modelyard.serving.batch import Rows
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded, digits_of
+from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import measure
 from modelyard.serving.parsed import WHOLE, warning
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outgoing", "Shown", "Withheld", "check_finite"]
 
-# Counts rows by guard and by what was done.
-Decide = Callable[..., None]
 # Routes that answer tensors, which have no place for no answer.
 _TENSORS = ("/v2", "/inference.")
 # What stands in the log and not in an answer: what the model said of a row that is held back, and why it is.
@@ -93,7 +92,7 @@ class Outgoing:
         labels: The classes in the type they had in the training data.
         policy: What to do.
         show: Role -> how much it sees.
-        decide: Counts rows by guard and by what was done.
+        tally: Counts rows by guard and by what was done.
 
     Raises:
         ServeError: What is declared does not suit the model (`guard-unusable`).
@@ -105,12 +104,12 @@ class Outgoing:
         labels: Sequence[Label],
         policy: Guarded,
         show: Mapping[str, str],
-        decide: Decide,
+        tally: Tally,
     ) -> None:
         self._bounds = measure()
         self._problem = problem
         self._policy = policy
-        self._decide = decide
+        self._decide, self._take = tally.decide, tally.take
         self._digits = {role: digits_of(shown) for role, shown in show.items()}
         self._fallback = _fallback(problem, labels, policy)
         self._fewest = -math.inf if policy.confidence is None else policy.confidence.at_least
@@ -122,6 +121,9 @@ class Outgoing:
             raise _unusable("`confidence` is about classes, and the model answers numbers", "use `within`")
         if problem.task != "regression" and policy.within is not None:
             raise _unusable("`within` is about numbers, and the model answers classes", "use `confidence`")
+        if problem.task == "regression" and None in self._digits.values():
+            message = "`label` in `deploy.access.show` is about classes, and the model answers numbers"
+            raise _unusable(message, "use `rounded(DIGITS)`")
 
     def lets_pass(self, output: Array) -> bool:
         """Say that `answer` would change and refuse nothing of a group, whoever asks, and that all of it is finite.
@@ -149,6 +151,17 @@ class Outgoing:
             HttpError: The model's answer is none (500).
             Withheld: There is none for the caller, and the protocol has no place for that (422).
         """
+        try:
+            seen, withheld = self._answer(asked, held, marks)
+        except HttpError:
+            self._take(asked.parsed.count, refused=True)
+            raise
+        if withheld:
+            self._take(withheld)
+        return seen
+
+    def _answer(self, asked: Asked, held: Sequence[int], marks: Sequence[Mark]) -> tuple[Asked, int]:
+        """Return what the caller sees, and how many rows are held back."""
         rows = asked.rows
         self._check_sums(rows)
         given = list(asked.decoded)
@@ -161,8 +174,8 @@ class Outgoing:
         role = asked.exchange.role
         withheld = [at for at, answer in enumerate(given) if "withheld" in answer]
         if role not in self._digits and not withheld:
-            return asked
-        return self._show(asked, withheld, role)
+            return asked, 0
+        return self._show(asked, withheld, role), len(withheld)
 
     def _check_sums(self, rows: Rows) -> None:
         if self._problem.task != "regression":
@@ -231,11 +244,11 @@ class Outgoing:
                 answer = _rounded(answer, digits, regression=regression)
             rows.append(row)
             decoded.append(answer)
-        hidden = frozenset({"probabilities"}) if digits is None and not regression else frozenset[str]()
+        hidden = frozenset({"probabilities"}) if digits is None else frozenset[str]()
         return Shown(asked, rows, decoded, hidden)
 
 
-def check_finite(asked: Asked, decide: Decide) -> None:
+def check_finite(asked: Asked, tally: Tally) -> None:
     """Refuse what is no number.
 
     Raises:
@@ -243,7 +256,8 @@ def check_finite(asked: Asked, decide: Decide) -> None:
     """
     for at, row in enumerate(asked.rows):
         if not all(math.isfinite(value) for value in row):
-            decide("finite", "refuse")
+            tally.decide("finite", "refuse")
+            tally.take(asked.parsed.count, refused=True)
             raise HttpError(500, "answer-unsound", f"row {at}: the model's answer is no number")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["Keeper"]
 
 _encode = msgspec.json.Encoder().encode
+# Bytes that the system is asked for at a time: a call for each draw would cost more than the rest of it.
+_LOTS = 4096
+
+
+def _lots() -> Iterator[int]:
+    """Yield numbers of 32 bits that nobody can foresee, whatever they have seen of those before."""
+    while True:
+        yield from memoryview(os.urandom(_LOTS)).cast("I")
 
 
 class Keeper:
@@ -53,6 +62,7 @@ class Keeper:
                 )
         self.all = declared.sample >= 1
         self._below = int(declared.sample * 2**32)
+        self._lots = _lots()
         self._whole = not redacted
         self._validator = validator
         self._numbers = [at for at, f in enumerate(validator.numbers) if f.name not in redacted]
@@ -61,9 +71,12 @@ class Keeper:
         self._textual = [validator.categories[at].name for at in self._categories]
         self.joins = self.all and self._whole and not validator.categories
 
-    def keeps(self, name: str) -> bool:
-        """Say whether the request of an id is written down."""
-        return zlib.crc32(name.encode("latin-1")) < self._below
+    def keeps(self) -> bool:
+        """Say whether the next request is written down.
+
+        Nothing of the request decides: callers choose their ids, and learn by `/feedback` which of them are kept.
+        """
+        return next(self._lots) < self._below
 
     def rows_of(self, parsed: Parsed) -> bytes | Packed:
         """Return the rows as JSON by column name, or packed; a missing value is null there."""

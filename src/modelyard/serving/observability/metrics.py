@@ -66,10 +66,12 @@ class Tally:
     """What one version of a model answered.
 
     Attributes:
-        decided: (guard, what it did) -> rows.
+        decided: (guard, what it did) -> rows; of several guards each counts a row.
+        taken: Rows whose answer was taken from their caller, each once.
+        refused: Those of them whose whole request was refused: they are not among the rows that were answered.
     """
 
-    __slots__ = ("_by_path", "_lock", "_routes", "_times", "decided")
+    __slots__ = ("_by_path", "_lock", "_routes", "_times", "decided", "refused", "taken")
 
     def __init__(self) -> None:
         # What is not counted yet.
@@ -77,12 +79,24 @@ class Tally:
         self._routes: list[Any] = []
         self._by_path: dict[str, _Histogram] = {}
         self.decided: Counter[tuple[str, str]] = Counter()
+        self.taken = self.refused = 0
         self._lock = threading.Lock()
 
     def decide(self, guard: str, did: str, rows: int = 1) -> None:
         """Count rows that a guard has decided on; large requests are looked at in a thread."""
         with self._lock:
             self.decided[guard, did] += rows
+
+    def take(self, rows: int, *, refused: bool = False) -> None:
+        """Count rows whose answer their caller does not get, once all guards have decided.
+
+        Args:
+            rows: How many; of a request that is refused, all.
+            refused: Whether the whole request is.
+        """
+        with self._lock:
+            self.taken += rows
+            self.refused += rows if refused else 0
 
     def add(self, routes: list[Any], times: list[float]) -> None:
         """Count answered requests.

@@ -1,4 +1,4 @@
-"""What cannot stand in `deploy.guards`, `deploy.access.show` and `deploy.requests`.
+"""What cannot stand in `deploy.guards`, `deploy.access` and `deploy.requests`.
 
 What only the trained model can tell (its columns where the file does not list them, its classes, its profile) is looked
 at when a server opens the bundle; of the columns `modelyard check` warns before (`spec.held`).
@@ -6,10 +6,11 @@ at when a server opens the bundle; of the columns `modelyard check` warns before
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from modelyard._kit.errors import ServeError, near
+from modelyard._kit.errors import ServeError, UserError, near
 from modelyard.checks.metrics import METRICS
 from modelyard.deploy.guards import Guards, OutputCheck
 from modelyard.security.roles import ROLES, allowed
@@ -23,6 +24,7 @@ __all__ = ["guard_rules", "tasks_of"]
 
 _AT = "deploy.guards"
 _TASKS = frozenset(("binary", "multiclass", "regression"))
+_COMMA = re.compile(r"(?<!\\),")
 _MODEL = ("model.task", "model.metric", "model.positive")
 
 
@@ -36,6 +38,8 @@ def guard_rules(root: Path, *, files: bool) -> Callable[[Declaration], Iterator[
 
     def rule(d: Declaration) -> Iterator[Finding]:
         yield from _shown(d)
+        yield from _issuer(d)
+        yield from _certificates(d)
         yield from _columns(d, "deploy.requests.redact", d.deploy.requests.redact)
         guards = d.deploy.guards
         if guards is None:
@@ -61,6 +65,36 @@ def _shown(d: Declaration) -> Iterator[Finding]:
         elif role not in asking:
             message = f'"{role}" may not ask for predictions, so nothing of them is shown to it'
             yield Finding(at, message, "take it out; these may: " + ", ".join(asking), ("deploy.access.roles",))
+        elif access.show[role] == "label" and tasks_of(d) == {"regression"}:
+            message = '"label" is about classes, and the model answers numbers'
+            yield Finding(at, message, "use `rounded(DIGITS)`", _MODEL)
+
+
+def _issuer(d: Declaration) -> Iterator[Finding]:
+    oidc = d.deploy.access.oidc
+    if oidc is None:
+        return
+    # Few declare one, and loading what would ask it takes its time.
+    from modelyard.security.jwt import check_issuer
+
+    try:
+        check_issuer(oidc.issuer)
+    except UserError as error:
+        yield Finding("deploy.access.oidc.issuer", error.problem.message, error.problem.hint, code="spec-bad-value")
+
+
+def _certificates(d: Declaration) -> Iterator[Finding]:
+    for subject in d.deploy.access.certificates:
+        # As `serving.http.tls` writes them: KIND=VALUE each, and a comma within one behind a backslash.
+        parts = _COMMA.split(subject)
+        if all("=" in part for part in parts):
+            continue
+        meant = parts[0] if "=" in parts[0] else f"CN={parts[0]}"
+        for part in parts[1:]:
+            meant += f",{part}" if "=" in part else f"\\,{part}"
+        message = f'"{subject}" is the subject of no certificate: a part of it has no "="'
+        hint = f"write `{meant}`, if that is meant: a comma within a part has a backslash before it"
+        yield Finding(f"deploy.access.certificates.{subject}", message, hint, code="spec-bad-value")
 
 
 def _columns(d: Declaration, place: str, columns: Sequence[str]) -> Iterator[Finding]:

@@ -53,10 +53,24 @@ class Asked(Section, frozen=True, kw_only=True):
             examples=[True],
         ),
     ] = False
+    network: Annotated[
+        bool,
+        Meta(
+            description="Whether it may use the network. Without, what opens a network socket or looks up a name is "
+            "refused as `step-network`; in a process of its own also native code and what it starts.",
+            examples=[True],
+        ),
+    ] = False
 
     def to_resources(self) -> Resources:
         """Return what is asked as the record that the runner admits by."""
-        return Resources(cpus=self.cpus, memory=self.memory or 0, gpus=self.gpus, own_process=self.own_process)
+        return Resources(
+            cpus=self.cpus,
+            memory=self.memory or 0,
+            gpus=self.gpus,
+            own_process=self.own_process,
+            network=self.network,
+        )
 
 
 class Partitioned(Section, frozen=True, kw_only=True):
