@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import struct
 import tracemalloc
@@ -13,11 +14,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from modelyard.records import Signature
 from modelyard.serving.errors import HttpError
 from modelyard.serving.protocols.binary import FIXED, numbers_in, shares, split, texts_in
+from modelyard.serving.protocols.lifting import lifter
+from modelyard.serving.protocols.oip import _decode_request, _tensor
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.validate import Validator
 from modelyard.store.requests import newest
+from tests.kernels import kernels
 
 from .conftest import (  # noqa: TID252 - the suite is not installed
     MIXED,
@@ -26,6 +31,8 @@ from .conftest import (  # noqa: TID252 - the suite is not installed
     mixed_bundle,
     regression_bundle,
 )
+
+__all__ = ["kernels"]
 
 AGES, INCOMES, TOWNS = [30.0, 60.0, 18.0], [500.0, 2500.0, 0.0], ["paris", "rome", "oslo"]
 LENGTH = "Inference-Header-Content-Length"
@@ -120,6 +127,35 @@ def test_every_datatype_means_what_numpy_says(datatype: str, offset: int) -> Non
     for wrong in (data[:-1], memoryview(bytes(data) + b"x"), memoryview(b"")):
         with pytest.raises(HttpError, match="tensor-binary"):
             numbers_in("t", datatype, [3, 2], wrong)
+
+
+@pytest.mark.parametrize("datatype", [name for name in FIXED if "INT" in name])
+@pytest.mark.parametrize("rows", [1, 2, 400])
+def test_a_number_beyond_its_datatype_is_refused_as_json_too(datatype: str, rows: int, kernels: str) -> None:
+    kind = np.iinfo(FIXED[datatype])
+    low, high = int(kind.min), int(kind.max)
+    columns = Validator(Signature(features=MIXED.numbers, problem=MIXED.problem)).columns
+
+    def parsed(value: int | None) -> Any:
+        given = [{"name": "age", "datatype": "FP64", "shape": [rows], "data": [30] * rows}]
+        given.append({"name": "income", "datatype": datatype, "shape": [rows], "data": [5] * (rows - 1) + [value]})
+        text = json.dumps({"inputs": given}).encode()
+        lifted = lifter()(text)
+        request = _decode_request(text if lifted is None else lifted.less)
+        return parse_tensors(columns, [_tensor(one, lifted) for one in request.inputs])
+
+    for value in (low, 0, 7, high, None):
+        found = parsed(value).numbers[-1, 1]
+        assert np.isnan(found) if value is None else found == np.float64(value)
+    # A number that a double cannot tell from the nearest one inside is taken for that.
+    beyond = 1 if kind.bits < 64 else 5000
+    for value in (low - beyond, high + beyond, high * 10):
+        # The parser has no bound as high as that, and what is no double at all is refused elsewhere.
+        if datatype == "UINT64" and value > high:
+            continue
+        with pytest.raises(HttpError, match="tensor-type") as refused:
+            parsed(value)
+        assert refused.value.message == f"row {rows - 1}: `income` holds something else than {datatype}"
 
 
 def test_edge_of_the_range_is_inside_whatever_the_width(served: Server) -> None:

@@ -117,7 +117,8 @@ def test_what_becomes_of_a_marked_answer(opened: Open, do: str, label: str | Non
     assert body["predictions"][0]["label"] == label
     assert ("warnings" in body) == (do == "warn")
     if do == "warn":
-        assert body["warnings"] == [{"column": "*", "rows": 1, "message": "the answer is marked by the check `check`"}]
+        said = "the answer is marked by the check `check`"
+        assert body["warnings"] == [{"kind": "check", "column": "*", "rows": 1, "message": said}]
 
 
 def test_a_check_sees_inputs_answers_and_probabilities(opened: Open, tmp_path: Path) -> None:

@@ -24,10 +24,11 @@ from modelyard.records import Feature, Signature
 from modelyard.serving.contract.clients import LANGUAGES, client_files
 from modelyard.serving.contract.description import description
 from modelyard.serving.contract.diff import changes
+from modelyard.serving.contract.host import Host
 from modelyard.serving.contract.mock import bundle_of, mock
 from modelyard.serving.contract.reading import read_description
 from modelyard.serving.contract.schemas import Endpoint
-from modelyard.serving.guards.policy import Guarded, Policy
+from modelyard.serving.guards.policy import Guarded, Policy, Within
 from modelyard.serving.limits import Limits
 
 from .conftest import (  # noqa: TID252 - the suite is not installed
@@ -129,6 +130,17 @@ class TestCheck:
         assert main(["contract", "init", "the billing"]) == 2
         assert "contract-exists" in capfd.readouterr().err
 
+    @pytest.mark.parametrize(
+        "deploy",
+        ["access: {show: {analyst: label}}", "guards: {confidence: {at_least: 0.99, else: fallback}, fallback: 'yes'}"],
+    )
+    def test_a_contract_that_is_begun_holds_where_probabilities_may_be_left_out(self, yard: Yard, deploy: str) -> None:
+        Path("modelyard.yaml").write_text(
+            f"project: hours\ndata: {{t: {{from: t.csv}}}}\nmodel: {{target: y}}\ndeploy: {{{deploy}}}\n"
+        )
+        assert main(["contract", "init", "billing"]) == 0
+        assert main(["contract", "check", "contracts/billing.yaml"]) == 0
+
     def test_removing_a_field_fails_the_consumer(self, yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
         main(["contract", "init", "billing"])
         without = yard.keep(changed(city={"name": "town"}))
@@ -212,7 +224,7 @@ class TestCheck:
             "project: hours\ndata: {t: {from: t.csv}}\nmodel: {target: y}\n"
             "deploy: {guards: {checks: [{use: guards.py:slow, timeout: 20ms}]}}\n"
         )
-        write("it.yaml", answer={"fields": {"/predictions/*/label": {"one_of": ["no", "yes"]}}})
+        write("it.yaml", answer={"fields": {"/predictions/*/label": {"type": "string"}}})
         assert main(["contract", "check", "it.yaml"]) == 0
 
     def test_nothing_is_left_in_the_project(self, yard: Yard) -> None:
@@ -389,6 +401,46 @@ class TestMock:
         told = [{**answer.json()["error"], "id": ""} for answer in (wrong, real)]
         assert told[0] == told[1]
         assert changes(document(mixed_bundle()), described.json()) == []
+
+    @pytest.mark.parametrize(
+        "guards",
+        [
+            {},
+            {"unseen": "reject"},
+            {"out_of_range": "reject"},
+            {"missing": "reject"},
+            {"coerce": ("age", "city")},
+            {"unseen": "reject", "out_of_range": "reject", "missing": "reject", "coerce": ("age",)},
+        ],
+    )
+    def test_what_a_description_refuses_its_mock_refuses(self, tmp_path: Path, guards: dict[str, Any]) -> None:
+        made, told = changed(city={"nullable": True}), Guarded(**guards)
+        limits = Limits(policy=Policy(guards=told))
+        unusual: list[dict[str, Any]] = [{}, {"city": "mars"}, {"age": 500}, {"city": None}, {"age": "31"}, {"city": 7}]
+        written = read_description(json.dumps(document(made, told)).encode(), "it.json")
+        with (
+            Host(made.bundle(), "credit", limits, port=0) as real,
+            mock(bundle_of(written, 7), "credit", Limits(), port=0) as host,
+        ):
+            for part in unusual:
+                here, there = (
+                    httpx.post(f"{url}/predict", json={**ROW, **part}, headers={"authorization": f"Bearer {token}"})
+                    for url, token in ((host.url, "any"), (real.url, real.tokens["analyst"]))
+                )
+                said = [{**answer.json().get("error", {}), "id": ""} for answer in (here, there)]
+                assert (here.status_code, said[0]) == (there.status_code, said[1]), part
+                warned = [answer.json().get("warnings") for answer in (here, there)]
+                assert warned[0] == warned[1], part
+            described = httpx.get(f"{host.url}/openapi.json", headers={"authorization": "Bearer any"}).json()
+        assert changes(written, described) == []
+
+    def test_what_it_makes_up_of_a_regression_is_what_the_description_lets_be_answered(self) -> None:
+        feeds = {"numeric": __import__("numpy").arange(20, dtype="float32").reshape(10, 2)}
+        for bounds in ({"low": 10, "high": 12}, {"low": 10}, {"high": -3}):
+            guards = Guarded(within=Within(**bounds))
+            made = bundle_of(document(regression_bundle(), guards), 7).predictor().predict(feeds).ravel().tolist()
+            assert bounds.get("low", -9) <= min(made)
+            assert max(made) <= bounds.get("high", 12)
 
     @pytest.mark.parametrize("made", [mixed_bundle, regression_bundle])
     def test_a_seed_makes_other_answers(self, made: Any) -> None:

@@ -21,6 +21,7 @@ from modelyard._kit.errors import ServeError
 from modelyard._kit.processes import own
 from modelyard.inference import Bundle, BundleDraft
 from modelyard.records import Alias, Deployment, Draft, ModelVersion
+from modelyard.security.keys import signing_key
 from modelyard.serving.limits import Limits
 from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
@@ -157,12 +158,36 @@ def test_champion_that_cannot_be_opened_at_start_leaves_the_one_before_it(yard: 
     with server.client() as client:
         assert client.get("/v2/health/ready").status_code == 200
         assert ask(client) == (4.0, models[1].digest[:12])
-        # What was deployed before it began is not for it to undo.
-        assert yard.now("champion").model.digest == models[3].digest
+        # The seal is broken, so no server can answer with it: nothing else names it any more.
+        back = until(lambda: (now := yard.now("champion")).model.digest == models[1].digest and now)
+        assert back.reason.startswith("deployment taken back: [bundle-tampered]")
+        assert back.previous == models[3].digest
         fifth = yard.keep(times(5.0))
         yard.point(fifth)
         until(lambda: ask(client) == (10.0, fifth.digest[:12]))
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("why", ["rehearsal-failed", "bundle-untrusted-signer"])
+def test_what_was_deployed_before_a_server_began_and_may_do_elsewhere_stays(
+    yard: Yard, tmp_path: Path, why: str
+) -> None:
+    first = yard.keep(times(1.0))
+    signed = signing_key(tmp_path / "elsewhere" if why == "bundle-untrusted-signer" else yard.root)
+    second = yard.keep(times(2.0) if why == "bundle-untrusted-signer" else nothing(), signed)
+    for model in (first, second):
+        yard.point(model)
+    server = yard.serve(second)
+    assert f"[{why}]" in "\n".join(server.said)
+    third = yard.keep(times(3.0))
+    with server.client() as client:
+        # Whoever names another one waits until it has looked more than once.
+        yard.point(third)
+        until(lambda: ask(client)[0] == 6.0)
+    assert server.stop() == 0
+    assert [d.model.digest for d in yard.store.ledger.aliases(ENDPOINT)] == [
+        one.digest for one in (first, second, third)
+    ]
 
 
 def test_server_none_of_whose_versions_opens_ends_and_says_why(yard: Yard) -> None:
@@ -217,6 +242,8 @@ def test_endpoint_is_switched_off_and_on(yard: Yard, server: Server) -> None:
         yard.store.ledger.append(Draft(kind="endpoint.killed", actor="user:ana", payload=body))
         refused = until(lambda: (a := client.post("/predict", content=b"no JSON")).status_code == 503 and a)
         assert refused.json()["error"]["code"] == "endpoint-killed"
+        # Somebody has to decide: whoever comes again at once costs both of them something.
+        assert refused.headers["retry-after"] == "60"
         assert "harms" not in refused.text
         assert client.post(f"/v2/models/{ENDPOINT}/infer", json={}).status_code == 503
         assert stranger.post("/predict", json={"a": 1}).status_code == 401

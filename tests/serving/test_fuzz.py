@@ -29,6 +29,7 @@ ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
 HEADERS = {
     b"content-type", b"content-length", b"x-request-id", b"connection", b"www-authenticate", b"allow", b"retry-after",
     b"x-model-version", b"inference-header-content-length", b"content-encoding", b"vary",
+    b"x-warnings",
 }  # fmt: skip
 SECONDS = 20.0
 # Each sends a dozen requests at once: a crowd beyond what the server takes would have others told to come back.

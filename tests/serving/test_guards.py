@@ -287,6 +287,35 @@ def test_confidence(fresh: Fresh, otherwise: str, label: str | None) -> None:
         assert outputs == {"label": ["yes"], "probabilities": [0.0, 0.0]}
 
 
+def test_what_a_tensor_has_no_place_for_is_logged_as_elsewhere(fresh: Fresh) -> None:
+    guards = {"confidence": {"at_least": 0.99}, "outlier": {"score": 0.99, "do": "quarantine"}, "fallback": "yes"}
+    server = fresh(profiled(), *told(**guards))
+    unsure, rare = {"age": 18, "income": 1800.0, "city": "rome"}, {"age": 90, "income": 9000.0, "city": "rome"}
+    kinds = {"age": "FP32", "income": "FP32", "city": "BYTES"}
+    with server.client() as client:
+        for name, rows in (("one", [unsure]), ("two", [unsure, rare])):
+            tensors = [
+                {"name": column, "datatype": kind, "shape": [len(rows)], "data": [row[column] for row in rows]}
+                for column, kind in kinds.items()
+            ]
+            for path, body in (("predict", {"rows": rows}), ("v2/models/credit/infer", {"inputs": tensors})):
+                headers = {"x-request-id": f"{name}-{path[:2]}"}
+                status = client.post(f"/{path}", json=body, headers=headers).status_code
+                assert status == (200 if path == "predict" else 422)
+        # Outcomes that become known later are joined to either.
+        truths = [{"id": name, "truth": "no"} for name in ("one-pr", "one-v2")]
+        assert client.post("/feedback", json=truths).json()["joined"] == 2
+    with server.client("operator") as client:
+        assert client.get("/stats").json()["answered"] == 2
+    assert server.stop() == 0
+    assert server.said[-1].endswith("requests=2 rows=3 logged=2 held=4 refused=3")
+    for log, name in ((server.log, "one"), (server.log.with_suffix(".quarantine.db"), "two")):
+        with closing(sqlite3.connect(log)) as db:
+            kept = {one.id: (one.inputs, one.outputs) for one in newest(db)}
+        assert set(kept) == {f"{name}-pr", f"{name}-v2"}
+        assert kept[f"{name}-pr"] == kept[f"{name}-v2"]
+
+
 def test_a_regression_stays_within(fresh: Fresh) -> None:
     server = fresh(regression_bundle(), *told(within={"low": 0, "high": 10}))
     with server.client() as client:
@@ -316,9 +345,17 @@ def test_roles_see_as_much_as_they_may(fresh: Fresh) -> None:
         {"name": "categorical", "shape": [1, 1], "datatype": "BYTES", "data": ["rome"]},
     ]
     with server.client() as client:
-        asked = {"inputs": tensors, "outputs": [{"name": "probabilities"}, {"name": "label"}]}
-        outputs = client.post("/v2/models/credit/infer", json=asked).json()["outputs"]
-    assert [o["name"] for o in outputs] == ["label"]
+        outputs = client.post("/v2/models/credit/infer", json={"inputs": tensors}).json()["outputs"]
+        assert [o["name"] for o in outputs] == ["label"]
+        # What is listed can be asked for, and what cannot is not listed.
+        assert [o["name"] for o in client.get("/v2/models/credit").json()["outputs"]] == ["label"]
+        assert [o["name"] for o in client.get("/v2/models/credit/config").json()["output"]] == ["label"]
+        asked = {"inputs": tensors, "outputs": [{"name": "probabilities"}]}
+        refused = client.post("/v2/models/credit/infer", json=asked)
+        assert (refused.status_code, refused.json()["code"]) == (403, "role-denied")
+    with server.client("operator") as client:
+        assert len(client.get("/v2/models/credit").json()["outputs"]) == 2
+        assert client.post("/v2/models/credit/infer", json=asked).status_code == 200
     server.stop()
     with closing(sqlite3.connect(server.log)) as db:
         assert all(one.outputs[0]["probabilities"] == pytest.approx(whole) for one in newest(db))

@@ -22,6 +22,8 @@ from modelyard.serving.grpc.messages import message
 from modelyard.serving.limits import Limits
 from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
+from modelyard.serving.protocols.repository import index_of
+from modelyard.serving.service import Service
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.stage import Stage
 
@@ -44,6 +46,20 @@ def value(client: httpx.Client) -> float | int:
     """Return what is answered, or the status of a refusal."""
     answer = client.post("/predict", json=ROW)
     return answer.json()["predictions"][0]["value"] if answer.status_code == 200 else answer.status_code
+
+
+def test_index_has_one_word_on_a_model_that_is_on_its_way_out(tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "requests.db")
+    service = Service(times(1.0).bundle(), ENDPOINT, log, Limits())
+    models = Models(service)
+    assert [one["state"] for one in index_of([models], only_ready=False)] == ["READY"]
+    # Something of it is under way still.
+    models.unload()
+    told = {"name": ENDPOINT, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+    assert index_of([models], only_ready=False) == [told]
+    assert index_of([models], only_ready=True) == []
+    service.close()
+    log.close()
 
 
 def test_unloaded_model_is_not_there_until_it_is_loaded_as_its_alias_points_then(yard: Yard) -> None:

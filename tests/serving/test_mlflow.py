@@ -54,6 +54,15 @@ def test_every_form_answers_as_predict_does(served: Server, body: Any) -> None:
     assert answer.json() == {"predictions": expected}
 
 
+def test_a_role_sees_as_many_digits_as_elsewhere(fresh: Callable[..., Server]) -> None:
+    policy = json.dumps({"access": {"show": {"analyst": "rounded(1)"}}})
+    server = fresh(regression_bundle(), "--policy", policy)
+    for role, value in (("analyst", 2.4), ("operator", 2.375)):
+        with server.client(role) as client:
+            assert client.post("/invocations", json={"inputs": {"a": 1, "b": 0.375}}).json() == {"predictions": [value]}
+            assert client.post("/predict", json={"a": 1, "b": 0.375}).json()["predictions"] == [{"value": value}]
+
+
 def test_regression_answers_values(fresh: Callable[..., Server]) -> None:
     with fresh(regression_bundle()).client() as client:
         answer = client.post("/invocations", json={"inputs": {"a": 1, "b": [0.5]}})

@@ -150,6 +150,16 @@ def test_guards_are_part_of_it(fresh: Callable[..., Server]) -> None:
     assert answers[4].json()["predictions"] == [{"label": None, "withheld": "confidence"}]
 
 
+def test_checks_of_the_answers_are_part_of_it(fresh: Callable[..., Server]) -> None:
+    check = {"use": "blocklist", "params": {"terms": ["rome"], "columns": ["city"]}}
+    server = fresh(None, "--policy", json.dumps({"guards": {"checks": [check]}}))
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+        answer = client.post("/predict", json=ROW)
+    assert answer.json()["predictions"] == [{"label": None, "withheld": "blocklist"}]
+    assert fits(document, "Answer", answer.json())
+
+
 def test_a_text_that_is_no_value_is_no_value_of_a_column_that_needs_one(fresh: Callable[..., Server]) -> None:
     city = Feature(name="city", type="category", source="String", nullable=False, categories=CITIES)
     features = tuple(city if feature.name == "city" else feature for feature in MIXED.features)

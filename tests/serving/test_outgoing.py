@@ -17,6 +17,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.outgoing import Outgoing, check_finite
 from modelyard.serving.guards.policy import Confidence, Guarded, Within
 from modelyard.serving.observability.metrics import Tally
+from modelyard.serving.parsed import Parsed
 from tests.kernels import kernels
 
 __all__ = ["kernels"]
@@ -58,9 +59,8 @@ def test_what_passes_together_passes_alone(problem: Problem, policy: Guarded) ->
     passed = 0
     for _ in range(500):
         output = outputs(problem, rng)
-        asked = Asked(
-            SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), SimpleNamespace(count=4), None
-        )  # type: ignore[arg-type]
+        parsed = Parsed(len(output), None, None)
+        asked = Asked(SimpleNamespace(role="analyst", route=SimpleNamespace(path="/predict")), parsed, None)  # type: ignore[arg-type]
         asked.rows, asked.classes = output.tolist(), problem.classes
         asked.predictions = predictions_of(asked.rows, problem)
         before = [dict(one) for one in asked.decoded]

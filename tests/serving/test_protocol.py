@@ -228,7 +228,11 @@ def test_null_is_a_missing_value_and_rows_may_be_nested(served: Server) -> None:
         ),
         ([{**NUMERIC, "data": [None, 500]}, CITY], "value-missing", "`age`"),
         ([{**NUMERIC, "data": [30, 1e39]}, CITY], "value-not-finite", "`income`"),
-        ([{**NUMERIC, "datatype": "INT64", "data": [30, 10**400]}, CITY], "value-not-finite", ""),
+        (
+            [{**NUMERIC, "datatype": "INT64", "data": [30, 10**400]}, CITY],
+            "tensor-type",
+            "`numeric` holds something else than INT64",
+        ),
         ([{**NUMERIC, "name": 3}, CITY], "body-shape", "inputs[0].name"),
         ({}, "body-shape", "inputs"),
     ],

@@ -147,8 +147,8 @@ def test_warnings_count_rows_and_tell_no_limits() -> None:
     ]
     warnings = fitted(VALIDATOR, json.dumps({"rows": rows}).encode()).warnings
     assert warnings == [
-        {"column": "n", "rows": 2, "message": "`n` is outside the range seen in training"},
-        {"column": "code", "rows": 1, "message": "`code` is not seen in training"},
+        {"kind": "out_of_range", "column": "n", "rows": 2, "message": "`n` is outside the range seen in training"},
+        {"kind": "unseen", "column": "code", "rows": 1, "message": "`code` is not seen in training"},
     ]
 
 

@@ -88,8 +88,8 @@ class Yard:
         self.tokens = {role: add_token(root, role, role) for role in ROLES}
         self.revisions = 0
 
-    def keep(self, made: BundleDraft) -> ModelVersion:
-        files = seal(made.files, signing_key(self.root))
+    def keep(self, made: BundleDraft, key: Any = None) -> ModelVersion:
+        files = seal(made.files, key or signing_key(self.root))
         address = digest_bytes(files["manifest.json"])
         self.store.blobs.put_folder(address, files)
         return msgspec.structs.replace(made.version, address=address)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Asked", "AskedMuch", "Body", "Render"]
-
+__all__ = ["Asked", "AskedMuch", "Body", "Render", "noted"]
 
 _NONE: frozenset[str] = frozenset()
+# Says in every protocol over HTTP what the rows of an answer are not to be taken for.
+_HEADER = b"x-warnings"
 
 
 class Body(NamedTuple):
@@ -91,6 +92,11 @@ class Asked:
         """Names of outputs that the caller does not see."""
         return _NONE
 
+    @property
+    def withheld(self) -> dict[str, list[int]]:
+        """Rows whose answer is held back, by the guard that did it."""
+        return {}
+
     def picks(self, labels: Sequence[Label]) -> list[int]:
         """Return the position of the class that each row was given."""
         at = {label: position for position, label in enumerate(labels)}
@@ -142,3 +148,14 @@ class AskedMuch(Asked):
         if self._picks is None:
             self._picks = picked(self._array, self._problem).tolist()
         return self._picks
+
+
+def noted(asked: Asked) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the header that names the kinds of the warnings, and that an answer is held back; none where none is.
+
+    To be asked for what is `shaped` or has warnings: of a plain answer there is nothing to say.
+    """
+    kinds = dict.fromkeys(one["kind"] for one in asked.parsed.warnings)
+    if asked.withheld:
+        kinds["withheld"] = None
+    return ((_HEADER, ", ".join(kinds).encode()),) if kinds else ()

@@ -195,8 +195,9 @@ class Opened:
                 say(said, level="error")
                 return 3
             # Requests, their rows, and where each row is: in the log, apart from it, or in neither by
-            # `deploy.requests.sample`.
+            # `deploy.requests.sample`; and rows that are there, too, but were refused.
             told = f"requests={models.answered} rows={models.rows} logged={log.logged} held={log.held}"
             passed = f" passed={log.passed}" if log.passed else ""
-            say(f"stopped endpoint={self.endpoint.name}{process} {told}{passed}")
+            refused = f" refused={log.refused}" if log.refused else ""
+            say(f"stopped endpoint={self.endpoint.name}{process} {told}{passed}{refused}")
         return 0

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["PACKED_ROWS", "WHOLE", "Parsed", "joined"]
+__all__ = ["PACKED_ROWS", "WARNINGS", "WHOLE", "Parsed", "joined", "warning"]
 
 # What a warning names that is about no column: it is about the rows as a whole, or their answers.
 WHOLE = "*"
+# Kinds of warnings, in the words of `deploy.guards` where it has one.
+WARNINGS = ("unseen", "out_of_range", "missing", "outlier", "clipped", "check")
 # From so many rows on they are logged as bytes.
 PACKED_ROWS = 256
 
@@ -51,6 +53,18 @@ class Parsed(msgspec.Struct, eq=False):
         one = numeric if numeric is not None else categorical
         assert one is not None  # noqa: S101 - a model takes something
         return cls(len(one), None, categorical, b"", numeric)
+
+
+def warning(kind: str, column: str, rows: int, message: str) -> dict[str, Any]:
+    """Return a warning as callers get it.
+
+    Args:
+        kind: One of `WARNINGS`.
+        column: Which column it is about, or `WHOLE`.
+        rows: In how many rows it is so.
+        message: One sentence, or its part.
+    """
+    return {"kind": kind, "column": column, "rows": rows, "message": message}
 
 
 def joined(group: Sequence[Parsed]) -> bytes:

@@ -78,7 +78,7 @@ def _server(models: Models, exchange: Exchange) -> bytes:
 
 
 def _model(models: Models, exchange: Exchange) -> bytes:
-    return oip.model_metadata(models.find(exchange.model, exchange.version))
+    return oip.model_metadata(models.find(exchange.model, exchange.version), exchange.role)
 
 
 def _model_ready(models: Models, exchange: Exchange) -> bytes:

@@ -17,7 +17,7 @@ from modelyard.serving.batch import Batcher
 from modelyard.serving.contract.usual import usual_row
 from modelyard.serving.errors import HttpError, errs, killed
 from modelyard.serving.guards.gate import Gate
-from modelyard.serving.guards.outgoing import check_finite
+from modelyard.serving.guards.outgoing import Withheld, check_finite
 from modelyard.serving.http.exchange import Exchange, fail
 from modelyard.serving.limits import Days, Limits
 from modelyard.serving.observability.accesslog import AccessLog
@@ -295,10 +295,14 @@ class Service:
             try:
                 if not finite:
                     check_finite(asked, self.tally)
+                sent = self._keeper.rows_of(parsed)
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
-                body, sent = seen.render(self, seen), self._keeper.rows_of(parsed)
+                body = seen.render(self, seen)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 self._fail(exchange, error)
+                if isinstance(error, Withheld):
+                    log = self.log.apart() if error.apart else self.log
+                    self._keep([asked], [parsed.count], [sent], [asked.decoded], ended, log, refused=True)
                 if gate is not None:
                     gate.forget([asked])
                 continue
@@ -331,8 +335,13 @@ class Service:
         outputs: Outputs,
         ended: float,
         log: RequestLog,
+        *,
+        refused: bool = False,
     ) -> list[float]:
-        """Count and log what was answered, and return the milliseconds that each request took."""
+        """Count and log what was answered, and return the milliseconds that each request took.
+
+        What is refused, since its answer is held back, is counted as that already.
+        """
         exchanges = [one.exchange for one in done]
         took = [(ended - one.began) * 1000 for one in exchanges]
         heads = [one.head for one in exchanges]
@@ -349,6 +358,9 @@ class Service:
             log.passed += rows - kept
             if kept:
                 log.put(some, kept)
+        if refused:
+            self.log.refused += rows
+            return took
         self.answered += len(done)
         self.rows += rows
         self.tally.add([head.route for head in heads], took)

@@ -19,7 +19,7 @@ from modelyard.inference.kernels import compiled
 from modelyard.records import Feature, Signature
 from modelyard.serving.columns import Columns, too_many
 from modelyard.serving.errors import HttpError, bad
-from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined
+from modelyard.serving.parsed import PACKED_ROWS, Parsed, joined, warning
 from modelyard.serving.protocols.lifting import lifter
 from modelyard.serving.values import UNREADABLE, once
 
@@ -221,7 +221,9 @@ class Validator:
                     )
                 unseen = sum(1 for v in column if v and v not in seen) if seen else 0
                 if unseen:
-                    warnings.append(_warning(feature.name, unseen, "not seen in training"))
+                    warnings.append(
+                        warning("unseen", feature.name, unseen, f"`{feature.name}` is not seen in training")
+                    )
         return warnings
 
     def _unusual(self, numeric: Array, inside: Array) -> list[dict[str, Any]]:
@@ -236,7 +238,7 @@ class Validator:
             raise self._cell("value-missing", absent, "missing, and the model needs it")
         counts = (~inside & ~absent).sum(axis=0).tolist()
         return [
-            _warning(feature.name, count, "outside the range seen in training")
+            warning("out_of_range", feature.name, count, f"`{feature.name}` is outside the range seen in training")
             for feature, count in zip(self.numbers, counts, strict=True)
             if count
         ]
@@ -312,7 +314,3 @@ def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Ca
 def _type_of(feature: Feature) -> Any:
     kind = float if feature.type == "number" else str
     return kind | None if feature.nullable else kind
-
-
-def _warning(column: str, rows: int, what: str) -> dict[str, Any]:
-    return {"column": column, "rows": rows, "message": f"`{column}` is {what}"}

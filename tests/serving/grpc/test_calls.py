@@ -178,6 +178,12 @@ MISTAKES = {
 }
 
 
+def test_a_width_that_has_no_field_of_its_own_is_told_where_it_comes(ask: Ask) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        ask("ModelInfer", change(row(raw=False), datatype="FP16"))
+    assert "FP16, which comes as bytes alone, in `raw_input_contents`" in refused.value.details()
+
+
 @pytest.mark.parametrize("code", MISTAKES)
 def test_mistakes_as_over_rest(ask: Ask, code: str) -> None:
     status, make = MISTAKES[code]
@@ -328,6 +334,18 @@ def test_rows_that_are_held_back_and_roles_that_see_less(fresh: Any) -> None:
             answer = message("ModelInferResponse").FromString(infer(data, metadata=metadata(server, role), timeout=20))
             assert [one.name for one in answer.outputs] == names
             assert len(answer.raw_output_contents) == len(names)
+            ask = asker(channel, server)
+            for method, listed in (
+                ("ModelMetadata", lambda found: found.outputs),
+                ("ModelConfig", lambda found: found.config.output),
+            ):
+                found = ask(method, message(f"{method}Request")(name="credit"), role)
+                assert [one.name for one in listed(found)] == names
+        wanted = row(80, 1, "paris")
+        wanted.outputs.add(name="probabilities")
+        with pytest.raises(grpc.RpcError) as hidden:
+            infer(wanted.SerializeToString(), metadata=metadata(server), timeout=20)
+        assert said(hidden.value) == ("PERMISSION_DENIED", "role-denied")
 
 
 def test_threads_share_a_channel(server: Server) -> None:

@@ -214,7 +214,8 @@ class _Schemas:
 
     def _seen(self, what: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         """What was seen in training changes warnings, not what is taken."""
-        before, after = old.get("x-seen"), new.get("x-seen")
+        # Whether values missed there is told where null is refused, which `_kinds` says.
+        before, after = ({**one.get("x-seen", {}), "missing": False} for one in (old, new))
         if before != after:
             self._say(False, what, "other values were seen in training: warnings may differ")
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from modelyard.inference import Bundle, Feeds, Predictor
 from modelyard.inference.decode import Label
 from modelyard.records import Feature, ModelVersion, Problem, Signature
 from modelyard.security.tokens import Caller, TokenBook
 from modelyard.serving.contract.host import Host
+from modelyard.serving.contract.schemas import FLOAT32_MAX
+from modelyard.serving.guards.policy import Guarded
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.limits import Limits
 
@@ -79,9 +83,11 @@ class MockBundle(Bundle):
 
     Attributes:
         seed: Another one, other answers.
+        guards: What the description refuses that it was made of; none: it was made of none.
     """
 
     seed: int = 0
+    guards: Guarded | None = None
 
     def predictor(self, threads: int = 1) -> Predictor:
         """Return what makes answers up, within those that the model gave to its training data."""
@@ -96,10 +102,9 @@ def mock_of(bundle: Bundle, seed: int) -> MockBundle:
 
 def bundle_of(document: dict[str, Any], seed: int) -> MockBundle:
     """Return a bundle that takes and answers what a description says."""
-    import msgspec
-
     schemas = document["components"]["schemas"]
-    features = tuple(_feature(name, schema) for name, schema in schemas["Row"]["properties"].items())
+    columns = schemas["Row"]["properties"]
+    features = tuple(_feature(name, schema) for name, schema in columns.items())
     problem, labels = _problem(schemas)
     name, digest = document["info"]["title"], document["info"]["version"]
     version = ModelVersion(
@@ -112,22 +117,50 @@ def bundle_of(document: dict[str, Any], seed: int) -> MockBundle:
         trained_on=(),
         environment="",
     )
-    files = {"labels.json": msgspec.json.encode(labels)}
-    return MockBundle(Path(), version, files.__getitem__, tuple(files), seed=seed)
+    profile = {"predictions": {"score": {"knots": _between(schemas["Value"])}}}
+    files = {"labels.json": msgspec.json.encode(labels), "profile.json": msgspec.json.encode(profile)}
+    return MockBundle(Path(), version, files.__getitem__, tuple(files), seed=seed, guards=_guards(columns))
 
 
 def _feature(name: str, schema: dict[str, Any]) -> Feature:
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    seen = schema.get("x-seen", {})
+    kinds, seen = _kinds(schema), schema.get("x-seen", {})
+    # Of very many categories only those that are refused otherwise are all written out.
+    categories = [text for text in schema.get("enum", ()) if isinstance(text, str) and text]
     return Feature(
         name=name,
         type="number" if kinds[0] == "number" else "category",
         source="Boolean" if kinds[0] == "number" and "boolean" in kinds else "",
-        nullable="null" in kinds,
+        nullable="null" in kinds or seen.get("missing", False),
         low=seen.get("low"),
         high=seen.get("high"),
-        categories=tuple(seen.get("categories", ())),
+        categories=tuple(categories or seen.get("categories", ())),
     )
+
+
+def _guards(columns: dict[str, Any]) -> Guarded:
+    """Return what refuses or takes what the schemas of the columns do; one that refuses holds for all columns."""
+    given = columns.values()
+    narrow = any(one.get("minimum", -FLOAT32_MAX) > -FLOAT32_MAX for one in given) or any(
+        one.get("maximum", FLOAT32_MAX) < FLOAT32_MAX for one in given
+    )
+    return Guarded(
+        unseen="reject" if any("enum" in one for one in given) else "warn",
+        out_of_range="reject" if narrow else "warn",
+        missing="reject" if any(one.get("x-seen", {}).get("missing") for one in given) else "accept",
+        coerce=tuple(name for name, one in columns.items() if {"number", "string"} <= set(_kinds(one))),
+    )
+
+
+def _kinds(schema: dict[str, Any]) -> list[str]:
+    return schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+
+
+def _between(value: dict[str, Any]) -> list[float]:
+    """Return the lowest and the highest number that may be answered; from 0 to 1 where nothing is said of it."""
+    low, high = value.get("minimum"), value.get("maximum")
+    if low is None:
+        low = 0.0 if high is None else min(0.0, high)
+    return [low, max(1.0, low) if high is None else high]
 
 
 def _problem(schemas: dict[str, Any]) -> tuple[Problem, list[Label]]:
@@ -191,10 +224,12 @@ def mock(
     Args:
         bundle: What makes them up.
         endpoint: Name under which it answers.
-        limits: Limits, with the guards.
+        limits: Limits, with the guards; those of a description go before them.
         port: Port; 0 takes a free one.
         token: The only token that is known; empty: any is.
         role: Role of whoever asks.
     """
+    if bundle.guards is not None:
+        limits = replace(limits, policy=msgspec.structs.replace(limits.policy, guards=bundle.guards))
     known = partial(_Tokens, token=token, role=role)
     return Host(bundle, endpoint, limits, port=port, tokens=known, connection=_Connection)

@@ -40,6 +40,10 @@ HEADERS: dict[str, Any] = {
         "description": "The version that answered: the first digits of its digest.",
         "schema": {"type": "string"},
     },
+    "Warnings": {
+        "description": "Where an answer is not plain, why: kinds of warnings, and `withheld` for a row held back.",
+        "schema": {"type": "string"},
+    },
     "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
     "Authenticate": {"description": "How to say who asks.", "schema": {"const": "Bearer"}},
     "JsonLength": {
@@ -238,6 +242,7 @@ def _operation(
         parameters += [{"$ref": f"#/components/parameters/{name}"} for name in ("CanaryKey", "Timeout")]
         refused = (*refused, 504)
         headers["x-model-version"] = {"$ref": "#/components/headers/ModelVersion"}
+        headers["x-warnings"] = {"$ref": "#/components/headers/Warnings"}
     usual = _ANY if open_to_all else (*_ANY, *_NAMED, 404)
     prefix = "Protocol" if protocol else ""
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "parameters": parameters}

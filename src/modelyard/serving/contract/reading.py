@@ -26,6 +26,7 @@ class _Seen(msgspec.Struct):
     low: float | None = None
     high: float | None = None
     categories: tuple[str, ...] = ()
+    missing: bool = False
 
 
 class _Schema(msgspec.Struct, rename={"ref": "$ref", "seen": "x-seen"}):

@@ -10,8 +10,9 @@ from modelyard.inference import Bundle
 from modelyard.inference.decode import Label
 from modelyard.records import Feature, ModelVersion
 from modelyard.serving.contract.usual import usual_row
-from modelyard.serving.guards.policy import Guarded
+from modelyard.serving.guards.policy import Guarded, OutputCheck
 from modelyard.serving.limits import Limits
+from modelyard.serving.parsed import WARNINGS
 
 __all__ = ["Endpoint", "ref", "schemas"]
 
@@ -107,6 +108,9 @@ def _column(feature: Feature, guards: Guarded) -> dict[str, Any]:
     if not number and guards.unseen == "reject" and feature.categories:
         schema["enum"] = [*feature.categories, *(["", None] if empty else [])]
     seen = _seen(feature)
+    if feature.nullable and not empty:
+        # A guard refuses what the model itself takes.
+        seen["x-seen"] = {**seen.get("x-seen", {}), "missing": True}
     return {"type": kinds if len(kinds) > 1 else kinds[0], **schema, **seen}
 
 
@@ -130,7 +134,7 @@ def _seen(feature: Feature) -> dict[str, Any]:
 
 
 def _answers(endpoint: Endpoint) -> dict[str, Any]:
-    warning = {"column": _TEXT, "rows": _COUNT, "message": _TEXT}
+    warning = {"kind": {"enum": list(WARNINGS)}, "column": _TEXT, "rows": _COUNT, "message": _TEXT}
     answer = {
         "id": _TEXT,
         "model": _TEXT,
@@ -193,8 +197,10 @@ def _prediction(endpoint: Endpoint) -> dict[str, Any]:
 def _value(endpoint: Endpoint) -> dict[str, Any]:
     """What is answered of one row: a number, or a class in the type it had in the training data."""
     guards = endpoint.guards
-    abstains = (guards.confidence is not None and guards.confidence.otherwise == "abstain") or (
-        guards.within is not None and guards.within.do == "abstain"
+    abstains = (
+        (guards.confidence is not None and guards.confidence.otherwise == "abstain")
+        or (guards.within is not None and guards.within.do == "abstain")
+        or any(check.do == "abstain" or _abstains_failing(check) for check in guards.checks)
     )
     if endpoint.regression:
         schema: dict[str, Any] = {"type": ["number", "null"] if abstains else "number"}
@@ -213,7 +219,13 @@ def _withheld(endpoint: Endpoint) -> list[str]:
         *(["outlier"] if guards.outlier is not None and guards.outlier.do == "quarantine" else []),
         *(["confidence"] if guards.confidence is not None else []),
         *(["within"] if guards.within is not None and guards.within.do != "clip" else []),
+        *dict.fromkeys(check.name for check in guards.checks if check.do != "warn" or _abstains_failing(check)),
     ]
+
+
+def _abstains_failing(check: OutputCheck) -> bool:
+    """Whether a check that only warns holds answers back where it fails."""
+    return check.do == "warn" and check.on_error == "abstain"
 
 
 def _classes(endpoint: Endpoint) -> tuple[str, ...]:
@@ -314,7 +326,7 @@ def _protocol(endpoint: Endpoint) -> dict[str, Any]:
                 "model_version": _TEXT,
                 "id": _TEXT,
                 "outputs": {"type": "array", "items": ref("InferOutput")},
-                "parameters": _object({"warnings": {"type": "array", "items": _TEXT}}, []),
+                "parameters": _object({"warnings": {"type": "array", "items": _TEXT}, "withheld": _TEXT}, []),
             },
             ["model_name", "model_version", "id", "outputs"],
         ),

@@ -47,7 +47,9 @@ def _fields(document: dict[str, Any]) -> dict[str, Any]:
         fields["/predictions/*/value"] = {"type": "number"}
     else:
         fields["/predictions/*/label"] = {"one_of": schemas["Value"]["enum"]}
-        for name in properties["probabilities"]["properties"]:
+        # A role may see the label alone, and so may whoever is given a fallback.
+        shown = "probabilities" in schemas["Prediction"].get("required", ())
+        for name in properties["probabilities"]["properties"] if shown else ():
             part = name.replace("~", "~0").replace("/", "~1")
             fields[f"/predictions/*/probabilities/{part}"] = {"between": [0, 1]}
     return fields

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.serving.errors import bad, check_id, killed
 from modelyard.serving.grpc.messages import message, read
 from modelyard.serving.protocols.binary import FIXED
-from modelyard.serving.protocols.oip import blob_of, check_output, outputs_of, supported, version_of
+from modelyard.serving.protocols.oip import blob_of, check_output, said_of, supported, version_of
 from modelyard.serving.protocols.tensors import Tensor, parse_tensors
 from modelyard.serving.sifting import seconds_of
 
@@ -60,7 +60,7 @@ def infer(models: Models, call: Any) -> None:
     if given := request.id:
         call.id = check_id(given)
     raw = request.raw_input_contents
-    wanted = _wanted(service, request.outputs) if request.outputs else ()
+    wanted = _wanted(service, call.role, request.outputs) if request.outputs else ()
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, raw))
     timeout = _timeout(request.parameters) if request.parameters else 0.0
     service.ask(call, parsed, lambda service, asked: _answer(service, asked, wanted, typed=not raw), timeout)
@@ -106,7 +106,8 @@ def _tensors(inputs: Any, raw: Any) -> list[Tensor]:
 def _packed(one: Any, name: str, datatype: str, shape: list[int]) -> bytes:
     """Return the values of `contents` as bytes."""
     if datatype not in _FIELDS:
-        what = "has no values as bytes" if datatype in FIXED else f"has the datatype `{datatype[:20]}`"
+        alone = f"is {datatype}, which comes as bytes alone, in `raw_input_contents`"
+        what = alone if datatype in FIXED else f"has the datatype `{datatype[:20]}`"
         raise bad("tensor-type", f"`{name[:60]}` {what}")
     field, code = _FIELDS[datatype]
     for other, _ in one.contents.ListFields():
@@ -123,11 +124,10 @@ def _packed(one: Any, name: str, datatype: str, shape: list[int]) -> bytes:
         raise bad("tensor-type", f"`{name[:60]}` holds a number that {datatype} does not") from None
 
 
-def _wanted(service: Service, outputs: Any) -> tuple[str, ...]:
+def _wanted(service: Service, role: str, outputs: Any) -> tuple[str, ...]:
     """Return the names of the outputs that are asked for."""
-    known = [one["name"] for one in outputs_of(service)]
     for one in outputs:
-        check_output(one.name, one.parameters, known)
+        check_output(service, role, one.name, one.parameters)
     return tuple(one.name for one in outputs)
 
 
@@ -140,8 +140,8 @@ def _answer(service: Service, asked: Asked, wanted: tuple[str, ...], *, typed: b
     shown = tuple(_shown(service.problem.task == "regression", wanted, asked.hidden))
     same = _same(service.endpoint, version, len(service.problem.classes), asked.parsed.count, shown)
     parts = [same, _ID, _varint(len(given)), given]
-    if asked.parsed.warnings:
-        parts.append(_warned([one["message"] for one in asked.parsed.warnings]))
+    if (asked.shaped or asked.parsed.warnings) and (said := said_of(asked)):
+        parts.append(_said(said))
     if typed:
         parts = [_typed(service, asked, b"".join(parts), shown)]
     else:
@@ -183,9 +183,11 @@ def _typed(service: Service, asked: Asked, same: bytes, shown: tuple[str, ...]) 
     return data
 
 
-def _warned(messages: list[str]) -> bytes:
+def _said(said: dict[str, Any]) -> bytes:
+    """Return the parameters of an answer; of several texts they hold one."""
     made = message("ModelInferResponse")()
-    made.parameters["warnings"].string_param = "; ".join(messages)
+    for name, text in said.items():
+        made.parameters[name].string_param = text if isinstance(text, str) else "; ".join(text)
     data: bytes = made.SerializeToString()
     return data
 

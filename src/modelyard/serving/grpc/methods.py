@@ -64,11 +64,12 @@ def _server(models: Models, call: Exchange) -> bytes:
 
 
 def _model(models: Models, call: Exchange) -> bytes:
-    return write("ModelMetadataResponse", oip.model(_find(models, call, "ModelMetadataRequest")))
+    return write("ModelMetadataResponse", oip.model(_find(models, call, "ModelMetadataRequest"), call.role))
 
 
 def _config(models: Models, call: Exchange) -> bytes:
-    return write("ModelConfigResponse", {"config": repository.config_of(_find(models, call, "ModelConfigRequest"))})
+    service = _find(models, call, "ModelConfigRequest")
+    return write("ModelConfigResponse", {"config": repository.config_of(service, call.role)})
 
 
 def _statistics(models: Models, call: Exchange) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard.inference import Bundle, Feeds
 from modelyard.serving.asked import Asked
 from modelyard.serving.guards.incoming import Incoming
-from modelyard.serving.guards.outgoing import Outgoing
+from modelyard.serving.guards.outgoing import Outgoing, Withheld
 from modelyard.serving.guards.policy import Guarded, Policy
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
@@ -97,12 +97,17 @@ class Gate:
 
         Raises:
             HttpError: The model's answer is none.
+            Withheld: There is none for the caller, and the protocol has no place for that.
         """
         if self.asking is not None:
             self.asking.note(asked.exchange.caller, asked.parsed)
         held = self._incoming.held.pop(id(asked.parsed), ())
         marks = self.checks.take(asked.parsed) if self.checks is not None else ()
-        return self._outgoing.answer(asked, held, marks), bool(held)
+        try:
+            return self._outgoing.answer(asked, held, marks), bool(held)
+        except Withheld as error:
+            error.apart = bool(held)
+            raise
 
     def forget(self, group: list[Asked]) -> None:
         """Take requests that are not answered."""

@@ -12,7 +12,7 @@ from modelyard.inference import Bundle, Feeds
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded
 from modelyard.serving.observability.metrics import Tally
-from modelyard.serving.parsed import WHOLE, Parsed
+from modelyard.serving.parsed import WHOLE, Parsed, warning
 from modelyard.serving.validate import Validator
 
 if TYPE_CHECKING:
@@ -118,10 +118,14 @@ class Incoming:
         for at in job.touched(outside):
             parsed = job.fitting[at]
             parsed.warnings = [
-                {**warning, "message": f"{warning['message']}; the model was given the nearest value inside"}
-                if warning["column"] in self._numbers
-                else warning
-                for warning in parsed.warnings
+                {
+                    **told,
+                    "kind": "clipped",
+                    "message": f"{told['message']}; the model was given the nearest value inside",
+                }
+                if told["column"] in self._numbers
+                else told
+                for told in parsed.warnings
             ]
         clipped: Array = np.clip(numeric, self._low, self._high)
         return clipped
@@ -151,7 +155,7 @@ class Incoming:
             for at, some in job.parts(absent):
                 for name, count in zip(names, some.sum(axis=0).tolist(), strict=True):
                     if count:
-                        job.warn(at, name, count, f"`{name}` is missing")
+                        job.warn(at, "missing", name, count, f"`{name}` is missing")
 
     def _outliers(self, strange: Array, job: _Job) -> None:
         assert self._policy.outlier is not None  # noqa: S101 - outliers are only looked for where it is declared
@@ -165,7 +169,7 @@ class Incoming:
                 job.refuse_one(at, "row-outlier", f"row {rows[0]} is unlike the rows that the model was made from")
             elif do == "warn":
                 what = "a row is" if len(rows) == 1 else "rows are"
-                job.warn(at, WHOLE, len(rows), f"{what} unlike those that the model was made from")
+                job.warn(at, "outlier", WHOLE, len(rows), f"{what} unlike those that the model was made from")
             else:
                 self.held[id(job.fitting[at])] = rows
 
@@ -212,7 +216,7 @@ class _Job:
         self.refused.add(at)
         self.fitting[at].error = HttpError(422, code, message)
 
-    def warn(self, at: int, column: str, rows: int, message: str) -> None:
+    def warn(self, at: int, kind: str, column: str, rows: int, message: str) -> None:
         """Add a warning to a request."""
         parsed = self.fitting[at]
-        parsed.warnings = [*parsed.warnings, {"column": column, "rows": rows, "message": message}]
+        parsed.warnings = [*parsed.warnings, warning(kind, column, rows, message)]

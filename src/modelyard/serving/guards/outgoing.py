@@ -18,7 +18,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.policy import Guarded, digits_of
 from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import measure
-from modelyard.serving.parsed import WHOLE
+from modelyard.serving.parsed import WHOLE, warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from modelyard.serving.guards.checks import Mark
 
-__all__ = ["Outgoing", "Shown", "check_finite"]
+__all__ = ["Outgoing", "Shown", "Withheld", "check_finite"]
 
 # Routes that answer tensors, which have no place for no answer.
 _TENSORS = ("/v2", "/inference.")
@@ -38,6 +38,16 @@ _UNSHOWN = ("probabilities", "reason")
 _OFF = 1e-3
 # The largest float32.
 _FINITE = 3.4028234663852886e38
+
+
+class Withheld(HttpError):
+    """An answer that is held back where the protocol has no place for none: refused, and logged as elsewhere.
+
+    Attributes:
+        apart: The whole request is logged apart.
+    """
+
+    apart = False
 
 
 class Shown(Asked):
@@ -63,6 +73,15 @@ class Shown(Asked):
     def hidden(self) -> frozenset[str]:
         """Names of outputs that the caller does not see."""
         return self._hidden
+
+    @property
+    def withheld(self) -> dict[str, list[int]]:
+        """Rows whose answer is held back, by the guard that did it."""
+        found: dict[str, list[int]] = {}
+        for at, answer in enumerate(self.decoded):
+            if "withheld" in answer:
+                found.setdefault(answer["withheld"], []).append(at)
+        return found
 
 
 class Outgoing:
@@ -129,7 +148,8 @@ class Outgoing:
             marks: Rows that checks of the answers have marked.
 
         Raises:
-            HttpError: The model's answer is none (500), or there is no place for a row that is held back (422).
+            HttpError: The model's answer is none (500).
+            Withheld: There is none for the caller, and the protocol has no place for that (422).
         """
         try:
             seen, withheld = self._answer(asked, held, marks)
@@ -149,7 +169,7 @@ class Outgoing:
             self._hold(given, at, "outlier", "fallback")
         if marks:
             self._marked(asked, given, marks)
-        self._check(rows, given)
+        self._check(asked, rows, given)
         asked.decoded = given
         role = asked.exchange.role
         withheld = [at for at, answer in enumerate(given) if "withheld" in answer]
@@ -174,10 +194,9 @@ class Outgoing:
                 given[mark.row]["reason"] = mark.reason
         for check, rows in warned.items():
             self._decide(check, "warn", rows)
-            warning = {"column": WHOLE, "rows": rows, "message": f"the answer is marked by the check `{check}`"}
-            asked.parsed.warnings = [*asked.parsed.warnings, warning]
+            _warn(asked, "check", rows, f"the answer is marked by the check `{check}`")
 
-    def _check(self, rows: Rows, given: list[dict[str, Any]]) -> None:
+    def _check(self, asked: Asked, rows: Rows, given: list[dict[str, Any]]) -> None:
         confidence, within = self._policy.confidence, self._policy.within
         if confidence is not None:
             for at, row in enumerate(rows):
@@ -187,15 +206,19 @@ class Outgoing:
         if within is not None:
             low = -math.inf if within.low is None else within.low
             high = math.inf if within.high is None else within.high
+            clipped = 0
             for at, row in enumerate(rows):
                 if low <= row[0] <= high or "withheld" in given[at]:
                     continue
                 if within.do == "clip":
                     self._decide("within", "clip")
+                    clipped += 1
                     given[at] = {**given[at], "prediction": min(max(row[0], low), high)}
                     row[0] = given[at]["prediction"]
                 else:
                     self._hold(given, at, "within", within.do)
+            if clipped:
+                _warn(asked, "clipped", clipped, "the answer is the nearest value that `within` allows")
 
     def _hold(self, given: list[dict[str, Any]], at: int, guard: str, do: str) -> None:
         self._decide(guard, do)
@@ -206,7 +229,7 @@ class Outgoing:
         silent = next((at for at in withheld if asked.decoded[at]["prediction"] is None), None)
         if silent is not None and asked.exchange.route.path.startswith(_TENSORS):
             guard = asked.decoded[silent]["withheld"]
-            raise HttpError(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
+            raise Withheld(422, "answer-withheld", f"row {silent}: the answer is held back (`{guard}`)")
         digits = self._digits.get(role, 17)
         regression = self._problem.task == "regression"
         rows, decoded = [], []
@@ -236,6 +259,10 @@ def check_finite(asked: Asked, tally: Tally) -> None:
             tally.decide("finite", "refuse")
             tally.take(asked.parsed.count, refused=True)
             raise HttpError(500, "answer-unsound", f"row {at}: the model's answer is no number")
+
+
+def _warn(asked: Asked, kind: str, rows: int, message: str) -> None:
+    asked.parsed.warnings = [*asked.parsed.warnings, warning(kind, WHOLE, rows, message)]
 
 
 def _rounded(answer: dict[str, Any], digits: int, *, regression: bool) -> dict[str, Any]:

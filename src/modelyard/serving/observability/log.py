@@ -70,6 +70,7 @@ class RequestLog:
         logged: Rows written.
         lost: Rows that could not be written, however often it was tried.
         passed: Rows that were answered and are not kept, since only a sample is.
+        refused: Rows that are kept, and whose caller was told that the answer is held back.
         waited: Requests that had to wait for room.
         trouble: Why writing fails at the moment; empty when it does not.
         tight: There was no room left when something was put last: before the next time it has to be asked if it is
@@ -91,7 +92,7 @@ class RequestLog:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._deadline = float("inf")
-        self.logged = self.lost = self.passed = 0
+        self.logged = self.lost = self.passed = self.refused = 0
         self.waited = 0
         self.trouble = ""
         self.tight = False

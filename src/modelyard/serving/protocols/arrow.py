@@ -10,7 +10,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from modelyard.inference import picked
-from modelyard.serving.asked import Asked, Body
+from modelyard.serving.asked import Asked, Body, noted
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.arrow_frames import look
@@ -113,7 +113,7 @@ def render(service: Service, asked: Asked) -> Body:
     out = io.BytesIO()
     # The oldest form is what every reader knows.
     frame.write_ipc_stream(out, compat_level=pl.CompatLevel.oldest())
-    return Body(out.getvalue(), content_type=ARROW)
+    return Body(out.getvalue(), noted(asked), ARROW)
 
 
 def _whole(service: Service, asked: Asked) -> pl.DataFrame:

@@ -16,11 +16,12 @@ import msgspec
 
 from modelyard._kit.text import plural
 from modelyard.records import Feature
+from modelyard.serving.asked import noted
 from modelyard.serving.errors import HttpError, bad, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
 from modelyard.serving.parsed import Parsed
-from modelyard.serving.service import Asked, Service
+from modelyard.serving.service import Asked, Body, Service
 from modelyard.serving.values import BOM, decode, names_in, number, once, shown_truth
 
 __all__ = ["invocations", "ping"]
@@ -56,8 +57,9 @@ def invocations(models: Models, exchange: Exchange) -> None:
     service.ask(exchange, parsed, _render)
 
 
-def _render(service: Service, asked: Asked) -> bytes:
-    return _encode({"predictions": asked.predictions})
+def _render(service: Service, asked: Asked) -> bytes | Body:
+    body = _encode({"predictions": asked.predictions})
+    return Body(body, noted(asked)) if asked.shaped or asked.parsed.warnings else body
 
 
 def _parse_json(service: Service, body: bytes) -> Parsed:

@@ -6,7 +6,7 @@ The answer is `probabilities` and `label`, or `prediction`; as bytes where the c
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from modelyard._kit.digest import short
+from modelyard.serving.asked import noted
 from modelyard.serving.errors import HttpError, bad, check_id, named
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models
@@ -36,6 +37,8 @@ __all__ = [
     "model_metadata",
     "names_of",
     "outputs_of",
+    "said_of",
+    "seen_by",
     "server",
     "server_metadata",
     "supported",
@@ -101,19 +104,19 @@ def version_of(service: Service) -> str:
     return short(service.version.digest)
 
 
-def model_metadata(service: Service) -> bytes:
-    """Return the JSON of `GET /v2/models/NAME`."""
-    return _encode(model(service))
+def model_metadata(service: Service, role: str) -> bytes:
+    """Return the JSON of `GET /v2/models/NAME` for a caller of a role."""
+    return _encode(model(service, role))
 
 
-def model(service: Service) -> dict[str, Any]:
-    """Return what there is to say of a model, as plain data."""
+def model(service: Service, role: str) -> dict[str, Any]:
+    """Return what there is to say of a model to a caller of a role, as plain data."""
     return {
         "name": service.endpoint,
         "versions": [version_of(service)],
         "platform": service.version.format,
         "inputs": tensors_of(service),
-        "outputs": outputs_of(service),
+        "outputs": seen_by(service, role),
         "parameters": names_of(service),
     }
 
@@ -148,6 +151,12 @@ def outputs_of(service: Service) -> list[dict[str, Any]]:
     ]
 
 
+def seen_by(service: Service, role: str) -> list[dict[str, Any]]:
+    """Return the tensors of an answer that a caller of a role sees."""
+    labels_only = service.limits.policy.access.show.get(role) == "label"
+    return [one for one in outputs_of(service) if not labels_only or one["name"] != "probabilities"]
+
+
 def infer(models: Models, exchange: Exchange) -> None:
     """Answer one inference request; an id in its body is the id of the request.
 
@@ -159,7 +168,7 @@ def infer(models: Models, exchange: Exchange) -> None:
     request, given = _read(service, text)
     if request.id:
         exchange.id = check_id(request.id)
-    wanted = _wanted(service, request)
+    wanted = _wanted(service, request, exchange.role)
     parsed = parse_tensors(service.validator.columns, _tensors(request.inputs, given, rest))
     timeout = seconds_of(request.parameters["timeout"]) if "timeout" in request.parameters else 0.0
     service.ask(exchange, parsed, lambda service, asked: _answer(service, asked, wanted), timeout)
@@ -237,24 +246,26 @@ def _tensors(inputs: list[_Tensor], tensors: list[Tensor], rest: memoryview) -> 
     return tensors
 
 
-def _wanted(service: Service, request: _Request) -> dict[str, bool]:
+def _wanted(service: Service, request: _Request, role: str) -> dict[str, bool]:
     """Return the outputs that are asked for, and of each whether as bytes."""
-    known = [o["name"] for o in outputs_of(service)]
     binary = request.parameters.get("binary_data_output", False) is True
     wanted = {}
     for output in request.outputs:
-        check_output(output.name, output.parameters, known)
+        check_output(service, role, output.name, output.parameters)
         wanted[output.name] = output.parameters.get("binary_data", binary) is True
-    return wanted or dict.fromkeys(known, binary)
+    return wanted or dict.fromkeys([one["name"] for one in outputs_of(service)], binary)
 
 
-def check_output(name: str, parameters: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse an output that the model does not have, or not in the way that it is asked for.
+def check_output(service: Service, role: str, name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse an output that the model does not have, or not for this role or in the way that it is asked for.
 
     Raises:
-        HttpError: It is such an output (`tensor-unknown`, `not-supported`).
+        HttpError: It is such an output (`tensor-unknown`, `role-denied`, `not-supported`).
     """
+    known = [one["name"] for one in seen_by(service, role)]
     if name not in known:
+        if any(one["name"] == name for one in outputs_of(service)):
+            raise HttpError(403, "role-denied", f"the role `{role}` does not see `{name}` here")
         raise named("tensor-unknown", f"the model has no output `{name[:60]}`", name, known)
     supported(name, parameters)
 
@@ -295,12 +306,29 @@ def _answer(service: Service, asked: Asked, wanted: dict[str, bool]) -> bytes | 
         "id": asked.exchange.id,
         "outputs": outputs,
     }
-    if asked.parsed.warnings:
-        body["parameters"] = {"warnings": [w["message"] for w in asked.parsed.warnings]}
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if asked.shaped or asked.parsed.warnings:
+        if said := said_of(asked):
+            body["parameters"] = said
+        headers = noted(asked)
     text = _encode(body)
-    if not blobs:
-        return text
-    return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)),), _OCTETS)
+    if blobs:
+        return Body(b"".join((text, *blobs)), ((_LENGTH, b"%d" % len(text)), *headers), _OCTETS)
+    return Body(text, headers) if headers else text
+
+
+def said_of(asked: Asked) -> dict[str, Any]:
+    """Return what the parameters of an answer say of its rows: warnings, and which are held back and by what guard.
+
+    A tensor holds the fallback as it holds an answer. The second is a text of JSON, guard -> rows: the protocol has
+    texts, numbers and truth values for parameters.
+    """
+    said: dict[str, Any] = {}
+    if asked.parsed.warnings:
+        said["warnings"] = [one["message"] for one in asked.parsed.warnings]
+    if withheld := asked.withheld:
+        said["withheld"] = _encode(withheld).decode()
+    return said
 
 
 def _flat(output: Output) -> list[float]:

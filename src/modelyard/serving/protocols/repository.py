@@ -15,7 +15,7 @@ import msgspec
 from modelyard.serving.errors import HttpError, bad
 from modelyard.serving.http.exchange import Exchange
 from modelyard.serving.models import Models, not_here
-from modelyard.serving.protocols.oip import names_of, outputs_of, tensors_of, version_of
+from modelyard.serving.protocols.oip import names_of, seen_by, tensors_of, version_of
 from modelyard.serving.service import Service
 from modelyard.serving.values import decode
 
@@ -58,6 +58,8 @@ def index_of(seen: Sequence[Models], *, only_ready: bool) -> list[dict[str, Any]
             "reason": "" if service.ready else "it takes no requests at the moment",
         }
         for models in seen
+        # What is on its way out after an unload answers what it took, and takes nothing.
+        if models.loaded
         for service in models
         if service.ready or not only_ready
     ] + [
@@ -122,17 +124,17 @@ def unsupported(models: Models, exchange: Exchange) -> bytes:
 
 def config(models: Models, exchange: Exchange) -> bytes:
     """Return the tensors of a model, the names of their columns, and how many rows a request may hold."""
-    return _encode(config_of(models.find(exchange.model, exchange.version)))
+    return _encode(config_of(models.find(exchange.model, exchange.version), exchange.role))
 
 
-def config_of(service: Service) -> dict[str, Any]:
-    """Return the same as plain data."""
+def config_of(service: Service, role: str) -> dict[str, Any]:
+    """Return the same for a caller of a role, as plain data."""
     return {
         "name": service.endpoint,
         "platform": service.version.format,
         "max_batch_size": service.limits.rows,
         "input": [_tensor(one) for one in tensors_of(service)],
-        "output": [_tensor(one) for one in outputs_of(service)],
+        "output": [_tensor(one) for one in seen_by(service, role)],
         # A parameter is a text; over gRPC the metadata of a model have no place for names.
         "parameters": {key: {"string_value": _encode(names).decode()} for key, names in names_of(service).items()},
     }

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -30,9 +30,25 @@ if TYPE_CHECKING:
 __all__ = ["DATATYPES", "Tensor", "parse_tensors"]
 
 DATATYPES = (*FIXED, "BYTES")
+# The lowest number of each datatype of whole ones, and the first above the highest: a double holds either.
+_RANGES = {
+    **{f"INT{bits}": (-(1 << bits - 1), 1 << bits - 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": (0, 1 << bits) for bits in (8, 16, 32, 64)},
+}
+# The parser compares with nothing above it.
+_HIGHEST = (1 << 63) - 1
+
+
+def _whole(low: int, high: int) -> Any:
+    """Return the type of whole numbers from one to another, or a missing value."""
+    bounds = msgspec.Meta(ge=low) if high > _HIGHEST else msgspec.Meta(ge=low, le=high)
+    return Annotated[int, bounds] | None
+
+
 # What JSON holds of each datatype; null stands for a missing value.
 _ITEMS: dict[str, Any] = {
-    **{name: (float if name.startswith("FP") else int) | None for name in FIXED},
+    **dict.fromkeys(FIXED, float | None),
+    **{name: _whole(low, above - 1) for name, (low, above) in _RANGES.items()},
     "BOOL": bool | None,
     "BYTES": str | None,
 }
@@ -156,8 +172,23 @@ def _taken(tensor: Tensor) -> bool:
     """Say whether numbers that are read already are those of the datatype, and as many as the shape says."""
     if tensor.datatype == "BOOL" or len(tensor.read or b"") != 8 * math.prod(tensor.shape):
         return False
+    if tensor.datatype.startswith("FP"):
+        return True
+    data = bytes(tensor.data)
     # A whole number is written without these.
-    return tensor.datatype.startswith("FP") or not any(one in bytes(tensor.data) for one in (b".", b"e", b"E"))
+    return not (b"." in data or b"e" in data or b"E" in data) and _within(tensor, data)
+
+
+def _within(tensor: Tensor, data: bytes) -> bool:
+    """Say whether numbers that are read already lie in the range of their datatype, or are missing."""
+    low, above = _RANGES[tensor.datatype]
+    # In brackets, and a digit less than the highest: so short are most that come alone.
+    if len(data) <= len(str(above)) + 1 and (low or b"-" not in data):
+        return True
+    import numpy as np
+
+    given = np.frombuffer(tensor.read or b"", np.float64)
+    return not bool(((given < low) | (given >= above)).any())
 
 
 def _texts(tensor: Tensor) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 from modelyard.inference.decode import Label
 from modelyard.inference.kernels import compiled
 from modelyard.records import Problem
-from modelyard.serving.asked import Asked
+from modelyard.serving.asked import Asked, Body, noted
 from modelyard.serving.http.exchange import JSON, STATUS_LINES, all_usual
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ def _form(
     return (*above, b'{"id":"', says + b'"label":', names, b"}}]}")
 
 
-def written(service: Service, asked: Asked) -> bytes:
+def written(service: Service, asked: Asked) -> bytes | Body:
     """Return the body of the answer to a request of `POST /predict`."""
     if asked.shaped or asked.parsed.warnings:
-        return _encode(_told(service, asked))
+        return Body(_encode(_told(service, asked)), noted(asked))
     return service.writer.body(asked.exchange.id, asked.rows, asked.predictions)
 
 

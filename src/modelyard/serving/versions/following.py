@@ -98,7 +98,8 @@ class Follower:
         self._killed = ""
         self._shown_killed = ""
         self._readying = Readying(stage, models)
-        # Number of the newest event when we began, once we have: what was deployed before is not for us to undo.
+        # Number of the newest event when we began, once we have: what was deployed before is not for us to undo, unless
+        # no server can answer with it.
         self._began, self._since = math.inf, math.inf if since is None else since
         # None while it is unloaded.
         self._live: Service | None = models.default
@@ -249,8 +250,8 @@ class Follower:
     def _take_back(self, store: Store, pointer: Pointer, live: str) -> None:
         """Point the alias back at the version that answers, if a new one is not as it should be."""
         said = self._readying.never(pointer.to)
-        # Processes that died with it came before this one.
-        if not said or (pointer.seq <= self._began and not self._stage.deaths.found(pointer.to)):
+        # What was deployed before we began may do elsewhere; a broken seal does nowhere, and nor does what kills.
+        if not said or (pointer.seq <= self._began and not self._readying.nowhere(pointer.to)):
             return
         moves = store.ledger.aliases(self._stage.endpoint)
         to = next((d for d in reversed(moves) if d.alias == self._alias and d.model.digest == live), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from modelyard._kit.digest import short
+from modelyard._kit.errors import Tampered
 from modelyard.records import Deployment
 from modelyard.serving.models import Models
 from modelyard.serving.service import Service
@@ -17,6 +18,8 @@ __all__ = ["Readying"]
 
 # Seconds after which a version that could not go live is tried again: a disk may have been away.
 _AGAIN = 30.0
+# What no server ever answers with, whatever it trusts or is told.
+_SEAL = ("bundle-tampered", "bundle-unsigned")
 
 
 class Readying:
@@ -34,6 +37,7 @@ class Readying:
         self._stage = stage
         self._models = models
         self.broken: dict[str, str] = {}
+        self._unsealed: set[str] = set()
         # Identity of a version that could not go live -> when it is tried again.
         self._refused: dict[str, float] = {}
 
@@ -65,6 +69,8 @@ class Readying:
             deaths.forget()
             if isinstance(error, BROKEN):
                 self.broken[model.identity] = said
+            if isinstance(error, Tampered) and error.code in _SEAL:
+                self._unsealed.add(model.identity)
         if model.identity not in self._refused:
             then = f"{short(live.version.digest)} goes on" if live is not None else "none answers"
             say(f"error: {to.alias} {short(model.digest)} does not go live, {then}: {said}", level="error")
@@ -74,3 +80,7 @@ class Readying:
     def never(self, to: Deployment) -> str:
         """Return why a version can never go live, where waiting does not mend it; empty if it may."""
         return self.broken.get(to.model.identity, "") or self._stage.deaths.found(to)
+
+    def nowhere(self, to: Deployment) -> bool:
+        """Say whether no server can answer with a version: its seal is broken, or processes have died with it."""
+        return to.model.identity in self._unsealed or bool(self._stage.deaths.found(to))
