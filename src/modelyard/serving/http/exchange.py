@@ -163,7 +163,7 @@ class Exchange:
         cors = self.head.at.cors if self.head.at is not None else self._connection.answers.cors
         if cors and self.headers.get(b"origin") in cors:
             more += b"\r\naccess-control-allow-origin: %s\r\nvary: origin" % self.headers[b"origin"]
-            more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, retry-after"
+            more += b"\r\naccess-control-expose-headers: x-request-id, x-model-version, x-warnings, retry-after"
         if self._connection.answers.draining:
             self._connection.ending(self)
         if not self._keep_alive:
