@@ -247,6 +247,40 @@ def runs_another(port: int) -> str:
         return str(modelyard.run(flow, project=folder)["opens"])
 
 
+def runs_another_beside(port: int) -> str:
+    import pathlib
+    import tempfile
+
+    import modelyard
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Where a process beside finds it.
+        pathlib.Path(folder, "steps_of_networks.py").write_text(pathlib.Path(__file__).read_text())
+        flow = modelyard.Flow("another")
+        flow.step(opens, network=True, own_process=True, retries=0, port=port)
+        return str(modelyard.run(flow, project=folder)["opens"])
+
+
+class Several(Exception):
+    # A name that groups of errors have, for something else.
+    exceptions = None
+
+
+def raises_several(port: int) -> str:
+    raise Several("three rows are wrong")
+
+
+def by_a_driver(port: int) -> str:
+    import psycopg
+
+    psycopg.connect(f"host=127.0.0.1 port={port} connect_timeout=5")
+    return ""
+
+
+def may_not_read(port: int) -> str:
+    raise PermissionError(13, "Permission denied", "/etc/prices")
+
+
 def who(port: int) -> int:
     return os.getpid()
 

@@ -212,6 +212,26 @@ def test_a_step_gives_another_project_no_more_than_it_has(project: Path, store: 
     assert server.seen == 0
 
 
+def test_a_step_gives_a_process_of_another_project_no_more_than_it_has(store: Store, server: Server) -> None:
+    with pytest.raises(StepFailed) as caught:
+        done(store, step("runs_another_beside", server.port, retry=ONCE))
+    assert "the step that runs this project" in caught.value.problem.hint
+    assert server.seen == 0
+    asked = step("runs_another_beside", server.port, name="open", network=True)
+    assert done(store, asked)["open"] == "a,b\n1,2\n"
+
+
+def test_an_error_of_the_users_own_stays_what_it_is(store: Store) -> None:
+    with pytest.raises(StepFailed, match="raised Several: three rows are wrong"):
+        done(store, step("raises_several", 1, retry=ONCE))
+
+
+def test_a_file_that_may_not_be_read_is_no_matter_of_the_network(store: Store) -> None:
+    with pytest.raises(StepFailed) as caught:
+        done(store, step("may_not_read", 1, own_process=True, retry=ONCE))
+    assert "network" not in caught.value.problem.hint
+
+
 def test_a_refusal_that_somebody_handles_meanwhile_is_not_what_a_step_failed_of(store: Store) -> None:
     try:
         raise NetworkOff("step-network", "another step wanted a network socket")
@@ -253,6 +273,13 @@ def test_a_child_that_failed_may_have_wanted_it(store: Store, server: Server) ->
         with pytest.raises(StepFailed) as caught:
             done(store, step("by_a_checked_child", server.port, own_process=True, network=asked))
         assert ("`network: true`" in caught.value.problem.hint) is said
+
+
+def test_a_driver_that_does_not_say_why_may_have_wanted_it(store: Store, server: Server) -> None:
+    with pytest.raises(StepFailed, match="OperationalError") as caught:
+        done(store, step("by_a_driver", server.port, own_process=True, retry=ONCE))
+    assert "`network: true`" in caught.value.problem.hint
+    assert server.seen == 0
 
 
 def test_workers_with_and_without_are_not_mixed(store: Store) -> None:
