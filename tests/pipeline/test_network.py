@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -204,6 +205,20 @@ def test_a_thread_that_outlives_its_step_goes_by_the_step_under_way(store: Store
         use_kept(server.port)
     KEPT.shutdown()
     assert server.seen == 1
+
+
+OPEN: list[socket.socket] = []
+
+
+def use_open(port: int) -> int:
+    with OPEN[0].dup() as same, socket.socket(fileno=OPEN[0].dup().detach()) as again:
+        return int(same.getsockname()[1] == again.getsockname()[1] == OPEN[0].getsockname()[1])
+
+
+def test_what_is_open_already_is_nothing_new(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        OPEN.append(listener)
+        assert done(store, step("use_open", 1), functions={"steps_of_networks:use_open": use_open})["ask"] == 1
 
 
 def test_a_step_gives_another_project_no_more_than_it_has(project: Path, store: Store, server: Server) -> None:
