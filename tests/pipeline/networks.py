@@ -154,6 +154,14 @@ def in_a_loop(port: int) -> str:
     return asyncio.run(ask())
 
 
+def in_a_group(port: int) -> None:
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(opens, port))
+
+    asyncio.run(work())
+
+
 def lazily(port: int) -> object:
     import polars as pl
 

@@ -96,6 +96,7 @@ def refused(store: Store, one: Step) -> Denied:
         ("in_a_thread", "to reach `127.0.0.1:{port}`"),
         ("in_a_pool", "to reach `127.0.0.1:{port}`"),
         ("in_a_loop", "to reach `localhost:{port}`"),
+        ("in_a_group", "to reach `127.0.0.1:{port}`"),
         ("lazily", "to reach `127.0.0.1:{port}`"),
     ],
 )
