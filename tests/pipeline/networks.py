@@ -85,6 +85,25 @@ def resolves(port: int) -> str:
     return str(socket.gethostbyname("localhost"))
 
 
+def looks_up(port: int) -> list[str]:
+    here = ("127.0.0.1", port)
+    asked = {
+        "getaddrinfo": here,
+        "gethostbyaddr": here[:1],
+        "gethostbyname": here[:1],
+        "gethostbyname_ex": here[:1],
+        "getnameinfo": (here, 0),
+    }
+    answered = []
+    for name, given in asked.items():
+        try:
+            getattr(socket, name)(*given)
+            answered.append(name)
+        except PermissionError:
+            pass
+    return answered
+
+
 def says(port: int) -> int:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         return sock.sendto(b"hello", ("::1", port))

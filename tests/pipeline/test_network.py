@@ -133,6 +133,7 @@ def test_all_ways_are_open_to_a_step_that_says_so(function: str, own: bool, stor
     ("function", "value"),
     [
         ("falls_back", f"the copy on the disk, since errno {EACCES}"),
+        ("looks_up", []),
         ("loop_alone", 1),
         ("unix", "helloTrue"),
         ("in_processes", 5),
