@@ -37,6 +37,21 @@ def features(tables):
     fetch("http://127.0.0.1:9/")
     return tables["people"]
 """
+KNOWN = """
+
+def known(url):
+    return PRICES
+"""
+LOOKS = """\
+import socket
+
+with socket.socket(socket.AF_INET) as sock:
+    FOUND = sock.family.name
+
+
+def found(url):
+    return FOUND
+"""
 FILE = "project: prices\nsteps:\n  fetch: {{function: 'steps.py:{function}', params: {{url: '{url}'}}{more}}}\n"
 
 CONTRACT = """\
@@ -97,6 +112,30 @@ def test_what_the_file_or_the_function_allows_goes_through(function: str, more: 
         declare(project, f"http://127.0.0.1:{server.port}/", function=function, more=more)
         assert main(["run"]) == 0
         assert server.seen == 1
+
+
+@pytest.mark.parametrize("own", ["", "own_process: true"], ids=["in the runner", "in its own"])
+def test_what_a_file_does_as_it_is_loaded_is_the_steps_as_well(own: str, project: Path, capsys: Capture) -> None:
+    """The runner loads it before the step begins, to see what it is."""
+    with listening() as server:
+        (project / "steps.py").write_text(f"{STEPS}\n\nPRICES = fetch('http://127.0.0.1:{server.port}/')\n{KNOWN}")
+        declare(project, "", function="known", more=f", resources: {{{own}}}")
+        assert main(["run"]) == 5
+        assert server.seen == 0
+        said = capsys.readouterr().err
+        assert "steps.py:7: step `fetch` wanted to reach `127.0.0.1:" in said
+        declare(
+            project, "", function="known", more=f", resources: {{{', '.join(filter(None, [own, 'network: true']))}}}"
+        )
+        assert main(["run"]) == 0
+        assert server.seen > 0
+
+
+def test_a_library_may_look_for_ipv6_as_it_is_imported(project: Path) -> None:
+    """It remembers what it found, for steps that have the network as well."""
+    (project / "steps.py").write_text(LOOKS)
+    declare(project, "", function="found")
+    assert modelyard.run()["fetch"] == "AF_INET"
 
 
 def test_the_file_wins_over_the_function(project: Path) -> None:

@@ -85,6 +85,25 @@ def resolves(port: int) -> str:
     return str(socket.gethostbyname("localhost"))
 
 
+def looks_up(port: int) -> list[str]:
+    here = ("127.0.0.1", port)
+    asked = {
+        "getaddrinfo": here,
+        "gethostbyaddr": here[:1],
+        "gethostbyname": here[:1],
+        "gethostbyname_ex": here[:1],
+        "getnameinfo": (here, 0),
+    }
+    answered = []
+    for name, given in asked.items():
+        try:
+            getattr(socket, name)(*given)
+            answered.append(name)
+        except PermissionError:
+            pass
+    return answered
+
+
 def says(port: int) -> int:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         return sock.sendto(b"hello", ("::1", port))
@@ -152,6 +171,14 @@ def in_a_loop(port: int) -> str:
         return got.decode()
 
     return asyncio.run(ask())
+
+
+def in_a_group(port: int) -> None:
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(opens, port))
+
+    asyncio.run(work())
 
 
 def lazily(port: int) -> object:
@@ -245,6 +272,40 @@ def runs_another(port: int) -> str:
     flow.step(opens, network=True, port=port)
     with tempfile.TemporaryDirectory() as folder:
         return str(modelyard.run(flow, project=folder)["opens"])
+
+
+def runs_another_beside(port: int) -> str:
+    import pathlib
+    import tempfile
+
+    import modelyard
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Where a process beside finds it.
+        pathlib.Path(folder, "steps_of_networks.py").write_text(pathlib.Path(__file__).read_text())
+        flow = modelyard.Flow("another")
+        flow.step(opens, network=True, own_process=True, retries=0, port=port)
+        return str(modelyard.run(flow, project=folder)["opens"])
+
+
+class Several(Exception):
+    # A name that groups of errors have, for something else.
+    exceptions = None
+
+
+def raises_several(port: int) -> str:
+    raise Several("three rows are wrong")
+
+
+def by_a_driver(port: int) -> str:
+    import psycopg
+
+    psycopg.connect(f"host=127.0.0.1 port={port} connect_timeout=5")
+    return ""
+
+
+def may_not_read(port: int) -> str:
+    raise PermissionError(13, "Permission denied", "/etc/prices")
 
 
 def who(port: int) -> int:

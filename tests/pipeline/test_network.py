@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -95,6 +96,7 @@ def refused(store: Store, one: Step) -> Denied:
         ("in_a_thread", "to reach `127.0.0.1:{port}`"),
         ("in_a_pool", "to reach `127.0.0.1:{port}`"),
         ("in_a_loop", "to reach `localhost:{port}`"),
+        ("in_a_group", "to reach `127.0.0.1:{port}`"),
         ("lazily", "to reach `127.0.0.1:{port}`"),
     ],
 )
@@ -131,6 +133,7 @@ def test_all_ways_are_open_to_a_step_that_says_so(function: str, own: bool, stor
     ("function", "value"),
     [
         ("falls_back", f"the copy on the disk, since errno {EACCES}"),
+        ("looks_up", []),
         ("loop_alone", 1),
         ("unix", "helloTrue"),
         ("in_processes", 5),
@@ -206,10 +209,44 @@ def test_a_thread_that_outlives_its_step_goes_by_the_step_under_way(store: Store
     assert server.seen == 1
 
 
+OPEN: list[socket.socket] = []
+
+
+def use_open(port: int) -> int:
+    with OPEN[0].dup() as same, socket.socket(fileno=OPEN[0].dup().detach()) as again:
+        return int(same.getsockname()[1] == again.getsockname()[1] == OPEN[0].getsockname()[1])
+
+
+def test_what_is_open_already_is_nothing_new(store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        OPEN.append(listener)
+        assert done(store, step("use_open", 1), functions={"steps_of_networks:use_open": use_open})["ask"] == 1
+
+
 def test_a_step_gives_another_project_no_more_than_it_has(project: Path, store: Store, server: Server) -> None:
     with pytest.raises(Denied, match="step `ask` wanted to reach"):
         done(store, step("runs_another", server.port))
     assert server.seen == 0
+
+
+def test_a_step_gives_a_process_of_another_project_no_more_than_it_has(store: Store, server: Server) -> None:
+    with pytest.raises(StepFailed) as caught:
+        done(store, step("runs_another_beside", server.port, retry=ONCE))
+    assert "the step that runs this project" in caught.value.problem.hint
+    assert server.seen == 0
+    asked = step("runs_another_beside", server.port, name="open", network=True)
+    assert done(store, asked)["open"] == "a,b\n1,2\n"
+
+
+def test_an_error_of_the_users_own_stays_what_it_is(store: Store) -> None:
+    with pytest.raises(StepFailed, match="raised Several: three rows are wrong"):
+        done(store, step("raises_several", 1, retry=ONCE))
+
+
+def test_a_file_that_may_not_be_read_is_no_matter_of_the_network(store: Store) -> None:
+    with pytest.raises(StepFailed) as caught:
+        done(store, step("may_not_read", 1, own_process=True, retry=ONCE))
+    assert "network" not in caught.value.problem.hint
 
 
 def test_a_refusal_that_somebody_handles_meanwhile_is_not_what_a_step_failed_of(store: Store) -> None:
@@ -253,6 +290,13 @@ def test_a_child_that_failed_may_have_wanted_it(store: Store, server: Server) ->
         with pytest.raises(StepFailed) as caught:
             done(store, step("by_a_checked_child", server.port, own_process=True, network=asked))
         assert ("`network: true`" in caught.value.problem.hint) is said
+
+
+def test_a_driver_that_does_not_say_why_may_have_wanted_it(store: Store, server: Server) -> None:
+    with pytest.raises(StepFailed, match="OperationalError") as caught:
+        done(store, step("by_a_driver", server.port, own_process=True, retry=ONCE))
+    assert "`network: true`" in caught.value.problem.hint
+    assert server.seen == 0
 
 
 def test_workers_with_and_without_are_not_mixed(store: Store) -> None:

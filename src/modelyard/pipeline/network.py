@@ -24,7 +24,7 @@ from modelyard._kit.errors import Denied
 from modelyard._kit.usercode import is_own
 from modelyard.records import Step
 
-__all__ = ["ASK", "NetworkOff", "Within", "close_here", "hint_for"]
+__all__ = ["ASK", "NetworkOff", "Within", "close_here", "has_network", "hint_for"]
 
 # What a step of the file says to have one.
 ASK = "network: true"
@@ -35,7 +35,8 @@ _MARK = "_modelyard_attempt"
 # How it sounds when it was the kernel that refused, in the words of libc, Rust's and curl's.
 _SOUNDS_LIKE_IT = re.compile(
     r"permission denied|errno 13\b|os error 13\b|name resolution|name or service not known|could not resolve"
-    r"|error sending request|client error \(connect\)|failed to connect|cannot be reached|unreachable",
+    r"|error sending request|client error \(connect\)|failed to connect|connection is bad|cannot be reached"
+    r"|unreachable",
     re.IGNORECASE,
 )
 
@@ -68,9 +69,12 @@ class Within:
 
     Args:
         step: The step.
+        loading: What it is made of is loaded, and nothing called yet. Libraries make a socket then to see whether there
+            is IPv6, and remember for all steps of this process what they saw: that much is allowed, names are not.
 
     Attributes:
-        step: The same.
+        step: See above.
+        loading: See above.
         over: It has ended; threads that it started may still be there.
         refused: What it was refused last.
 
@@ -78,21 +82,21 @@ class Within:
         NetworkOff: An error that leaves the context followed from a refusal; libraries wrap what they meet.
     """
 
-    __slots__ = ("_before", "_counts", "_handled", "over", "refused", "step")
+    __slots__ = ("_before", "_counts", "_handled", "loading", "over", "refused", "step")
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, *, loading: bool = False) -> None:
         self.step = step
+        self.loading = loading
         self.over = False
         self.refused: NetworkOff | None = None
 
     def __enter__(self) -> None:
         if not _asking:
             _ask()
-        self._before, outer = _thread.attempt, _attempt()
+        self._before = _thread.attempt
         # Whatever is raised inside has it for a context, and did not follow from it.
         self._handled = sys.exc_info()[1]
-        # A step that runs another project gives it no more than it has itself.
-        self._counts = outer is None or outer.step.resources.network
+        self._counts = _is_open()
         if self._counts:
             _thread.attempt = self
             _under_way.append(self)
@@ -128,6 +132,16 @@ def close_here() -> str:
     why = close_network()
     _closed = not why
     return why
+
+
+def has_network(step: Step) -> bool:
+    """Say whether a step may use the network here: if another step runs its project, no more than that one."""
+    return step.resources.network and _is_open()
+
+
+def _is_open() -> bool:
+    outer = _attempt()
+    return outer is None or outer.step.resources.network
 
 
 def _attempt() -> Within | None:
@@ -173,7 +187,7 @@ def _making(init: Callable[..., None]) -> Callable[..., None]:
     def made(self: Any, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:  # noqa: A002
         # What is open already is nothing new, whoever opened it.
         if fileno is None and family != getattr(socket, "AF_UNIX", None):
-            _refuse("a network socket")
+            _refuse("a network socket", loading=False)
         init(self, family, type, proto, fileno)
 
     return made
@@ -188,10 +202,10 @@ def _looking(find: Callable[..., Any]) -> Callable[..., Any]:
     return looked
 
 
-def _refuse(wanted: str) -> None:
-    """Raise if this thread works for a step without a network."""
+def _refuse(wanted: str, *, loading: bool = True) -> None:
+    """Raise if this thread works for a step without a network; `loading`: also for one that is being loaded."""
     attempt = _attempt()
-    if attempt is None or attempt.step.resources.network:
+    if attempt is None or attempt.step.resources.network or (attempt.loading and not loading):
         return
     step = attempt.step
     attempt.refused = NetworkOff(
@@ -223,6 +237,8 @@ def _place(frames: Iterator[FrameType]) -> str:
 
 def _allow(step: Step) -> str:
     """Say how a step gets the network."""
+    if step.resources.network:
+        return f"give the step that runs this project `{ASK}` as well"
     if step.verb.startswith("modelyard.") and step.verb != "modelyard.pipeline.notebooks:execute_notebook":
         return f"fetch what it wants in a step of your own with `resources: {{{ASK}}}`, and take that one's output"
     return f"give it `{ASK}` under `resources` (in Python: `network=True`)"
@@ -230,7 +246,8 @@ def _allow(step: Step) -> str:
 
 def hint_for(step: Step, error: BaseException) -> str:
     """Say how a step gets the network, where an error sounds as if the kernel had refused that; else nothing."""
-    if step.resources.network or not _closed:
+    # An error that names a file is about that file.
+    if not _closed or (isinstance(error, OSError) and error.filename is not None):
         return ""
     if type(error).__name__ == "CalledProcessError":
         return f"if what it started wanted the network, {_allow(step)}"
@@ -245,7 +262,8 @@ def _refusal_in(error: BaseException, attempt: Within) -> NetworkOff | None:
         if isinstance(one, NetworkOff):
             return _completed(one, error)
         # One that came from another process has lost what it followed from; what it was made with came along.
-        more = [one.__cause__, one.__context__, *one.args, *getattr(one, "exceptions", ())]
+        more = [one.__cause__, one.__context__, *one.args]
+        more += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
         seen += [m for m in more if isinstance(m, BaseException) and all(m is not known for known in (before, *seen))]
     # Polars makes an error of its own of the text of another.
     return _completed(last, error) if last is not None and f"[{last.code}]" in str(error) else None

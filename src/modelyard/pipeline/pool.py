@@ -15,6 +15,7 @@ from modelyard.pipeline.admission import Place
 from modelyard.pipeline.execute import Failure, Outcome, Task
 from modelyard.pipeline.limits import Cages, out_of_memory, system_kills
 from modelyard.pipeline.machine import cores
+from modelyard.pipeline.network import has_network
 from modelyard.pipeline.workers import Worker
 from modelyard.records import Step, Usage
 
@@ -65,7 +66,7 @@ class Pool:
             if worker is None:
                 # One that had these GPUs before and does not suit may still hold memory there.
                 self.end_idle(place.lease.devices)
-                worker = self._start(place, network=step.resources.network)
+                worker = self._start(place, network=has_network(step))
             try:
                 worker.give(task, limit=step.resources.memory, timeout=step.timeout, grace=self._grace)
             except OSError:
@@ -130,7 +131,7 @@ class Pool:
         memory = step.resources.memory
         for worker in free:
             alike = worker.threads == place.threads and worker.devices == place.devices
-            fits = alike and worker.network == step.resources.network
+            fits = alike and worker.network == has_network(step)
             if fits and (not memory or worker.resident() <= memory * _ROOM_INSIDE):
                 # Those that nobody has use for gather at the front.
                 self._workers.remove(worker)

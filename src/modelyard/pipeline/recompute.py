@@ -12,6 +12,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import NotFound
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, execute
+from modelyard.pipeline.network import Within
 from modelyard.pipeline.scratch import scratch
 from modelyard.records import (
     CheckResult,
@@ -83,10 +84,12 @@ def recompute(
             if each is not None:
                 each(step.name)
             inputs = {name: _recorded(ref, run) for name, ref in step.inputs.items()}
+            with Within(step, loading=True):
+                function = find(step.verb, store.root)
             task = Task(
                 step=step,
                 key=f"verify:{step.name}",
-                code=code_version(find(step.verb, store.root)),
+                code=code_version(function),
                 inputs=inputs,
                 state=run.step(step.name).state,
             )

@@ -20,6 +20,7 @@ from modelyard.pipeline.code import find
 from modelyard.pipeline.environment import environment
 from modelyard.pipeline.execute import Failure, Outcome, Task, about, perform
 from modelyard.pipeline.executors import LocalExecutor
+from modelyard.pipeline.network import Within
 from modelyard.pipeline.recompute import compare
 from modelyard.pipeline.restore import Recorded
 from modelyard.pipeline.scratch import handed_on, scratch
@@ -117,7 +118,8 @@ def replay(
         apart = False
         notes: tuple[str, ...] = ()
         try:
-            given, function = function, function or find(step.verb, root)
+            with Within(step, loading=True):
+                given, function = function, function or find(step.verb, root)
             task = past.task(function, root)
             apart = given is None and caught is None and not old_code and LocalExecutor(store).beside(task)
             if apart:

@@ -20,6 +20,7 @@ from modelyard.pipeline.capsule import Capsule, opened
 from modelyard.pipeline.code import code_version, find
 from modelyard.pipeline.execute import Task, wants
 from modelyard.pipeline.fired import given
+from modelyard.pipeline.network import Within
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.recompute import plan_of
 from modelyard.pipeline.retry import OUT_OF_MEMORY, enlarged
@@ -117,7 +118,9 @@ class Recorded:
                     _write(source, root, self._store)
                     sys.path.insert(0, str(root))
                     named = step.verb.startswith("modelyard.")
-                    yield root, None if named else find(f"{source.main}:{source.function}", root)
+                    with Within(step, loading=True):
+                        function = None if named else find(f"{source.main}:{source.function}", root)
+                    yield root, function
             else:
                 sys.path.insert(0, str(self._store.root))
                 yield self._store.root, function or _scripted(step, source, self._store.root)
@@ -272,4 +275,5 @@ def _scripted(step: Step, source: Source | None, root: Path) -> Callable[..., An
             where=file,
             hint='put what runs the flow under `if __name__ == "__main__":`, or the function into a module of its own',
         )
-    return find(f"{file}:{step.verb.partition(':')[2]}", root)
+    with Within(step, loading=True):
+        return find(f"{file}:{step.verb.partition(':')[2]}", root)

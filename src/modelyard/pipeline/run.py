@@ -26,6 +26,7 @@ from modelyard.pipeline.executors import Executor, LocalExecutor
 from modelyard.pipeline.fired import given
 from modelyard.pipeline.journal import Journal, Observer
 from modelyard.pipeline.keys import Key, output_key
+from modelyard.pipeline.network import Within
 from modelyard.pipeline.probes import probe
 from modelyard.pipeline.raised import error_of
 from modelyard.pipeline.ready import Ready
@@ -264,7 +265,8 @@ class _Runner:
     def _prepare(self, step: Step) -> Task | None:
         """Return a task to run; none if its outputs are in the ledger, or if it failed before it began."""
         try:
-            function = self._functions.get(step.verb) or find(step.verb, self._store.root)
+            with Within(step, loading=True):
+                function = self._functions.get(step.verb) or find(step.verb, self._store.root)
             inputs = {name: self._input(ref) for name, ref in step.inputs.items()}
             state, keyed = probe(step, inputs, self._store)
             code = code_version(function)
