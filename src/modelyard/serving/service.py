@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from modelyard.security.roles import allowed
 from modelyard.serving.asked import Asked, Body, Render
 from modelyard.serving.batch import Batcher
 from modelyard.serving.contract.usual import usual_row
-from modelyard.serving.errors import HttpError, errs, killed
+from modelyard.serving.errors import errs, killed
 from modelyard.serving.guards.gate import Gate
 from modelyard.serving.guards.outgoing import Withheld, check_finite
 from modelyard.serving.http.exchange import Exchange, fail
@@ -25,6 +24,7 @@ from modelyard.serving.observability.keeping import Keeper
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.observability.metrics import Tally
 from modelyard.serving.outputs import hand_out, measure, packed
+from modelyard.serving.parking import park
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
 from modelyard.serving.sifting import Hurried, drop, least, stays, turn_away
@@ -160,7 +160,7 @@ class Service:
         if chosen.log.tight and chosen.log.full:
             chosen.batcher.waiting += 1
             chosen.log.waited += 1
-            chosen._park(asked, time.monotonic() + self.limits.backlog_seconds)
+            park(chosen, asked, time.monotonic() + self.limits.backlog_seconds)
         else:
             chosen.batcher.ask(asked)
 
@@ -169,30 +169,6 @@ class Service:
         self.killed = True
         for asked in self.batcher.drop():
             asked.exchange.refuse(killed())
-
-    def _park(self, asked: Asked, until: float) -> None:
-        """Wait for room in the log: an answer that could not be recorded is not given."""
-        there = stays(asked)
-        if there and self.log.full and not self.killed and time.monotonic() < until:
-            asyncio.get_running_loop().call_later(0.01, self._park, asked, until)
-            return
-        self.batcher.waiting -= 1
-        if not there:
-            drop([asked])
-            return
-        if self.killed:
-            asked.exchange.refuse(killed())
-            return
-        if self.log.full:
-            message = "the server cannot keep up with its records; try again"
-            asked.exchange.refuse(HttpError(503, "log-full", message, headers=((b"retry-after", b"5"),)))
-            return
-        try:
-            # Its time goes on.
-            self.batcher.sifts = True
-            self.batcher.ask(asked)
-        except Exception as error:  # noqa: BLE001 - who waits is not called by those that answer every error
-            fail(asked.exchange, error)
 
     def _check(self, group: list[Asked], output: Array | BaseException | None) -> None:
         """Have the declared checks look at the answers of a group before they are written."""
