@@ -20,7 +20,7 @@ WITH = PLAIN + "deploy: {consumers: contracts/*.yaml}\n"
 BOTH = ["benign", "malignant"]
 
 
-def contract(path: Path, *, known: list[str] = BOTH, **more: Any) -> None:
+def contract(path: Path, *, known: list[str] = BOTH, wants: dict[str, Any] | None = None, **more: Any) -> None:
     """Write what a consumer relies on: the request has every column that the first version takes."""
     row = {**dict.fromkeys(COLUMNS, 15.0), "grain": "fine"}
     path.parent.mkdir(exist_ok=True)
@@ -31,7 +31,7 @@ def contract(path: Path, *, known: list[str] = BOTH, **more: Any) -> None:
             {
                 "name": "ask for one sample",
                 "request": {"rows": [row]},
-                "answer": {"fields": {"/predictions/*/label": {"one_of": known}}},
+                "answer": {"fields": {"/predictions/*/label": wants or {"one_of": known}}},
             },
         ],
         **more,
@@ -138,12 +138,22 @@ def test_guards_of_the_project_and_roles_count(folder: Path, capsys: pytest.Capt
     (folder / "modelyard.yaml").write_text(spec)
     assert main(["run"]) == 1
     assert "got null" in capsys.readouterr().err
-    # The code of a guard counts: it lets everything pass now.
+    # Who takes no text but two is not safe with a guard that may give none, whatever it does today.
     (folder / "guards.py").write_text("def strict(batch):\n    return [False] * len(batch)\n")
+    assert main(["run"]) == 1
+    assert "it may be null" in capsys.readouterr().err
+    # Of who takes any text it counts what the code of the guard does with it.
+    text = {"type": "string"}
+    contract(folder / "contracts" / "ward.yaml", wants=text)
     assert main(["run"]) == 0
+    (folder / "guards.py").write_text("def strict(batch):\n    return [True for _ in range(len(batch))]\n")
+    capsys.readouterr()
+    assert main(["run"]) == 1
+    assert "got null" in capsys.readouterr().err
+    (folder / "guards.py").write_text("def strict(batch):\n    return [False] * len(batch)\n")
     (folder / "modelyard.yaml").write_text(spec + "  access: {roles: [operator]}\n")
     capsys.readouterr()
     assert main(["run"]) == 1
     assert "403" in capsys.readouterr().err
-    contract(folder / "contracts" / "ward.yaml", role="operator")
+    contract(folder / "contracts" / "ward.yaml", wants=text, role="operator")
     assert main(["run"]) == 0
