@@ -6,7 +6,7 @@ import msgspec
 
 from modelyard._kit.clock import as_text
 from modelyard._kit.errors import Refused
-from modelyard.records import Draft
+from modelyard.records import Draft, Event, EventKind
 from modelyard.store.base import Store
 
 __all__ = ["Off", "Unloaded", "kill", "killed", "revive", "switched_off", "unloaded"]
@@ -54,24 +54,26 @@ class Unloaded(msgspec.Struct, frozen=True):
 
 def unloaded(store: Store) -> tuple[Unloaded, ...]:
     """Return every endpoint whose model is unloaded, by name; a server that began since then holds it all the same."""
-    found: dict[str, Unloaded] = {}
-    for event in store.ledger.events(kinds=("endpoint.loaded", "endpoint.unloaded")):
-        name = event.payload["endpoint"]
-        found.pop(name, None)
-        if event.kind == "endpoint.unloaded":
-            found[name] = Unloaded(name, event.time, event.payload["caller"])
-    return tuple(found[name] for name in sorted(found))
+    return tuple(
+        Unloaded(event.payload["endpoint"], event.time, event.payload["caller"])
+        for event in _newest(store, "endpoint.loaded", "endpoint.unloaded")
+        if event.kind == "endpoint.unloaded"
+    )
 
 
 def switched_off(store: Store) -> tuple[Off, ...]:
     """Return every endpoint that is switched off, by name."""
-    off: dict[str, Off] = {}
-    for event in store.ledger.events(kinds=("endpoint.killed", "endpoint.revived")):
-        name = event.payload["endpoint"]
-        off.pop(name, None)
-        if event.kind == "endpoint.killed":
-            off[name] = Off(name, event.time, event.actor, event.payload["reason"])
-    return tuple(off[name] for name in sorted(off))
+    return tuple(
+        Off(event.payload["endpoint"], event.time, event.actor, event.payload["reason"])
+        for event in _newest(store, "endpoint.killed", "endpoint.revived")
+        if event.kind == "endpoint.killed"
+    )
+
+
+def _newest(store: Store, *kinds: EventKind) -> list[Event]:
+    """Return the newest event of some kinds for each endpoint, by its name."""
+    found = {event.payload["endpoint"]: event for event in store.ledger.events(kinds=kinds)}
+    return [found[name] for name in sorted(found)]
 
 
 def killed(store: Store, endpoint: str) -> str:
