@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -339,3 +341,41 @@ def test_the_error_is_one_of_the_system_and_travels() -> None:
         assert (one.errno, one.filename) == (EACCES, None)
         assert (one.code, one.problem.where, one.problem.hint) == ("step-network", "steps.py:1", "say so")
         assert "step `a` wanted a network socket" in str(one)
+
+
+BOTH_AT_ONCE = """
+import socket
+import threading
+import time
+from modelyard.pipeline import network
+from modelyard.records import Step
+
+marking, begun, made = network._marking, threading.Event(), []
+
+def slow(start):
+    begun.set()
+    time.sleep(0.3)
+    return marking(start)
+
+def step():
+    with network.Within(Step(name="a", verb="m:f")):
+        try:
+            socket.socket(socket.AF_INET).close()
+            made.append("a socket")
+        except PermissionError:
+            made.append("nothing")
+
+network._marking = slow
+first = threading.Thread(target=step)
+second = threading.Thread(target=lambda: (begun.wait(), step()))
+second.start()
+first.start()
+first.join()
+second.join()
+print(made)
+"""
+
+
+def test_two_first_steps_at_once_are_both_held() -> None:
+    done = subprocess.run([sys.executable, "-c", BOTH_AT_ONCE], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "['nothing', 'nothing']\n", done.stderr

@@ -92,7 +92,10 @@ class Within:
 
     def __enter__(self) -> None:
         if not _asking:
-            _ask()
+            # Who comes second waits until all of it asks.
+            with _beginning:
+                if not _asking:
+                    _ask()
         self._before = _thread.attempt
         # Whatever is raised inside has it for a context, and did not follow from it.
         self._handled = sys.exc_info()[1]
@@ -117,6 +120,7 @@ class _Thread(threading.local):
 _thread = _Thread()
 _under_way: list[Within] = []
 _asking = False
+_beginning = threading.Lock()
 _closed = False
 
 
@@ -162,7 +166,6 @@ def _attempt() -> Within | None:
 def _ask() -> None:
     """Have threads and sockets of this process ask from now on."""
     global _asking
-    _asking = True
     threading.Thread.start = _marking(threading.Thread.start)  # type: ignore[assignment, method-assign]
     socket.socket.__init__ = _making(socket.socket.__init__)  # type: ignore[method-assign]
     for name in _LOOK_UP:
@@ -170,6 +173,7 @@ def _ask() -> None:
         setattr(_socket, name, looking)
         if name != "getaddrinfo":
             setattr(socket, name, looking)
+    _asking = True
 
 
 def _marking(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
