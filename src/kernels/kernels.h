@@ -29,7 +29,7 @@ extern bool wide; /* module.c */
 #endif
 
 /* The same as `modelyard.inference.kernels.VERSION`: raised on both sides with what they call each other. */
-#define KERNELS_VERSION 3
+#define KERNELS_VERSION 4
 
 /* number.c: Read a JSON number at `p`, where at `end` stands a byte that is part of none.
  *
@@ -165,6 +165,14 @@ Py_ssize_t *places_take(PyObject *sequence, Py_ssize_t most, Py_ssize_t *count);
 /* answers.c */
 extern const char answers_bounds_doc[];
 PyObject *answers_bounds(PyObject *module, PyObject *array);
+extern const char answers_span_doc[], answers_exponents_doc[], answers_shares_doc[];
+PyObject *answers_span(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *answers_exponents(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *answers_shares(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* heads.c */
+extern const char heads_find_doc[];
+PyObject *heads_find(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* letters.c */
 extern const char letters_doc[];

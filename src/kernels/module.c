@@ -70,6 +70,10 @@ static PyObject *widen(PyObject *Py_UNUSED(module), PyObject *wish)
 
 static PyMethodDef functions[] = {
     {"narrow", narrow, METH_VARARGS, narrow_doc},
+    CALLED("span", answers_span, answers_span_doc),
+    CALLED("exponents", answers_exponents, answers_exponents_doc),
+    CALLED("shares", answers_shares, answers_shares_doc),
+    CALLED("find", heads_find, heads_find_doc),
     {"letters", letters, METH_VARARGS, letters_doc},
     {"lift", tensors_lift, METH_O, tensors_lift_doc},
     {"bounds", answers_bounds, METH_O, answers_bounds_doc},

@@ -253,6 +253,25 @@ PyDoc_STRVAR(read_doc, "read(body, /)\n--\n\n"
                        "    is NaN), and their texts in the same order (a missing one is empty); None for anything that\n"
                        "    is unusual or wrong.\n");
 
+/* Returns what was read, or None where it does not fit, and lets go of what was needed for it. */
+static PyObject *read_of(const Reader *self, Reading *r, bool fits)
+{
+    PyObject *found = NULL;
+    if (fits && !PyErr_Occurred()) {
+        PyObject *count = PyLong_FromSsize_t(r->rows);
+        PyObject *numbers = PyBytes_FromStringAndSize((const char *)r->numbers,
+                                                      r->rows * self->numbers * (Py_ssize_t)sizeof *r->numbers);
+        if (count != NULL && numbers != NULL)
+            found = PyTuple_Pack(3, count, numbers, r->texts);
+        Py_XDECREF(count);
+        Py_XDECREF(numbers);
+    }
+    Py_XDECREF(r->texts);
+    PyMem_Free(r->last);
+    PyMem_Free(r->numbers);
+    return found == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : found;
+}
+
 static PyObject *reader_read(PyObject *object, PyObject *body)
 {
     const Reader *self = (const Reader *)object;
@@ -260,28 +279,46 @@ static PyObject *reader_read(PyObject *object, PyObject *body)
     Py_ssize_t size;
     if (PyBytes_AsStringAndSize(body, &data, &size) < 0)
         return NULL;
-    Reading r = {.end = data + size};
-    PyObject *found = NULL;
-    r.texts = PyList_New(0);
-    if (r.texts != NULL && take_body(self, data, &r) == r.end) {
-        PyObject *count = PyLong_FromSsize_t(r.rows);
-        PyObject *numbers = PyBytes_FromStringAndSize((const char *)r.numbers,
-                                                      r.rows * self->numbers * (Py_ssize_t)sizeof *r.numbers);
-        if (count != NULL && numbers != NULL)
-            found = PyTuple_Pack(3, count, numbers, r.texts);
-        Py_XDECREF(count);
-        Py_XDECREF(numbers);
+    Reading r = {.end = data + size, .texts = PyList_New(0)};
+    bool fits = r.texts != NULL && take_body(self, data, &r) == r.end;
+    return read_of(self, &r, fits);
+}
+
+PyDoc_STRVAR(alone_doc, "read_alone(bodies, /)\n--\n\n"
+                        "Read bodies of `POST /predict` that hold one row each.\n\n"
+                        "Args:\n"
+                        "    bodies: A list of them.\n\n"
+                        "Returns:\n"
+                        "    What `read` gives of all of them together; None where one of them holds another number of\n"
+                        "    rows, or anything that is unusual or wrong.\n");
+
+static PyObject *reader_read_alone(PyObject *object, PyObject *bodies)
+{
+    const Reader *self = (const Reader *)object;
+    if (!PyList_Check(bodies)) {
+        PyErr_SetString(PyExc_TypeError, "the bodies are no list");
+        return NULL;
     }
-    Py_XDECREF(r.texts);
-    PyMem_Free(r.last);
-    PyMem_Free(r.numbers);
-    if (found == NULL && !PyErr_Occurred())
-        found = Py_NewRef(Py_None);
-    return found;
+    Py_ssize_t count = PyList_Size(bodies);
+    Reading r = {.room = count, .texts = PyList_New(0)};
+    r.numbers = PyMem_Malloc((size_t)(count * self->numbers + 1) * sizeof *r.numbers);
+    if (r.numbers == NULL)
+        PyErr_NoMemory();
+    bool fits = !PyErr_Occurred();
+    for (Py_ssize_t i = 0; fits && i < count; i++) {
+        char *data;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(PyList_GetItem(bodies, i), &data, &size) < 0)
+            break;
+        r.end = data + size;
+        fits = take_body(self, data, &r) == r.end && r.rows == i + 1;
+    }
+    return read_of(self, &r, fits);
 }
 
 static PyMethodDef reader_methods[] = {
     {"read", reader_read, METH_O, read_doc},
+    {"read_alone", reader_read_alone, METH_O, alone_doc},
     {NULL, NULL, 0, NULL},
 };
 

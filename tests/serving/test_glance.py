@@ -129,12 +129,13 @@ def told(endpoint: Endpoint, groups: list[list[Any]]) -> tuple[Any, ...]:
     asking = endpoint.service.gate.asking  # type: ignore[union-attr]
     noted = [
         # As text: a missing number is not the same as itself.
-        [(str(numbers.tolist()), texts) for numbers, texts in one.requests]
+        sorted((str(numbers.tolist()), texts) for numbers, texts in one.requests)
         for one in asking.take().values()  # type: ignore[union-attr]
     ]
     decided, rows = dict(endpoint.service.tally.decided), endpoint.service.rows
     assert endpoint.service.in_flight == 0
-    return answers, decided, rows, noted, logged(endpoint)
+    # Whichever of a turn are answered together, and so first.
+    return answers, decided, rows, noted, sorted(logged(endpoint), key=lambda one: json.dumps(one, sort_keys=True))
 
 
 @pytest.mark.parametrize(

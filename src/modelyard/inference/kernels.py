@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "compiled"]
 
 # Of what both sides call each other; what was compiled of other sources than these is left alone.
-VERSION = 3
+VERSION = 4
 
 
 def compiled() -> ModuleType | None:

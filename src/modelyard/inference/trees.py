@@ -8,6 +8,7 @@ import msgspec
 
 from modelyard._kit.errors import ModelError
 from modelyard.inference.encode import Feeds
+from modelyard.inference.kernels import compiled
 from modelyard.inference.table import MOST_TABLE, Nodes, Table, sums_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ class TreesPredictor:
         if not whole:
             raise ValueError("its parts do not fit together")
         self._link = trees.link
+        # The second: as far as the exponential of a float32 goes.
         self._one, self._far = np.float32(1), np.float32(88)
+        self._kernels = compiled()
         used, at = np.unique(column, return_inverse=True)
         if len(used) * word > MOST_WORDS:
             raise ValueError("it has more columns than are ever written")
@@ -186,7 +189,11 @@ class TreesPredictor:
             return sums
         answer: Array
         if self._link == "logistic":
-            # As far as the exponential of a float32 goes.
+            if self._kernels is not None:
+                self._kernels.exponents(sums, self._far)
+                answer = np.empty((len(sums), 2), np.float32)
+                self._kernels.shares(np.exp(sums, out=sums), answer)
+                return answer
             away = np.minimum(np.maximum(sums, -self._far), self._far)
             odds = np.exp(np.negative(away, out=away), out=away)
             odds += self._one

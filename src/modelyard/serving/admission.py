@@ -80,6 +80,7 @@ class Admission:
             raise _no_method(found)
         place.permit(caller, route)
         head.decided(caller.name, caller.role, route, place, (place.models,))
+        head.lane = place.lane if route.joins else None
 
     def about(self, exchange: Exchange, route: Route) -> None:
         """Note route and caller of a question about the server, and the models of all endpoints where they may ask it.

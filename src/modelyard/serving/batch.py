@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     # The same as lists, or as the model gave it.
     Output = Rows | Array
 
-__all__ = ["INLINE_ROWS", "Batcher", "Rows"]
+__all__ = ["ENOUGH", "FEWEST", "INLINE_ROWS", "Batcher", "Rows"]
 
 # A request of this many rows has a run of its own in a thread, and no run of several has more.
 INLINE_ROWS = 256
@@ -42,9 +42,9 @@ _INLINE = 0.005
 # Rows that are enough to see before anybody asks how fast it is.
 _WARM = 32
 # Requests that a turn may hold however long they take.
-_FEWEST = 16
+FEWEST = 16
 # Requests from which on a turn does not wait for another look; nor does one with the rows of a whole run.
-_ENOUGH = 64
+ENOUGH = 64
 
 
 class _Asking(Protocol):
@@ -165,7 +165,7 @@ class Batcher(Generic[T]):
         self.runs = 0
         self.timed = Timed(INLINE_ROWS)
         self.waiting = 0
-        self.turn = Pace(TURN, least=_FEWEST)
+        self.turn = Pace(TURN, least=FEWEST)
         self.inline = Pace(_INLINE, least=0)
         self.busy = self.sifts = False
         # A turn is in the thread.
@@ -188,7 +188,7 @@ class Batcher(Generic[T]):
         gathered.append(one)
         self._rows = rows = self._rows + count
         if rows >= self.turn.rows:
-            self.busy = len(gathered) >= _FEWEST
+            self.busy = len(gathered) >= FEWEST
 
     def drop(self) -> list[T]:
         """Return those that wait for their turn, which do not wait any more."""
@@ -228,6 +228,25 @@ class Batcher(Generic[T]):
             raise parsed.error
         rows: list[list[float]] = self._predictor.predict(feeds).tolist()
         return rows
+
+    def keeps_up(self, rows: int) -> bool:
+        """Say whether so many rows may be run in the loop now: no turn is in the thread, and they would not need it."""
+        return not self._away and rows <= self.inline.rows
+
+    def run(self, feeds: Feeds) -> Array:
+        """Run the model in the loop for rows that are not gathered here."""
+        return self._predictor.predict(feeds)
+
+    def ran(self, rows: int, took: float) -> None:
+        """Count such a run.
+
+        Args:
+            rows: Rows, each of a request of its own.
+            took: Seconds by the clock on the wall.
+        """
+        self.runs += 1
+        self.timed.add(rows, rows, took)
+        self.inline.learn(rows, took)
 
     def close(self) -> None:
         """Stop the threads once their work is done, and let go of the model."""
@@ -291,7 +310,7 @@ class Batcher(Generic[T]):
     def _look(self) -> None:
         """Let the loop read once more if the last time brought something, else end the turn."""
         count = len(self._gathered)
-        if self._seen < count < _ENOUGH and self._rows < min(self.turn.rows, INLINE_ROWS):
+        if self._seen < count < ENOUGH and self._rows < min(self.turn.rows, INLINE_ROWS):
             self._seen = count
             asyncio.get_running_loop().call_soon(self._look)
         elif count and not self._away:
@@ -320,7 +339,7 @@ class Batcher(Generic[T]):
 
     def _turn(self, gathered: list[T], rows: int) -> None:
         """Do a turn in the loop."""
-        much = len(gathered) >= _FEWEST
+        much = len(gathered) >= FEWEST
         began = time.thread_time() if much else 0.0
         took, answered = 0.0, 0
         for run in _runs(gathered, rows):

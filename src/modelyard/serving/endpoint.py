@@ -17,6 +17,7 @@ from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
 from modelyard.serving.guards.policy import Policy
 from modelyard.serving.http.exchange import Exchange
+from modelyard.serving.lane import Lane
 from modelyard.serving.limits import Days, Limits, Rate
 from modelyard.serving.models import Models
 from modelyard.serving.observability.accesslog import AccessLog
@@ -46,6 +47,7 @@ class Endpoint:
         access: Lines about requests, for the logs.
         voice: For whom it speaks.
         limited: Requests of a caller are counted, and some may be too many.
+        lane: Where requests are gathered that are answered together.
         sheds: Nothing else is to be counted, told or allowed where a request finds no room.
     """
 
@@ -80,6 +82,7 @@ class Endpoint:
         self.sheds = not (self.limited or self.cors or policy.traces is not None)
         if self.access.all:
             models.tell(self.access)
+        models.lane = self.lane = Lane(self, limits.in_flight)
 
     def permit(self, caller: Caller, route: Route) -> None:
         """Say whether a caller may take a route.

@@ -49,6 +49,20 @@ class Loads(Protocol):
         ...
 
 
+class Gathers(Protocol):
+    """Gathers requests before a version has them."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are as many as can be answered in a turn."""
+        ...
+
+
 class Models:
     """What one endpoint of a server answers with.
 
@@ -64,6 +78,7 @@ class Models:
         rollout: The challenger on trial.
         board: Where several processes on one port tell each other what they count; none: there is one.
         days: Counts what callers ask about in a day, if that is bounded.
+        lane: Where requests wait before a version has them.
         bell: Tells when too much is refused or held back, if that is declared.
         metrics: What is counted beside the models.
         retired: What versions counted that are gone.
@@ -78,6 +93,7 @@ class Models:
         self.rollout: Tried | None = None
         self.days: Days | None = None
         self.bell: Bell | None = None
+        self.lane: Gathers | None = None
         self.board: Board | None = None
         self.metrics = Metrics()
         self.retired = Retired()
@@ -229,10 +245,12 @@ class Models:
 
     def full(self, most: int) -> bool:
         """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
+        lane = self.lane
+        waiting, busy = (0, False) if lane is None else (lane.count, lane.busy)
         if (only := self._only) is not None:
-            return True if only.waiting >= most else only.busy
+            return busy or only.busy or waiting + only.waiting >= most
         loads = [service.batcher for service in self._all]
-        return any(load.busy for load in loads) or sum([load.waiting for load in loads]) >= most
+        return busy or any(load.busy for load in loads) or waiting + sum([load.waiting for load in loads]) >= most
 
 
 def all_ready(seen: Sequence[Models]) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from modelyard.inference.decode import Label, predictions_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 __all__ = ["hand_out", "measure", "packed"]
+
+_LITTLE = sys.byteorder == "little"
 
 
 def hand_out(
@@ -76,10 +78,16 @@ def _bounds(output: Array) -> tuple[float, float, float, float]:
     return float(least(rows, axis=None)), float(least(most(rows))), float(least(sums)), float(most(sums))
 
 
-def packed(group: list[Asked], output: Array, problem: Problem) -> Packed:
-    """Return the answers to a group for the log, every row of which was answered."""
-    data, classes = output.astype("<f4", copy=False).tobytes(), list(problem.classes)
+def packed(output: Array, problem: Problem, predictions: list[Label]) -> Packed:
+    """Return answers for the log, every row of which was answered.
+
+    Args:
+        output: The model's output.
+        problem: What was learned.
+        predictions: The label that is answered to each row; not looked at for a regression.
+    """
+    narrow = output if _LITTLE and output.dtype.char == "f" else output.astype("<f4")
+    data, classes = narrow.tobytes(), list(problem.classes)
     if not classes:
         return Packed(len(output), ["prediction"], data, False, {})
-    predictions = list(chain.from_iterable([one.predictions for one in group]))
     return Packed(len(output), classes, data, False, {"prediction": predictions}, "probabilities")

@@ -35,6 +35,7 @@ class Route:
         action: What a caller must be allowed to do.
         handler: Who answers.
         wide: It asks about the server and not about one endpoint: `Head.seen` says about which of them.
+        joins: Requests whose bodies alone say what is asked for may be answered together.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Route:
     action: Action | None
     handler: Handler
     wide: bool = False
+    joins: bool = False
 
     @property
     def by_message(self) -> bool:
@@ -135,7 +137,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/models/{model}/stats", "operate", repository.statistics),
     Route("GET", "/v2/models/{model}/versions/{version}/stats", "operate", repository.statistics),
     *_UNSUPPORTED,
-    Route("POST", "/predict", "infer", predict),
+    Route("POST", "/predict", "infer", predict, joins=True),
     Route("POST", "/invocations", "infer", mlflow.invocations),
     Route("GET", "/ping", None, mlflow.ping),
     Route("GET", "/openapi.json", "read", openapi),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +28,13 @@ from modelyard.serving.outputs import hand_out, measure, packed
 from modelyard.serving.parking import park
 from modelyard.serving.parsed import Parsed
 from modelyard.serving.protocols.writing import Writer
+from modelyard.serving.recording import keep
 from modelyard.serving.sifting import Hurried, drop, least, stays, turn_away
 from modelyard.serving.validate import Validator
 from modelyard.serving.versions.choosing import HEADER, check_alone
 from modelyard.serving.watching import Picks, Watch
 from modelyard.store.packed import Packed
-from modelyard.store.requests import LOAD_TEST, Inputs, Outputs, Turn
+from modelyard.store.requests import LOAD_TEST, Outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +70,7 @@ class Service:
         batcher: Gathers the requests of a turn of the event loop for the model.
         days: Counts what callers ask about in a day, if that is bounded.
         access: Where a line about each answered request goes, if that is declared.
+        keeper: Chooses what of them is written down.
         gate: Guards on both sides of the model, if any are declared.
         watch: Sees what is answered, while this version is compared with another one.
         rollout: Says which version answers a request, while another one is tried beside this one.
@@ -96,7 +99,7 @@ class Service:
         self.usual = usual_row(bundle.signature, bundle.profile)
         self.validator = Validator(bundle.signature, rows=limits.rows)
         self.writer = Writer(self.problem, bundle.version.digest, self.labels, self._json)
-        self._keeper = Keeper(self.validator, limits.policy.requests)
+        self.keeper = Keeper(self.validator, limits.policy.requests)
         self.log, self.limits, self.clock = log, limits, clock
         self.runtime = {"name": bundle.runtime.name, "threads": bundle.runtime.threads, "decided": bool(bundle.decided)}
         self.draining = self.killed = self.closed = False
@@ -199,12 +202,12 @@ class Service:
             self._failed(group, output)
             return
         ended = time.monotonic()
-        gate, keeper = self._gate_for(group, output), self._keeper
+        gate, keeper = self._gate_for(group, output), self.keeper
         rows = [asked.parsed for asked in group]
         counts = [parsed.count for parsed in rows]
         if output is not None:
             hand_out(group, counts, output, self.problem, self.labels, much=gate is None)
-        finite = output is None or gate is not self.gate or self._finite(output)
+        finite = output is None or gate is not self.gate or self.finite(output)
         # Where nothing is to be looked at one by one, the rows of all requests may go to the log as one.
         joins = gate is None and keeper.joins
         if gate is None and finite:
@@ -221,10 +224,10 @@ class Service:
             # Where every row was answered, the model's output is written as it came.
             outputs: Outputs
             if output is not None and gate is None and every and keeper.all:
-                outputs = packed(done, output, self.problem)
+                outputs = packed(output, self.problem, list(chain.from_iterable([one.predictions for one in done])))
             else:
                 outputs = [one.decoded for one in done]
-            took = self._keep(done, counts, given, outputs, ended, self.log)
+            took = keep(self, done, counts, given, outputs, ended)
         if self.watch is not None:
             self.watch.answered(self, group, took)
 
@@ -234,7 +237,7 @@ class Service:
         """Write the answers of a group as the model gave them; return who got one, and their rows unless it joins."""
         if joins and self.writer.post(group, output):
             return group, []
-        rows_of, json = self._keeper.rows_of, self._json
+        rows_of, json = self.keeper.rows_of, self._json
         done: list[Asked] = []
         inputs: list[bytes | Packed] = []
         for asked in group:
@@ -271,19 +274,19 @@ class Service:
             try:
                 if not finite:
                     check_finite(asked, self.tally)
-                sent = self._keeper.rows_of(parsed)
+                sent = self.keeper.rows_of(parsed)
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
                 body = seen.render(self, seen)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 self._fail(exchange, error)
                 if isinstance(error, Withheld):
-                    log = self.log.apart() if error.apart else self.log
-                    self._keep([asked], [parsed.count], [sent], [asked.decoded], ended, log, refused=True)
+                    log = self.log.apart() if error.apart else None
+                    keep(self, [asked], [parsed.count], [sent], [asked.decoded], ended, log, refused=True)
                 if gate is not None:
                     gate.forget([asked])
                 continue
             if held:
-                self._keep([asked], [parsed.count], [sent], [asked.decoded], ended, self.log.apart())
+                keep(self, [asked], [parsed.count], [sent], [asked.decoded], ended, self.log.apart())
             else:
                 done.append(asked)
                 inputs.append(sent)
@@ -293,7 +296,7 @@ class Service:
     def _reply(self, exchange: Exchange, body: Body) -> None:
         exchange.reply(200, body.data, body.headers, body.content_type + self._named)
 
-    def _finite(self, output: Array) -> bool:
+    def finite(self, output: Array) -> bool:
         """Say that a model answered numbers only; of very large ones it may not, and then each is looked at."""
         least, _, _, high = self._bounds(output)
         return -inf < least and high < inf
@@ -302,49 +305,6 @@ class Service:
         """Return the gate that looks at each answer of a group; none if all pass, which are finite then."""
         gate = self.gate
         return gate if gate is None or output is None or not gate.lets_pass(group, output) else None
-
-    def _keep(
-        self,
-        done: list[Asked],
-        counts: list[int],
-        inputs: Inputs,
-        outputs: Outputs,
-        ended: float,
-        log: RequestLog,
-        *,
-        refused: bool = False,
-    ) -> list[float]:
-        """Count and log what was answered, and return the milliseconds that each request took.
-
-        What is refused, since its answer is held back, is counted as that already.
-        """
-        exchanges = [one.exchange for one in done]
-        took = [(ended - one.began) * 1000 for one in exchanges]
-        heads = [one.head for one in exchanges]
-        ids, callers = [one.id for one in exchanges], [head.caller for head in heads]
-        rows = sum(counts)
-        keys = [one.key for one in exchanges] if self.watch is not None else []
-        self.last = now = self.clock()
-        turn = Turn(now, self.version.digest, self.trace, ids, callers, took, counts, inputs, outputs, keys)
-        if self._keeper.all or log is not self.log:
-            log.put(turn, rows)
-        else:
-            some = turn.only([self._keeper.keeps() for _ in ids])
-            kept = sum(some.counts)
-            log.passed += rows - kept
-            if kept:
-                log.put(some, kept)
-        if refused:
-            self.log.refused += rows
-            return took
-        self.answered += len(done)
-        self.rows += rows
-        self.tally.add([head.route for head in heads], took)
-        if self.access is not None:
-            digest, held = self.version.digest, log is not self.log
-            for exchange, ms, count in zip(exchanges, took, counts, strict=True):
-                self.access.add(exchange, 200, ms, rows=count, version=digest, held=held)
-        return took
 
     def warm(self) -> None:
         """Run the model, so that the first caller does not wait for it."""

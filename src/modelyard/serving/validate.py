@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Validator"]
+__all__ = ["Validator", "raw_rows"]
 
 # Up to this size a row is logged as it was sent; a larger one may be mostly spaces.
 _RAW_BYTES = 16_384
@@ -63,7 +63,9 @@ class Validator:
         features = tuple(self.columns.features.values())
         self._decoders = _decoders(features)
         kernels = compiled()
-        self._read = _reader(features, kernels)
+        reader = _reader(features, kernels)
+        self._read = None if reader is None else reader.read
+        self._read_alone = None if reader is None else reader.read_alone
         self._round = None if kernels is None else kernels.narrow
         most = _FLOAT32_MAX
         self._low = np.array([-most if f.low is None else f.low for f in self.numbers], np.float64)
@@ -110,12 +112,32 @@ class Validator:
         categories = self._np.empty((count, len(self.categories)), object)
         for at, values in enumerate(tuples):
             categories[at] = [v if v is not None else "" for v in values[split:]]
-        return Parsed(count, numbers, categories, _raw(body, count))
+        return Parsed(count, numbers, categories, raw_rows(body, count))
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether there is what `alone` needs."""
+        return self._read_alone is not None
+
+    def alone(self, bodies: list[bytes]) -> tuple[Parsed, Feeds] | None:
+        """Read bodies of `POST /predict` that hold one row each, and make feeds of all of them.
+
+        Returns:
+            The rows as if one request had sent them, and their feeds; none where anything is unusual, or wrong.
+        """
+        found = self._read_alone(bodies)  # type: ignore[misc] # see `reads_alone`
+        if found is None:
+            return None
+        count, numbers, texts = found
+        categories = self._np.array(texts, object).reshape(count, -1) if texts else None
+        parsed = Parsed(count, numbers if self.numbers else None, categories)
+        feeds, whole = self._feeds([parsed])
+        return (parsed, feeds) if whole else None
 
     def _taken(self, body: bytes, count: int, numbers: bytes, texts: list[str]) -> Parsed:
         """Return what the compiled reader has read, with texts."""
         categories = self._np.array(texts, object).reshape(count, -1)
-        return Parsed(count, numbers if self.numbers else None, categories, _raw(body, count))
+        return Parsed(count, numbers if self.numbers else None, categories, raw_rows(body, count))
 
     def fit(self, group: list[Parsed]) -> Feeds:
         """Hold the rows of several requests against the signature, all at once, and make feeds of them.
@@ -277,7 +299,7 @@ def _many(body: bytes) -> bool:
     return first.startswith(b'"rows"') or len(first) < 6
 
 
-def _raw(body: bytes, count: int) -> bytes:
+def raw_rows(body: bytes, count: int) -> bytes:
     """Return the rows of a body as they were sent, if they stand alone and are short enough for the log."""
     if count >= PACKED_ROWS or len(body) > _RAW_BYTES * count:
         return b""
@@ -287,17 +309,14 @@ def _raw(body: bytes, count: int) -> bytes:
     return b"" if _many(body) else b"[%s]" % body
 
 
-def _reader(
-    features: tuple[Feature, ...], kernels: Any
-) -> Callable[[bytes], tuple[int, bytes, list[str]] | None] | None:
+def _reader(features: tuple[Feature, ...], kernels: Any) -> Any:
     """Return what reads usual bodies, compiled; none for names that do not stand in JSON as they are."""
     if kernels is None or not features:
         return None
     try:
-        reader = kernels.Reader(tuple((f.name, f.type != "number", f.nullable) for f in features))
+        return kernels.Reader(tuple((f.name, f.type != "number", f.nullable) for f in features))
     except ValueError:
         return None
-    return reader.read  # type: ignore[no-any-return]
 
 
 def _decoders(features: tuple[Feature, ...]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]] | None:

@@ -212,6 +212,26 @@ class Asking:
         for caller, share in shares.items():
             self._note(caller, share, [parsed.count for parsed in share])
 
+    def note_alone(self, callers: list[str], parsed: Parsed) -> None:
+        """Take requests of one row each, all of which are answered.
+
+        Args:
+            callers: Who asked, of each.
+            parsed: Their rows.
+        """
+        first, count = callers[0], len(callers)
+        if callers.count(first) == count:
+            self._note(first, [parsed], [1] * count)
+            return
+        shares: dict[str, list[int]] = {}
+        for at, caller in enumerate(callers):
+            shares.setdefault(caller, []).append(at)
+        width, packed, texts = 8 * self._numbers, parsed.packed, parsed.categories
+        for caller, places in shares.items():
+            numbers = None if packed is None else b"".join([packed[at * width : (at + 1) * width] for at in places])
+            share = Parsed(len(places), numbers, None if texts is None else texts[places])
+            self._note(caller, [share], [1] * len(places))
+
     def limited(self, caller: str) -> float:
         """Return the seconds for which a caller gets no answers; 0 if it does."""
         if self._declared.do != "limit" or caller not in self._until:

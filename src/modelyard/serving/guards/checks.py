@@ -164,7 +164,10 @@ class Checks:
         """Say at a glance that nothing of a group is marked, nor has to be looked at."""
         if output is None or isinstance(output, BaseException):
             return True
-        fitting = [asked.parsed for asked in group if asked.parsed.error is None]
+        return self.clear_rows([asked.parsed for asked in group if asked.parsed.error is None], output)
+
+    def clear_rows(self, fitting: Sequence[Parsed], output: Any) -> bool:
+        """Do what `clears` does, of rows whoever asked for them."""
         return all(loaded.clears(output, fitting) for loaded in self._checks)
 
     def look(self, group: list[Asked], output: Array | BaseException | None, then: Then) -> None:

@@ -92,6 +92,29 @@ class Gate:
             self.asking.note_all(group, len(output))
         return True
 
+    def harmless(self, feeds: Feeds) -> bool:
+        """Say that nothing would be said of rows on their way to the model; of none is anything counted here."""
+        return self._incoming.harmless(feeds)
+
+    def clears(self, parsed: Parsed, output: Array) -> bool:
+        """Say that no answer needs a look of its own; nothing is noted or counted here.
+
+        Args:
+            parsed: Rows that are `harmless`.
+            output: The model's output for them.
+        """
+        return self._outgoing.lets_pass(output) and (self.checks is None or self.checks.clear_rows((parsed,), output))
+
+    def note(self, callers: list[str], parsed: Parsed) -> None:
+        """Note who asked for rows, all of which are answered.
+
+        Args:
+            callers: Of each row.
+            parsed: The rows.
+        """
+        if self.asking is not None:
+            self.asking.note_alone(callers, parsed)
+
     def answer(self, asked: Asked) -> tuple[Asked | Shown, bool]:
         """Return what the caller sees, and whether the request is held back.
 

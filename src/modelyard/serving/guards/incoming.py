@@ -96,6 +96,13 @@ class Incoming:
                 self._outliers(strange, job)
         return self._left(feeds, group, job)
 
+    def harmless(self, feeds: Feeds) -> bool:
+        """Say that `fit` would tell, refuse, hold back and count nothing of rows that the validator calls whole."""
+        strange = self._strange
+        return not self._wanted and (
+            strange is None or strange.harmless(feeds.get("numeric"), feeds.get("categorical"))
+        )
+
     def attempt(self, group: list[Parsed]) -> Feeds:
         """Return the feeds of rows that nobody asked for, as the model would be given them."""
         feeds = self._validator.fit(group)

@@ -16,6 +16,8 @@ from modelyard.checks.strange import Strange
 from modelyard.inference import Bundle
 from modelyard.inference.decode import picked, scores
 from modelyard.inference.encode import as_text
+from modelyard.inference.kernels import compiled
+from modelyard.records import Problem
 from modelyard.serving.guards.base import Batch, Verdict
 from modelyard.serving.guards.glance import Ruled, answers_of, glance_at_classes, is_no_number
 from modelyard.serving.parsed import Parsed
@@ -177,19 +179,37 @@ class Unusual(_Rule, frozen=True, kw_only=True):
         return Ruled(unusual, _glance_at_unusual(bundle, strange))
 
 
+def _span(problem: Problem) -> Callable[[Array], tuple[float, float]]:
+    """Return what takes a model's output and returns its least and its largest score: compiled, where that is there."""
+    import numpy as np
+
+    least, most, kernels = np.minimum.reduce, np.maximum.reduce, compiled()
+
+    def span(output: Array) -> tuple[float, float]:
+        numbers = scores(output, problem)
+        return least(numbers), most(numbers)
+
+    if kernels is None or problem.task not in ("binary", "regression"):
+        return span
+    # Of these a score is a column of the output.
+    column = problem.classes.index(problem.positive) if problem.classes else 0
+    return lambda output: kernels.span(output, column) if output.dtype.char == "f" else span(output)
+
+
 def _glance_at_unusual(bundle: Bundle, strange: Strange) -> Glance:
     import numpy as np
 
     problem = bundle.signature.problem
     named = np.array(answers_of(bundle), object).reshape(-1, 1)
     low, high = _usual_scores(bundle, strange, named)
-    least, most = np.minimum.reduce, np.maximum.reduce
+    span = _span(problem)
 
     def glance(output: Array, _: Sequence[Parsed]) -> bool:
-        numbers = scores(output, problem)
         # What is no number is within nothing; what is rounded to 32 bits stays within.
-        if low <= least(numbers) and most(numbers) <= high:
+        least, most = span(output)
+        if low <= least and most <= high:
             return True
+        numbers = scores(output, problem)
         some = np.flatnonzero(~((numbers >= low) & (numbers <= high)))
         with np.errstate(over="ignore"):
             numbers = numbers[some].astype(np.float32).reshape(-1, 1)

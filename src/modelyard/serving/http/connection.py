@@ -8,10 +8,8 @@ end) has a bound here.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections import deque
 from typing import Any
 
 import httptools
@@ -22,6 +20,7 @@ from modelyard.serving.http.body import RequestBody, check_coding, check_host
 from modelyard.serving.http.exchange import Exchange, has_body, head_bytes, last_words
 from modelyard.serving.http.heads import END, Head
 from modelyard.serving.http.listening import listen
+from modelyard.serving.http.order import Ordered
 from modelyard.serving.http.tls import farewell
 
 __all__ = ["Connection"]
@@ -31,69 +30,52 @@ _REPEATED = 8192
 # Bytes of a body that nobody reads.
 _UNREAD_BYTES = 1024
 _UPGRADE = re.compile(rb"^upgrade(?=:)", re.IGNORECASE | re.MULTILINE)
-# Answers that may wait for those before them on one connection, before nothing more is read from it.
-_PIPELINED = 64
 # Who closes while the caller still sends takes from it the answer that says why: so much more is read and forgotten.
 _LINGER_BYTES = 64_000_000
 # So long the rest of a head may take once the server ends.
 _HEAD_SECONDS = 1.0
 
 
-class Connection(asyncio.Protocol):
+class Connection(Ordered):
     """One connection of a caller.
 
     Args:
         answers: Who answers.
 
     Attributes:
-        began: When the request under way began, of the monotonic clock; 0 while there is none.
-        idle: Since when `sweep` finds nothing under way; 0 until it does.
         headers_whole: Whether the headers of the request under way have arrived.
-        transport: The transport; none once it is closed.
     """
 
     __slots__ = (
-        "_begun",
         "_body",
         "_clean",
         "_done",
         "_exchange",
         "_fed",
-        "_full",
         "_header_bytes",
         "_linger",
         "_lost",
         "_parser",
-        "_paused",
-        "_queue",
         "_refusal",
-        "answers",
-        "began",
         "headers_whole",
-        "idle",
-        "transport",
     )
 
     def __init__(self, answers: Answers) -> None:
-        self.answers = answers
-        self.transport: Any = None
-        self.began = 0.0
-        self.idle = 0.0
+        super().__init__(answers)
         self.headers_whole = False
         self._parser = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
-        self._queue: deque[Exchange] = deque()
         self._body = RequestBody(answers.unfinished)
         # Bytes of reads that neither begin nor end a request: of its headers, or of its body and what stands around it;
         # and those out of which the request under way is parsed: its head has no more.
         self._header_bytes = self._fed = 0
         # Bytes that are still read and forgotten after a refusal; below 0: nothing was refused.
         self._linger = -1
-        # The parser does not know where in the request it is; nothing is read; the caller does not take its answers.
-        self._lost = self._paused = self._full = False
+        # The parser does not know where in the request it is.
+        self._lost = False
         # What a callback of the parser found wrong: an exception on its way through it may lose what it says.
         self._refusal: HttpError | None = None
-        self._clean, self._begun = True, False  # The parser stands where a request begins, and in one.
+        self._clean = True  # The parser stands where a request begins.
         self._done: Exchange | None = None  # The last request out of the bytes that came last.
 
     @property
@@ -104,7 +86,7 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether the headers of a request are whole and its answer is not out."""
-        return self.headers_whole or bool(self._queue) or self._linger == 0
+        return self.headers_whole or bool(self._queue) or self.lane is not None or self._linger == 0
 
     # -- what the transport says
 
@@ -121,6 +103,8 @@ class Connection(asyncio.Protocol):
         """Forget it; what is still being answered has nobody to go to."""
         self.answers.connections.discard(self)
         self.transport = None
+        if self.lane is not None:
+            self.lane.give_back(self)
         if self._queue:
             self.answers.left()
         self._queue.clear()
@@ -128,6 +112,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Go on answering a caller that has said all it has to say and still listens."""
+        if self.lane is not None:
+            self.lane.give_back(self)
         for exchange in self._queue:
             exchange._keep_alive = exchange is not self._queue[-1]
         waits = bool(self._queue) and not self.headers_whole
@@ -135,39 +121,33 @@ class Connection(asyncio.Protocol):
             listen(self)
         return waits
 
-    def pause_writing(self) -> None:
-        """Read no more from a caller that does not take its answers."""
-        self._full = True
-        self._pause()
-
-    def resume_writing(self) -> None:
-        """Go on reading."""
-        self._full = False
-        self._resume()
-
     def data_received(self, data: bytes) -> None:
         """Parse bytes; headers without end are refused."""
+        if self.lane is not None:
+            self.lane.give_back(self)
         if self._clean:
             answers, now = self.answers, time.monotonic()
             heads = answers.heads
             if now > heads.until:
                 heads.renew(now)
-            top, end, body = data.partition(END)
-            head = heads.known.get(top)
-            if head is not None and end and len(body) == head.length:
+            found = heads.find(heads.known, data)
+            if found is not None:
                 # As most requests are: the same bytes before other rows. They were parsed and admitted a moment ago.
-                queue = self._queue
+                head, body = found
+                queue, lane = self._queue, head.lane
                 if answers.pressed and not queue and (refusal := answers.shed(head)):
                     self.began = self.idle = 0.0
                     self.transport.write(refusal)
                     return
                 self.idle = 0.0
                 self.began = now
-                exchange = Exchange(self, head, body, now, next(answers.ids))
-                queue.append(exchange)
-                answers.again(exchange)
-                if len(queue) >= _PIPELINED:
-                    self._pause()
+                if lane is not None and not queue and (lane.room or lane.opens(head)):
+                    lane.room -= 1
+                    lane.gathered.append((self, head, body, now, next(answers.ids)))
+                    self.lane = lane
+                else:
+                    answers.again(self.hold(head, body, now, next(answers.ids)))
+                    self._bound()
                 return
         self._read(data)
 
@@ -307,41 +287,17 @@ class Connection(asyncio.Protocol):
             exchange.refuse(exchange.route)
         else:
             self.answers.begin(exchange)
-        if len(self._queue) >= _PIPELINED:
-            self._pause()
+        self._bound()
 
-    # -- answers
-
-    def answered(self, exchange: Exchange) -> None:
-        """Write what is ready, in the order of the requests."""
-        queue, transport = self._queue, self.transport
-        if transport is None or not queue:
-            return
-        if queue[0] is exchange and exchange._keep_alive:
-            queue.popleft()
-            transport.write(exchange._data)
-        while queue and (data := queue[0]._data) is not None:
-            done = queue.popleft()
-            transport.write(data)
-            if not done._keep_alive:
-                queue.clear()
-                self._end()
-                return
-        if not queue and not self._begun:
-            self.began = 0.0
-        if self._paused and len(queue) < _PIPELINED // 2:
-            self._resume()
+    # -- how it ends
 
     def drain(self) -> None:
         """Close if nothing is under way; what is will close when it is answered, but half a head has a second."""
+        if self.lane is not None:
+            return
         late = time.monotonic() > self.began + _HEAD_SECONDS
         if not self._queue and not self.headers_whole and (late or not self._begun) and self.transport is not None:
             self.transport.close()
-
-    def ending(self, exchange: Exchange) -> None:
-        """End with an answer, as the server does, if nothing was asked after it."""
-        if self._queue and self._queue[-1] is exchange:
-            self._finish()
 
     def _hang_up(self, error: HttpError) -> None:
         """Answer at once although the caller still sends, listen to the rest for a while, then close."""
@@ -388,13 +344,3 @@ class Connection(asyncio.Protocol):
         self._linger = max(self._linger, 0)
         if self.transport is not None:
             self.transport.close()
-
-    def _pause(self) -> None:
-        if self.transport is not None and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self.transport is not None and self._paused and not self._full:
-            self._paused = False
-            self.transport.resume_reading()

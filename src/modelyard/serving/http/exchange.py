@@ -13,9 +13,9 @@ from modelyard.serving.http.heads import Head
 from modelyard.serving.told import say, speaking
 
 if TYPE_CHECKING:
-    from modelyard.serving.http.connection import Connection
+    from modelyard.serving.http.order import Ordered
 
-__all__ = ["JSON", "STATUS_LINES", "Exchange", "all_usual", "fail", "has_body", "head_bytes", "last_words"]
+__all__ = ["JSON", "STATUS_LINES", "Exchange", "all_usual", "fail", "has_body", "head_bytes", "last_words", "send"]
 
 _PHRASES = {
     200: b"OK",
@@ -58,9 +58,9 @@ class Exchange:
     __slots__ = ("__weakref__", "_connection", "_data", "_keep_alive", "began", "body", "drawn", "head", "id", "key")
 
     def __init__(
-        self, connection: Connection | None, head: Head, body: bytes = b"", began: float = 0.0, name: str = ""
+        self, connection: Ordered | None, head: Head, body: bytes = b"", began: float = 0.0, name: str = ""
     ) -> None:
-        self._connection: Connection = connection  # type: ignore[assignment]
+        self._connection: Ordered = connection  # type: ignore[assignment]
         self._data: bytes | None = None
         self._keep_alive = True
         self.head = head
@@ -180,11 +180,6 @@ class Exchange:
         )
         self._connection.answered(self)
 
-    def send(self, data: bytes) -> None:
-        """Write an answer that is whole, where it is `all_usual`."""
-        self._data = data
-        self._connection.answered(self)
-
     def _takes(self, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
         """Return the encoding in which the answer should go and does not yet; empty if there is none."""
         given = self.headers.get(b"accept-encoding", b"")
@@ -204,6 +199,13 @@ class Exchange:
         self.reply(error.status, body_of(error, self.id, v2=self.head.v2), error.headers)
 
 
+def send(exchanges: Sequence[Exchange], answers: Sequence[bytes]) -> None:
+    """Write answers that are whole, to requests that are `all_usual`."""
+    for exchange, data in zip(exchanges, answers, strict=True):
+        exchange._data = data
+        exchange._connection.answered(exchange)
+
+
 def all_usual(exchanges: Sequence[Exchange]) -> bool:
     """Say that answers to requests need the usual headers only."""
     return all(one.head.usual and one._keep_alive and not one._connection.answers.draining for one in exchanges)
@@ -221,7 +223,7 @@ def has_body(exchange: Exchange) -> bool:
     return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip() != b"0"
 
 
-def last_words(connection: Connection, error: HttpError) -> Exchange:
+def last_words(connection: Ordered, error: HttpError) -> Exchange:
     """Return the answer to what did not become a request; the connection ends with it."""
     exchange, body = Exchange(connection, Head()), body_of(error, "", v2=False)
     top = b"%s%s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"

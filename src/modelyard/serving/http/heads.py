@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from modelyard.inference.kernels import compiled
 
 __all__ = ["END", "MOUNT", "Head", "Heads"]
 
@@ -13,6 +16,8 @@ END = b"\r\n\r\n"
 
 # Heads that are remembered: so long, so many, and of this size at most.
 _HEADS_SECONDS, _HEADS_KEPT, _HEAD_BYTES = 0.5, 4096, 4096
+# Bytes of a body up to which it may be answered together with others: a row has less, and of many none are.
+_ALONE_BYTES = 16_384
 # Headers that make one request unlike the next, or its body unlike a plain one.
 _PLAIN = frozenset((b"expect", b"transfer-encoding", b"x-request-id", b"upgrade"))
 # Headers that say nothing of what is asked for or how it shall be answered, with these values if one is named.
@@ -40,6 +45,7 @@ class Head:
         model: Name of the model in its path; empty where there is none.
         version: Version in its path.
         length: Bytes of the body, where it is known.
+        lane: Where such requests are gathered that can be answered together; none where they cannot.
         usual: It is known that the body alone says what is asked for: JSON comes, and JSON goes.
         refusal: What such a request is told while there is no room, ready but for its id; how long that is without
             the id; and the label by which it is counted.
@@ -49,6 +55,7 @@ class Head:
         "at",
         "caller",
         "headers",
+        "lane",
         "length",
         "method",
         "model",
@@ -71,6 +78,7 @@ class Head:
         self.seen: tuple[Any, ...] = ()
         self.length = 0
         self.usual = False
+        self.lane: Any = None
         self.refusal: tuple[bytes, int, tuple[str, str, str, int]] | None = None
 
     @property
@@ -95,13 +103,18 @@ class Heads:
 
     Attributes:
         known: What is known, by the bytes of a head without its end; after `until` it is not to be used.
+        find: Takes what is known and the bytes of a request; returns its head and body, if the one is known and the
+            other as long as that says.
         until: When it is forgotten, of the monotonic clock.
     """
 
-    __slots__ = ("_age", "known", "until")
+    __slots__ = ("_age", "find", "known", "until")
 
     def __init__(self) -> None:
         self.known: dict[bytes, Head] = {}
+        kernels = compiled()
+        self.find: Callable[[dict[bytes, Head], bytes], tuple[Head, bytes] | None]
+        self.find = _find if kernels is None else kernels.find
         self._age = 0
         self.until = 0.0
 
@@ -140,4 +153,12 @@ class Heads:
             head.length = length
             plain = head.method != b"HEAD" and _USUAL.issuperset(headers)
             head.usual = plain and all(headers.get(name, value) == value for name, value in _VALUES)
+            if not head.usual or length > _ALONE_BYTES:
+                head.lane = None
             self.known[top] = head
+
+
+def _find(known: dict[bytes, Head], data: bytes) -> tuple[Head, bytes] | None:
+    top, end, body = data.partition(END)
+    head = known.get(top) if end else None
+    return (head, body) if head is not None and len(body) == head.length else None

@@ -42,7 +42,8 @@ class Keeper:
 
     Attributes:
         all: Every request is written down.
-        joins: Every column too, and all are numbers: the rows of several requests are written down together.
+        whole: Every column too.
+        joins: All of them are numbers, too: the rows of several requests are written down together.
 
     Raises:
         ServeError: A column that should be left out is none of the model's (`policy-unusable`).
@@ -64,12 +65,13 @@ class Keeper:
         self._below = int(declared.sample * 2**32)
         self._lots = _lots()
         self._whole = not redacted
+        self.whole = self.all and self._whole
         self._validator = validator
         self._numbers = [at for at, f in enumerate(validator.numbers) if f.name not in redacted]
         self._categories = [at for at, f in enumerate(validator.categories) if f.name not in redacted]
         self._numeric = [validator.numbers[at].name for at in self._numbers]
         self._textual = [validator.categories[at].name for at in self._categories]
-        self.joins = self.all and self._whole and not validator.categories
+        self.joins = self.whole and not validator.categories
 
     def keeps(self) -> bool:
         """Say whether the next request is written down.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import starmap
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from modelyard.inference.decode import Label
 from modelyard.inference.kernels import compiled
 from modelyard.records import Problem
 from modelyard.serving.asked import Asked, Body, noted
-from modelyard.serving.http.exchange import JSON, STATUS_LINES, all_usual
+from modelyard.serving.http.exchange import JSON, STATUS_LINES, all_usual, send
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer", "written"]
 
 _encode = msgspec.json.Encoder().encode
+_ids = attrgetter("id")
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -73,13 +75,28 @@ class Writer:
         exchanges = [asked.exchange for asked in group]
         if not _all_alone(group) or not all_usual(exchanges):
             return False
-        said = self._labels
-        labels = [said[asked.predictions[0]] for asked in group] if said else [b""] * len(group)
-        numbers = _encode(output.ravel().tolist())
-        letters = self._letters(self._form, [exchange.id for exchange in exchanges], labels, numbers)
-        for exchange, letter in zip(exchanges, letters, strict=True):
-            exchange.send(letter)
+        predictions = [asked.predictions[0] for asked in group] if self._labels else []
+        send(exchanges, self.alone(list(map(_ids, exchanges)), predictions, output))
         return True
+
+    @property
+    def writes_alone(self) -> bool:
+        """Whether there is what `alone` needs."""
+        return self._letters is not None
+
+    def alone(self, ids: list[str], predictions: list[Label], output: Array) -> list[bytes]:
+        """Return the whole answers to requests of one row each, headers and all.
+
+        Args:
+            ids: Those of the requests, which need the usual headers only.
+            predictions: The label of each; nothing for a regression.
+            output: The model's output, as wide as it has classes.
+        """
+        said = self._labels
+        labels = list(map(said.__getitem__, predictions)) if said else [b""] * len(ids)
+        numbers = _encode(output.ravel().tolist())
+        letters: list[bytes] = self._letters(self._form, ids, labels, numbers)  # type: ignore[misc]
+        return letters
 
     def body(self, name: str, rows: list[list[float]], predictions: Sequence[Label]) -> bytes:
         """Return the whole body of the answer to the request of an id."""
