@@ -221,6 +221,44 @@ class TestRows:
         with pytest.raises((TypeError, ValueError)):
             KERNELS.narrow(*given.values())
 
+    @given(st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), max_size=40))
+    def test_probabilities_by_sums_are_those_of_numpy(self, rows: list[list[float]]) -> None:
+        sums = np.array(rows, np.float32).reshape(-1, 2)[:, :1].copy()
+        far, one = np.float32(88), np.float32(1)
+        wanted = np.negative(np.minimum(np.maximum(sums, -far), far))
+        KERNELS.exponents(sums, far)
+        assert np.array_equal(sums, wanted, equal_nan=True)
+        with np.errstate(over="ignore", divide="ignore"):
+            odds = np.abs(np.array(rows, np.float32).reshape(-1, 2)[:, 1:].copy())
+            yes = np.reciprocal(odds + one)
+        output = np.empty((len(odds), 2), np.float32)
+        KERNELS.shares(odds, output)
+        assert np.array_equal(output, np.concatenate([one - yes, yes], axis=1), equal_nan=True)
+
+    @given(st.lists(st.lists(st.floats(width=32), min_size=2, max_size=2), min_size=1, max_size=40), st.integers(0, 1))
+    def test_the_span_of_a_column_is_that_of_numpy(self, rows: list[list[float]], column: int) -> None:
+        output = np.array(rows, np.float32)
+        for matrix in (output, np.asfortranarray(output), output[::2]):
+            wanted = np.minimum.reduce(matrix[:, column]), np.maximum.reduce(matrix[:, column])
+            assert np.array_equal(KERNELS.span(matrix, column), wanted, equal_nan=True)
+
+    def test_what_does_not_fit_is_refused(self) -> None:
+        narrow, wide = np.zeros((3, 1), np.float32), np.zeros((3, 1))
+        for call in (
+            lambda: KERNELS.span(narrow, 1),
+            lambda: KERNELS.span(narrow, -1),
+            lambda: KERNELS.span(wide, 0),
+            lambda: KERNELS.span(narrow[0], 0),
+            lambda: KERNELS.exponents(wide, 1.0),
+            lambda: KERNELS.exponents(narrow, "far"),
+            lambda: KERNELS.exponents(narrow),
+            lambda: KERNELS.shares(narrow, narrow),
+            lambda: KERNELS.shares(narrow, np.zeros((3, 2))),
+            lambda: KERNELS.shares(wide, np.zeros((3, 2), np.float32)),
+        ):
+            with pytest.raises((TypeError, ValueError, IndexError)):
+                call()
+
     def test_the_largest_of_a_profile(self) -> None:
         tails = KERNELS.Tails(np.array([0, 1, 5], np.float32), [2, 1], np.arange(10.0))
         # Below the first knot, on it, between two, on the last, above it; of the second column: below, on, above, none.

@@ -92,6 +92,27 @@ for at in range(100_000):
     counts[2 + (kernels.lift(damaged(random.choice(tensors))) is None)] += 1
 print(*counts)
 
+
+class Head:
+    def __init__(self, length):
+        self.length = length
+
+
+heads = {b"GET / HTTP/1.1\\r\\nhost: x": Head(3), b"": Head(0), b"\\r": Head(1), b"odd": Head("x"), b"none": 7}
+starts = [*heads, b"\\r\\n", b"\\r\\n\\r", b"GET"]
+found = [0, 0]
+for at in range(20_000):
+    some = [random.choice(bodies) for _ in range(random.randrange(6))]
+    if some and random.random() < 0.3:
+        some[random.randrange(len(some))] = damaged(random.choice(bodies))
+    reader.read_alone(some)
+    data = random.choice(starts) + random.choice((b"\\r\\n\\r\\n", b"\\r\\n\\r", b"")) + b"x" * random.randrange(5)
+    try:
+        found[kernels.find(heads, data) is None] += 1
+    except (AttributeError, TypeError):
+        pass
+assert min(found) > 200, found
+
 for at in range(5_000):
     many, width = random.randrange(5), random.randrange(3)
     form = (b"top", b"", b"gap", b"{", b":", (b"name",) * width, b"}")
@@ -141,6 +162,9 @@ for at in range(2_000):
         tails.largest(matrix, floats(2 * rows + more, "d"))
         bounds = floats(columns, "d"), floats(columns, "d")
         kernels.narrow(bytes(floats(rows * columns, "d")), *bounds, floats(rows * columns))
+        kernels.span(matrix, random.randrange(columns))
+        kernels.exponents(floats(rows), 88.0)
+        kernels.shares(floats(rows), floats(2 * rows + more))
         counts[0] += 1
     except ValueError:
         counts[1] += 1

@@ -171,6 +171,32 @@ class TestReader:
     def test_what_is_unusual_or_wrong_is_left_to_python(self, body: bytes) -> None:
         assert self.read(body) is None
 
+    def test_bodies_of_one_row_each_are_read_together(self) -> None:
+        reader = KERNELS.Reader(FIELDS)
+        first, second = (
+            b'{"a":1,"text":"t","\xc3\xbc b":null,"c":"x"}',
+            b'{"rows":[{"c":"","text":null,"a":-2,"\xc3\xbc b":5}]}',
+        )
+        count, numbers, texts = reader.read_alone([first, second, first])
+        assert count == 3
+        each = [reader.read(body) for body in (first, second, first)]
+        assert numbers == b"".join(said for _, said, _ in each)
+        assert texts == [text for _, _, said in each for text in said] == ["t", "x", "", "", "t", "x"]
+        assert reader.read_alone([]) == (0, b"", [])
+
+    @pytest.mark.parametrize("wrong", [b"", b"{}", b'{"rows":[]}', b"rows of two"])
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    def test_where_one_of_them_is_no_row_all_are_left_to_python(self, wrong: bytes, at: int) -> None:
+        row = b'{"a":1,"text":"t","\xc3\xbc b":2,"c":""}'
+        bodies = [row, row]
+        bodies.insert(at, b'{"rows":[%s,%s]}' % (row, row) if wrong == b"rows of two" else wrong)
+        assert KERNELS.Reader(FIELDS).read_alone(bodies) is None
+
+    @pytest.mark.parametrize("wrong", [None, (), b"", [None], ["{}"]])
+    def test_what_is_no_list_of_bodies_is_refused(self, wrong: Any) -> None:
+        with pytest.raises(TypeError):
+            KERNELS.Reader(FIELDS).read_alone(wrong)
+
     def test_every_beginning_of_a_body_is_left_to_python(self) -> None:
         body = b'{"rows":[{"a":1.5e0,"text":"t","\xc3\xbc b":null,"c":"x"}]}'
         assert self.read(body) is not None

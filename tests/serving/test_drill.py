@@ -108,12 +108,14 @@ def test_lateness_of_a_machine_that_others_use_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("server", "client", "whole", "usable", "processors", "said"),
     [
-        (1.6, 0.35, 1.98, 2, 2, ""),
+        (1.6, 0.1, 1.72, 2, 2, ""),
+        (1.6, 0.35, 1.98, 2, 2, "2 processes and the client shared 2 cores"),
+        (1.6, 0.35, 1.98, 3, 3, ""),
         (1.4, 0.35, 1.98, 2, 2, "others had 0.23 of its 2 cores"),
         (0.9, 0.35, 1.98, 2, 2, "the server got 0.90 of 1.65 cores"),
         (1.95, 0.4, 40.0, 64, 64, ""),  # it had what it could use
-        (1.5, 0.4, 1.95, 2, 0, ""),  # the system does not tell
-        (1.5, 0.4, 0.0, 2, 0, ""),
+        (1.8, 0.1, 1.95, 2, 0, ""),  # the system does not tell
+        (1.5, 0.1, 0.0, 2, 0, ""),
     ],
 )
 def test_what_others_took_is_told(

@@ -12,6 +12,7 @@ from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.observability.metrics import metrics
 from modelyard.serving.routes import Route
+from tests.kernels import FORMS, made
 
 from .echo import Echo, Unknowing, Wire, talk  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .streams import cuts, stream  # noqa: TID252
@@ -27,6 +28,35 @@ def compare(seed: int, odd: float) -> int:
             parts.append(parts[-1])
         assert talk(quick, parts) == talk(slow, parts), f"seed {seed}, odd {odd}, connection {number}: {parts!r}"
     return quick.known
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_head_is_found_by_its_bytes_and_the_length_of_its_body(form: str) -> None:
+    heads = made(form, Heads)
+    head = Head()
+    head.length = 3
+    heads.known[b"GET /"] = head
+    assert heads.find(heads.known, b"GET /\r\n\r\nabc") == (head, b"abc")
+    # The first empty line ends a head, whatever is in the body.
+    head.length = 7
+    assert heads.find(heads.known, b"GET /\r\n\r\nabc\r\n\r\n") == (head, b"abc\r\n\r\n")
+    head.length = 3
+    for data in (
+        b"",
+        b"GET /",
+        b"GET /\r\n\r\n",
+        b"GET /\r\n\r\nab",
+        b"GET /\r\n\r\nabcd",
+        b"GET /\r\n\r",
+        b"GET /\n\nabc",
+        b"GET /\r\r\n\r\nabc",
+        b"GET /x\r\n\r\nabc",
+        b"\r\n\r\nabc",
+    ):
+        assert heads.find(heads.known, data) is None, data
+    head.length = 0
+    assert heads.find(heads.known, b"GET /\r\n\r\n") == (head, b"")
+    assert heads.find(heads.known, b"GET /") is None
 
 
 def test_rest_of_a_request_is_kept_as_no_head() -> None:

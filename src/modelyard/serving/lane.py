@@ -127,26 +127,22 @@ class Lane:
 
     def _do(self, group: list[Waiting]) -> bool:
         """Answer a part of a turn; no: not all of it together."""
+        connections, heads, bodies, began, ids = zip(*group, strict=True)
+        models = self._models
+        answers: list[bytes] | None = None
         try:
-            answers = self._together(group)
+            if models.loaded and not models.killed and not connections[0].answers.draining:
+                answers = together(models.default, list(ids), heads, list(bodies), began)
         except Exception as error:  # noqa: BLE001 - every error has its answer
-            for connection, head, body, began, name in group:
-                fail(connection.hold(head, body, began, name), error)
+            for connection, head, body, since, name in group:
+                fail(connection.hold(head, body, since, name), error)
             return False
         if answers is None:
-            for connection, head, body, began, name in group:
-                connection.answers.begin(connection.hold(head, body, began, name))
+            for connection, head, body, since, name in group:
+                connection.answers.begin(connection.hold(head, body, since, name))
             return False
-        for (connection, _, _, _, _), answer in zip(group, answers, strict=True):
+        for connection, answer in zip(connections, answers, strict=True):
             connection.lane = None
             connection.began = 0.0
             connection.transport.write(answer)
         return True
-
-    def _together(self, group: list[Waiting]) -> list[bytes] | None:
-        """Return the whole answers to requests; none where each has to be asked for by itself."""
-        models = self._models
-        if models.killed or not models.loaded or group[0][0].answers.draining:
-            return None
-        _, heads, bodies, began, ids = zip(*group, strict=True)
-        return together(models.default, list(ids), heads, list(bodies), began)

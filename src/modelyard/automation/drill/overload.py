@@ -26,6 +26,8 @@ _SENT = 0.9
 _GOT = 0.75
 # Cores that others may have meanwhile on a machine of which less than a tenth is idle.
 _OTHERS, _FULL = 0.1, 0.9
+# Share of a core for each process beside the client that is as good as one of its own.
+_OWN = 0.9
 # Seconds of the spike, of opening its connections before, and until a server that does not come back is given up.
 _SPIKE, _OPENING, _PATIENCE = 4.0, 1.0, 30.0
 # Connections while the rate is looked for.
@@ -123,4 +125,7 @@ def disturbed(server: float, client: float, whole: float, processes: int, usable
     # On a large machine they are welcome to what is left.
     if others > _OTHERS and whole >= _FULL * processors:
         return f"others had {others:.2f} of its {processors} cores"
+    # A process that shares its core with the client waits while that sends: none does where each can have its own.
+    if wanted < _OWN * processes:
+        return f"{processes} processes and the client shared {usable} cores"
     return ""

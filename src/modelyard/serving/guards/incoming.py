@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from modelyard._kit.errors import ServeError, near
@@ -80,7 +80,7 @@ class Incoming:
             return feeds
         numeric, categorical = feeds.get("numeric"), feeds.get("categorical")
         harmless = self._strange is None or self._strange.harmless(numeric, categorical)
-        if whole and harmless and not self._wanted:
+        if whole and harmless and not self._lacks(categorical):
             return feeds
         job = _Job(fitting)
         if numeric is not None:
@@ -98,10 +98,12 @@ class Incoming:
 
     def harmless(self, feeds: Feeds) -> bool:
         """Say that `fit` would tell, refuse, hold back and count nothing of rows that the validator calls whole."""
-        strange = self._strange
-        return not self._wanted and (
-            strange is None or strange.harmless(feeds.get("numeric"), feeds.get("categorical"))
-        )
+        strange, numeric, categorical = self._strange, feeds.get("numeric"), feeds.get("categorical")
+        return not self._lacks(categorical) and (strange is None or strange.harmless(numeric, categorical))
+
+    def _lacks(self, categorical: Array | None) -> bool:
+        """Say that a category is missing of rows that the validator calls whole, and that something is to be done."""
+        return self._wanted and categorical is not None and "" in chain.from_iterable(categorical.tolist())
 
     def attempt(self, group: list[Parsed]) -> Feeds:
         """Return the feeds of rows that nobody asked for, as the model would be given them."""

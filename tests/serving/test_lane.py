@@ -1,0 +1,504 @@
+"""What is answered together in the fast lane is what each request is told that is answered by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard._kit.ids import ids_after
+from modelyard.inference import open_bundle
+from modelyard.inference.kernels import compiled
+from modelyard.security.keys import trusted_keys
+from modelyard.security.tokens import add_token
+from modelyard.serving import lane as lanes
+from modelyard.serving.http.connection import Connection
+from modelyard.serving.http.sweep import sweep
+from modelyard.serving.lane import Lane
+from modelyard.serving.service import Service
+from modelyard.store.requests import newest
+
+from .conftest import lay, regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
+from .echo import Wire  # noqa: TID252
+from .inprocess import Endpoint  # noqa: TID252
+from .test_glance import mixed, regression  # noqa: TID252
+from .test_leaving import Held, counted  # noqa: TID252
+
+pytestmark = pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed")
+
+ROW = {"rows": [{"a": 1, "b": 2}]}
+
+
+class Groups:
+    """How many requests were answered together each time it was tried; 0: each had to be asked for by itself."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        self._real = lanes.together
+        patch.setattr(lanes, "together", self)
+
+    def __call__(self, service: Service, ids: list[str], *given: Any) -> list[bytes] | None:
+        answers = self._real(service, ids, *given)
+        self.sizes.append(len(ids) if answers is not None else 0)
+        return answers
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
+    return Groups(monkeypatch)
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Any:
+    with Endpoint(tmp_path, regression_bundle(), None) as made:
+        yield made
+
+
+def connect(endpoint: Endpoint) -> tuple[Any, Connection]:
+    wire, connection = Wire(), Connection(endpoint.app)
+    connection.connection_made(wire)  # type: ignore[arg-type]
+    return wire, connection
+
+
+async def answered(*wires: Any, often: int = 1) -> list[bytes]:
+    """Wait until that many answers have come on each connection."""
+    async with asyncio.timeout(10):
+        while not all(wire.sent.count(b"HTTP/1.1 ") >= often for wire in wires):
+            await asyncio.sleep(0)
+    return [wire.sent for wire in wires]
+
+
+async def known(endpoint: Endpoint, *requests: bytes) -> None:
+    """Have the heads of requests known from now on."""
+    endpoint.app.heads.until = float("inf")
+    for request in requests:
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        await answered(wire)
+        connection.connection_lost(None)
+
+
+async def turn(endpoint: Endpoint, *requests: bytes) -> list[bytes]:
+    """Return the answers to requests that come at once, each on a connection of its own."""
+    made = [connect(endpoint) for _ in requests]
+    for (_, connection), request in zip(made, requests, strict=True):
+        connection.data_received(request)
+    found = await answered(*[wire for wire, _ in made])
+    for _, connection in made:
+        connection.connection_lost(None)
+    return found
+
+
+def statuses(answers: list[bytes]) -> list[int]:
+    return [int(one) for answer in answers for one in re.findall(rb"HTTP/1.1 (\d+)", answer)]
+
+
+def asked(work: Callable[[], Any]) -> Any:
+    return asyncio.run(work())
+
+
+def test_requests_of_a_turn_are_answered_together(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+    model = Held(endpoint)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        answers = await turn(endpoint, *[request] * 20)
+        assert statuses(answers) == [200] * 20
+        assert len({re.findall(rb"x-request-id: (\S+)", answer)[0] for answer in answers}) == 20
+
+    asked(work)
+    assert groups.sizes == [20]
+    assert model.sizes == [1, 20]
+    assert counted(endpoint) == (21, 21, 0)
+    assert endpoint.service.in_flight == endpoint.app.first.lane.count == 0
+
+
+def test_a_large_turn_is_more_than_one_run(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+    asked(lambda: _after(endpoint, request, [request] * 600))
+    assert groups.sizes == [256, 256, 88]
+    assert counted(endpoint) == (601, 601, 0)
+
+
+async def _after(endpoint: Endpoint, first: bytes, requests: list[bytes]) -> list[bytes]:
+    await known(endpoint, first)
+    return await turn(endpoint, *requests)
+
+
+# Each of these is one row that nothing is said of, or something else.
+def _row(rng: random.Random) -> dict[str, Any]:
+    return {"a": rng.choice([0, 1.5, -2]), "b": rng.uniform(-3, 3)}
+
+
+def _mixed(rng: random.Random) -> dict[str, Any]:
+    odd = rng.random() < 0.05
+    cities = ["oslo", None] if odd else ["paris", "rome"]
+    return {"age": rng.randint(18, 95 if odd else 90), "income": rng.uniform(0, 9000), "city": rng.choice(cities)}
+
+
+KINDS: dict[str, tuple[Callable[[], Any], Callable[[random.Random], dict[str, Any]], dict[str, Any]]] = {
+    "regression": (regression, _row, {"within": {"low": -5, "do": "clip"}}),
+    "mixed": (mixed, _mixed, {"confidence": {"at_least": 0.55, "else": "fallback"}, "fallback": "no"}),
+}
+
+
+def _bodies(rng: random.Random, make: Callable[[random.Random], dict[str, Any]], odd: float) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(rng.choice([1, 2, 5, 31])):
+        body: Any = {"rows": [make(rng)]}
+        if rng.random() < odd:
+            one = make(rng)
+            body = rng.choice([{"rows": [one, one]}, one, {"rows": []}, {"rows": [{**one, "more": 1}]}, b'{"rows":['])
+        found.append(body)
+    return found
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["free", "limited"])
+@pytest.mark.parametrize("guarded", [False, True], ids=["bare", "guarded"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_lane_changes_nothing(
+    tmp_path: Path, groups: Groups, monkeypatch: pytest.MonkeyPatch, kind: str, *, guarded: bool, limited: bool
+) -> None:
+    make, row, guards = KINDS[kind]
+    every: dict[str, Any] = {"out_of_range": "warn", "missing": "warn", "outlier": {"score": 0.9, "do": "warn"}}
+    every |= {"extraction": {}, "checks": [{"use": "unusual", "params": {"score": 0.9}, "do": "warn"}], **guards}
+
+    def told(root: Path) -> Any:
+        root.mkdir()
+        limits = {"per_minute": 200} if limited else {}
+        endpoint = Endpoint(root, make(), every if guarded else None, **limits)
+        endpoint.app.ids = ids_after("req-some-")
+        tokens = [endpoint.token, add_token(root, "other", "analyst"), "none"]
+        rng = random.Random(kind)  # noqa: S311 - to be had again
+        turns = []
+        for at in range(24):
+            bodies = _bodies(rng, row, 0.0 if at % 3 else 0.2)
+            turns.append(
+                [endpoint.request(body).replace(tokens[0].encode(), rng.choice(tokens).encode()) for body in bodies]
+            )
+
+        async def work() -> list[list[bytes]]:
+            endpoint.app.heads.until = float("inf")
+            found = []
+            for requests in turns:
+                # The lane goes on as soon as a turn is usual again.
+                endpoint.app.first.lane._rests = 0
+                found.append(await turn(endpoint, *requests))
+            return found
+
+        answers = asyncio.run(work())
+        service = endpoint.service
+        counts = service.answered, service.rows, dict(service.tally.decided), dict(endpoint.models.refused)
+        times = {path: sum(one.buckets) for path, one in service.tally.by_path().items()}
+        noted = None
+        if guarded:
+            taken = service.gate.asking.take()  # type: ignore[union-attr]
+            noted = {_named(who): sorted(str((n.tolist(), t)) for n, t in one.requests) for who, one in taken.items()}
+        endpoint.close()
+        with closing(sqlite3.connect(endpoint.log.path)) as db:
+            log = sorted((one.id, one.model, _named(one.caller), *_said(one)) for one in newest(db))
+        return answers, counts, times, noted, log
+
+    fast = told(tmp_path / "fast")
+    assert any(groups.sizes)
+    monkeypatch.setattr(Lane, "opens", lambda *_: False)
+    seen = len(groups.sizes)
+    slow = told(tmp_path / "slow")
+    assert len(groups.sizes) == seen
+    for one, other in zip(fast, slow, strict=True):
+        assert one == other
+
+
+def _named(caller: str) -> str:
+    """Return the name of a caller, which is another in each project but for one."""
+    return caller if caller == "other" else "first"
+
+
+def _said(one: Any) -> tuple[str, str]:
+    return json.dumps(one.inputs, sort_keys=True), json.dumps(one.outputs, sort_keys=True)
+
+
+def test_answers_keep_their_order_where_more_is_asked_on_the_connection(endpoint: Endpoint, groups: Groups) -> None:
+    request, other = endpoint.request(ROW), endpoint.request({"rows": [{"a": 5, "b": 5}]})
+
+    async def work() -> None:
+        await known(endpoint, request)
+        (first, one), (second, two) = connect(endpoint), connect(endpoint)
+        for data in (request, other, request):
+            one.data_received(data)
+        two.data_received(request)
+        assert one.busy
+        assert two.busy
+        (answers, _) = await answered(first, often=3), await answered(second)
+        assert re.findall(rb'"value":([\d.]+)', answers[0]) == [b"4.0", b"15.0", b"4.0"]
+        assert [one.busy, two.busy] == [False, False]
+        assert one.began == two.began == 0.0
+
+    asked(work)
+    # The one that was followed by others went their way.
+    assert groups.sizes == [1]
+    assert counted(endpoint) == (5, 5, 0)
+
+
+def test_half_a_request_behind_one_in_the_lane(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        connection.data_received(request[:30])
+        await answered(wire)
+        connection.data_received(request[30:])
+        assert statuses(await answered(wire, often=2)) == [200, 200]
+
+    asked(work)
+
+
+def test_who_leaves_the_lane_by_hanging_up_is_counted_and_not_answered(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        made = [connect(endpoint) for _ in range(3)]
+        for _, connection in made:
+            connection.data_received(request)
+        made[1][1].connection_lost(None)
+        await answered(made[0][0], made[2][0])
+        await asyncio.sleep(0.01)
+        assert not made[1][0].sent
+
+    asked(work)
+    assert groups.sizes == [2]
+    assert counted(endpoint) == (3, 3, 1)
+    assert endpoint.service.in_flight == 0
+
+
+def test_all_may_leave_it(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        _, connection = connect(endpoint)
+        connection.data_received(request)
+        connection.connection_lost(None)
+        assert statuses(await turn(endpoint, request, request)) == [200, 200]
+
+    asked(work)
+    assert groups.sizes == [2]
+    assert counted(endpoint) == (3, 3, 1)
+
+
+def test_who_says_no_more_is_answered_and_told_that_it_ends(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        assert connection.eof_received()
+        (answer,) = await answered(wire)
+        assert b"\r\nconnection: close\r\n" in answer
+        assert wire.closed
+
+    asked(work)
+
+
+def test_a_server_that_ends_answers_it_and_says_so(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        endpoint.app.draining = True
+        endpoint.models.drain()
+        connection.drain()
+        assert not wire.closed
+        assert sweep([connection], endpoint.app.limits) == 0
+        (answer,) = await answered(wire)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"\r\nconnection: close\r\n" in answer
+
+    asked(work)
+
+
+def _kill(endpoint: Endpoint) -> None:
+    endpoint.models.kill("hours", "a drill")
+
+
+def _unload(endpoint: Endpoint) -> None:
+    endpoint.models.unload()
+
+
+@pytest.mark.parametrize(("change", "status"), [(_kill, 503), (_unload, 404)])
+def test_what_is_decided_before_the_turn_ends_holds(
+    endpoint: Endpoint, groups: Groups, change: Callable[[Endpoint], None], status: int
+) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        change(endpoint)
+        assert statuses(await answered(wire)) == [status]
+
+    asked(work)
+    assert not any(groups.sizes)
+    assert counted(endpoint)[0] == 1
+
+
+def test_a_version_that_takes_over_before_the_turn_ends_answers_all_of_it(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+    before = endpoint.service
+
+    async def work() -> None:
+        await known(endpoint, request)
+        made = [connect(endpoint) for _ in range(3)]
+        for _, connection in made:
+            connection.data_received(request)
+        endpoint.models.put(after)
+        assert statuses(await answered(*[wire for wire, _ in made])) == [200] * 3
+
+    after = _again(endpoint)
+    asked(work)
+    after.close()
+    assert groups.sizes == [3]
+    assert (before.answered, after.answered) == (1, 3)
+
+
+def _again(endpoint: Endpoint) -> Service:
+    """Return the version of an endpoint once more, opened anew."""
+    root = endpoint.log.path.parent
+    bundle = open_bundle(lay(root, regression_bundle()), trusted=trusted_keys(root))
+    return Service(bundle, "hours", endpoint.log, endpoint.service.limits)
+
+
+def test_what_the_model_raises_is_told_to_each(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+
+    def broken(feeds: Any) -> Any:
+        raise ValueError("broken")
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher._predictor.predict = broken  # type: ignore[method-assign]
+        assert statuses(await turn(endpoint, request, request)) == [500, 500]
+
+    asked(work)
+    assert groups.sizes == [0]
+    assert endpoint.service.erred == 2
+
+
+def test_a_mistake_of_ours_is_told_to_each(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = endpoint.request(ROW)
+
+    def mistaken(*given: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    async def work() -> None:
+        await known(endpoint, request)
+        monkeypatch.setattr(lanes, "together", mistaken)
+        answers = await turn(endpoint, request, request)
+        assert statuses(answers) == [500, 500]
+        assert all(b"a mistake" not in answer for answer in answers)
+
+    asked(work)
+
+
+def test_requests_go_the_other_way_for_a_while_after_an_unusual_turn(endpoint: Endpoint, groups: Groups) -> None:
+    # As long as each other: of both the head is known.
+    request, unusual = (
+        endpoint.request({"rows": [{"a": 1, "b": 333}]}),
+        endpoint.request({"rows": [{"a": 1, "b": "x"}]}),
+    )
+
+    async def work() -> None:
+        await known(endpoint, request)
+        assert statuses(await turn(endpoint, request, unusual)) == [200, 400]
+        for times in (1, 2):
+            tried = len(groups.sizes)
+            for _ in range(32 * times):
+                await turn(endpoint, request)
+            assert len(groups.sizes) == tried
+            # Each time it fails it stays away twice as long.
+            await turn(endpoint, request, unusual)
+            assert groups.sizes[tried:] == [0]
+        for _ in range(128):
+            await turn(endpoint, request)
+        await turn(endpoint, request, request)
+        assert groups.sizes[-1] == 2
+
+    asked(work)
+
+
+def test_a_turn_has_no_more_than_may_be_under_way(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=20) as endpoint:
+        request = endpoint.request(ROW)
+        answers = asked(lambda: _after(endpoint, request, [request] * 25))
+        assert statuses(answers) == [200] * 20 + [429] * 5
+        assert groups.sizes == [20]
+        assert endpoint.models.refused == {"too-many-requests": 5}
+        # The turn is over.
+        assert statuses(asked(lambda: turn(endpoint, *[request] * 20))) == [200] * 20
+
+
+def test_a_turn_that_would_take_too_long_takes_no_more(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher.turn.rows = 18
+        assert statuses(await turn(endpoint, *[request] * 20)) == [200] * 18 + [429] * 2
+
+    asked(work)
+
+
+def test_what_keeps_the_loop_goes_to_the_thread(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher.inline.rows = 2
+        assert statuses(await turn(endpoint, *[request] * 3)) == [200] * 3
+
+    asked(work)
+    assert groups.sizes == [0]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"requests": {"sample": 0.5}},
+        {"requests": {"redact": ["a"]}},
+        {"access": {"log": "all"}},
+        {"access": {"per_day": 9}},
+    ],
+)
+def test_what_is_to_be_told_of_each_is_not_answered_together(
+    tmp_path: Path, groups: Groups, declared: dict[str, Any]
+) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, declared=declared) as endpoint:
+        request = endpoint.request(ROW)
+        assert statuses(asked(lambda: _after(endpoint, request, [request] * 3))) == [200] * 3
+        assert not any(groups.sizes)
+        assert counted(endpoint) == (4, 4, 0)
+
+
+def test_a_caller_that_asks_too_often_is_counted_once_a_request(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, per_minute=6) as endpoint:
+        request = endpoint.request(ROW)
+        answers = asked(lambda: _after(endpoint, request, [request] * 7))
+        assert statuses(answers) == [200] * 5 + [429] * 2
+        assert groups.sizes == [5]
+        assert endpoint.models.refused == {"rate-exceeded": 2}
