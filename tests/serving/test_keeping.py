@@ -19,6 +19,7 @@ from modelyard.checks.profile import profile
 from modelyard.deploy.local import policy_of
 from modelyard.deploy.section import Deploy, Requests
 from modelyard.inference import BundleDraft
+from modelyard.serving.batch import INLINE_ROWS
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards import policy
 from modelyard.serving.http.connection import Connection
@@ -222,3 +223,25 @@ def test_of_a_turn_of_numbers_what_is_held_back_is_logged_apart(tmp_path: Path) 
     assert usual == {name: ([body], [body["b"]]) for name, _, body in bodies if not body["a"]}
     assert apart == {name: ([body], [0]) for name, _, body in bodies if body["a"]}
     assert len(apart) == 2
+
+
+@pytest.mark.parametrize("count", [INLINE_ROWS - 1, INLINE_ROWS, 2 * INLINE_ROWS])
+def test_a_whole_run_of_requests_with_one_row_each_is_logged_as_those_requests(tmp_path: Path, count: int) -> None:
+    rows = [{"a": round(1 + at / 1000, 3), "b": 2.5} for at in range(count + 1)]
+    with Endpoint(tmp_path, regression_bundle(), None) as endpoint:
+
+        async def main() -> None:
+            wires = []
+            for row in rows:
+                wire, connection = Wire(), Connection(endpoint.app)
+                connection.connection_made(wire)
+                # All of a length, so that they have one head: it is known from the second on.
+                connection.data_received(endpoint.request(b'{"a":%.3f,"b":%.1f}' % (row["a"], row["b"])))
+                wires.append(wire)
+            while not all(wire.sent for wire in wires):
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+    with closing(sqlite3.connect(endpoint.log.path)) as db:
+        found = list(newest(db))
+    assert sorted((one.inputs for one in found), key=lambda inputs: inputs[0]["a"]) == [[row] for row in rows]

@@ -68,8 +68,10 @@ def together(
     predictions = labelled(output, problem, service.labels) if problem.classes else []
     outputs = packed(output, problem, predictions)
     took = [(ended - one) * 1000 for one in began]
+    # Before they are recorded: what cannot be written was not answered.
+    answers = service.writer.alone(ids, predictions, output)
     record(service, ids, callers, [heads[0].route] * count, took, [1] * count, inputs, outputs)
-    return service.writer.alone(ids, predictions, output)
+    return answers
 
 
 def _alike(service: Service) -> bool:
@@ -88,6 +90,6 @@ def _alike(service: Service) -> bool:
 def _inputs(service: Service, parsed: Parsed, bodies: list[bytes]) -> Inputs | None:
     """Return the rows for the log; none where one has to be written anew for it."""
     if parsed.categories is None:
-        return service.keeper.together([parsed])
+        return service.keeper.alone(parsed)
     rows: list[bytes | Packed] = [raw_rows(body, 1) for body in bodies]
     return rows if all(rows) else None

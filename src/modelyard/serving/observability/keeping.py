@@ -101,6 +101,13 @@ class Keeper:
         """Return the rows of several requests; only where it `joins`."""
         if len(group) == 1 and group[0].count >= PACKED_ROWS:
             return [self._packed(group[0])]
+        return self._joined(group)
+
+    def alone(self, rows: Parsed) -> Packed:
+        """Return rows that came alone, each in a request of its own; only where it `joins`."""
+        return self._joined([rows])
+
+    def _joined(self, group: list[Parsed]) -> Packed:
         return Packed(sum([p.count for p in group]), self._numeric, joined(group), True, {})
 
     def _matrix(self, parsed: Parsed) -> Array:
