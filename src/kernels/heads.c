@@ -27,19 +27,23 @@ PyObject *heads_find(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssiz
     Py_ssize_t size;
     if (!are_given(count, 2) || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
         return NULL;
+    if (!PyDict_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "what is known is no dictionary");
+        return NULL;
+    }
     const char *end = empty_line(data, size);
     if (end == NULL)
         return Py_NewRef(Py_None);
     PyObject *top = PyBytes_FromStringAndSize(data, end - data);
-    PyObject *head = top == NULL ? NULL : PyDict_GetItemWithError(args[0], top);
+    /* Held, since whatever runs meanwhile may forget what is known. */
+    PyObject *head = top == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(args[0], top));
     Py_XDECREF(top);
     PyObject *length = head == NULL ? NULL : PyObject_GetAttrString(head, "length");
     Py_ssize_t behind = size - (end - data) - 4, wanted = length == NULL ? -1 : PyLong_AsSsize_t(length);
     Py_XDECREF(length);
-    if (behind != wanted)
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    PyObject *body = PyBytes_FromStringAndSize(end + 4, behind);
+    PyObject *body = behind == wanted ? PyBytes_FromStringAndSize(end + 4, behind) : NULL;
     PyObject *found = body == NULL ? NULL : PyTuple_Pack(2, head, body);
     Py_XDECREF(body);
-    return found;
+    Py_XDECREF(head);
+    return found == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : found;
 }

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelyard._kit.ids import ids_after
@@ -28,7 +29,7 @@ from modelyard.store.requests import newest
 
 from .conftest import lay, regression_bundle  # noqa: TID252 - the suite is not installed, so there is no absolute name
 from .echo import Wire  # noqa: TID252
-from .inprocess import Endpoint  # noqa: TID252
+from .inprocess import Endpoint, logged  # noqa: TID252
 from .test_glance import mixed, regression  # noqa: TID252
 from .test_leaving import Held, counted  # noqa: TID252
 
@@ -42,8 +43,8 @@ class Groups:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        self._real = lanes.together
-        patch.setattr(lanes, "together", self)
+        self._real = lanes.answer
+        patch.setattr(lanes, "answer", self)
 
     def __call__(self, service: Service, ids: list[str], *given: Any) -> list[bytes] | None:
         answers = self._real(service, ids, *given)
@@ -400,6 +401,69 @@ def test_what_the_model_raises_is_told_to_each(endpoint: Endpoint, groups: Group
     assert endpoint.service.erred == 2
 
 
+@pytest.mark.parametrize("output", [np.full((2, 1), np.inf, np.float32), np.zeros((2, 2), np.float32)])
+def test_what_is_no_answer_is_found_by_the_other_way(endpoint: Endpoint, groups: Groups, output: Any) -> None:
+    request = endpoint.request(ROW)
+    real = endpoint.service.batcher._predictor.predict
+
+    def odd(feeds: Any) -> Any:
+        model.append(len(feeds["numeric"]))
+        return output if len(model) == 1 else real(feeds)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher._predictor.predict = odd  # type: ignore[method-assign]
+        assert statuses(await turn(endpoint, request, request)) == [200, 200]
+
+    model: list[int] = []
+    asked(work)
+    assert groups.sizes == [0]
+    assert model == [2, 2]
+    assert endpoint.service.batcher.timed.requests == counted(endpoint)[0] == 3
+
+
+def test_an_answer_that_cannot_be_made_is_not_recorded(
+    endpoint: Endpoint, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = endpoint.request(ROW)
+
+    def broken(*given: Any) -> None:
+        raise RuntimeError("broken")
+
+    async def work() -> None:
+        await known(endpoint, request)
+        with monkeypatch.context() as patch:
+            patch.setattr(endpoint.service.writer, "_letters", broken)
+            patch.setattr(endpoint.service.writer, "_width", 7)
+            assert statuses(await turn(endpoint, request, request)) == [200, 200]
+
+    asked(work)
+    assert groups.sizes == [0]
+    assert counted(endpoint) == (3, 3, 0)
+    assert len(logged(endpoint)) == 3
+
+
+def test_a_connection_that_takes_no_answer_keeps_nobody_from_theirs(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+    told: list[Any] = []
+
+    def broken(data: bytes) -> None:
+        raise OSError("broken")
+
+    async def work() -> None:
+        await known(endpoint, request)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        made = [connect(endpoint) for _ in range(3)]
+        made[1][0].write = broken
+        for _, connection in made:
+            connection.data_received(request)
+        await answered(made[0][0], made[2][0])
+        assert made[1][0].aborted
+
+    asked(work)
+    assert [str(error) for error in told] == ["broken"]
+
+
 def test_a_mistake_of_ours_is_told_to_each(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     request = endpoint.request(ROW)
 
@@ -408,12 +472,13 @@ def test_a_mistake_of_ours_is_told_to_each(endpoint: Endpoint, monkeypatch: pyte
 
     async def work() -> None:
         await known(endpoint, request)
-        monkeypatch.setattr(lanes, "together", mistaken)
+        monkeypatch.setattr(lanes, "answer", mistaken)
         answers = await turn(endpoint, request, request)
         assert statuses(answers) == [500, 500]
         assert all(b"a mistake" not in answer for answer in answers)
 
     asked(work)
+    assert endpoint.service.erred == 2
 
 
 def test_requests_go_the_other_way_for_a_while_after_an_unusual_turn(endpoint: Endpoint, groups: Groups) -> None:
@@ -453,6 +518,41 @@ def test_a_turn_has_no_more_than_may_be_under_way(tmp_path: Path, groups: Groups
         assert statuses(asked(lambda: turn(endpoint, *[request] * 20))) == [200] * 20
 
 
+def test_what_goes_the_other_way_takes_room_from_it(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=20) as endpoint:
+        request = endpoint.request(ROW)
+        other = request.replace(b"host: here", b"host: here\r\naccept: application/*")
+        for mixed in ([request, *[other] * 10, *[request] * 14], [other, *[request] * 10, *[other] * 14]):
+            answers = asked(lambda some=mixed: _after(endpoint, request, some))
+            assert statuses(answers) == [200] * 20 + [429] * 5
+        assert any(groups.sizes)
+
+
+def test_the_lane_is_open_to_rows_however_they_are_written(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, mixed(), None) as endpoint:
+        row = {"age": 40, "income": 1000.0, "city": "paris"}
+        plain = endpoint.request({"rows": [row]})
+        spaced = endpoint.request(json.dumps({"rows": [row]}, indent=1).encode() + b"\n")
+        single = endpoint.request(row)
+
+        async def work() -> None:
+            await known(endpoint, plain, spaced, single)
+            groups.sizes.clear()
+            await turn(endpoint, plain, spaced, single)
+
+        asked(work)
+        assert groups.sizes == [3]
+        endpoint.close()
+        with closing(sqlite3.connect(endpoint.log.path)) as db:
+            assert [one.inputs for one in newest(db)] == [[row]] * 6
+
+
+def test_a_turn_is_logged_in_the_order_of_its_requests(endpoint: Endpoint) -> None:
+    requests = [endpoint.request({"rows": [{"a": at, "b": 2}]}) for at in range(9)]
+    asked(lambda: _after(endpoint, requests[0], requests))
+    assert [round(one["prediction"]) for one in logged(endpoint)] == [2, *range(2, 19, 2)]
+
+
 def test_a_turn_that_would_take_too_long_takes_no_more(endpoint: Endpoint) -> None:
     request = endpoint.request(ROW)
 
@@ -469,11 +569,16 @@ def test_what_keeps_the_loop_goes_to_the_thread(endpoint: Endpoint, groups: Grou
 
     async def work() -> None:
         await known(endpoint, request)
-        endpoint.service.batcher.inline.rows = 2
-        assert statuses(await turn(endpoint, *[request] * 3)) == [200] * 3
+        # More than one run has: the whole turn counts.
+        endpoint.service.batcher.inline.rows = 299
+        assert statuses(await turn(endpoint, *[request] * 300)) == [200] * 300
+        assert not groups.sizes
+        endpoint.service.batcher.inline.rows = 300
+        endpoint.app.first.lane._rests = 0
+        await turn(endpoint, *[request] * 300)
 
     asked(work)
-    assert groups.sizes == [0]
+    assert groups.sizes == [256, 44]
 
 
 @pytest.mark.parametrize(

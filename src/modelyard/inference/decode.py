@@ -113,21 +113,20 @@ def predictions_of(
     return [labels[row.index(max(row))] for row in rows]
 
 
-def labelled(output: Array, problem: Problem, labels: Sequence[Label], threshold: float = THRESHOLD) -> list[Label]:
+def labelled(output: Array, problem: Problem, labels: Sequence[Label]) -> list[Label]:
     """Return the label that is answered to each row.
 
     Args:
         output: Probabilities, rows x classes.
         problem: A problem with classes.
         labels: The classes in the type they had in the training data.
-        threshold: Probability from which on a binary model says the positive class.
     """
     if problem.task != "binary":
         return list(map(list(labels).__getitem__, picked(output, problem).tolist()))
     yes = problem.classes.index(problem.positive)
     # What is not the positive one comes first: false is 0.
     pair = [labels[1 - yes], labels[yes]]
-    return list(map(pair.__getitem__, (output[:, yes] >= threshold).tolist()))
+    return list(map(pair.__getitem__, (output[:, yes] >= THRESHOLD).tolist()))
 
 
 def labels_of(classes: Sequence[str], source: str) -> list[Label]:

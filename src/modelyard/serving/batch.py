@@ -229,6 +229,11 @@ class Batcher(Generic[T]):
         rows: list[list[float]] = self._predictor.predict(feeds).tolist()
         return rows
 
+    @property
+    def room(self) -> int:
+        """Rows that this turn may still hold."""
+        return self.turn.rows - self._rows
+
     def keeps_up(self, rows: int) -> bool:
         """Say whether so many rows may be run in the loop now: no turn is in the thread, and they would not need it."""
         return not self._away and rows <= self.inline.rows

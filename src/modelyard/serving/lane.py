@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from modelyard.serving.batch import ENOUGH, FEWEST, INLINE_ROWS
 from modelyard.serving.errors import HttpError
-from modelyard.serving.http.exchange import fail
 from modelyard.serving.http.heads import Head
-from modelyard.serving.together import together
+from modelyard.serving.together import alike
+from modelyard.serving.together import together as answer
 
 if TYPE_CHECKING:
     from modelyard.serving.endpoint import Endpoint
@@ -28,6 +28,8 @@ __all__ = ["Lane"]
 
 # Requests that go the other way after a turn that could not be answered together: the first time, and at most.
 _SHORT, _LONG = 32, 4096
+# Where so many may still come in, so many do before it is asked again.
+_MUCH, _AT_ONCE = 64, 16
 
 
 class Lane:
@@ -39,8 +41,7 @@ class Lane:
 
     Attributes:
         gathered: Requests that wait for the end of the turn, one of a connection.
-        room: How many may come in without a question; `opens` is asked before the first of a turn, and before each
-            of a caller that may not make any number.
+        room: How many may come in without a question; `opens` is asked before all others.
     """
 
     def __init__(self, endpoint: Endpoint, most: int) -> None:
@@ -49,8 +50,8 @@ class Lane:
         self._endpoint = endpoint
         self._models = endpoint.models
         self._most = most
-        # Requests at the last look, and how many this turn may have.
-        self._seen = self._holds = 0
+        # Requests at the last look; 0: none is to come.
+        self._seen = 0
         # Requests that still go the other way, and how many will after the next turn that has to.
         self._rests, self._next = 0, _SHORT
 
@@ -59,44 +60,43 @@ class Lane:
         """Requests that wait for the end of the turn."""
         return len(self.gathered)
 
-    @property
-    def busy(self) -> bool:
-        """Whether the turn has as many as can be answered in one."""
-        return len(self.gathered) >= max(self._holds, FEWEST)
-
     def opens(self, head: Head) -> bool:
         """Say whether a request comes in that `room` says nothing of, and count it where its caller is limited.
 
         Args:
             head: Its head.
         """
+        if not self.gathered and not self._begins():
+            return False
+        free = self._free()
+        if free <= 0:
+            return False
         limited = self._endpoint.limited
-        if not self.gathered:
-            if self._rests:
-                self._rests -= 1
-                return False
-            self._holds = self._capacity()
-        elif not limited:
-            return False
-        if len(self.gathered) >= self._holds:
-            return False
         if limited:
             try:
                 self._endpoint.take(head.caller)
             except HttpError:
                 return False  # It is told so the other way.
-        if not self.gathered:
+        if not self._seen:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
-        self.room = 1 if limited else self._holds
+        # Others find room meanwhile that do not come in here: where there is little, each is asked about.
+        self.room = 1 if limited or free < _MUCH else _AT_ONCE
         return True
 
-    def _capacity(self) -> int:
-        """Return how many requests a turn that begins now may have."""
-        if not self._models.loaded:
+    def _begins(self) -> bool:
+        """Say whether a turn begins, or requests go the other way just now."""
+        if self._rests:
+            self._rests -= 1
+            return False
+        return self._models.loaded and alike(self._models.default)
+
+    def _free(self) -> int:
+        """Return how many requests more may be under way, and be answered in this turn."""
+        models = self._models
+        if not models.loaded:
             return 0
-        batcher = self._models.default.batcher
-        return min(self._most - batcher.waiting, batcher.turn.rows)
+        return min(self._most - models.waiting, models.default.batcher.room) - len(self.gathered)
 
     def give_back(self, connection: Ordered) -> None:
         """Have the request of a connection go the other way: something has happened there that concerns it."""
@@ -109,40 +109,53 @@ class Lane:
     def _look(self) -> None:
         """Let the loop read once more if the last time brought something, else end the turn."""
         count = len(self.gathered)
-        if self._seen < count < min(ENOUGH, self._holds):
+        if self._seen < count < ENOUGH:
             self._seen = count
             asyncio.get_running_loop().call_soon(self._look)
             return
-        gathered, self.gathered, self.room = self.gathered, [], 0
+        gathered, self.gathered, self.room, self._seen = self.gathered, [], 0, 0
+        if not count:
+            return
         began = time.thread_time() if count >= FEWEST else 0.0
-        whole = True
+        # What would keep the loop is for the thread, however it is cut.
+        whole = self._models.loaded and self._models.default.batcher.keeps_up(count)
         for at in range(0, count, INLINE_ROWS):
-            whole &= self._do(gathered[at : at + INLINE_ROWS])
+            whole = self._do(gathered[at : at + INLINE_ROWS], together=whole)
         if not whole:
             self._rests, self._next = self._next, min(2 * self._next, _LONG)
             return
-        self._next = _SHORT
+        self._next = max(_SHORT, self._next // 2)
         if began:
             self._models.default.batcher.turn.learn(count, time.thread_time() - began)
 
-    def _do(self, group: list[Waiting]) -> bool:
-        """Answer a part of a turn; no: not all of it together."""
+    def _do(self, group: list[Waiting], *, together: bool) -> bool:
+        """Answer a part of a turn; no: each was asked for by itself."""
         connections, heads, bodies, began, ids = zip(*group, strict=True)
-        models = self._models
         answers: list[bytes] | None = None
-        try:
-            if models.loaded and not models.killed and not connections[0].answers.draining:
-                answers = together(models.default, list(ids), heads, list(bodies), began)
-        except Exception as error:  # noqa: BLE001 - every error has its answer
-            for connection, head, body, since, name in group:
-                fail(connection.hold(head, body, since, name), error)
-            return False
+        if together and not self._models.killed and not connections[0].answers.draining:
+            service = self._models.default
+            try:
+                answers = answer(service, list(ids), heads, list(bodies), began)
+            except Exception as error:  # noqa: BLE001 - every error has its answer
+                for connection, head, body, since, name in group:
+                    service.fail(connection.hold(head, body, since, name), error)
+                return False
         if answers is None:
             for connection, head, body, since, name in group:
                 connection.answers.begin(connection.hold(head, body, since, name))
             return False
-        for connection, answer in zip(connections, answers, strict=True):
+        for connection, data in zip(connections, answers, strict=True):
             connection.lane = None
             connection.began = 0.0
-            connection.transport.write(answer)
+            try:
+                connection.transport.write(data)
+            except Exception as error:  # noqa: BLE001 - those after it are answered all the same
+                _cut(connection, error)
         return True
+
+
+def _cut(connection: Ordered, error: Exception) -> None:
+    """End a connection that takes no answer."""
+    told = {"message": "an answer was not written", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(told)
+    connection.transport.abort()

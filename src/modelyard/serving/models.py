@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from modelyard._kit.digest import short
 from modelyard.serving.asked import Asked
-from modelyard.serving.batch import Batcher
+from modelyard.serving.batch import FEWEST, Batcher
 from modelyard.serving.board import Board
 from modelyard.serving.errors import HttpError
 from modelyard.serving.guards.bell import Bell
@@ -55,11 +55,6 @@ class Gathers(Protocol):
     @property
     def count(self) -> int:
         """How many there are."""
-        ...
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are as many as can be answered in a turn."""
         ...
 
 
@@ -243,14 +238,21 @@ class Models:
         """Yield every version once."""
         return iter(self._all)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are under way, but for those in the lane."""
+        only = self._only
+        return only.waiting if only is not None else sum([service.batcher.waiting for service in self._all])
+
     def full(self, most: int) -> bool:
         """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
-        lane = self.lane
-        waiting, busy = (0, False) if lane is None else (lane.count, lane.busy)
-        if (only := self._only) is not None:
-            return busy or only.busy or waiting + only.waiting >= most
-        loads = [service.batcher for service in self._all]
-        return busy or any(load.busy for load in loads) or waiting + sum([load.waiting for load in loads]) >= most
+        gathered = 0 if self.lane is None else self.lane.count
+        if gathered + self.waiting >= most:
+            return True
+        only = self._only
+        if gathered >= FEWEST and self._default is not None and gathered >= self._default.batcher.room:
+            return True
+        return only.busy if only is not None else any(service.batcher.busy for service in self._all)
 
 
 def all_ready(seen: Sequence[Models]) -> bool:

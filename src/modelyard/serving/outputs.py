@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 __all__ = ["hand_out", "measure", "packed"]
-
-_LITTLE = sys.byteorder == "little"
 
 
 def hand_out(
@@ -86,7 +83,7 @@ def packed(output: Array, problem: Problem, predictions: list[Label]) -> Packed:
         problem: What was learned.
         predictions: The label that is answered to each row; not looked at for a regression.
     """
-    narrow = output if _LITTLE and output.dtype.char == "f" else output.astype("<f4")
+    narrow = output if output.dtype.str == "<f4" else output.astype("<f4")
     data, classes = narrow.tobytes(), list(problem.classes)
     if not classes:
         return Packed(len(output), ["prediction"], data, False, {})

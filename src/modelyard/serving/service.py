@@ -188,11 +188,12 @@ class Service:
     def _failed(self, group: list[Asked], error: BaseException) -> None:
         """Refuse a group that the model could not answer; whose rows do not fit is told that."""
         for asked in group:
-            self._fail(asked.exchange, asked.parsed.error or error)
+            self.fail(asked.exchange, asked.parsed.error or error)
         if self.gate is not None:
             self.gate.forget(group)
 
-    def _fail(self, exchange: Exchange, error: BaseException) -> None:
+    def fail(self, exchange: Exchange, error: BaseException) -> None:
+        """Answer with an error, and count it among those of this version if it is one of them."""
         self.erred += errs(error)
         fail(exchange, error)
 
@@ -251,7 +252,7 @@ class Service:
                 if not joins:
                     inputs.append(rows_of(asked.parsed))
             except Exception as error:  # noqa: BLE001 - every error has its answer
-                self._fail(exchange, error)
+                self.fail(exchange, error)
                 continue
             done.append(asked)
             if type(body) is Body:
@@ -278,7 +279,7 @@ class Service:
                 seen, held = (asked, False) if gate is None else gate.answer(asked)
                 body = seen.render(self, seen)
             except Exception as error:  # noqa: BLE001 - every error has its answer
-                self._fail(exchange, error)
+                self.fail(exchange, error)
                 if isinstance(error, Withheld):
                     log = self.log.apart() if error.apart else None
                     keep(self, [asked], [parsed.count], [sent], [asked.decoded], ended, log, refused=True)

@@ -142,6 +142,7 @@ class Connection(Ordered):
                 self.idle = 0.0
                 self.began = now
                 if lane is not None and not queue and (lane.room or lane.opens(head)):
+                    # Here, since to call somebody for it would cost as much as all of this.
                     lane.room -= 1
                     lane.gathered.append((self, head, body, now, next(answers.ids)))
                     self.lane = lane
