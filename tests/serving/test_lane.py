@@ -43,8 +43,8 @@ class Groups:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        self._real = lanes.answer
-        patch.setattr(lanes, "answer", self)
+        self._real = lanes.answer_together
+        patch.setattr(lanes, "answer_together", self)
 
     def __call__(self, service: Service, ids: list[str], *given: Any) -> list[bytes] | None:
         answers = self._real(service, ids, *given)
@@ -472,7 +472,7 @@ def test_a_mistake_of_ours_is_told_to_each(endpoint: Endpoint, monkeypatch: pyte
 
     async def work() -> None:
         await known(endpoint, request)
-        monkeypatch.setattr(lanes, "answer", mistaken)
+        monkeypatch.setattr(lanes, "answer_together", mistaken)
         answers = await turn(endpoint, request, request)
         assert statuses(answers) == [500, 500]
         assert all(b"a mistake" not in answer for answer in answers)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from modelyard.serving.batch import ENOUGH, FEWEST, INLINE_ROWS
 from modelyard.serving.errors import HttpError
 from modelyard.serving.http.heads import Head
-from modelyard.serving.together import alike
-from modelyard.serving.together import together as answer
+from modelyard.serving.together import alike, answer_together
 
 if TYPE_CHECKING:
     from modelyard.serving.endpoint import Endpoint
@@ -66,10 +65,8 @@ class Lane:
         Args:
             head: Its head.
         """
-        if not self.gathered and not self._begins():
-            return False
         free = self._free()
-        if free <= 0:
+        if free <= 0 or not (self.gathered or self._begins()):
             return False
         limited = self._endpoint.limited
         if limited:
@@ -89,7 +86,7 @@ class Lane:
         if self._rests:
             self._rests -= 1
             return False
-        return self._models.loaded and alike(self._models.default)
+        return alike(self._models.default)
 
     def _free(self) -> int:
         """Return how many requests more may be under way, and be answered in this turn."""
@@ -135,7 +132,7 @@ class Lane:
         if together and not self._models.killed and not connections[0].answers.draining:
             service = self._models.default
             try:
-                answers = answer(service, list(ids), heads, list(bodies), began)
+                answers = answer_together(service, list(ids), heads, list(bodies), began)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 for connection, head, body, since, name in group:
                     service.fail(connection.hold(head, body, since, name), error)

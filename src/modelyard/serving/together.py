@@ -24,7 +24,7 @@ from modelyard.store.requests import Inputs, Outputs
 if TYPE_CHECKING:
     from modelyard.serving.service import Service
 
-__all__ = ["alike", "together"]
+__all__ = ["alike", "answer_together"]
 
 # Of many requests a function in C is quicker than a comprehension.
 _callers = attrgetter("caller")
@@ -41,7 +41,7 @@ class _Made:
     ended: float
 
 
-def together(
+def answer_together(
     service: Service, ids: list[str], heads: Sequence[Head], bodies: list[bytes], began: Sequence[float]
 ) -> list[bytes] | None:
     """Answer requests, of which it is known that the body alone says what is asked for.
