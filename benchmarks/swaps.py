@@ -204,9 +204,10 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     offering = asyncio.create_task(asking.offer(RATE, 6.0, seed=2))
     await asyncio.sleep(2.0)
     victim = family(served.process.pid)[0]
-    # What is due while we look must not come in a burst with the signal.
-    name = await asyncio.to_thread(asking.name, victim)
-    await asyncio.sleep(0.5)
+    # What is due while we look must not come in a burst with the signal; the second look finds what was opened since.
+    for pause in (0.5, 0.0):
+        name = await asyncio.to_thread(asking.name, victim)
+        await asyncio.sleep(pause)
     before, seen.gap = set(seen.processes), 0.0
     at, then, strangers = time.monotonic(), asking.under_way(name), 0
     os.kill(victim, signal.SIGKILL)
@@ -220,10 +221,12 @@ async def killed(served: Served, model: ModelVersion, factor: float) -> None:
     asking.close()
     # It is dead for a moment before the system closes its connections; what is sent on them by then is in flight there.
     there = [when - at for home, when in asking.broken if home == name]
+    unknown = sum(not home for home, _ in asking.broken)
     text = (
         f"at most: in flight there when the system closed its connections, {max(there, default=0) * 1000:.0f} ms after "
     )
-    text += f"the signal; {then} at the signal; {strangers} of the lost by callers that came new"
+    text += f"the signal; {then} at the signal; {strangers} of the lost by callers that came new, "
+    text += f"{unknown} on connections that were opened too late to say whose they were"
     emit("kill_lost", found.sent - found.answered + strangers, "", len(there), text)
     back = seen.processes[new.pop()] - at if new else float("inf")
     emit("kill_back_s", back, "s", 1.0, "until a new process answers in the place of the killed one")
