@@ -91,7 +91,7 @@ def python_of(peer: Peer) -> Path:
 
 def versions(peer: Peer) -> str:
     """Return what is installed of a peer's packages, with versions."""
-    names = [package for package in peer.packages if package not in ("numpy", "onnx")]
+    names = [package.partition("[")[0] for package in peer.packages if package not in ("numpy", "onnx")]
     ask = "import sys, importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
     command = [str(python_of(peer)), "-c", ask, *names]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -296,3 +296,5 @@ PEERS = {
         ),
     )
 }
+# It spreads requests over replicas itself: `spread.py` measures that, and no other benchmark.
+RAY = Peer("ray", ("ray[serve]", *RUNTIME), "four replicas behind one proxy", _bare, "", "/predict", named)

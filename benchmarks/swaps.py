@@ -29,6 +29,8 @@ from modelyard.serving.load.client import Client
 _VALUE = re.compile(rb'"value":([-+0-9.eE]+)')
 _SHOWS = ("swaps", "rollback", "kill", "canary", "champion", "shadow")
 RATE, CONNECTIONS, VALUES = 2000.0, 64, [1 + at % 80 / 10 for at in range(400)]
+# How much a row costs a model whose process is killed (see `_yard.times`): without, there is hardly ever one in flight.
+KILL_WORK = 200
 
 
 class Seen:
@@ -286,6 +288,8 @@ def main() -> None:
             models = [(yard.keep(times(float(factor))), float(factor)) for factor in range(2, 10)]
             if show in ("canary", "champion"):
                 models[:2] = [(yard.keep(times(1.0)), 1.0), (yard.keep(times(1.0, fails=100.0)), 1.0)]
+            if show == "kill":
+                models[0] = (yard.keep(times(2.0, work=KILL_WORK)), 2.0)
             (first, factor), (second, _) = models[:2]
             yard.promote(first)
             if show == "rollback":

@@ -14,7 +14,7 @@ from typing import Any
 
 from .streams import ODD, chunked, stream  # noqa: TID252 - the suite is not installed, so there is no absolute name
 
-__all__ = ["PROTOCOLS", "Attack", "attack"]
+__all__ = ["PROTOCOLS", "attack"]
 
 ROW: dict[str, Any] = {"age": 30, "income": 500.0, "city": "paris"}
 INFER = b"/v2/models/credit/infer"
@@ -47,8 +47,6 @@ NAMES = (
     b"credit/", b"cr\xc3\xa9dit", b"a" * 5000, b"%", b"%zz", b"credit?x=%0d%0ax:y", b"*", b"{model}", b"credit#x",
     b"..%5c..%5c", b"\\..\\..", b"~root", b"$(id)", b"' or 1=1--",
 )  # fmt: skip
-
-Attack = tuple[bytes, int]
 
 
 def request(path: bytes, body: bytes, token: bytes, *headers: bytes, method: bytes = b"POST") -> bytes:
@@ -149,24 +147,30 @@ def infer(rng: Random) -> bytes:
 
 
 def binary(rng: Random, token: bytes) -> bytes:
+    """Return a request with tensors as bytes: one part of it is wrong, or most parts are."""
     blobs = struct.pack("<2f", 30, 500), struct.pack("<I", 5) + b"paris"
+    part = rng.choice(("shape", "datatype", "size", "rest", "length", "all"))
+
+    def spoilt(name: str, right: Any, wrong: tuple[Any, ...] | list[Any]) -> Any:
+        return rng.choice(wrong) if part in (name, "all") and rng.random() < 0.9 else right
+
     inputs = [
         {
             "name": "numeric",
-            "shape": rng.choice((SHAPES[0], rng.choice(SHAPES))),
-            "datatype": rng.choice(("FP32", "FP32", "FP64", "BOOL", "INT8")),
+            "shape": spoilt("shape", [1, 2], SHAPES),
+            "datatype": spoilt("datatype", "FP32", ("FP64", "BOOL", "INT8", "BYTES", "INT64", "", 5)),
         },
         {"name": "categorical", "shape": [1, 1], "datatype": "BYTES"},
     ]
     for one, blob in zip(inputs, blobs, strict=True):
-        one["parameters"] = {"binary_data_size": rng.choice((len(blob), rng.choice(SIZES)))}
-    rest = rng.choice((
-        b"".join(blobs), blobs[0], blobs[1], b"", b"".join(blobs) + b"x", blobs[0] + b"\xff\xff\xff\xff" + b"paris",
-        struct.pack("<2f", float("nan"), float("inf")) + blobs[1],
+        one["parameters"] = {"binary_data_size": spoilt("size", len(blob), SIZES)}
+    rest = spoilt("rest", b"".join(blobs), (
+        blobs[0], blobs[1], b"", b"".join(blobs) + b"x", blobs[0] + b"\xff\xff\xff\xff" + b"paris",
+        blobs[0] + struct.pack("<I", 2**31) + b"paris", struct.pack("<2f", float("nan"), float("inf")) + blobs[1],
         blobs[0] + struct.pack("<I", 5) + b"\xff" * 5, rng.randbytes(17),
     ))  # fmt: skip
     text = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": rng.choice((True, 1, None))}}).encode()
-    length = rng.choice((len(text), len(text), len(text) + 1, 0, -1, 2**31, 2**64, 10**20, "x", "", "1, 2", "٣"))
+    length = spoilt("length", len(text), (len(text) + 1, 0, -1, 2**31, 2**64, 10**20, "x", "", "1, 2", "٣"))
     return request(INFER, text + rest, token, f"inference-header-content-length: {length}".encode())
 
 
@@ -340,11 +344,11 @@ BODIES: dict[str, tuple[bytes, Callable[[Random], bytes], bytes]] = {
 }
 
 
-def attack(protocol: str, rng: Random, token: bytes) -> Attack:
-    """Return what is sent over one connection, and how many requests it is."""
+def attack(protocol: str, rng: Random, token: bytes) -> bytes:
+    """Return what is sent over one connection."""
     given = token if rng.random() < 0.9 else rng.choice((b"", b"yard_00000000_no", b"x" * 3000))
     if protocol == "framing":
-        return framing(rng, given), 1
+        return framing(rng, given)
     parts = []
     for _ in range(rng.randint(4, 12)):
         if protocol == "binary":
@@ -360,4 +364,4 @@ def attack(protocol: str, rng: Random, token: bytes) -> Attack:
             parts.append(request(where, body, token, *headers))
     if rng.random() < 0.1:
         parts[-1] = parts[-1][: rng.randrange(len(parts[-1]))]
-    return b"".join(parts), len(parts)
+    return b"".join(parts)

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper
 
 from modelyard._kit.errors import ServeError
 from modelyard._kit.processes import own
-from modelyard.inference import Bundle, BundleDraft
+from modelyard.inference import Bundle, BundleDraft, open_bundle
 from modelyard.records import Alias, Deployment, Draft, ModelVersion
 from modelyard.security.keys import signing_key
 from modelyard.serving.limits import Limits
@@ -27,6 +28,7 @@ from modelyard.serving.models import Models
 from modelyard.serving.observability.log import RequestLog
 from modelyard.serving.service import Service
 from modelyard.serving.told import errors_said, say
+from modelyard.serving.versions import stage as stages
 from modelyard.serving.versions.following import Follower
 from modelyard.serving.versions.rehearsal import rehearse, rows_of
 from modelyard.serving.versions.stage import Stage, standing
@@ -301,6 +303,34 @@ def test_rehearsal_holds_a_version_to_its_time(mixed: Service) -> None:
     with pytest.raises(ServeError) as caught:
         rehearse(mixed, p99=1e-9)
     assert caught.value.code == "rehearsal-failed"
+
+
+def test_what_a_server_is_told_of_the_time_holds_for_its_versions(yard: Yard) -> None:
+    yard.point(first := yard.keep(times(1.0)))
+    with pytest.raises(AssertionError, match=r"error\[rehearsal-failed\].* were declared"):
+        yard.serve(first, "--p99", "1e-9")
+    assert yard.serve(first, "--p99", "60").stop() == 0
+
+
+@pytest.mark.parametrize("says", ["", "no kernel for this"])
+def test_version_that_says_an_error_on_the_way_is_not_made_ready(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    def opens(*given: Any, **named: Any) -> Bundle:
+        if says:
+            logging.getLogger("some.library").error(says)
+        return open_bundle(*given, **named)
+
+    monkeypatch.setattr(stages, "open_bundle", opens)
+    to, log = yard.point(yard.keep(times(1.0))), RequestLog(tmp_path / "requests.db")
+    stage = Stage(yard.root, ENDPOINT, log, Limits())
+    if says:
+        with pytest.raises(ServeError, match="an error was said: no kernel for this") as caught:
+            stage.prepare(yard.store, to)
+        assert caught.value.code == "rehearsal-failed"
+    else:
+        stage.prepare(yard.store, to).close()
+    log.close(seconds=5)
 
 
 def test_version_that_is_closed_is_let_go_at_once(tmp_path: Path) -> None:
