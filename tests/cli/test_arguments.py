@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelyard._kit.errors import UserError
+from modelyard.cli.arguments import read
 from modelyard.cli.main import VERBS, main, parser
 
 
@@ -78,6 +79,29 @@ def test_a_line_that_cannot_be_read(
     assert problem.keys() == {"code", "where", "message", "hint"}
     assert problem["code"] == code
     assert hint in problem["hint"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["token", "add", "ana", "--role", "viewer"],
+        ["token", "add", "ana", "--json", "-f", "x.yaml"],
+        ["contract", "check", "a.yaml", "b.yaml", "--against", "challenger"],
+        ["contract", "diff", "champion", "challenger", "--json"],
+        ["contract", "client", "champion", "-o", "src"],
+        ["alerts", "send", "--json"],
+        ["triggers", "fire", "files", "--json"],
+        ["predict", "-", "--json"],
+    ],
+)
+def test_options_may_stand_before_or_between_the_words(words: list[str]) -> None:
+    """Python before 3.12 takes a word that may be left out for left out once an option follows."""
+    verb, *rest = words
+    split = next(i for i, word in enumerate(rest) if word.startswith("-") and word != "-")
+    meant, options = rest[:split], rest[split:]
+    wanted = read(parser([verb]), verb, [verb, *rest])
+    for at in range(len(meant) + 1):
+        assert read(parser([verb]), verb, [verb, *meant[:at], *options, *meant[at:]]) == wanted
 
 
 def test_an_option_of_the_verbs_is_not_taken_for_another(capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,39 @@ def test_several_files_share_a_port(
     assert f"serve -f {tmp_path}/hours.yaml -f {tmp_path}/rides.yaml" in unit
 
 
+def test_serve_takes_no_other_file_for_the_one_that_declares_the_endpoint(
+    tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion], models: list[ModelVersion]
+) -> None:
+    """The guards, limits and roles of an endpoint hold, or it is not served."""
+    move(store, "rides", "champion", models[0], reason="", actor="user:ana")
+    text = "project: {}\ndata: {{d: {{from: d.csv}}}}\nmodel: {{target: y}}\ndeploy: {{requests: {{redact: [x]}}}}\n"
+    rides = tmp_path / "rides.yaml"
+    rides.write_text(text.format("rides"))
+    (tmp_path / "compose.yml").write_text("services: {rides: {}}\n")
+    for words, code, hint in [
+        (("serve", "rides"), "endpoint-other-file", "-f rides.yaml"),
+        (("serve", "rides", "--systemd", "-"), "endpoint-other-file", "-f rides.yaml"),
+        (("serve", "hours", "-f", "huors.yaml"), "spec-not-found", "-f"),
+        (("loadtest", "-f", "huors.yaml", "--endpoint", "hours"), "spec-not-found", "-f"),
+        (("contract", "openapi", "-f", "huors.yaml", "--endpoint", "hours"), "spec-not-found", "-f"),
+    ]:
+        done = yard(*words)
+        assert done.returncode == 2, done.stderr
+        assert f"error[{code}]" in done.stderr
+        assert hint in done.stderr
+    # The file of the folder declares another endpoint; so does one that names it and is wrong.
+    (tmp_path / "modelyard.yaml").write_text(text.format("hours"))
+    assert "error[endpoint-other-file]" in yard("serve", "rides", "--systemd", "-").stderr
+    rides.write_text(text.format("rides") + "modle: {}\n")
+    assert "error[endpoint-other-file]" in yard("serve", "rides", "--systemd", "-").stderr
+    assert "serve -f" in yard("serve", "hours", "--systemd", "-").stdout
+    # What no file declares is served as before, and said.
+    rides.unlink()
+    (tmp_path / "modelyard.yaml").unlink()
+    done = yard("serve", "rides", "--systemd", "-")
+    assert (done.returncode, "no guards, limits or roles" in done.stderr) == (0, True)
+
+
 def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion]) -> None:
     line = [sys.executable, "-m", "modelyard.cli.main", "serve", "--port", "0"]
     process = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True)

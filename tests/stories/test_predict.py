@@ -65,6 +65,9 @@ def test_a_table_is_answered_and_told_of(
         assert run is not None
         tables = values_of(run, TableVersion)
     table = next(t for t in tables if {*COLUMNS, "grain"} <= {c.name for c in t.columns})
+    # By its name alone it is no table, but the address is told.
+    assert main(["predict", table.name, "-o", "table.csv"]) == 2
+    assert f"`{table.address}`" in capsys.readouterr().err
     assert main(["predict", table.address, "-o", "table.csv"]) == 0
     assert pl.read_csv("table.csv").height == table.rows
 

@@ -66,6 +66,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(exit_on_error=False, **settings)
+        self._mixing = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and name the verb in whatever is wrong.
@@ -75,7 +76,15 @@ class Parser(argparse.ArgumentParser):
                 missing or does not go together (`cli-arguments`).
         """
         try:
-            return super().parse_known_args(args, namespace)
+            found, rest = super().parse_known_args(args, namespace)
+            if self._mixing or not any(map(_is_word, rest)) or not any(a.nargs in ("?", "*") for a in self._actions):
+                return found, rest
+            # Up to Python 3.12 a word that may be left out counts as left out once an option stands before it.
+            self._mixing = True
+            try:
+                return self.parse_known_intermixed_args(args, namespace)
+            finally:
+                self._mixing = False
         except argparse.ArgumentError as error:
             raise self._explained(error, list(args or ())) from None
 
@@ -172,6 +181,10 @@ def _of_verb(top: Parser, verb: str) -> Parser:
             found: Parser = action.choices[verb]
             return found
     return top
+
+
+def _is_word(given: str) -> bool:
+    return given == "-" or not given.startswith("-")
 
 
 def _name(action: argparse.Action) -> str:

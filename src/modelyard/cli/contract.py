@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.text import plural
 from modelyard.cli.arguments import port
+from modelyard.cli.declaring import declaration
 from modelyard.cli.output import MARKS, as_it_is, data, json_line, paint, say, table, write_output
 from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 
@@ -268,7 +269,7 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
     from modelyard.serving.guards.policy import read_policy
     from modelyard.serving.limits import Limits
 
-    spec = load_spec(args, files=False) if Path(args.file).exists() else None
+    spec = declaration(args)
     limits = Limits()
     roles: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

@@ -6,11 +6,10 @@ import argparse
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard._kit.errors import UserError
-from modelyard.cli.project import load_spec
+from modelyard.cli.declaring import declaration
 
 if TYPE_CHECKING:
     from modelyard.deploy.section import Deploy
@@ -26,8 +25,9 @@ _MOST = 20_000
 
 
 def declared_in(args: argparse.Namespace) -> Deploy | None:
-    """Return the section of the file on deployment; none where there is no file."""
-    return load_spec(args, files=False).deploy if Path(args.file).exists() else None
+    """Return the section of the file on deployment; none where there is no file and none was named."""
+    spec = declaration(args)
+    return spec.deploy if spec is not None else None
 
 
 def rows_of(table: str, bundle: Bundle, store: Store, *, count: int, seed: int) -> list[dict[str, Any]]:

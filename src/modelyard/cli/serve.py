@@ -13,6 +13,7 @@ from modelyard._kit.actor import user
 from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError
 from modelyard.cli.arguments import port
+from modelyard.cli.declaring import check_declared, declaration
 from modelyard.cli.output import say
 from modelyard.cli.project import FILE, endpoint_in, load_spec, open_existing
 from modelyard.cli.units import add_unit, write
@@ -96,11 +97,12 @@ def _become(args: argparse.Namespace) -> int:
 
     told = []
     files = _files(args)
-    # What the file says of access counts; a file that is wrong serves nothing rather than too much.
-    specs = [load_spec(one, files=False) if Path(one.file).exists() else None for one in files]
+    # What the file says of access counts; one that is wrong, or not there, serves nothing rather than too much.
+    specs = [declaration(one) for one in files]
     for file, spec in zip(files, specs, strict=True):
         with open_existing(file, model=True) as store:
             deployment = pointed(store, _endpoint(file, store), args.alias)
+            check_declared(file, spec, deployment.endpoint)
             declared = spec.deployed(deployment.endpoint) if spec is not None else None
             told.append(telling(store, deployment, declared=declared))
             model = deployment.model
@@ -132,10 +134,13 @@ def _systemd(args: argparse.Namespace) -> int:
         file = Path(one.file).resolve()
         with open_existing(one, model=True) as store:
             endpoints.append(_endpoint(one, store))
+            spec = declaration(one)
+            check_declared(one, spec, endpoints[-1])
             roots.append(store.root)
         if (folder := shared_folder(roots[-1], file=file.name)) is not None:
             shared.append(folder)
-        line += ["-f", str(file)]
+        # A file that the unit names has to be there whenever it is started.
+        line += ["-f", str(file)] if spec is not None else []
     # Where there is one file, it may be of a project with several endpoints; several name a stage of each.
     line += [endpoints[0]] if len(endpoints) == 1 else [args.endpoint] if args.endpoint else []
     line += ["--alias", args.alias, "--host", args.host, "--port", str(args.port), "--processes", str(args.processes)]

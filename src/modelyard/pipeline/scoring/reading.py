@@ -86,6 +86,9 @@ def open_rows(
         if Path(matched[1], "_delta_log").is_dir():
             place, version = Path(matched[1]), int(matched[2])
     if not place.exists():
+        if store is not None and path is None and (newest := _version(store, name, newest=True)):
+            hint = f"a table of a run goes by its address: `{newest.address}`; `modelyard show tables` lists them"
+            raise NotFound("file-not-found", f"no file `{name}`", hint=hint)
         folder = place.parent
         raise NotFound.of("file", name, (str(folder / p.name) for p in folder.iterdir()) if folder.is_dir() else ())
     try:
@@ -122,15 +125,15 @@ def _unreadable(name: str, error: Exception) -> DataError:
 # -- what has types of its own
 
 
-def _version(store: Store, address: str) -> TableVersion | None:
-    """Return a version of a table by its address, from the runs that made it."""
+def _version(store: Store, name: str, *, newest: bool = False) -> TableVersion | None:
+    """Return a version of a table by its address, or the newest of its name, from the runs that made it."""
     before = ""
     while runs := store.ledger.runs(before=before):
         for one in runs:
             # A list of runs holds none of their steps.
             run = store.ledger.run(one.id)
             for version in values_of(run, TableVersion) if run is not None else ():
-                if version.address == address:
+                if name == (version.name if newest else version.address):
                     return version
         before = runs[-1].id
     return None
