@@ -120,7 +120,7 @@ def test_requests_of_a_turn_are_answered_together(endpoint: Endpoint, groups: Gr
     assert groups.sizes == [20]
     assert model.sizes == [1, 20]
     assert counted(endpoint) == (21, 21, 0)
-    assert endpoint.service.in_flight == endpoint.app.first.lane.count == 0
+    assert endpoint.service.in_flight == endpoint.app.first.lane.counted() == 0
 
 
 def test_a_large_turn_is_more_than_one_run(endpoint: Endpoint, groups: Groups) -> None:
@@ -528,6 +528,15 @@ def test_what_goes_the_other_way_takes_room_from_it(tmp_path: Path, groups: Grou
         assert any(groups.sizes)
 
 
+def test_room_that_others_have_taken_meanwhile_is_not_given_again(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=64) as endpoint:
+        request = endpoint.request(ROW)
+        other = request.replace(b"host: here", b"host: here\r\naccept: application/*")
+        answers = asked(lambda: _after(endpoint, request, [request, *[other] * 60, *[request] * 19]))
+        assert statuses(answers) == [200] * 64 + [429] * 16
+        assert groups.sizes == [4]
+
+
 def test_the_lane_is_open_to_rows_however_they_are_written(tmp_path: Path, groups: Groups) -> None:
     with Endpoint(tmp_path, mixed(), None) as endpoint:
         row = {"age": 40, "income": 1000.0, "city": "paris"}
@@ -598,6 +607,18 @@ def test_what_is_to_be_told_of_each_is_not_answered_together(
         assert statuses(asked(lambda: _after(endpoint, request, [request] * 3))) == [200] * 3
         assert not any(groups.sizes)
         assert counted(endpoint) == (4, 4, 0)
+
+
+def test_a_caller_that_gets_no_answers_is_counted_once_a_request(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression(), {"extraction": {"do": "limit"}}, per_minute=6) as endpoint:
+        request = endpoint.request(ROW)
+        gate = endpoint.service.gate
+        assert gate is not None
+        assert gate.asking is not None
+        gate.asking.limited = lambda caller: 9.0 if endpoint.service.answered else 0.0  # type: ignore[method-assign]
+        answers = asked(lambda: _after(endpoint, request, [request] * 7))
+        assert statuses(answers) == [429] * 7
+        assert endpoint.models.refused == {"caller-limited": 5, "rate-exceeded": 2}
 
 
 def test_a_caller_that_asks_too_often_is_counted_once_a_request(tmp_path: Path, groups: Groups) -> None:

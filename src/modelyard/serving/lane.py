@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 from modelyard.serving.batch import ENOUGH, FEWEST, INLINE_ROWS
-from modelyard.serving.errors import HttpError
 from modelyard.serving.http.heads import Head
 from modelyard.serving.together import alike, answer_together
 
@@ -27,8 +26,8 @@ __all__ = ["Lane"]
 
 # Requests that go the other way after a turn that could not be answered together: the first time, and at most.
 _SHORT, _LONG = 32, 4096
-# Where so many may still come in, so many do before it is asked again.
-_MUCH, _AT_ONCE = 64, 16
+# So many come in before it is asked again, unless room is taken elsewhere meanwhile.
+_AT_ONCE = 16
 
 
 class Lane:
@@ -54,9 +53,9 @@ class Lane:
         # Requests that still go the other way, and how many will after the next turn that has to.
         self._rests, self._next = 0, _SHORT
 
-    @property
-    def count(self) -> int:
-        """Requests that wait for the end of the turn."""
+    def counted(self) -> int:
+        """Return how many wait for the end of the turn, to who takes room beside them: the next is asked about anew."""
+        self.room = 0
         return len(self.gathered)
 
     def opens(self, head: Head) -> bool:
@@ -69,16 +68,12 @@ class Lane:
         if free <= 0 or not (self.gathered or self._begins()):
             return False
         limited = self._endpoint.limited
-        if limited:
-            try:
-                self._endpoint.take(head.caller)
-            except HttpError:
-                return False  # It is told so the other way.
+        if limited and not self._endpoint.takes(head.caller):
+            return False  # It is told so the other way.
         if not self._seen:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
-        # Others find room meanwhile that do not come in here: where there is little, each is asked about.
-        self.room = 1 if limited or free < _MUCH else _AT_ONCE
+        self.room = 1 if limited else min(free, _AT_ONCE)
         return True
 
     def _begins(self) -> bool:
