@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -588,6 +589,25 @@ def test_what_keeps_the_loop_goes_to_the_thread(endpoint: Endpoint, groups: Grou
 
     asked(work)
     assert groups.sizes == [256, 44]
+
+
+def test_a_turn_that_kept_the_loop_is_looked_at_as_a_whole(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+    real = endpoint.service.batcher._predictor.predict
+
+    def slow(feeds: Any) -> Any:
+        time.sleep(0.003)
+        return real(feeds)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher._predictor.predict = slow  # type: ignore[method-assign]
+        await turn(endpoint, *[request] * 512)
+        assert groups.sizes == [256, 256]
+        # Each of its runs was short enough, and both together were not.
+        assert not endpoint.service.batcher.keeps_up(512)
+
+    asked(work)
 
 
 @pytest.mark.parametrize(

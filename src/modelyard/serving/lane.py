@@ -109,33 +109,40 @@ class Lane:
         if not count:
             return
         began = time.thread_time() if count >= FEWEST else 0.0
+        batcher = self._models.default.batcher if self._models.loaded else None
         # What would keep the loop is for the thread, however it is cut.
-        whole = self._models.loaded and self._models.default.batcher.keeps_up(count)
+        whole = batcher is not None and batcher.keeps_up(count)
+        done, took = 0, 0.0
         for at in range(0, count, INLINE_ROWS):
-            whole = self._do(gathered[at : at + INLINE_ROWS], together=whole)
-        if not whole:
+            group = gathered[at : at + INLINE_ROWS]
+            seconds = self._do(group, together=whole)
+            whole = seconds is not None
+            if seconds is not None:
+                done, took = done + len(group), took + seconds
+        if done and batcher is not None:
+            batcher.learn(done, took, time.thread_time() - began if began and whole else 0.0)
+        if whole:
+            self._next = max(_SHORT, self._next // 2)
+        else:
             self._rests, self._next = self._next, min(2 * self._next, _LONG)
-            return
-        self._next = max(_SHORT, self._next // 2)
-        if began:
-            self._models.default.batcher.turn.learn(count, time.thread_time() - began)
 
-    def _do(self, group: list[Waiting], *, together: bool) -> bool:
-        """Answer a part of a turn; no: each was asked for by itself."""
+    def _do(self, group: list[Waiting], *, together: bool) -> float | None:
+        """Answer a part of a turn, and return the seconds of its run; none: each was asked for by itself."""
         connections, heads, bodies, began, ids = zip(*group, strict=True)
-        answers: list[bytes] | None = None
+        made: tuple[list[bytes], float] | None = None
         if together and not self._models.killed and not connections[0].answers.draining:
             service = self._models.default
             try:
-                answers = answer_together(service, list(ids), heads, list(bodies), began)
+                made = answer_together(service, list(ids), heads, list(bodies), began)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 for connection, head, body, since, name in group:
                     service.fail(connection.hold(head, body, since, name), error)
-                return False
-        if answers is None:
+                return None
+        if made is None:
             for connection, head, body, since, name in group:
                 connection.answers.begin(connection.hold(head, body, since, name))
-            return False
+            return None
+        answers, seconds = made
         for connection, data in zip(connections, answers, strict=True):
             connection.lane = None
             connection.began = 0.0
@@ -143,7 +150,7 @@ class Lane:
                 connection.transport.write(data)
             except Exception as error:  # noqa: BLE001 - those after it are answered all the same
                 _cut(connection, error)
-        return True
+        return seconds
 
 
 def _cut(connection: Ordered, error: Exception) -> None:
