@@ -21,10 +21,12 @@ from modelyard.inference import open_bundle
 from modelyard.inference.kernels import compiled
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import add_token
+from modelyard.serving import batch
 from modelyard.serving import lane as lanes
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
 from modelyard.serving.lane import Lane
+from modelyard.serving.pace import Pace
 from modelyard.serving.service import Service
 from modelyard.store.requests import newest
 
@@ -56,6 +58,13 @@ class Groups:
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
     return Groups(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no turn for too long where the machine is busy with something else."""
+    monkeypatch.setattr(batch, "_INLINE", 60.0)
+    monkeypatch.setattr(batch, "TURN", 60.0)
 
 
 @pytest.fixture
@@ -602,6 +611,7 @@ def test_a_turn_that_kept_the_loop_is_looked_at_as_a_whole(endpoint: Endpoint, g
     async def work() -> None:
         await known(endpoint, request)
         endpoint.service.batcher._predictor.predict = slow  # type: ignore[method-assign]
+        endpoint.service.batcher.inline = Pace(0.005, least=0)
         await turn(endpoint, *[request] * 512)
         assert groups.sizes == [256, 256]
         # Each of its runs was short enough, and both together were not.
