@@ -253,6 +253,7 @@ class TestRows:
             lambda: KERNELS.exponents(narrow, "far"),
             lambda: KERNELS.exponents(narrow),
             lambda: KERNELS.shares(narrow, narrow),
+            lambda: KERNELS.shares(narrow, np.zeros((4, 2), np.float32)),
             lambda: KERNELS.shares(narrow, np.zeros((3, 2))),
             lambda: KERNELS.shares(wide, np.zeros((3, 2), np.float32)),
         ):
