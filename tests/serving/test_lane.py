@@ -21,7 +21,6 @@ from modelyard.inference import open_bundle
 from modelyard.inference.kernels import compiled
 from modelyard.security.keys import trusted_keys
 from modelyard.security.tokens import add_token
-from modelyard.serving import batch
 from modelyard.serving import lane as lanes
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
@@ -36,7 +35,10 @@ from .inprocess import Endpoint, logged  # noqa: TID252
 from .test_glance import mixed, regression  # noqa: TID252
 from .test_leaving import Held, counted  # noqa: TID252
 
-pytestmark = pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed")
+pytestmark = [
+    pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed"),
+    pytest.mark.usefixtures("patient"),
+]
 
 ROW = {"rows": [{"a": 1, "b": 2}]}
 
@@ -58,13 +60,6 @@ class Groups:
 @pytest.fixture
 def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
     return Groups(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take no turn for too long where the machine is busy with something else."""
-    monkeypatch.setattr(batch, "_INLINE", 60.0)
-    monkeypatch.setattr(batch, "TURN", 60.0)
 
 
 @pytest.fixture

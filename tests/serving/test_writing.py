@@ -99,6 +99,7 @@ async def sent(endpoint: Endpoint, turns: list[list[bytes]]) -> list[bytes]:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("guards", [None, {"missing": "reject"}], ids=["bare", "guarded"])
+@pytest.mark.usefixtures("patient")
 def test_both_forms_write_the_same_bytes(tmp_path: Path, model: str, guards: Any) -> None:
     rng = random.Random(model)  # noqa: S311 - to be had again
     seeds = [rng.random() for _ in range(12)]
