@@ -65,6 +65,16 @@ def test_a_head_is_found_by_its_bytes_and_the_length_of_its_body(form: str) -> N
     assert heads.find(heads.known, b"\r\r\n\r\n") == (head, b"")
 
 
+@pytest.mark.parametrize(("version", "kept"), [(b"1.1", True), (b"1.0", False)])
+def test_who_speaks_an_older_protocol_is_known_by_its_parser_alone(version: bytes, kept: bool) -> None:
+    echo = Echo(Heads())
+    wire, connection = Wire(), Connection(echo)
+    connection.connection_made(wire)
+    connection.data_received(b"GET /ping HTTP/%s\r\nhost: x\r\nconnection: keep-alive\r\n\r\n" % version)
+    assert not wire.closed
+    assert bool(echo.heads.known) == kept
+
+
 @pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed")
 def test_nothing_is_kept_of_a_head_that_was_looked_up() -> None:
     find, head, long = compiled().find, Head(), 1 << 40

@@ -390,6 +390,57 @@ def _again(endpoint: Endpoint) -> Service:
     return Service(bundle, "hours", endpoint.log, endpoint.service.limits)
 
 
+class Trial:
+    """A challenger on trial that is given nothing."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.seen = 0
+
+    def pick(self, exchange: Any) -> Service:
+        self.seen += 1
+        return self._service
+
+    def answered(self, service: Service, group: list[Any], took: list[float]) -> None:
+        self.seen += len(group)
+
+
+@pytest.mark.parametrize("what", ["rollout", "watch"])
+def test_a_trial_that_begins_before_the_turn_ends_is_asked_about_each(
+    endpoint: Endpoint, groups: Groups, what: str
+) -> None:
+    request = endpoint.request(ROW)
+    trial = Trial(endpoint.service)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        made = [connect(endpoint) for _ in range(3)]
+        for _, connection in made:
+            connection.data_received(request)
+        setattr(endpoint.service, what, trial)
+        assert statuses(await answered(*[wire for wire, _ in made])) == [200] * 3
+        # Nor do those come in that follow.
+        endpoint.app.first.lane._rests = 0
+        assert statuses(await turn(endpoint, request, request)) == [200] * 2
+        setattr(endpoint.service, what, None)
+
+    asked(work)
+    assert trial.seen == 5
+    assert not any(groups.sizes)
+
+
+def test_what_is_long_is_not_answered_together(endpoint: Endpoint, groups: Groups) -> None:
+    request, large = (endpoint.request(b'{"a":1,"b":2}' + b" " * more) for more in (16_371, 16_372))
+
+    async def work() -> None:
+        await known(endpoint, request, large)
+        groups.sizes.clear()
+        assert statuses(await turn(endpoint, request, large, request)) == [200] * 3
+
+    asked(work)
+    assert groups.sizes == [2]
+
+
 def test_what_the_model_raises_is_told_to_each(endpoint: Endpoint, groups: Groups) -> None:
     request = endpoint.request(ROW)
 
