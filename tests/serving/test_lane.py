@@ -338,6 +338,66 @@ def test_a_server_that_ends_answers_it_and_says_so(endpoint: Endpoint) -> None:
     asked(work)
 
 
+def _ends(endpoint: Endpoint) -> None:
+    endpoint.app.draining = True
+
+
+def _drains(endpoint: Endpoint) -> None:
+    endpoint.models.drain()
+
+
+def _closed(endpoint: Endpoint) -> None:
+    endpoint.service.closed = True
+
+
+@pytest.mark.parametrize("change", [_ends, _drains, _closed])
+def test_nothing_is_answered_together_that_ends_before_the_turn_does(
+    endpoint: Endpoint, groups: Groups, change: Callable[[Endpoint], None]
+) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        change(endpoint)
+        assert statuses(await answered(wire)) == [200]
+
+    asked(work)
+    assert not any(groups.sizes)
+
+
+def test_a_turn_is_counted_and_its_pace_learned(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        batcher = endpoint.service.batcher
+        batcher.turn = Pace(1e-9, least=16)
+        assert statuses(await turn(endpoint, *[request] * 40)) == [200] * 40
+        assert batcher.turn.rows == 16
+        assert batcher.runs == 2
+        assert batcher.timed.requests == 41
+        assert batcher.timed.sizes[40][0] == 1
+
+    asked(work)
+
+
+def test_who_asks_in_the_lane_is_not_idle(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.began, connection.idle = 0.0, 1e-9
+        connection.data_received(request)
+        await answered(wire)
+        assert sweep([connection], endpoint.app.limits) == 0
+        assert not wire.closed
+
+    asked(work)
+
+
 def _kill(endpoint: Endpoint) -> None:
     endpoint.models.kill("hours", "a drill")
 
@@ -559,6 +619,14 @@ def test_requests_go_the_other_way_for_a_while_after_an_unusual_turn(endpoint: E
             await turn(endpoint, request)
         await turn(endpoint, request, request)
         assert groups.sizes[-1] == 2
+        # A turn that works makes it half as long, and no more.
+        await turn(endpoint, request, unusual)
+        tried = len(groups.sizes)
+        for _ in range(128):
+            await turn(endpoint, request)
+        assert len(groups.sizes) == tried
+        await turn(endpoint, request)
+        assert groups.sizes[tried:] == [1]
 
     asked(work)
 
