@@ -39,7 +39,8 @@ class Lane:
 
     Attributes:
         gathered: Requests that wait for the end of the turn, one of a connection.
-        room: How many may come in without a question; `opens` is asked before all others.
+        room: How many may come in without a question, until somebody else asks for room; `opens` is asked before all
+            others.
     """
 
     def __init__(self, endpoint: Endpoint, most: int) -> None:
