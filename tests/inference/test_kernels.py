@@ -244,7 +244,11 @@ class TestRows:
 
     def test_what_does_not_fit_is_refused(self) -> None:
         narrow, wide = np.zeros((3, 1), np.float32), np.zeros((3, 1))
+        fixed = np.zeros((3, 2), np.float32)
+        fixed.flags.writeable = False
         for call in (
+            lambda: KERNELS.exponents(fixed, 1.0),
+            lambda: KERNELS.shares(narrow, fixed),
             lambda: KERNELS.span(narrow, 1),
             lambda: KERNELS.span(narrow, -1),
             lambda: KERNELS.span(wide, 0),
@@ -253,11 +257,25 @@ class TestRows:
             lambda: KERNELS.exponents(narrow, "far"),
             lambda: KERNELS.exponents(narrow),
             lambda: KERNELS.shares(narrow, narrow),
+            lambda: KERNELS.shares(narrow, np.zeros((4, 2), np.float32)),
             lambda: KERNELS.shares(narrow, np.zeros((3, 2))),
             lambda: KERNELS.shares(wide, np.zeros((3, 2), np.float32)),
         ):
             with pytest.raises((TypeError, ValueError, IndexError)):
                 call()
+
+    def test_nothing_is_held_of_what_is_looked_at(self) -> None:
+        one, two = memoryview(bytearray(12)).cast("f", (3, 1)), memoryview(bytearray(24)).cast("f", (3, 2))
+        KERNELS.bounds(two)
+        KERNELS.span(two, 0)
+        KERNELS.exponents(one, 1.0)
+        KERNELS.shares(one, two)
+        for call in (lambda: KERNELS.span(two, 2), lambda: KERNELS.shares(one, one), lambda: KERNELS.shares(one, 1)):
+            with pytest.raises((TypeError, ValueError, IndexError)):
+                call()
+        # Whoever still held them would keep them from it.
+        one.release()
+        two.release()
 
     def test_the_largest_of_a_profile(self) -> None:
         tails = KERNELS.Tails(np.array([0, 1, 5], np.float32), [2, 1], np.arange(10.0))

@@ -99,7 +99,7 @@ class Head:
 
 
 heads = {b"GET / HTTP/1.1\\r\\nhost: x": Head(3), b"": Head(0), b"\\r": Head(1), b"odd": Head("x"), b"none": 7}
-starts = [*heads, b"\\r\\n", b"\\r\\n\\r", b"GET"]
+starts = [*heads, b"\\r\\n", b"\\r\\n\\r", b"GET", b"GET /\\r"]
 found = [0, 0]
 for at in range(20_000):
     some = [random.choice(bodies) for _ in range(random.randrange(6))]

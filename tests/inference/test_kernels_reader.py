@@ -239,11 +239,16 @@ class TestReader:
             {"rows": [{"a": 1, "text": "some", "ü b": 2, "c": "text"}] * 50}, ensure_ascii=False
         ).encode()
 
+        # Not in the order of the fields: what has come is remembered then.
+        other = json.dumps({"c": "text", "ü b": 2, "text": "some", "a": 1}, ensure_ascii=False).encode()
+
         def some() -> None:
             for _ in range(200):
                 assert reader.read(whole) is not None
                 assert reader.read(whole[:-3]) is None
                 assert reader.read(whole.replace(b"text", b"\xfftxt", 5)) is None
+                assert reader.read_alone([other] * 9) is not None
+                assert reader.read_alone([other, whole]) is None
 
         some()
         tracemalloc.start()

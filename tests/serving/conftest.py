@@ -24,6 +24,7 @@ from modelyard.security.keys import signing_key
 from modelyard.security.roles import ROLES
 from modelyard.security.seal import seal
 from modelyard.security.tokens import add_token
+from modelyard.serving import batch
 
 NUMBERS = ("age", "income")
 CITIES = ("paris", "rome")
@@ -202,6 +203,13 @@ def started(project: Path, command: list[str], *, cwd: Path | None = None, **tok
     process.wait(10)
     process.stderr.close()
     raise AssertionError("\n".join(said))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no turn for too long where the machine is busy with something else, nor refuse requests for it."""
+    monkeypatch.setattr(batch, "_INLINE", 60.0)
+    monkeypatch.setattr(batch, "TURN", 60.0)
 
 
 @pytest.fixture(scope="session")

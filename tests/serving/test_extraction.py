@@ -20,6 +20,7 @@ from modelyard.checks.usual import WINDOW, usual
 from modelyard.inference import BundleDraft, Encoder
 from modelyard.records import Feature, Problem, Signature
 from modelyard.serving.guards.extraction import FEWEST, Likeness
+from modelyard.serving.lane import Lane
 
 from .conftest import MIXED, lay, mixed_bundle  # noqa: TID252 - the suite is not installed
 from .inprocess import Endpoint  # noqa: TID252
@@ -324,6 +325,34 @@ def test_who_copies_in_a_hurry_is_not_waited_for(tmp_path: Path) -> None:
         found = list(takewhile(lambda status: status == 200 and time.monotonic() < until, asking))
         assert found
         assert next(asking) == 429
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["together", "alone"])
+def test_who_asks_is_answered_where_no_thread_is_to_be_had_for_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, lane: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    tried: list[Any] = []
+
+    def none(*given: Any) -> None:
+        tried.append(given)
+        raise RuntimeError("can't start new thread")
+
+    async def work(endpoint: Endpoint) -> None:
+        asyncio.get_running_loop().run_in_executor = none  # type: ignore[method-assign, assignment]
+        requests = [endpoint.request({"rows": [asked(rng)]}) for _ in range(WINDOW + 2)]
+        async with asyncio.timeout(10):
+            assert {status for status, _ in await endpoint._ask(requests)} == {200}
+
+    if not lane:
+        monkeypatch.setattr(Lane, "opens", lambda *_: False)
+
+    with Endpoint(tmp_path, profiled(), {"extraction": {"do": "limit"}}) as endpoint:
+        asyncio.run(work(endpoint))
+        asking = endpoint.service.gate.asking  # type: ignore[union-attr]
+        assert len(tried) == 1
+        # It is tried again before long.
+        assert asking._sooner < asking._clock() + 60  # type: ignore[union-attr]
 
 
 def test_nobody_is_limited_by_half_of_the_signs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from random import Random
 from typing import Any
 
 import h11
 import pytest
 
+from modelyard.inference.kernels import compiled
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.heads import Head, Heads
 from modelyard.serving.observability.metrics import metrics
@@ -57,6 +60,48 @@ def test_a_head_is_found_by_its_bytes_and_the_length_of_its_body(form: str) -> N
     head.length = 0
     assert heads.find(heads.known, b"GET /\r\n\r\n") == (head, b"")
     assert heads.find(heads.known, b"GET /") is None
+    heads.known[b""] = heads.known[b"\r"] = head
+    assert heads.find(heads.known, b"\r\n\r\n") == (head, b"")
+    assert heads.find(heads.known, b"\r\r\n\r\n") == (head, b"")
+
+
+@pytest.mark.parametrize(("version", "kept"), [(b"1.1", True), (b"1.0", False)])
+def test_who_speaks_an_older_protocol_is_known_by_its_parser_alone(version: bytes, kept: bool) -> None:
+    echo = Echo(Heads())
+    wire, connection = Wire(), Connection(echo)
+    connection.connection_made(wire)
+    connection.data_received(b"GET /ping HTTP/%s\r\nhost: x\r\nconnection: keep-alive\r\n\r\n" % version)
+    assert not wire.closed
+    assert bool(echo.heads.known) == kept
+
+
+@pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed")
+def test_nothing_is_kept_of_a_head_that_was_looked_up() -> None:
+    find, head, long = compiled().find, Head(), 1 << 40
+    head.length = long
+    known = {b"GET /": head, b"POST /" * 1000: head, b"odd": None}
+    data = [b"GET /\r\n\r\n" + b"x" * 1000, b"POST /" * 1000 + b"\r\n\r\n", b"other" * 1000 + b"\r\n\r\n"]
+
+    def some() -> None:
+        for _ in range(500):
+            for one in data:
+                assert find(known, one) is None
+            head.length = 1000
+            assert find(known, data[0]) == (head, b"x" * 1000)
+            head.length = long
+
+    some()
+    before = sys.getrefcount(head), sys.getrefcount(long)
+    tracemalloc.start()
+    try:
+        some()
+        assert tracemalloc.get_traced_memory()[0] < 5_000
+    finally:
+        tracemalloc.stop()
+    assert (sys.getrefcount(head), sys.getrefcount(long)) == before
+    for wrong in ((known, b"odd\r\n\r\n"), ([], data[0]), (known, "GET /"), (known,)):
+        with pytest.raises((AttributeError, TypeError)):
+            find(*wrong)
 
 
 def test_rest_of_a_request_is_kept_as_no_head() -> None:

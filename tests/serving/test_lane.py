@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from modelyard.serving import lane as lanes
 from modelyard.serving.http.connection import Connection
 from modelyard.serving.http.sweep import sweep
 from modelyard.serving.lane import Lane
+from modelyard.serving.pace import Pace
 from modelyard.serving.service import Service
 from modelyard.store.requests import newest
 
@@ -33,7 +35,10 @@ from .inprocess import Endpoint, logged  # noqa: TID252
 from .test_glance import mixed, regression  # noqa: TID252
 from .test_leaving import Held, counted  # noqa: TID252
 
-pytestmark = pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed")
+pytestmark = [
+    pytest.mark.skipif(compiled() is None, reason="there was no compiler when this was installed"),
+    pytest.mark.usefixtures("patient"),
+]
 
 ROW = {"rows": [{"a": 1, "b": 2}]}
 
@@ -120,7 +125,7 @@ def test_requests_of_a_turn_are_answered_together(endpoint: Endpoint, groups: Gr
     assert groups.sizes == [20]
     assert model.sizes == [1, 20]
     assert counted(endpoint) == (21, 21, 0)
-    assert endpoint.service.in_flight == endpoint.app.first.lane.count == 0
+    assert endpoint.service.in_flight == endpoint.app.first.lane.counted() == 0
 
 
 def test_a_large_turn_is_more_than_one_run(endpoint: Endpoint, groups: Groups) -> None:
@@ -333,6 +338,66 @@ def test_a_server_that_ends_answers_it_and_says_so(endpoint: Endpoint) -> None:
     asked(work)
 
 
+def _ends(endpoint: Endpoint) -> None:
+    endpoint.app.draining = True
+
+
+def _drains(endpoint: Endpoint) -> None:
+    endpoint.models.drain()
+
+
+def _closed(endpoint: Endpoint) -> None:
+    endpoint.service.closed = True
+
+
+@pytest.mark.parametrize("change", [_ends, _drains, _closed])
+def test_nothing_is_answered_together_that_ends_before_the_turn_does(
+    endpoint: Endpoint, groups: Groups, change: Callable[[Endpoint], None]
+) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.data_received(request)
+        change(endpoint)
+        assert statuses(await answered(wire)) == [200]
+
+    asked(work)
+    assert not any(groups.sizes)
+
+
+def test_a_turn_is_counted_and_its_pace_learned(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        batcher = endpoint.service.batcher
+        batcher.turn = Pace(1e-9, least=16)
+        assert statuses(await turn(endpoint, *[request] * 40)) == [200] * 40
+        assert batcher.turn.rows == 16
+        assert batcher.runs == 2
+        assert batcher.timed.requests == 41
+        assert batcher.timed.sizes[40][0] == 1
+
+    asked(work)
+
+
+def test_who_asks_in_the_lane_is_not_idle(endpoint: Endpoint) -> None:
+    request = endpoint.request(ROW)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        wire, connection = connect(endpoint)
+        connection.began, connection.idle = 0.0, 1e-9
+        connection.data_received(request)
+        await answered(wire)
+        assert sweep([connection], endpoint.app.limits) == 0
+        assert not wire.closed
+
+    asked(work)
+
+
 def _kill(endpoint: Endpoint) -> None:
     endpoint.models.kill("hours", "a drill")
 
@@ -383,6 +448,57 @@ def _again(endpoint: Endpoint) -> Service:
     root = endpoint.log.path.parent
     bundle = open_bundle(lay(root, regression_bundle()), trusted=trusted_keys(root))
     return Service(bundle, "hours", endpoint.log, endpoint.service.limits)
+
+
+class Trial:
+    """A challenger on trial that is given nothing."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.seen = 0
+
+    def pick(self, exchange: Any) -> Service:
+        self.seen += 1
+        return self._service
+
+    def answered(self, service: Service, group: list[Any], took: list[float]) -> None:
+        self.seen += len(group)
+
+
+@pytest.mark.parametrize("what", ["rollout", "watch"])
+def test_a_trial_that_begins_before_the_turn_ends_is_asked_about_each(
+    endpoint: Endpoint, groups: Groups, what: str
+) -> None:
+    request = endpoint.request(ROW)
+    trial = Trial(endpoint.service)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        made = [connect(endpoint) for _ in range(3)]
+        for _, connection in made:
+            connection.data_received(request)
+        setattr(endpoint.service, what, trial)
+        assert statuses(await answered(*[wire for wire, _ in made])) == [200] * 3
+        # Nor do those come in that follow.
+        endpoint.app.first.lane._rests = 0
+        assert statuses(await turn(endpoint, request, request)) == [200] * 2
+        setattr(endpoint.service, what, None)
+
+    asked(work)
+    assert trial.seen == 5
+    assert not any(groups.sizes)
+
+
+def test_what_is_long_is_not_answered_together(endpoint: Endpoint, groups: Groups) -> None:
+    request, large = (endpoint.request(b'{"a":1,"b":2}' + b" " * more) for more in (16_371, 16_372))
+
+    async def work() -> None:
+        await known(endpoint, request, large)
+        groups.sizes.clear()
+        assert statuses(await turn(endpoint, request, large, request)) == [200] * 3
+
+    asked(work)
+    assert groups.sizes == [2]
 
 
 def test_what_the_model_raises_is_told_to_each(endpoint: Endpoint, groups: Groups) -> None:
@@ -503,6 +619,14 @@ def test_requests_go_the_other_way_for_a_while_after_an_unusual_turn(endpoint: E
             await turn(endpoint, request)
         await turn(endpoint, request, request)
         assert groups.sizes[-1] == 2
+        # A turn that works makes it half as long, and no more.
+        await turn(endpoint, request, unusual)
+        tried = len(groups.sizes)
+        for _ in range(128):
+            await turn(endpoint, request)
+        assert len(groups.sizes) == tried
+        await turn(endpoint, request)
+        assert groups.sizes[tried:] == [1]
 
     asked(work)
 
@@ -526,6 +650,15 @@ def test_what_goes_the_other_way_takes_room_from_it(tmp_path: Path, groups: Grou
             answers = asked(lambda some=mixed: _after(endpoint, request, some))
             assert statuses(answers) == [200] * 20 + [429] * 5
         assert any(groups.sizes)
+
+
+def test_room_that_others_have_taken_meanwhile_is_not_given_again(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression_bundle(), None, in_flight=64) as endpoint:
+        request = endpoint.request(ROW)
+        other = request.replace(b"host: here", b"host: here\r\naccept: application/*")
+        answers = asked(lambda: _after(endpoint, request, [request, *[other] * 60, *[request] * 19]))
+        assert statuses(answers) == [200] * 64 + [429] * 16
+        assert groups.sizes == [4]
 
 
 def test_the_lane_is_open_to_rows_however_they_are_written(tmp_path: Path, groups: Groups) -> None:
@@ -581,6 +714,26 @@ def test_what_keeps_the_loop_goes_to_the_thread(endpoint: Endpoint, groups: Grou
     assert groups.sizes == [256, 44]
 
 
+def test_a_turn_that_kept_the_loop_is_looked_at_as_a_whole(endpoint: Endpoint, groups: Groups) -> None:
+    request = endpoint.request(ROW)
+    real = endpoint.service.batcher._predictor.predict
+
+    def slow(feeds: Any) -> Any:
+        time.sleep(0.003)
+        return real(feeds)
+
+    async def work() -> None:
+        await known(endpoint, request)
+        endpoint.service.batcher._predictor.predict = slow  # type: ignore[method-assign]
+        endpoint.service.batcher.inline = Pace(0.005, least=0)
+        await turn(endpoint, *[request] * 512)
+        assert groups.sizes == [256, 256]
+        # Each of its runs was short enough, and both together were not.
+        assert not endpoint.service.batcher.keeps_up(512)
+
+    asked(work)
+
+
 @pytest.mark.parametrize(
     "declared",
     [
@@ -598,6 +751,18 @@ def test_what_is_to_be_told_of_each_is_not_answered_together(
         assert statuses(asked(lambda: _after(endpoint, request, [request] * 3))) == [200] * 3
         assert not any(groups.sizes)
         assert counted(endpoint) == (4, 4, 0)
+
+
+def test_a_caller_that_gets_no_answers_is_counted_once_a_request(tmp_path: Path, groups: Groups) -> None:
+    with Endpoint(tmp_path, regression(), {"extraction": {"do": "limit"}}, per_minute=6) as endpoint:
+        request = endpoint.request(ROW)
+        gate = endpoint.service.gate
+        assert gate is not None
+        assert gate.asking is not None
+        gate.asking.limited = lambda caller: 9.0 if endpoint.service.answered else 0.0  # type: ignore[method-assign]
+        answers = asked(lambda: _after(endpoint, request, [request] * 7))
+        assert statuses(answers) == [429] * 7
+        assert endpoint.models.refused == {"caller-limited": 5, "rate-exceeded": 2}
 
 
 def test_a_caller_that_asks_too_often_is_counted_once_a_request(tmp_path: Path, groups: Groups) -> None:

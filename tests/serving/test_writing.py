@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,7 @@ async def sent(endpoint: Endpoint, turns: list[list[bytes]]) -> list[bytes]:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("guards", [None, {"missing": "reject"}], ids=["bare", "guarded"])
+@pytest.mark.usefixtures("patient")
 def test_both_forms_write_the_same_bytes(tmp_path: Path, model: str, guards: Any) -> None:
     rng = random.Random(model)  # noqa: S311 - to be had again
     seeds = [rng.random() for _ in range(12)]
@@ -121,11 +124,27 @@ class TestLetters:
         ]
         assert KERNELS.letters(FORM, [], [], b"[]") == []
 
+    def test_nothing_is_kept_of_what_was_written(self) -> None:
+        def some() -> None:
+            for _ in range(500):
+                KERNELS.letters(FORM, ["a" * 100] * 9, [b"x"] * 9, b"[%s]" % b",".join([b"1.5"] * 18))
+                with suppress(ValueError):
+                    KERNELS.letters(FORM, ["a" * 100] * 9, [b"x"] * 9, b"[1,2,3]")
+
+        some()
+        tracemalloc.start()
+        try:
+            some()
+            assert tracemalloc.get_traced_memory()[0] < 20_000
+        finally:
+            tracemalloc.stop()
+
     @pytest.mark.parametrize(
         "arguments",
         [
             *((FORM, ["a"], [b"x"], text) for text in (b"", b"[", b"[]", b"[1", b"[1]", b"[1,", b"[1,2")),
             *((FORM, ["a"], labels, b"[1,2]") for labels in ([], [b"x", b"y"])),
+            (FORM, [], [], b""),
         ],
     )
     def test_parts_that_do_not_fit_together(self, arguments: Any) -> None:

@@ -251,7 +251,18 @@ class Batcher(Generic[T]):
         """
         self.runs += 1
         self.timed.add(rows, rows, took)
+
+    def learn(self, rows: int, took: float, worked: float) -> None:
+        """Take how long a whole turn took, however it was cut into runs.
+
+        Args:
+            rows: Rows that it answered.
+            took: Seconds of its runs by the clock on the wall.
+            worked: Seconds of its thread's own time; 0: there were too few requests to tell.
+        """
         self.inline.learn(rows, took)
+        if worked:
+            self.turn.learn(rows, worked)
 
     def close(self) -> None:
         """Stop the threads once their work is done, and let go of the model."""
@@ -353,9 +364,7 @@ class Batcher(Generic[T]):
             answered += run.answered
             self._answer([run])
         if answered:
-            self.inline.learn(answered, took)
-            if much:
-                self.turn.learn(answered, time.thread_time() - began)
+            self.learn(answered, took, time.thread_time() - began if much else 0.0)
 
     def _sent(self, gathered: list[T], rows: int) -> bool:
         """Have a turn done in the thread, if it would keep the loop and there is a thread."""
@@ -372,8 +381,7 @@ class Batcher(Generic[T]):
     def _back(self, runs: list[_Run[T]]) -> None:
         """Answer a turn that was done in the thread, where the next one is done meanwhile."""
         if answered := sum(run.answered for run in runs):
-            self.inline.learn(answered, sum(run.took for run in runs))
-            self.turn.learn(answered, sum(run.worked for run in runs))
+            self.learn(answered, sum(run.took for run in runs), sum(run.worked for run in runs))
         self._away = False
         gathered, rows = self._taken()
         sent = bool(gathered) and self._sent(gathered, rows)

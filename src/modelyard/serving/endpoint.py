@@ -107,8 +107,23 @@ class Endpoint:
         """
         if self._per_minute and (wait := (self._rate if asks else self._told).take(caller)):
             raise _later("rate-exceeded", "this token has asked too often in this minute", wait)
-        if not asks:
-            return
+        if asks:
+            self._check(caller)
+
+    def takes(self, caller: str) -> bool:
+        """Count a request for predictions as `take` does; one that the caller may not make is not counted at all."""
+        try:
+            self._check(caller)
+        except HttpError:
+            return False
+        return not (self._per_minute and self._rate.take(caller))
+
+    def _check(self, caller: str) -> None:
+        """Say nothing if a caller gets answers.
+
+        Raises:
+            HttpError: It has asked about enough rows, or looks like copying the model (429).
+        """
         if self.models.days is not None:
             self.models.days.check(caller)
         gate = self.models.default.gate

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 from modelyard.serving.batch import ENOUGH, FEWEST, INLINE_ROWS
-from modelyard.serving.errors import HttpError
 from modelyard.serving.http.heads import Head
 from modelyard.serving.together import alike, answer_together
 
@@ -27,8 +26,8 @@ __all__ = ["Lane"]
 
 # Requests that go the other way after a turn that could not be answered together: the first time, and at most.
 _SHORT, _LONG = 32, 4096
-# Where so many may still come in, so many do before it is asked again.
-_MUCH, _AT_ONCE = 64, 16
+# So many come in before it is asked again, unless room is taken elsewhere meanwhile.
+_AT_ONCE = 16
 
 
 class Lane:
@@ -40,7 +39,8 @@ class Lane:
 
     Attributes:
         gathered: Requests that wait for the end of the turn, one of a connection.
-        room: How many may come in without a question; `opens` is asked before all others.
+        room: How many may come in without a question, until somebody else asks for room; `opens` is asked before all
+            others.
     """
 
     def __init__(self, endpoint: Endpoint, most: int) -> None:
@@ -54,9 +54,9 @@ class Lane:
         # Requests that still go the other way, and how many will after the next turn that has to.
         self._rests, self._next = 0, _SHORT
 
-    @property
-    def count(self) -> int:
-        """Requests that wait for the end of the turn."""
+    def counted(self) -> int:
+        """Return how many wait for the end of the turn, to who takes room beside them: the next is asked about anew."""
+        self.room = 0
         return len(self.gathered)
 
     def opens(self, head: Head) -> bool:
@@ -69,16 +69,12 @@ class Lane:
         if free <= 0 or not (self.gathered or self._begins()):
             return False
         limited = self._endpoint.limited
-        if limited:
-            try:
-                self._endpoint.take(head.caller)
-            except HttpError:
-                return False  # It is told so the other way.
+        if limited and not self._endpoint.takes(head.caller):
+            return False  # It is told so the other way.
         if not self._seen:
             self._seen = 1
             asyncio.get_running_loop().call_soon(self._look)
-        # Others find room meanwhile that do not come in here: where there is little, each is asked about.
-        self.room = 1 if limited or free < _MUCH else _AT_ONCE
+        self.room = 1 if limited else min(free, _AT_ONCE)
         return True
 
     def _begins(self) -> bool:
@@ -114,33 +110,40 @@ class Lane:
         if not count:
             return
         began = time.thread_time() if count >= FEWEST else 0.0
+        batcher = self._models.default.batcher if self._models.loaded else None
         # What would keep the loop is for the thread, however it is cut.
-        whole = self._models.loaded and self._models.default.batcher.keeps_up(count)
+        whole = batcher is not None and batcher.keeps_up(count)
+        done, took = 0, 0.0
         for at in range(0, count, INLINE_ROWS):
-            whole = self._do(gathered[at : at + INLINE_ROWS], together=whole)
-        if not whole:
+            group = gathered[at : at + INLINE_ROWS]
+            seconds = self._do(group, together=whole)
+            whole = seconds is not None
+            if seconds is not None:
+                done, took = done + len(group), took + seconds
+        if done and batcher is not None:
+            batcher.learn(done, took, time.thread_time() - began if began and whole else 0.0)
+        if whole:
+            self._next = max(_SHORT, self._next // 2)
+        else:
             self._rests, self._next = self._next, min(2 * self._next, _LONG)
-            return
-        self._next = max(_SHORT, self._next // 2)
-        if began:
-            self._models.default.batcher.turn.learn(count, time.thread_time() - began)
 
-    def _do(self, group: list[Waiting], *, together: bool) -> bool:
-        """Answer a part of a turn; no: each was asked for by itself."""
+    def _do(self, group: list[Waiting], *, together: bool) -> float | None:
+        """Answer a part of a turn, and return the seconds of its run; none: each was asked for by itself."""
         connections, heads, bodies, began, ids = zip(*group, strict=True)
-        answers: list[bytes] | None = None
+        made: tuple[list[bytes], float] | None = None
         if together and not self._models.killed and not connections[0].answers.draining:
             service = self._models.default
             try:
-                answers = answer_together(service, list(ids), heads, list(bodies), began)
+                made = answer_together(service, list(ids), heads, list(bodies), began)
             except Exception as error:  # noqa: BLE001 - every error has its answer
                 for connection, head, body, since, name in group:
                     service.fail(connection.hold(head, body, since, name), error)
-                return False
-        if answers is None:
+                return None
+        if made is None:
             for connection, head, body, since, name in group:
                 connection.answers.begin(connection.hold(head, body, since, name))
-            return False
+            return None
+        answers, seconds = made
         for connection, data in zip(connections, answers, strict=True):
             connection.lane = None
             connection.began = 0.0
@@ -148,7 +151,7 @@ class Lane:
                 connection.transport.write(data)
             except Exception as error:  # noqa: BLE001 - those after it are answered all the same
                 _cut(connection, error)
-        return True
+        return seconds
 
 
 def _cut(connection: Ordered, error: Exception) -> None:

@@ -52,9 +52,8 @@ class Loads(Protocol):
 class Gathers(Protocol):
     """Gathers requests before a version has them."""
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
+    def counted(self) -> int:
+        """Return how many there are, for who takes room beside them."""
         ...
 
 
@@ -246,7 +245,7 @@ class Models:
 
     def full(self, most: int) -> bool:
         """Say whether they answer so many requests, or one of them is asked in this turn as often as it can answer."""
-        gathered = 0 if self.lane is None else self.lane.count
+        gathered = 0 if self.lane is None else self.lane.counted()
         if gathered + self.waiting >= most:
             return True
         only = self._only

@@ -43,7 +43,7 @@ class _Made:
 
 def answer_together(
     service: Service, ids: list[str], heads: Sequence[Head], bodies: list[bytes], began: Sequence[float]
-) -> list[bytes] | None:
+) -> tuple[list[bytes], float] | None:
     """Answer requests, of which it is known that the body alone says what is asked for.
 
     Args:
@@ -54,7 +54,8 @@ def answer_together(
         began: When each began, of the monotonic clock.
 
     Returns:
-        The whole answers, which are counted and logged; none where not all can be answered so, and nothing is.
+        The whole answers, which are counted and logged, and the seconds until the model had answered; none where not
+        all can be answered so, and nothing is.
     """
     start, count = time.monotonic(), len(ids)
     try:
@@ -66,10 +67,11 @@ def answer_together(
     callers = list(map(_callers, heads))
     took = [(made.ended - one) * 1000 for one in began]
     record(service, ids, callers, [heads[0].route] * count, took, [1] * count, made.inputs, made.outputs)
-    service.batcher.ran(count, made.ended - start)
+    seconds = made.ended - start
+    service.batcher.ran(count, seconds)
     if service.gate is not None:
         service.gate.note(callers, made.rows)
-    return made.answers
+    return made.answers, seconds
 
 
 def alike(service: Service) -> bool:

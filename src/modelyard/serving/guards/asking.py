@@ -49,6 +49,8 @@ _AT_ONCE = 8
 _HOUR = 3600.0
 # After a look that did not wait for the second, so many times as long without one.
 _RESTS = 20.0
+# Seconds until the next try where there was no thread for it.
+_AGAIN = 1.0
 
 # Numbers and texts of some rows of one request; either may have no columns.
 Rows = tuple["Array", list[list[str]]]
@@ -274,7 +276,12 @@ class Asking:
             noted.add(_Part(counts, sum(counts), data, texts))
         if noted.full and self._clock() >= self._sooner:
             self._sooner = inf
-            asyncio.get_running_loop().run_in_executor(None, self._look_sooner, {caller: self._taken.pop(caller)})
+            taken = {caller: self._taken.pop(caller)}
+            try:
+                asyncio.get_running_loop().run_in_executor(None, self._look_sooner, taken)
+            except RuntimeError:
+                # No thread is to be had; what was asked is answered all the same.
+                self._sooner = self._clock() + _AGAIN
 
     def _look_sooner(self, taken: Taken) -> None:
         # What it takes itself: where others use the cores, a look lasts longer and costs no more.
