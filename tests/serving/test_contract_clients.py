@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_a_python_client_and_a_real_server(served: Server, tmp_path: Path) -> No
         assert wrong.value.id
         with pytest.raises(module.BadRequest) as wrong:
             client.infer([])
-        assert (wrong.value.code, wrong.value.message[:5]) != ("no-json", "")
+        assert wrong.value.code != "not-the-server"
+        assert wrong.value.message
     with module.Client(served.url, "yard_0_no") as stranger, pytest.raises(module.Denied) as wrong:
         stranger.predict(row)
     assert wrong.value.code == "token-unknown"
@@ -167,6 +169,130 @@ def test_a_python_client_tries_again_only_what_changes_nothing_on_one_connection
             nobody.predict({"a": 1, "b": 2})
     with pytest.raises(ValueError, match="no address"):
         module.Client("ftp://x")
+
+
+PAGE = (502, {"Content-Type": "text/html"}, b"<html><h1>502 Bad Gateway</h1></html>")
+LATE = (504, {"Content-Type": "text/html"}, b"")
+LATER = (429, {"Retry-After": "1"}, b'{"error": {"code": "too-many-requests", "message": "busy", "id": "r"}}')
+GIVEN = (200, {}, b'{"id": "r", "model": "m", "predictions": [{"value": 1}]}')
+# What is sent never, and what comes a byte at a time: of the body, of the headers.
+NEVER: tuple[int, dict[str, str], bytes] = (0, {}, b"")
+SLOW_BODY, SLOW_HEAD = (-200, {}, GIVEN[2] + b" " * 300), (-1, {}, b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 90)
+
+
+class Script:
+    """A server that answers as it is told, the last answer again and again."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []
+        self.asked: list[str] = []
+        self.over = threading.Event()
+        self.url = ""
+
+    def says(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
+        self.answers, self.asked = list(answers), []
+
+    def take(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        self.asked.append(path)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    made = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, data = made.take(self.path)
+            if not status:
+                made.over.wait(20)
+                self.close_connection = True
+                return
+            if status != -1:
+                self.send_response(abs(status))
+                for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+            self.close_connection = status < 0
+            try:
+                for at in range(len(data)) if status < 0 else ():
+                    self.wfile.write(data[at : at + 1])
+                    if made.over.wait(0.02):
+                        return
+            except OSError:
+                return
+            if status > 0:
+                self.wfile.write(data)
+
+        do_GET = do_POST  # noqa: N815 - its name
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        made.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield made
+        made.over.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "seconds"),
+    [
+        # A wait that would end after it is not begun.
+        ([LATER], "Busy", (0.0, 0.5)),
+        ([NEVER], "Unreachable", (0.5, 1.0)),
+        # The second try has what the first one left.
+        ([(503, {}, b"{}"), NEVER], "Unreachable", (0.5, 1.0)),
+        ([SLOW_BODY], "Unreachable", (0.5, 1.0)),
+        ([SLOW_HEAD], "Unreachable", (0.5, 1.0)),
+    ],
+)
+def test_a_call_of_a_python_client_ends_with_its_timeout(
+    script: Script, tmp_path: Path, answers: list[Any], kind: str, seconds: tuple[float, float]
+) -> None:
+    module = load(files_of(regression_bundle(), "python"), tmp_path)
+    script.says(*answers)
+    with module.Client(script.url, timeout=0.6) as client:
+        began = time.monotonic()
+        with pytest.raises((module.Busy, module.Unreachable)) as caught:
+            client.predict({"a": 1, "b": 2})
+        took = time.monotonic() - began
+        assert len(script.asked) == len(answers)
+        assert seconds[0] <= took < seconds[1], took
+        assert type(caught.value).__name__ == kind
+        # And what follows is not the worse for it.
+        script.says(GIVEN)
+        assert client.predict({"a": 1, "b": 2}) == {"value": 1}
+
+
+def test_a_python_client_tries_again_what_a_proxy_could_not_hand_on(script: Script, tmp_path: Path) -> None:
+    module = load(files_of(regression_bundle(), "python"), tmp_path)
+    row = {"a": 1, "b": 2}
+    with module.Client(script.url, timeout=5, retries=2) as client:
+        script.says(PAGE, LATE, GIVEN)
+        assert client.predict(row) == {"value": 1}
+        assert len(script.asked) == 3
+        script.says(PAGE)
+        with pytest.raises(module.Unreachable, match="something between caller and server answered 502") as caught:
+            client.predict(row)
+        assert (caught.value.status, caught.value.code, len(script.asked)) == (502, "not-the-server", 3)
+        script.says(LATE)
+        # It changes something, so it is not sent again.
+        with pytest.raises(module.Unreachable):
+            client.feedback("x", 1)
+        assert not client.health()
+        assert script.asked == ["/feedback", "/v2/health/ready"]
+        script.says((200, {}, b"<html>log in</html>"))
+        with pytest.raises(module.ApiError, match="answered 200"):
+            client.predict(row)
+        assert len(script.asked) == 1
 
 
 def test_awkward_names_stay_as_they_are(tmp_path: Path) -> None:
@@ -277,3 +403,53 @@ console.log(JSON.stringify({ found, many, tensors, feedback, codes, healthy, nam
     assert said["tensors"]["outputs"][0]["data"] == [said["found"]["label"]]
     assert said["feedback"]["unknown_ids"] in ([], ["mine-2/0"])
     assert (said["codes"], said["healthy"], said["named"]) == (["column-missing", "token-unknown"], [True, False], True)
+
+
+@pytest.mark.slow
+def test_a_call_of_a_typescript_client_ends_with_its_timeout(script: Script, typescript: Path, tmp_path: Path) -> None:
+    lay_out(files_of(regression_bundle(), "typescript"), tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    name = next(tmp_path.glob("*.ts")).stem
+    (tmp_path / "use.ts").write_text(
+        f"""
+import {{ ApiError, Client }} from "./{name}.js";
+
+declare const process: {{ argv: string[] }};
+
+const client = new Client(process.argv[2] ?? "", "", {{ timeout: 600.5, retries: 2 }});
+const began = performance.now();
+let told: unknown[] = [];
+try {{
+  told = [(await client.predict({{ a: 1, b: 2 }}) as {{ value: number }}).value];
+}} catch (error) {{
+  if (error instanceof ApiError) told = [error.name, error.status, error.code, error.message];
+  else throw error;
+}}
+const took = performance.now() - began;
+console.log(JSON.stringify({{ told, took, healthy: await client.health().catch(String) }}));
+"""
+    )
+    done = compiled(typescript, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+    def said(*answers: tuple[int, dict[str, str], bytes]) -> Any:
+        script.says(*answers)
+        line = ["node", "use.js", script.url]
+        ran = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        return json.loads(ran.stdout)
+
+    found = said(LATER)
+    assert (found["told"][:2], len(script.asked), found["took"] < 500) == (["Busy", 429], 2, True)
+    for never in ([NEVER], [(503, {}, b"{}"), NEVER], [SLOW_BODY], [SLOW_HEAD]):
+        found = said(*never)
+        assert found["told"][0] == "Unreachable"
+        assert 500 < found["took"] < 1000, found
+    between = "something between caller and server answered 502"
+    found = said(PAGE)
+    assert (found["told"], len(script.asked), found["healthy"]) == (
+        ["Unreachable", 502, "not-the-server", between],
+        4,
+        False,
+    )
+    assert said(PAGE, LATE, GIVEN)["told"] == [1]
+    assert said((200, {}, b"<html>log in</html>"))["told"] == ["ApiError", 200, "not-the-server", between[:-3] + "200"]

@@ -14,6 +14,7 @@ __all__ = [
     "HttpError",
     "bad",
     "body_of",
+    "body_too_large",
     "check_id",
     "errs",
     "headers_too_large",
@@ -91,6 +92,13 @@ def body_of(error: HttpError, request_id: str, *, v2: bool) -> bytes:
     if v2:
         return msgspec.json.encode({"error": f"[{error.code}] {error.message}", "code": error.code, "id": request_id})
     return msgspec.json.encode({"error": {"code": error.code, "message": error.message, "id": request_id}})
+
+
+def body_too_large(most: int) -> HttpError:
+    """Return the refusal of a body of more bytes than it may have."""
+    return HttpError(
+        413, "body-too-large", f"the body is larger than {most:,} bytes; send the rows in several requests"
+    )
 
 
 def headers_too_large(most: int) -> HttpError:

@@ -3,6 +3,9 @@
 Directives are those of nginx 1.15.3 or newer (https://nginx.org/en/docs/dirindex.html). A POST that a replica may have
 seen is never sent to another one: nginx does that only where `non_idempotent` allows it, which stands nowhere here. One
 that could not even be sent is.
+
+What nginx has to refuse itself it refuses as the servers do. Only that: `proxy_intercept_errors` stays off, so what a
+replica says goes through as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelyard._kit.errors import ServeError
+from modelyard.serving.errors import HttpError, body_of, body_too_large, headers_too_large, not_http
+from modelyard.serving.http.heads import MOUNT
 from modelyard.serving.limits import Limits
 
 __all__ = ["address", "config"]
@@ -26,9 +31,42 @@ _PATH = re.compile(r"/[^\x00-\x1f\x7f\"'\\$;{}]*")
 _FAILS, _FAIL_SECONDS = 2, 5
 _CONNECT_SECONDS = 1
 
-_HTTP = """\
+_TOP = """\
 # Written by `modelyard nginx`. Include it in the block `http` of nginx.conf, for example as a file of conf.d.
 
+# The id of a request: its caller's, where that can stand in JSON as it is.
+map $http_x_request_id $modelyard_id {{
+    default $request_id;
+    "~^[!#-[\\]-~]{{1,128}}$" $http_x_request_id;
+}}
+
+# What is said by nginx itself, in the form of the servers.
+map $status $modelyard_error {{
+{errors}
+}}
+map $status $modelyard_error_v2 {{
+{errors_v2}
+}}
+map $request_uri $modelyard_answer {{
+    default $modelyard_error;
+    "~^({mount}[^/]+)?/v2" $modelyard_error_v2;
+}}
+"""
+
+_SAID = """\
+    # 494: too large headers; 497: plain HTTP where TLS is spoken.
+    error_page 400 404 405 413 429 500 502 503 504 /.modelyard/error;
+    error_page 414 431 494 =431 /.modelyard/error;
+    error_page 497 501 505 =400 /.modelyard/error;
+    location = /.modelyard/error {
+        internal;
+        default_type application/json;
+        add_header X-Request-Id $modelyard_id always;
+        return 200 $modelyard_answer;
+    }
+"""
+
+_HTTP = """
 upstream modelyard_http {{
     zone modelyard_http 128k;
     # The replica with the fewest requests under way is next, so a slow one gets fewer.
@@ -51,6 +89,7 @@ server {{
     large_client_header_buffers 4 {headers}k;
     keepalive_requests 1000000;
 
+{said}
     # Each replica is asked for its own.
     location = /metrics {{
         return 404;
@@ -98,6 +137,7 @@ server {{
     client_max_body_size 0;
     client_header_timeout {header}s;
 
+{said}
     location / {{
         grpc_pass grpc://modelyard_grpc;
         grpc_connect_timeout {connect}s;
@@ -181,8 +221,10 @@ def config(
         # A little longer than the replicas, which say themselves why they give up.
         "total": int(limits.total_seconds) + 5,
         "connect": _CONNECT_SECONDS,
+        "said": _SAID,
     }
-    text = _HTTP.format(
+    text = _TOP.format(errors=_errors(limits, v2=False), errors_v2=_errors(limits, v2=True), mount=MOUNT.decode())
+    text += _HTTP.format(
         replicas=_servers(replicas),
         listen=address(listen),
         body=limits.body,
@@ -202,6 +244,23 @@ def _servers(replicas: Sequence[str]) -> str:
     if twice := next((one for one in shown if shown.count(one) > 1), ""):
         raise ServeError("nginx-address", f"`{twice}` is given twice", hint="name each replica once")
     return "\n".join(f"    server {one} max_fails={_FAILS} fail_timeout={_FAIL_SECONDS}s;" for one in shown)
+
+
+def _errors(limits: Limits, *, v2: bool) -> str:
+    """Return what is said for each status, as the lines of a map."""
+    said = {
+        "default": HttpError(500, "internal", "the request could not be handed on"),
+        "400": not_http(),
+        "404": HttpError(404, "route-not-found", "there is nothing at this address"),
+        "405": HttpError(405, "method-not-allowed", "this address does not take the method"),
+        "413": body_too_large(limits.body),
+        "429": HttpError(429, "too-many-requests", "this is too much at once; try again"),
+        "431": headers_too_large(limits.header),
+        "502": HttpError(502, "replica-away", "no server gave an answer; try again"),
+        "503": HttpError(503, "not-ready", "no requests are taken at the moment"),
+        "504": HttpError(504, "replica-late", "no server answered in time"),
+    }
+    return "\n".join(f"    {at} '{body_of(error, '$modelyard_id', v2=v2).decode()}';" for at, error in said.items())
 
 
 def _path(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modelyard.serving.errors import HttpError
+from modelyard.serving.errors import HttpError, body_too_large
 from modelyard.serving.limits import Unfinished
 
 __all__ = ["RequestBody", "check_coding", "check_host"]
@@ -42,7 +42,7 @@ class RequestBody:
         self._most = most
         # The parser has seen to it that it is a number.
         if int(headers.get(b"content-length", 0)) > most:
-            raise _too_large(most)
+            raise body_too_large(most)
 
     def add(self, part: bytes) -> None:
         """Take a part.
@@ -52,7 +52,7 @@ class RequestBody:
         """
         self.size += len(part)
         if self.size > self._most:
-            raise _too_large(self._most)
+            raise body_too_large(self._most)
         parts = self._parts
         parts.append(part)
         if len(parts) - self._joined > _PARTS:
@@ -107,9 +107,3 @@ def check_host(headers: Mapping[bytes, bytes], parser: Any) -> None:
     host = headers.get(b"host")
     if (host is None and parser.get_http_version() == "1.1") or (host is not None and b", " in host):
         raise HttpError(400, "not-http", "a request in HTTP/1.1 has one header `Host`")
-
-
-def _too_large(most: int) -> HttpError:
-    return HttpError(
-        413, "body-too-large", f"the body is larger than {most:,} bytes; send the rows in several requests"
-    )
