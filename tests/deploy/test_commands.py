@@ -29,6 +29,13 @@ from modelyard.security.tokens import TokenBook, list_tokens
 from modelyard.store import LocalStore
 
 Yard = Callable[..., "subprocess.CompletedProcess[str]"]
+# Verbs that ask an endpoint as it would be served.
+ASKING = (
+    ("loadtest", "--rate", "10", "--seconds", "5", "--endpoint"),
+    ("drill", "--only", "kill", "--hold", "1"),
+    ("contract", "openapi", "--endpoint"),
+    ("contract", "request", "--endpoint"),
+)
 
 
 @pytest.fixture
@@ -180,6 +187,7 @@ def test_serve_takes_no_other_file_for_the_one_that_declares_the_endpoint(
     for words, code, hint in [
         (("serve", "rides"), "endpoint-other-file", "-f rides.yaml"),
         (("serve", "rides", "--systemd", "-"), "endpoint-other-file", "-f rides.yaml"),
+        *(((*words, "rides"), "endpoint-other-file", "-f rides.yaml") for words in ASKING),
         (("serve", "hours", "-f", "huors.yaml"), "spec-not-found", "-f"),
         (("loadtest", "-f", "huors.yaml", "--endpoint", "hours"), "spec-not-found", "-f"),
         (("contract", "openapi", "-f", "huors.yaml", "--endpoint", "hours"), "spec-not-found", "-f"),
@@ -190,7 +198,11 @@ def test_serve_takes_no_other_file_for_the_one_that_declares_the_endpoint(
         assert hint in done.stderr
     # The file of the folder declares another endpoint; so does one that names it and is wrong.
     (tmp_path / "modelyard.yaml").write_text(text.format("hours"))
-    assert "error[endpoint-other-file]" in yard("serve", "rides", "--systemd", "-").stderr
+    for verb in (("serve", "rides", "--systemd", "-"), *((*words, "rides") for words in ASKING)):
+        done = yard(*verb)
+        assert done.returncode == 2, done.stderr
+        assert "error[endpoint-other-file]" in done.stderr
+    assert yard("contract", "openapi", "--endpoint", "rides", "-f", "rides.yaml").returncode == 0
     rides.write_text(text.format("rides") + "modle: {}\n")
     assert "error[endpoint-other-file]" in yard("serve", "rides", "--systemd", "-").stderr
     assert "serve -f" in yard("serve", "hours", "--systemd", "-").stdout
@@ -199,6 +211,41 @@ def test_serve_takes_no_other_file_for_the_one_that_declares_the_endpoint(
     (tmp_path / "modelyard.yaml").unlink()
     done = yard("serve", "rides", "--systemd", "-")
     assert (done.returncode, "no guards, limits or roles" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("client", "-o", "web/"), ("client", "-o", "there", "--language", "typescript"), ("init", "billing")]
+)
+@pytest.mark.parametrize("space", [0, 1])
+def test_a_contract_on_a_full_disk_leaves_nothing(
+    tmp_path: Path,
+    store: LocalStore,
+    promoted: list[ModelVersion],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    space: int,
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    before, real, count = sorted(tmp_path.rglob("*")), os.fsync, []
+
+    def full(fd: int) -> None:
+        count.append(fd)
+        if len(count) > space:
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        ends = main(["contract", *words])
+    assert count
+    if len(count) <= space:
+        assert ends == 0  # it is one file
+        return
+    assert ends == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["contract", *words]) == 0
 
 
 def test_serve_becomes_the_server(tmp_path: Path, yard: Yard, store: LocalStore, promoted: list[ModelVersion]) -> None:

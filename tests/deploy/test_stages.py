@@ -657,6 +657,9 @@ def test_without_stages_it_is_said_how_they_are_declared(
         done = yard(*words)
         assert "error[stages-not-declared]" in done.stderr, done
         assert "deploy: {stages: {dev: {}, prod: {approvals: 1}}}" in done.stderr
+        assert ("`prod` names no stage: none are declared" in done.stderr) == ("prod" in words)
+        assert "--list` names" not in done.stderr
+    assert "`modelyard.yaml` declares no stages" in done.stderr
     assert list(store.ledger.events(kinds=("stages.declared",))) == []
 
 

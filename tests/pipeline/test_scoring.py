@@ -338,6 +338,53 @@ def test_a_full_disk_keeps_what_is_whole(bundle: Bundle, monkeypatch: pytest.Mon
     assert done("in.parquet", bundle, "out.csv").resumed >= 16
 
 
+@pytest.mark.parametrize("output", ["out.csv", "out/"])
+@pytest.mark.parametrize("space", [0, 1])
+def test_a_disk_that_is_full_at_once_leaves_nothing(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, space: int, output: str
+) -> None:
+    """Neither the key alone nor an empty folder is anything to go on with."""
+    people(100).write_parquet("in.parquet")
+    before, real, count = sorted(Path().iterdir()), os.fsync, []
+
+    def full(fd: int) -> None:
+        count.append(fd)
+        if len(count) > space:
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="no space left"):
+            done("in.parquet", bundle, output)
+    assert sorted(Path().iterdir()) == before
+    assert done("in.parquet", bundle, output).rows == 100
+
+
+def test_parts_that_an_earlier_attempt_has_left_stay_on_a_full_disk(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people(100).write_parquet("in.parquet")
+    real, space = os.fsync, [5]
+
+    def full(fd: int) -> None:
+        space[0] -= 1
+        if space[0] < 0:
+            raise OSError(28, "No space left on device")
+        real(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="no space left"):
+            done("in.parquet", bundle, "out.csv")
+        kept = sorted(Path(".out.csv.scoring").iterdir())
+        assert len(kept) > 1
+        with pytest.raises(UserError, match="no space left"):
+            done("in.parquet", bundle, "out.csv")
+        assert sorted(Path(".out.csv.scoring").iterdir()) == kept
+    assert done("in.parquet", bundle, "out.csv").resumed >= 16
+
+
 def test_what_is_no_output_or_no_table_is_said(bundle: Bundle) -> None:
     for wrong in ("out", "out.xlsx"):
         with pytest.raises(UserError, match="no folder/"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -179,10 +180,37 @@ def test_rejects_by_policy(fresh: Fresh) -> None:
         error = answer.json()["error"]
         assert error["code"] == code
         assert error["message"].startswith(f"row 1: `{name}`")
+        assert (code == "value-unseen") == ("`city` holds a value that was not seen in training" in error["message"])
     with server.client("operator") as client:
         text = client.get("/metrics").text
     for guard in ("out_of_range", "unseen"):
         assert f'guard="{guard}",did="reject"}} 1' in text
+
+
+@pytest.mark.parametrize(
+    ("guards", "counted"),
+    [
+        ({"unseen": "warn", "out_of_range": "warn", "alarm": {"share": 0.01, "window": 0.5}}, ["warn", "warn"]),
+        ({"unseen": "reject", "out_of_range": "warn"}, ["warn", "reject"]),
+        ({}, []),
+    ],
+)
+def test_rows_that_are_warned_of_are_counted_where_guards_are_declared(
+    fresh: Fresh, guards: dict[str, Any], counted: list[str]
+) -> None:
+    server = fresh(None, *told(**guards))
+    for _ in range(20):
+        ask(server, ROW, {**ROW, "age": 200, "city": "oslo"}, {**ROW, "age": 300, "income": -1.0}, ROW)
+        ask(server, ROW)
+    if "alarm" in guards:
+        time.sleep(1.5)  # it looks every second
+    with server.client("operator") as client:
+        text = client.get("/metrics").text
+    found = dict(re.findall(r'guard="(out_of_range|unseen)",(did="[a-z]+"} [0-9]+)', text))
+    rows = zip(("out_of_range", "unseen"), counted, (40, 20), strict=False)
+    assert found == {guard: f'did="{did}"}} {count}' for guard, did, count in rows}
+    # It counts what is taken from a caller, and nobody's answer was.
+    assert re.findall(r"modelyard_guard_alarm{[^}]*} ([01])", text) == (["0"] if "alarm" in guards else [])
 
 
 def test_a_refusal_takes_no_neighbour_with_it(fresh: Fresh) -> None:

@@ -115,7 +115,7 @@ def test_why_nothing_is_compared_is_known_before_it_is_tested(yard: Yard) -> Non
     [
         (["http://192.0.2.7:8080"], 2, "error[loadtest-remote]: `192.0.2.7` is another machine"),
         (["http://example.org"], 2, "error[loadtest-remote]"),
-        (["https://127.0.0.1:8080"], 2, "`https://127.0.0.1:8080` cannot be asked"),
+        (["https://127.0.0.1:8080"], 2, "`https://127.0.0.1:8080` cannot be asked: a load test speaks no TLS"),
         (["http://127.0.0.1:8080/predict"], 2, "cannot be asked"),
         (["http://a:b@127.0.0.1:8080"], 2, "cannot be asked"),
         (["http://127.0.0.1:port"], 2, "cannot be asked"),

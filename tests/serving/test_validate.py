@@ -148,7 +148,12 @@ def test_warnings_count_rows_and_tell_no_limits() -> None:
     warnings = fitted(VALIDATOR, json.dumps({"rows": rows}).encode()).warnings
     assert warnings == [
         {"kind": "out_of_range", "column": "n", "rows": 2, "message": "`n` is outside the range seen in training"},
-        {"kind": "unseen", "column": "code", "rows": 1, "message": "`code` is not seen in training"},
+        {
+            "kind": "unseen",
+            "column": "code",
+            "rows": 1,
+            "message": "`code` holds a value that was not seen in training",
+        },
     ]
 
 

@@ -7,12 +7,14 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from modelyard._kit.errors import UserError, near
 
-__all__ = ["check_folder", "give", "sync", "target_of", "write_atomic", "write_named"]
+__all__ = ["check_folder", "folders_for", "give", "sync", "target_of", "write_atomic", "write_named"]
 
 # The system's names for what is open already, which may be a file.
 _OPEN = re.compile(r"/dev/(?:stdout|stderr|fd/[^/]+)|/proc/.+/fd/[^/]+")
@@ -40,6 +42,34 @@ def check_folder(output: Path) -> None:
         where=str(output),
         hint=f"make it (mkdir -p {folder}), or name another output",
     )
+
+
+@contextmanager
+def folders_for(paths: Iterable[Path]) -> Iterator[None]:
+    """Make the folders that files need; if what follows fails, the files that are new and these folders go again.
+
+    Args:
+        paths: The files.
+
+    Raises:
+        OSError: A folder cannot be made.
+    """
+    paths = list(paths)
+    new = [path for path in paths if not os.path.lexists(path)]
+    made: list[Path] = []
+    try:
+        for path in paths:
+            for folder in reversed([one for one in path.parents if not one.exists()]):
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in new:
+                path.unlink(missing_ok=True)
+            for folder in reversed(made):
+                folder.rmdir()  # unless somebody else has put something there
+        raise
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, keep: bool = False) -> None:

@@ -51,7 +51,7 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Approve, withdraw or list."""
     from modelyard.deploy.approving import approve, asking, model_for, unapprove
-    from modelyard.deploy.promotion import named, standing, tried
+    from modelyard.deploy.promotion import named, standing, tried, undeclared
 
     if args.list and (args.model or args.to or args.withdraw):
         raise UserError("cli-value", "`--list` shows every stage", hint="modelyard approve --list")
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         _, stages = stages_in(args, store, needed=True)
         if args.list:
             if not stages:
-                named(stages, "--list")
+                raise undeclared(f"`{args.file}` declares no stages")
             return _list([one for one in standing(store) if one.endpoint in stages], args)
         stage = named(stages, args.to)
         asking(stage)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard._kit.digest import short
 from modelyard._kit.text import plural
 from modelyard.cli.arguments import port
-from modelyard.cli.declaring import declaration
+from modelyard.cli.declaring import check_declared, declaration
 from modelyard.cli.output import MARKS, as_it_is, data, json_line, paint, say, table, write_output
 from modelyard.cli.project import add_file, add_json, endpoint_in, load_spec, open_existing
 
@@ -129,9 +129,7 @@ def _client(args: argparse.Namespace) -> int:
     if args.output:
         folder = Path(args.output)
         check_folder(folder)
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        _write(args, {folder / name: text.encode() for name, text in files.items()})
+        _write(args, {folder / name: text.encode() for name, text in files.items()}, folders=True)
     else:
         data(next(iter(files.values())).rstrip("\n"))
     return 0
@@ -148,10 +146,8 @@ def _init(args: argparse.Namespace) -> int:
     path = Path(args.output or f"contracts/{file_name(args.names[0])}.yaml")
     if path.exists():
         raise UserError("contract-exists", f"`{path}` is there already", where=str(path), hint="name another with -o")
-    if not args.output:
-        # The place that we choose is ours to make.
-        path.parent.mkdir(exist_ok=True)
-    _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()})
+    # The place that we choose is ours to make.
+    _write(args, {path: contract_text(args.names[0], description(endpoint)).encode()}, folders=not args.output)
     say("next: keep what it reads; `deploy: {consumers: contracts/*.yaml}` holds each new version against it")
     return 0
 
@@ -270,18 +266,16 @@ def _served(args: argparse.Namespace, name: str = "") -> _Served:
     from modelyard.serving.limits import Limits
 
     spec = declaration(args)
-    limits = Limits()
-    roles: tuple[str, ...] = ()
-    stages: tuple[str, ...] = ()
-    if spec is not None:
-        limits = replace(limits, policy=read_policy(policy_of(spec.deploy), Path(args.file).parent))
-        roles, stages = spec.deploy.access.roles, tuple(spec.stages.values())
     with open_existing(args, model=True) as store:
         endpoint = endpoint_in(args, store)
+        check_declared(args, spec, endpoint)
         alias = name or "champion"
         model = pointed(store, endpoint, alias).model if alias in _ALIASES else find_model(store, name)  # type: ignore[arg-type]
         bundle = open_bundle(store.blobs.folder(model.address), trusted=trusted_keys(store.root), version=model)
-    return _Served(bundle, endpoint, limits, roles, stages)
+    if spec is None:
+        return _Served(bundle, endpoint, Limits())
+    limits = replace(Limits(), policy=read_policy(policy_of(spec.deploy), Path(args.file).parent))
+    return _Served(bundle, endpoint, limits, spec.deploy.access.roles, tuple(spec.stages.values()))
 
 
 def _document(args: argparse.Namespace, name: str = "") -> dict[str, Any]:
@@ -305,9 +299,12 @@ def _is_file(name: str) -> bool:
     return name.endswith(".json") or "/" in name
 
 
-def _write(args: argparse.Namespace, files: dict[Path, bytes]) -> None:
-    for path, text in files.items():
-        write_output(path, text)
+def _write(args: argparse.Namespace, files: dict[Path, bytes], *, folders: bool = False) -> None:
+    from modelyard._kit.files import folders_for
+
+    with folders_for(files if folders else ()):
+        for path, text in files.items():
+            write_output(path, text)
     _tell(args, list(files))
 
 

@@ -11,6 +11,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import UserError, near
 from modelyard._kit.fields import parse_duration
 from modelyard.cli.arguments import real, whole
+from modelyard.cli.declaring import check_declared, declaration
 from modelyard.cli.output import MARKS, data, json_line, paint, say, table
 from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
@@ -73,15 +74,17 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Break, record, print."""
     from modelyard.automation.drill import drill, record
-    from modelyard.cli.loads import declared_in, in_loop, rows_of
+    from modelyard.cli.loads import in_loop, rows_of
     from modelyard.deploy.aliases import bundle_folder, pointed
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
 
     order = _order(args)
-    declared = declared_in(args)
+    spec = declaration(args)
+    declared = spec.deploy if spec is not None else None
     with open_existing(args, model=True) as store:
         deployment = pointed(store, endpoint_in(args, store))
+        check_declared(args, spec, deployment.endpoint)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         rows = rows_of(args.rows, bundle, store, count=_ROWS, seed=order.seed)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelyard._kit.errors import UserError
-from modelyard.cli.declaring import declaration
 
 if TYPE_CHECKING:
-    from modelyard.deploy.section import Deploy
     from modelyard.inference import Bundle
     from modelyard.store import Store
 
-__all__ = ["declared_in", "in_loop", "rows_of"]
+__all__ = ["in_loop", "rows_of"]
 
 T = TypeVar("T")
 
 # Rows of a table at most.
 _MOST = 20_000
-
-
-def declared_in(args: argparse.Namespace) -> Deploy | None:
-    """Return the section of the file on deployment; none where there is no file and none was named."""
-    spec = declaration(args)
-    return spec.deploy if spec is not None else None
 
 
 def rows_of(table: str, bundle: Bundle, store: Store, *, count: int, seed: int) -> list[dict[str, Any]]:

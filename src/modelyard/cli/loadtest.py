@@ -12,6 +12,7 @@ from modelyard._kit.digest import short
 from modelyard._kit.errors import ModelyardError, UserError
 from modelyard._kit.text import number, plural, size_text
 from modelyard.cli.arguments import real, whole
+from modelyard.cli.declaring import check_declared, declaration
 from modelyard.cli.output import data, json_line, say, table
 from modelyard.cli.project import add_file, add_json, endpoint_in, open_existing
 
@@ -105,15 +106,17 @@ def add(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Test, record, print."""
     from modelyard.automation.loadtest import measure, record, told, why_not_compared
-    from modelyard.cli.loads import declared_in, in_loop, rows_of
+    from modelyard.cli.loads import in_loop, rows_of
     from modelyard.deploy.aliases import bundle_folder
     from modelyard.inference import open_bundle
     from modelyard.security.keys import trusted_keys
 
-    declared = declared_in(args)
+    spec = declaration(args)
+    declared = spec.deploy if spec is not None else None
     order = _order(args, (declared.rollout.p99 or 0.0) if declared else 0.0)
     with open_existing(args, model=True) as store:
         deployment = _deployment(store, endpoint_in(args, store), "champion" if order.host else args.target)
+        check_declared(args, spec, deployment.endpoint)
         model = deployment.model
         bundle = open_bundle(bundle_folder(store, deployment), trusted=trusted_keys(store.root), version=model)
         rows = rows_of(args.rows, bundle, store, count=max(_DRAWN, 8 * args.batch), seed=args.seed)
@@ -213,6 +216,13 @@ def _address(target: str, *, allowed: bool) -> tuple[str, int]:
         host, port = found.hostname or "", found.port or 80
     except ValueError:
         host = ""
+    if host and found.scheme == "https":
+        raise UserError(
+            "cli-value",
+            f"`{target}` cannot be asked: a load test speaks no TLS",
+            hint="leave the address out to test a server of its own, or give the http://HOST:PORT of one behind the "
+            "proxy that ends TLS",
+        )
     if not host or found.scheme != "http" or found.path not in ("", "/") or found.username is not None:
         raise UserError("cli-value", f"`{target}` cannot be asked", hint="give http://HOST:PORT")
     try:

@@ -34,6 +34,7 @@ __all__ = [
     "stages_of",
     "standing",
     "tried",
+    "undeclared",
 ]
 
 
@@ -178,6 +179,12 @@ def stages_of(store: Store) -> dict[str, DeclaredStage]:
     return found
 
 
+def undeclared(message: str) -> UserError:
+    """Return the error for a project without stages (`stages-not-declared`), and how they are declared."""
+    hint = "declare them, lowest first: deploy: {stages: {dev: {}, prod: {approvals: 1}}}"
+    return UserError("stages-not-declared", message, hint=hint)
+
+
 def named(stages: Mapping[str, DeclaredStage], name: str) -> DeclaredStage:
     """Return the stage of this name, or that is the endpoint of this name.
 
@@ -186,11 +193,7 @@ def named(stages: Mapping[str, DeclaredStage], name: str) -> DeclaredStage:
         NotFound: There is none of this name (`stage-not-found`).
     """
     if not stages:
-        raise UserError(
-            "stages-not-declared",
-            f"`{name}` names no stage: none are declared",
-            hint="declare them, lowest first: deploy: {stages: {dev: {}, prod: {approvals: 1}}}",
-        )
+        raise undeclared(f"`{name}` names no stage: none are declared")
     if name in stages:
         return stages[name]
     found = [stage for stage in stages.values() if stage.name == name]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Columns", "too_many"]
 
+# What a body may hold beside the columns of one row.
+_WORDS = ("rows", "columns")
 # Missing columns that are named.
 _SHOWN = 8
 
@@ -73,6 +75,7 @@ class Columns:
             )
         else:
             rows = [data]
+            self._check_words(data)
         if not rows:
             raise bad("rows-empty", "there is no row to answer")
         self.check_count(len(rows))
@@ -150,6 +153,14 @@ class Columns:
         """
         if rows > self._most:
             raise too_many(self._most)
+
+    def _check_words(self, row: Mapping[str, Any]) -> None:
+        """Refuse what stands as one row and is rows or columns under a name that is nearly right."""
+        for name, value in row.items():
+            # No column holds these, so more of the name need not be wrong.
+            if isinstance(value, (dict, list)) and name not in self.features:
+                known = (*_WORDS, *self.names)
+                raise named("column-unknown", f"row 0: the model takes no column `{_cut(name)}`", name, known)
 
     def check_names(self, given: Mapping[str, Any], place: str) -> None:
         """Refuse columns that the model does not take, and the lack of one that it does.

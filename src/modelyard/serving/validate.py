@@ -243,9 +243,8 @@ class Validator:
                     )
                 unseen = sum(1 for v in column if v and v not in seen) if seen else 0
                 if unseen:
-                    warnings.append(
-                        warning("unseen", feature.name, unseen, f"`{feature.name}` is not seen in training")
-                    )
+                    what = f"`{feature.name}` holds a value that was not seen in training"
+                    warnings.append(warning("unseen", feature.name, unseen, what))
         return warnings
 
     def _unusual(self, numeric: Array, inside: Array) -> list[dict[str, Any]]:

@@ -168,9 +168,8 @@ class Parts:
             self._restore()
             yield self._resume()
         finally:
-            # Of an attempt that was stopped: written, but after one that is missing.
-            for left in self.folder.glob(".part-*"):
-                left.unlink(missing_ok=True)
+            if _is(fd, self.folder):
+                self._tidy()
             os.close(fd)
 
     def finished(self) -> tuple[int, int, str] | None:
@@ -255,6 +254,13 @@ class Parts:
             part.path.unlink()
         return why
 
+    def _tidy(self) -> None:
+        """Take away what an attempt that was stopped leaves, and the folder where no part of it is whole."""
+        for left in self.folder.glob(".part-*"):
+            left.unlink(missing_ok=True)  # written, but after one that is missing
+        if not any(self.folder.glob("part-*")):
+            self.discard()
+
     def _key(self) -> dict[str, str]:
         try:
             return msgspec.json.decode((self.folder / _KEY).read_bytes(), type=dict[str, str])
@@ -327,15 +333,22 @@ def _locked(folder: Path, output: Path) -> int:
         except BlockingIOError:
             break
         # Whoever had it may have made the output of it meanwhile, or taken it away.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), folder.stat()):
-                return fd
+        if _is(fd, folder):
+            return fd
         os.close(fd)
     else:
         fd = -1
     if fd >= 0:
         os.close(fd)
     raise Busy("predict-running", f"another process writes `{output}`", hint="wait for it, or name another output")
+
+
+def _is(fd: int, folder: Path) -> bool:
+    """Say whether a folder is still the one that was opened."""
+    try:
+        return os.path.samestat(os.fstat(fd), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _empty(folder: Path) -> None:

@@ -83,9 +83,9 @@ class Incoming:
         if whole and harmless and not self._lacks(categorical):
             return feeds
         job = _Job(fitting)
-        if numeric is not None:
+        if numeric is not None and not whole:
             feeds["numeric"] = numeric = self._ranges(numeric, job)
-        if categorical is not None and self._policy.unseen == "reject":
+        if categorical is not None and not whole:
             self._unseen(categorical, job)
         if self._policy.missing != "accept":
             self._missing(numeric, categorical, job)
@@ -114,12 +114,12 @@ class Incoming:
 
     def _ranges(self, numeric: Array, job: _Job) -> Array:
         np, do = self._np, self._policy.out_of_range
-        if do == "warn":
-            return numeric
         outside: Array = (numeric < self._low) | (numeric > self._high)
         if not outside.any():
             return numeric
         self._decide("out_of_range", do, int(outside.any(axis=1).sum()))
+        if do == "warn":
+            return numeric  # the validator has told of it
         if do == "reject":
             what = "is outside the range seen in training"
             job.refuse("value-out-of-range", outside, self._numbers, what)
@@ -145,9 +145,11 @@ class Incoming:
             column = categorical[:, at].tolist()
             if seen is not None and not seen.issuperset(column):
                 unseen[:, at] = [text not in seen for text in column]
-        if unseen.any():
-            self._decide("unseen", "reject", int(unseen.any(axis=1).sum()))
-            job.refuse("value-unseen", unseen, self._categories, "was not seen in training")
+        if not unseen.any():
+            return
+        self._decide("unseen", self._policy.unseen, int(unseen.any(axis=1).sum()))
+        if self._policy.unseen == "reject":
+            job.refuse("value-unseen", unseen, self._categories, "holds a value that was not seen in training")
 
     def _missing(self, numeric: Array | None, categorical: Array | None, job: _Job) -> None:
         np, do = self._np, self._policy.missing
