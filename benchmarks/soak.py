@@ -82,7 +82,9 @@ async def day(yard: Yard, served: Served, models: list[ModelVersion], seconds: f
     def keep(which: int, status: int, raw: bytes) -> None:
         wanted, rows = due[which]
         # What comes at once with all the others may be told to come again.
-        counts["failed"] += status != wanted and not (counts["bursting"] and status == 429)
+        if status != wanted and not (counts["bursting"] and status == 429):
+            counts["failed"] += 1
+            counts[f"{status} for {wanted}"] += 1
         if status == 200:
             name = header(raw, b"x-request-id")
             counts["rows"] += rows
@@ -160,7 +162,8 @@ def main() -> None:
         emit("soak_lost", unanswered + len(ids - logged), "", 0, told)
         emit("soak_unknown", len(logged - ids) + rows - len(logged), "", 0, "in the log and never answered, or twice")
         emit("soak_rows", rows, "", None, f"logged; answered {counts['rows']}")
-        emit("soak_failed", counts["failed"], "", 0, "answers of another status than they should have")
+        told = "; ".join(f"{count} times {what}" for what, count in counts.items() if " for " in what) or "none"
+        emit("soak_failed", counts["failed"], "", 0, f"answers of another status than they should have: {told}")
         yard.store.close()
 
 
