@@ -399,8 +399,7 @@ def test_four_replicas_of_which_one_is_slow_and_one_dies(spread: Callable[[str],
             assert set(pool.map(ask, range(900))) == {200}
             counts = [answered(replica) for replica in replicas]
             assert sum(counts) == 900
-            # How evenly depends on who has a core: `benchmarks/spread.py` measures it.
-            assert min(counts[:3]) > 900 / 8, counts
+            assert max(counts[:3]) < 1.5 * min(counts[:3]), counts
             assert counts[3] < min(counts[:3]) / 2, counts
             assert client.get("/metrics").status_code == 404
             assert client.get("//metrics").status_code == 404
